@@ -1,0 +1,33 @@
+"""Truncated backpropagation through time for Keras.
+
+``import kbptt`` is light: it imports neither Keras nor TensorFlow. Each name below is imported when
+it is first used.
+"""
+
+import lazy_loader
+
+from kbptt import _registration
+
+__version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "ablation",
+        "analysis",
+        "callbacks",
+        "clipping",
+        "engine",
+        "initializers",
+        "layers",
+        "methods",
+        "normalization",
+        "regularizers",
+        "tasks",
+        "tensorboard",
+        "truncation",
+    ],
+    submod_attrs={"layers": ["GRU", "LSTM", "RNN", "SimpleRNN", "convert"]},
+)
+
+_registration.register_when_keras_is_imported()

@@ -1,0 +1,56 @@
+"""Checks of arguments. Every error says what was expected, what came and how to mend it."""
+
+import math
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+
+def positive_integer(name: str, value: Any, mend: str = "") -> int:
+    """Returns `value` as an int, or raises `ValueError` naming the argument.
+
+    Booleans, floats, strings and NaN are refused: ``True`` is no length.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(_message(name, "a positive integer", value, mend))
+    return int(value)
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+    at_most: float = math.inf,
+    mend: str = "",
+) -> float:
+    """Returns `value` as a finite float within the bounds, or raises `ValueError`."""
+    expected = "a finite number"
+    if above > -math.inf:
+        expected += f" above {above:g}"
+    if at_least > -math.inf:
+        expected += f" of at least {at_least:g}"
+    if at_most < math.inf:
+        expected += f", at most {at_most:g}"
+    valid = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not valid or value <= above or value < at_least or value > at_most:
+        raise ValueError(_message(name, expected, value, mend))
+    return float(value)
+
+
+def one_of(name: str, value: Any, valid: Iterable[Any]) -> Any:
+    """Returns `value` if it is one of `valid`, or raises `ValueError` listing them."""
+    valid = list(valid)
+    if value not in valid:
+        expected = "one of " + ", ".join(repr(v) for v in valid)
+        raise ValueError(_message(name, expected, value, ""))
+    return value
+
+
+def _message(name: str, expected: str, value: Any, mend: str) -> str:
+    message = (
+        f"Invalid value for argument `{name}`. Expected {expected}. "
+        f"Received: {name}={value!r} (of type {type(value).__name__})."
+    )
+    return f"{message} {mend}".rstrip()

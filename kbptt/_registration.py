@@ -1,0 +1,50 @@
+"""Makes ``keras.models.load_model`` know kbptt's classes after a plain ``import kbptt``.
+
+Keras finds a custom class only once its module has been imported and so registered. Importing them
+in ``kbptt/__init__.py`` would import TensorFlow; a hook that waits for Keras costs nothing until
+Keras is there.
+"""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+
+# Modules that call `keras.saving.register_keras_serializable`.
+SERIALIZABLE = ("layers", "truncation", "initializers", "regularizers", "normalization")
+
+
+def register() -> None:
+    """Imports every module that registers Keras-serializable classes."""
+    for name in SERIALIZABLE:
+        importlib.import_module(f"kbptt.{name}")
+
+
+def register_when_keras_is_imported() -> None:
+    """Registers now if Keras is already imported, else right after its import."""
+    if "keras" in sys.modules:
+        # A partly initialized Keras (kbptt imported while Keras is being imported) counts as "later".
+        if hasattr(sys.modules["keras"], "saving"):
+            register()
+    elif not any(isinstance(finder, _AfterKeras) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AfterKeras())
+
+
+class _AfterKeras(importlib.abc.MetaPathFinder):
+    """Finds ``keras`` as Python would, and calls `register` after the module has run."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec("keras")
+        if spec is None or spec.loader is None:
+            return spec
+        run = spec.loader.exec_module
+
+        def exec_module(module):
+            run(module)
+            register()
+
+        spec.loader.exec_module = exec_module
+        return spec
