@@ -1,0 +1,329 @@
+"""The ledger: one SQLite file that says what an ablation is, what ran and what came out.
+
+Every result is one transaction, so that SIGKILL at any moment loses at most the trials that were
+running. Rollback journal rather than WAL: it needs no shared memory and works on network file
+systems. A lock on a file beside the ledger keeps a second runner out; the kernel drops it with
+the process that held it, so a dead process leaves no stale lock.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import pathlib
+import socket
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+FILE = "ledger.sqlite"
+LOCK = "ledger.lock"
+FORMAT = "1"
+STATES = ("pending", "running", "done", "failed")
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS trials (
+    key TEXT PRIMARY KEY,
+    position INTEGER NOT NULL,
+    directory TEXT NOT NULL UNIQUE,
+    config TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'pending'
+        CHECK (state IN ('pending', 'running', 'done', 'failed')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    result TEXT,
+    error TEXT,
+    finished REAL
+);
+"""
+
+
+class LedgerError(ValueError):
+    """A ledger cannot be used as asked; the message is one sentence for the user."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One cell: its configuration and what became of it."""
+
+    key: str
+    config: dict[str, Any]
+    directory: str
+    state: str = "pending"
+    attempts: int = 0
+    result: dict[str, Any] | None = None
+    error: str | None = None
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces; refuses what JSON cannot hold (NaN included)."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def trial_key(config: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of a trial's configuration."""
+    return hashlib.sha256(canonical(config).encode()).hexdigest()
+
+
+class Ledger:
+    """States and results of the trials in one directory.
+
+    Args:
+        directory: The log directory; made when absent.
+        read_only: Whether to open without the lock, to report on a running or finished ablation.
+    """
+
+    def __init__(self, directory: str | os.PathLike, read_only: bool = False):
+        self.directory = pathlib.Path(directory)
+        self.path = self.directory / FILE
+        self._lock = None
+        if read_only:
+            if not self.path.exists():
+                raise LedgerError(
+                    f"There is no ablation in {str(self.directory)!r}: it has no {FILE}. "
+                    "Name the directory that was given to `kbptt compare --logdir`."
+                )
+            # "rw" although only read: after SIGKILL, SQLite itself rolls the journal back.
+            self._connection = self._connect(self.path.resolve().as_uri() + "?mode=rw")
+        else:
+            _make_directory(self.directory)
+            self._lock = _Lock(self.directory / LOCK)
+            try:
+                self._connection = self._connect(self.path.resolve().as_uri())
+                with self._explained():
+                    self._connection.execute("PRAGMA journal_mode = DELETE")
+                    self._connection.execute("PRAGMA synchronous = FULL")
+                    self._connection.executescript(_SCHEMA)
+            except BaseException:
+                self._lock.release()
+                raise
+        try:
+            self._check_format(read_only)
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self, uri: str) -> sqlite3.Connection:
+        with self._explained():
+            return sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
+
+    def _check_format(self, read_only: bool) -> None:
+        found = self.meta("format")
+        if found is None and not read_only:
+            self.set_meta("format", FORMAT)
+        elif found != FORMAT:
+            raise LedgerError(
+                f"{str(self.path)!r} has ledger format {found}; this kbptt reads format {FORMAT}. "
+                "Use the kbptt that wrote it, or another directory."
+            )
+
+    def close(self) -> None:
+        self._connection.close()
+        if self._lock:
+            self._lock.release()
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def meta(self, name: str) -> Any:
+        """A value stored with `set_meta`, or None."""
+        with self._explained():
+            row = self._connection.execute(
+                "SELECT value FROM meta WHERE name = ?", (name,)
+            ).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def set_meta(self, name: str, value: Any) -> None:
+        with self._transaction() as execute:
+            execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
+
+    def plan(self, configuration: Mapping[str, Any], cells: Iterable[tuple[Mapping, str]]) -> None:
+        """Stores the configuration and adds the cells it does not have yet, in one transaction.
+
+        Args:
+            configuration: What was asked for; compared with what is asked for next time.
+            cells: Pairs of a trial's configuration and its directory below the log directory.
+        """
+        with self._transaction() as execute:
+            execute(
+                "INSERT OR REPLACE INTO meta VALUES ('configuration', ?)",
+                (canonical(configuration),),
+            )
+            known = {row[0] for row in execute("SELECT key FROM trials")}
+            taken = {row[0] for row in execute("SELECT directory FROM trials")}
+            position = len(known)
+            for config, directory in cells:
+                key = trial_key(config)
+                if key in known:
+                    continue
+                if directory in taken:
+                    directory = f"{directory}-{key[:8]}"
+                execute(
+                    "INSERT INTO trials (key, position, directory, config) VALUES (?, ?, ?, ?)",
+                    (key, position, directory, canonical(config)),
+                )
+                known.add(key)
+                taken.add(directory)
+                position += 1
+
+    def clear(self) -> None:
+        """Forgets every trial and the configuration."""
+        with self._transaction() as execute:
+            execute("DELETE FROM trials")
+            execute("DELETE FROM meta WHERE name != 'format'")
+
+    def recover(self, retry_failed: bool = False) -> None:
+        """Makes trials that were running when the last run ended pending again."""
+        states = "('running', 'failed')" if retry_failed else "('running')"
+        with self._transaction() as execute:
+            execute(
+                "UPDATE trials SET state = 'pending', attempts = 0, error = NULL "
+                f"WHERE state IN {states}"
+            )
+
+    def start(self, key: str) -> int:
+        """Marks a trial as running; returns which attempt this is, from 1."""
+        with self._transaction() as execute:
+            execute(
+                "UPDATE trials SET state = 'running', attempts = attempts + 1 "
+                "WHERE key = ? AND state IN ('pending', 'running')",
+                (key,),
+            )
+            return execute("SELECT attempts FROM trials WHERE key = ?", (key,)).fetchone()[0]
+
+    def finish(self, key: str, result: Mapping[str, Any]) -> None:
+        """Stores a result. A cell that is done already keeps the result that it has."""
+        with self._transaction() as execute:
+            execute(
+                "UPDATE trials SET state = 'done', result = ?, error = NULL, finished = ? "
+                "WHERE key = ? AND state != 'done'",
+                (json.dumps(result, sort_keys=True), time.time(), key),
+            )
+
+    def fail(self, key: str, error: str) -> None:
+        """Records that a trial crashed for good, with its error."""
+        with self._transaction() as execute:
+            execute(
+                "UPDATE trials SET state = 'failed', error = ?, finished = ? "
+                "WHERE key = ? AND state != 'done'",
+                (error, time.time(), key),
+            )
+
+    def trials(self, *states: str) -> list[Trial]:
+        """The trials in one of the states (default: all), in the order of the grid."""
+        states = states or STATES
+        marks = ",".join("?" * len(states))
+        with self._explained():
+            rows = self._connection.execute(
+                "SELECT key, config, directory, state, attempts, result, error FROM trials "
+                f"WHERE state IN ({marks}) ORDER BY position",
+                states,
+            ).fetchall()
+        return [
+            Trial(key, json.loads(config), directory, state, attempts, _loads(result), error)
+            for key, config, directory, state, attempts, result, error in rows
+        ]
+
+    def counts(self) -> dict[str, int]:
+        """How many trials are in each state."""
+        with self._explained():
+            found = dict(
+                self._connection.execute("SELECT state, COUNT(*) FROM trials GROUP BY state")
+            )
+        return {state: found.get(state, 0) for state in STATES}
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        with self._explained():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection.execute
+                self._connection.execute("COMMIT")
+            except BaseException:
+                # SQLite has rolled back by itself when the disk is full.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns errors of the disk and of SQLite into one sentence."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise disk_full(self.directory) from error
+            raise LedgerError(f"Cannot use the ledger {str(self.path)!r}: {error}.") from error
+        except sqlite3.DatabaseError as error:
+            raise LedgerError(
+                f"{str(self.path)!r} is not a ledger of kbptt, or is damaged: {error}. "
+                "Move it away, or use another directory."
+            ) from error
+
+
+def disk_full(directory: str | os.PathLike) -> LedgerError:
+    """The error for a full disk."""
+    return LedgerError(
+        f"The disk that holds {str(directory)!r} is full. Every result so far is safe: free some "
+        "space and run the same command again, it goes on where it stopped."
+    )
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether an error says that there is no room left (disk or quota)."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _loads(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
+
+
+def _make_directory(directory: pathlib.Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if is_disk_full(error):
+            raise disk_full(directory) from error
+        raise LedgerError(
+            f"Cannot make the log directory {str(directory)!r}: {error.strerror}."
+        ) from error
+
+
+class _Lock:
+    """An advisory lock on a file, held as long as the process lives."""
+
+    def __init__(self, path: pathlib.Path):
+        import fcntl
+
+        try:
+            self._file = open(path, "a+", encoding="utf-8")
+        except OSError as error:
+            if is_disk_full(error):
+                raise disk_full(path.parent) from error
+            raise LedgerError(
+                f"Cannot write in the log directory {str(path.parent)!r}: {error.strerror}."
+            ) from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "another process"
+            self._file.close()
+            raise LedgerError(
+                f"Another run is using {str(path.parent)!r} ({holder}). Wait for it, stop it, or "
+                "give this run a --logdir of its own."
+            ) from error
+        with contextlib.suppress(OSError):  # who holds it is a courtesy: a full disk may refuse it
+            self._file.truncate(0)
+            self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            self._file.flush()
+
+    def release(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.close()
