@@ -1,0 +1,197 @@
+"""What a task is: seeded sequences, the head of the model, a metric and the score to beat."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kbptt import _checks
+
+if TYPE_CHECKING:
+    import keras
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskData:
+    """NumPy arrays of a task: one pair `(x, y)` for each split.
+
+    `x` is `(samples, timesteps, features)` of float32, or `(samples, timesteps)` of int32 where the
+    task has a vocabulary. `y` is `(samples, ...)`, with a timesteps axis where the task answers at
+    every timestep.
+    """
+
+    train: tuple[np.ndarray, np.ndarray]
+    validation: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """The head that a task asks for: a Dense layer after the last recurrent layer.
+
+    Args:
+        units: Integer. Width of the head.
+        activation: Its activation. Defaults to `None` (linear: logits for a classification).
+        per_timestep: Boolean, whether the task answers at every timestep or after the last one.
+            Defaults to `False`.
+    """
+
+    units: int
+    activation: str | None = None
+    per_timestep: bool = False
+
+
+def derive_seed(seed: int, name: str) -> int:
+    """Returns the seed of the component `name` in a run seeded with `seed`.
+
+    Every component (a split of the data, a layer's kernel, the shuffling) draws from a generator
+    of its own, so a method that draws one number more shifts nothing else, and two methods with
+    one seed start from the same weights and see the same data in the same order.
+
+    Args:
+        seed: Non-negative integer.
+        name: String, the component's name.
+
+    Returns:
+        An integer in `[0, 2**31)`, the same on every machine.
+    """
+    check_seed(seed)
+    digest = hashlib.sha256(f"{int(seed)}/{name}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def check_seed(seed: Any) -> int:
+    """Returns `seed` as an int, or raises `ValueError`."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(
+            "Invalid value for argument `seed`. Expected a non-negative integer. "
+            f"Received: seed={seed!r} (of type {type(seed).__name__})."
+        )
+    return int(seed)
+
+
+class Task:
+    """Base class of the tasks.
+
+    A task of one's own is a subclass with the attributes below and `sample`:
+
+    ```python
+    @kbptt.tasks.register("parity")
+    class Parity(kbptt.tasks.Task):
+        metric, mode, baseline, success = "accuracy", "max", 0.5, 0.99
+        outputs = kbptt.tasks.Outputs(2)
+
+        def __init__(self, length=50, sizes=(2000, 500, 500)):
+            super().__init__(length, sizes)
+
+        def sample(self, generator, count):
+            bits = generator.integers(0, 2, size=(count, self.length, 1))
+            return bits.astype("float32"), bits.sum(axis=(1, 2)) % 2
+    ```
+
+    The arguments of `__init__` are the options of `kbptt.tasks.get`.
+
+    Args:
+        length: Integer. Timesteps of one sequence.
+        sizes: Three integers: sequences for training, validation and test.
+
+    Attributes:
+        name: The name the task is registered under.
+        metric: Key of the primary metric in what `model.evaluate(return_dict=True)` returns:
+            "accuracy", "cross_entropy" (nats), "bits" or "mse".
+        mode: "max" or "min", the better direction of `metric`.
+        baseline: The metric of the best predictor that remembers nothing.
+        success: The metric at which the task counts as solved, or `None` where there is no such
+            thing.
+        length: Timesteps of `x`.
+        features: Features of `x` at a timestep, where `vocabulary` is `None`.
+        vocabulary: Number of distinct integer tokens in `x`, or `None` for float features.
+        outputs: The head, an `Outputs`.
+    """
+
+    name: str = ""
+    metric: str = "accuracy"
+    mode: str = "max"
+    baseline: float
+    success: float | None = None
+    features: int = 1
+    vocabulary: int | None = None
+    outputs: Outputs
+
+    def __init__(self, length: int, sizes: Sequence[int]):
+        self.length = _checks.positive_integer("length", length)
+        self.sizes = check_sizes(sizes)
+
+    def sample(self, generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draws `count` sequences and their answers `(x, y)`."""
+        raise NotImplementedError(f"{type(self).__name__} must override `sample` or `data`.")
+
+    def data(self, seed: int) -> TaskData:
+        """Returns the `TaskData` of this seed. Each split has a generator of its own."""
+        return TaskData(
+            *(
+                self.sample(np.random.default_rng(derive_seed(seed, f"data/{split}")), size)
+                for split, size in zip(SPLITS, self.sizes, strict=True)
+            )
+        )
+
+    def loss(self) -> "keras.losses.Loss":
+        """Returns the loss to compile with."""
+        import keras
+
+        if self.metric == "mse":
+            return keras.losses.MeanSquaredError()
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def metrics(self) -> list["keras.metrics.Metric"]:
+        """Returns new metrics to compile with; the primary one first."""
+        import keras
+
+        if self.metric == "mse":
+            return [keras.metrics.MeanSquaredError(name="mse")]
+        if self.metric == "accuracy":
+            return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+        if self.metric == "cross_entropy":
+            return [
+                keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
+                keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+            ]
+        if self.metric == "bits":
+            from kbptt.tasks.keras_objects import BitsPerSymbol
+
+            return [BitsPerSymbol(name="bits")]
+        raise NotImplementedError(
+            f"{type(self).__name__} must override `metrics`: `metric` is {self.metric!r}."
+        )
+
+    def recurrent_layer(self, **arguments: Any) -> "keras.layers.Layer | None":
+        """Returns the task's own recurrent layer, or `None` to use the one that was asked for.
+
+        Only a task that *is* a fixed dynamical system overrides this.
+        """
+        return None
+
+
+def check_sizes(sizes: Any) -> tuple[int, int, int]:
+    """Returns `sizes` as three positive integers, or raises `ValueError`."""
+    if isinstance(sizes, str) or not isinstance(sizes, Sequence) or len(sizes) != 3:
+        raise ValueError(
+            "Invalid value for argument `sizes`. Expected three integers, the numbers of "
+            f"sequences for training, validation and test. Received: sizes={sizes!r}."
+        )
+    named = zip(SPLITS, sizes, strict=True)
+    return tuple(_checks.positive_integer(f"sizes ({split})", size) for split, size in named)
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Returns `value` if it is a bool, or raises `ValueError`."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected True or False. "
+            f"Received: {name}={value!r} (of type {type(value).__name__})."
+        )
+    return bool(value)

@@ -1,0 +1,90 @@
+"""Tasks by name."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from kbptt.tasks.base import Task
+
+_factories: dict[str, Callable[..., Task]] = {}
+Factory = TypeVar("Factory", bound=Callable[..., Task])
+
+
+def register(name: str) -> Callable[[Factory], Factory]:
+    """Registers a `Task` subclass, or a function that returns a `Task`, under `name`.
+
+    The arguments of the class or function are the options of the task; each needs a default, or is
+    required (as the `path` of a user's file is).
+
+    Args:
+        name: String, lower case with underscores. Registering a name again replaces the task.
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(
+            "Invalid value for argument `name`. Expected a name of letters, digits and "
+            f"underscores. Received: name={name!r}."
+        )
+
+    def decorate(factory: Factory) -> Factory:
+        if inspect.isclass(factory) and not factory.__dict__.get("name"):
+            factory.name = name
+        _factories[name] = factory
+        return factory
+
+    return decorate
+
+
+def names() -> list[str]:
+    """Returns the names of all registered tasks, sorted."""
+    return sorted(_factories)
+
+
+def options(name: str) -> dict[str, Any]:
+    """Returns the options of a task with their defaults (`inspect.Parameter.empty` if required)."""
+    parameters = inspect.signature(_factory(name)).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
+
+
+def get(name: str | Task, **given: Any) -> Task:
+    """Returns the task called `name`.
+
+    Args:
+        name: String, one of `kbptt.tasks.names()`, or a `Task`, which is returned as it is.
+        **given: Options of the task.
+
+    Raises:
+        ValueError: for an unknown name or option, listing the valid ones, and for an option with
+            an invalid value.
+    """
+    if isinstance(name, Task):
+        if given:
+            raise ValueError(f"Options go with the name of a task, not with a Task: {name!r}.")
+        return name
+    valid = options(name)
+    for option in given:
+        if option not in valid:
+            raise ValueError(
+                f"Task '{name}' has no option {option!r}{_did_you_mean(option, valid)}. "
+                f"Its options are: {', '.join(valid)}."
+            )
+    for option, default in valid.items():
+        if default is inspect.Parameter.empty and option not in given:
+            raise ValueError(f"Task '{name}' needs the option `{option}`.")
+    task = _factory(name)(**given)
+    task.name = name
+    return task
+
+
+def _factory(name: str) -> Callable[..., Task]:
+    if not isinstance(name, str) or name not in _factories:
+        raise ValueError(
+            f"Unknown task: {name!r}{_did_you_mean(name, _factories)}. "
+            f"The tasks are: {', '.join(names())}."
+        )
+    return _factories[name]
+
+
+def _did_you_mean(word: Any, valid: Any) -> str:
+    close = difflib.get_close_matches(str(word), list(valid), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,174 @@
+"""Character language model over the user's own text."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kbptt import _checks
+from kbptt.tasks.base import Outputs, Task, TaskData, check_seed, check_sizes
+from kbptt.tasks.registry import register
+
+if TYPE_CHECKING:
+    import keras
+
+
+@register("text")
+class Text(Task):
+    """Character language model: predict each next character of a UTF-8 text file.
+
+    The text is cut into windows of `length + 1` characters that share their ends: the first of
+    them train, then come validation, then test, so both are the tail of the text. Each window
+    starts from a zero state. The vocabulary is the set of the characters of the whole file. The
+    metric is bits per character. The baseline, computed from the file, is the best predictor
+    without memory of its own: the frequency of each character in the training part, with one added
+    to each count.
+
+    Args:
+        path: The text file, UTF-8.
+        length: Integer. Characters of one window. Defaults to `128`.
+        held_out: Float in (0, 0.5). Fraction of the windows for validation, and the same again for
+            test. Defaults to `0.1`.
+        sizes: Optional. Numbers of windows for training, validation and test, to use the beginning
+            of each part only. Defaults to `None` (all).
+    """
+
+    metric, mode, success = "bits", "min", None
+
+    def __init__(
+        self,
+        path: str | Path,
+        length: int = 128,
+        held_out: float = 0.1,
+        sizes: Sequence[int] | None = None,
+    ):
+        length = _checks.positive_integer("length", length)
+        held_out = _checks.number("held_out", held_out, above=0, at_most=0.5)
+        text = read_text(path)
+        windows = (len(text) - 1) // length
+        if windows < 3:
+            raise ValueError(
+                f"{path} is too short: it has {len(text)} characters, and one window of "
+                f"{length} characters each for training, validation and test needs "
+                f"{3 * length + 1}. Give a longer text or a smaller `length`."
+            )
+        held = max(1, round(windows * held_out))
+        available = (windows - 2 * held, held, held)
+        if windows - 2 * held < 1:
+            available = (1, (windows - 1) // 2, windows - 1 - (windows - 1) // 2)
+        if sizes is not None:
+            sizes = tuple(map(min, check_sizes(sizes), available))
+        super().__init__(length, sizes or available)
+        self.characters = sorted(set(text))
+        self.vocabulary = len(self.characters)
+        self.outputs = Outputs(self.vocabulary, per_timestep=True)
+        self._available = available
+        self._tokens = self.encode(text)
+        self.baseline = self._bits_of_frequencies()
+
+    def encode(self, text: str) -> np.ndarray:
+        """Returns the tokens of `text` as int32."""
+        index = {character: i for i, character in enumerate(self.characters)}
+        unknown = sorted(set(text) - set(index))
+        if unknown:
+            raise ValueError(f"The character {unknown[0]!r} does not occur in the training file.")
+        return np.fromiter((index[c] for c in text), np.int32, len(text))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Returns the text of `tokens`."""
+        return "".join(self.characters[token] for token in tokens)
+
+    def data(self, seed: int) -> TaskData:
+        """Returns the windows in the order of the text, the same for every seed."""
+        check_seed(seed)
+        windows, length = sum(self._available), self.length
+        x = self._tokens[: windows * length].reshape(windows, length)
+        y = self._tokens[1 : windows * length + 1].reshape(windows, length)
+        starts = np.cumsum((0, *self._available[:2]))
+        return TaskData(
+            *((x[a : a + n], y[a : a + n]) for a, n in zip(starts, self.sizes, strict=True))
+        )
+
+    def _bits_of_frequencies(self) -> float:
+        data = self.data(0)
+        counts = np.bincount(data.train[1].ravel(), minlength=self.vocabulary) + 1
+        return float(-np.log2(counts / counts.sum())[data.test[1]].mean())
+
+
+def read_text(path: str | Path) -> str:
+    """Returns the text of a UTF-8 file, or raises `ValueError` with one sentence."""
+    try:
+        text = Path(path).expanduser().read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}. "
+            "Convert it to UTF-8 first."
+        ) from error
+    except OSError as error:
+        raise ValueError(f"Cannot read {path}: {error.strerror}.") from error
+    if not text:
+        raise ValueError(f"{path} is empty.")
+    return text
+
+
+def generate(
+    model: "keras.Model",
+    task: Text,
+    count: int = 200,
+    prompt: str | None = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> str:
+    """Returns text written by `model`, one sampled character after the other.
+
+    The model is copied with stateful layers for one sequence of one timestep, so each character
+    costs one timestep, however long the text gets.
+
+    Args:
+        model: A model of `task`.
+        task: The `Text` task with the vocabulary.
+        count: Integer. Characters to write. Defaults to `200`.
+        prompt: Text to continue; not part of what is returned. Defaults to `None`: the first line
+            break of the vocabulary, or its first character.
+        temperature: Float above 0: the logits are divided by it. Defaults to `1.0`.
+        seed: Non-negative integer. Defaults to `0`.
+    """
+    temperature = _checks.number("temperature", temperature, above=0)
+    generator = np.random.default_rng(check_seed(seed))
+    if not prompt:
+        prompt = "\n" if "\n" in task.characters else task.characters[0]
+    stepper = _one_step(model)
+    for token in task.encode(prompt):
+        logits = stepper(token)
+    written = []
+    for _ in range(_checks.positive_integer("count", count)):
+        scaled = (logits - logits.max()) / temperature
+        weights = np.exp(scaled)
+        written.append(generator.choice(task.vocabulary, p=weights / weights.sum()))
+        logits = stepper(written[-1])
+    return task.decode(written)
+
+
+def _one_step(model):
+    """Returns a function from a token to the logits after it, which remembers the tokens before."""
+    import keras
+
+    def stateful(layer):
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.RNN):
+            config["stateful"] = True
+        return type(layer).from_config(config)
+
+    tokens = keras.Input(batch_shape=(1, 1), dtype="int32")
+    copy = keras.models.clone_model(model, input_tensors=tokens, clone_function=stateful)
+    copy.set_weights(model.get_weights())
+
+    def step(token):
+        logits = copy.predict_on_batch(np.array([[token]], np.int32))[0, -1].astype(np.float64)
+        if not math.isfinite(logits.sum()):
+            raise ValueError("The model's outputs are not finite: it has diverged.")
+        return logits
+
+    return step
