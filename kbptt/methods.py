@@ -1,1 +1,229 @@
+"""The methods that an ablation can name: each a declarative entry, combined with "+".
 
+An entry holds what a method adds to the baseline: arguments of the recurrent layers, callbacks,
+arguments of the optimizer. It is plain data (names, numbers, and references to objects by their
+import path), so it can be hashed, stored and sent to another machine, and importing this module
+imports neither Keras nor TensorFlow.
+
+```python
+from kbptt import methods
+
+methods.register(
+    methods.Method(
+        "clip_tight",
+        "clip the global norm at 0.1",
+        callbacks=(methods.ref("kbptt.callbacks:ClipByGlobalNorm", max_norm=0.1),),
+    )
+)
+methods.get("orthogonal+clip_tight")
+```
+"""
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+# Keras starts recurrent kernels orthogonal; a baseline that does so would already be a method.
+BASE_LAYER = {"recurrent_initializer": "glorot_uniform"}
+
+_OBJECT, _CONFIG = "object", "config"
+
+
+def ref(path: str, **config: Any) -> dict[str, Any]:
+    """A reference to an object that is made when it is needed.
+
+    Args:
+        path: String "module:name" of a class or function.
+        **config: Its keyword arguments, of types that JSON can hold.
+    """
+    return {_OBJECT: path, _CONFIG: config}
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What a method adds to the baseline.
+
+    Args:
+        name: String. Any characters but "+" and ",".
+        description: String, one line.
+        layer: Mapping of arguments of every recurrent layer. A value is anything JSON can hold, or
+            a `ref`.
+        callbacks: Sequence of `ref`s, or of classes and functions (stored by their import path)
+            that are called without arguments. They run in this order.
+        optimizer: Mapping of arguments of the optimizer.
+        model: Sequence of `ref`s to functions `model -> model`, applied before compiling.
+        cells: Sequence of the cells that the method is for, or `None` (default) for every cell.
+    """
+
+    name: str
+    description: str = ""
+    layer: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    callbacks: Sequence[Any] = ()
+    optimizer: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    model: Sequence[Any] = ()
+    cells: Sequence[str] | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise ValueError(
+                "Invalid value for argument `name`. Expected a non-empty string. "
+                f"Received: name={self.name!r} (of type {type(self.name).__name__})."
+            )
+        for argument in ("callbacks", "model"):
+            references = tuple(_reference(value) for value in getattr(self, argument))
+            object.__setattr__(self, argument, references)
+        for argument in ("layer", "optimizer"):
+            object.__setattr__(self, argument, dict(getattr(self, argument)))
+
+    def definition(self) -> dict[str, Any]:
+        """What the method does, without its name: JSON types only, for hashing and transport."""
+        return {
+            "layer": dict(self.layer),
+            "callbacks": list(self.callbacks),
+            "optimizer": dict(self.optimizer),
+            "model": list(self.model),
+        }
+
+
+def make(value: Any) -> Any:
+    """Returns the object that a `ref` stands for; any other value as it is."""
+    if not (isinstance(value, Mapping) and set(value) == {_OBJECT, _CONFIG}):
+        return value
+    return find(value[_OBJECT])(**{k: make(v) for k, v in value[_CONFIG].items()})
+
+
+def find(path: str) -> Any:
+    """Imports the object at "module:name"."""
+    module, _, name = str(path).partition(":")
+    if not module or not name:
+        raise ValueError(f"Expected an import path 'module:name'. Received: {path!r}.")
+    try:
+        found = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"Cannot import {path!r}: {error}.") from error
+    return found
+
+
+def register(method: Method) -> Method:
+    """Makes a method known by its name. Registering a name again replaces the method."""
+    if "+" in method.name or "," in method.name:
+        raise ValueError(
+            "Invalid value for argument `name`. Expected a name without '+' and ',', which combine "
+            f"and separate methods. Received: name={method.name!r}."
+        )
+    _methods[method.name] = method
+    return method
+
+
+def names() -> list[str]:
+    """Names of the registered methods, in the order of registration."""
+    return list(_methods)
+
+
+def get(name: str | Method) -> Method:
+    """Returns a method by name; names joined by "+" are combined.
+
+    Raises:
+        ValueError: for an unknown name, and for two methods that give one argument two values.
+    """
+    if isinstance(name, Method):
+        return name
+    parts = [part.strip() for part in name.split("+")] if isinstance(name, str) else [name]
+    for part in parts:
+        if part not in _methods:
+            close = difflib.get_close_matches(str(part), _methods, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ValueError(
+                f"Unknown method: {part!r}{hint}. The methods are: {', '.join(names())}; "
+                "join them with '+' to combine them."
+            )
+        if parts.count(part) > 1:
+            raise ValueError(f"Method {part!r} is named twice in {name!r}.")
+    methods = [_methods[part] for part in parts]
+    return methods[0] if len(methods) == 1 else _combine(methods)
+
+
+def _combine(methods: Sequence[Method]) -> Method:
+    merged: dict[str, dict[str, Any]] = {"layer": {}, "optimizer": {}}
+    setter: dict[tuple[str, str], str] = {}
+    for method in methods:
+        for kind, values in merged.items():
+            for argument, value in getattr(method, kind).items():
+                if argument in values and values[argument] != value:
+                    raise ValueError(
+                        f"Methods {setter[kind, argument]!r} and {method.name!r} cannot be "
+                        f"combined: both set the {kind} argument `{argument}`."
+                    )
+                values[argument] = value
+                setter[kind, argument] = method.name
+    restricted = [m for m in methods if m.cells is not None]
+    cells = None
+    if restricted:
+        cells = tuple(c for c in restricted[0].cells if all(c in m.cells for m in restricted))
+        if not cells:
+            needs = " and ".join(f"{m.name!r} is for {', '.join(m.cells)}" for m in restricted)
+            raise ValueError(f"These methods have no cell in common: {needs}.")
+    return Method(
+        name="+".join(m.name for m in methods),
+        description="; ".join(m.description for m in methods if m.description),
+        layer=merged["layer"],
+        callbacks=tuple(c for m in methods for c in m.callbacks),
+        optimizer=merged["optimizer"],
+        model=tuple(c for m in methods for c in m.model),
+        cells=cells,
+    )
+
+
+def _reference(value: Any) -> dict[str, Any]:
+    """A `ref`, also from a class or function that can be imported where the trial runs."""
+    if isinstance(value, Mapping) and set(value) == {_OBJECT, _CONFIG}:
+        return {_OBJECT: value[_OBJECT], _CONFIG: dict(value[_CONFIG])}
+    if isinstance(value, str):
+        return ref(value)
+    name = getattr(value, "__qualname__", "<lambda>")
+    if isinstance(value, Callable) and "<" not in name and hasattr(value, "__module__"):
+        return ref(f"{value.__module__}:{name}")
+    raise ValueError(
+        "A method's callbacks are made anew for every trial, possibly on another machine. Expected "
+        "`methods.ref('module:name', ...)` or a class or function at the top level of a module. "
+        f"Received: {value!r} (of type {type(value).__name__})."
+    )
+
+
+_methods: dict[str, Method] = {}
+_callbacks, _initializers = "kbptt.callbacks", "kbptt.initializers"
+
+for _method in (
+    Method("baseline", "Glorot-uniform recurrent kernel and nothing else"),
+    Method(
+        "orthogonal",
+        "recurrent kernel orthogonal per gate",
+        layer={"recurrent_initializer": ref(f"{_initializers}:OrthogonalPerGate")},
+    ),
+    Method(
+        "identity",
+        "IRNN (Le 2015): identity recurrent kernel, ReLU",
+        layer={"recurrent_initializer": "identity", "activation": "relu"},
+        cells=("SimpleRNN",),
+    ),
+    Method(
+        "chrono",
+        "biases for time scales up to the sequence length (Tallec & Ollivier 2018)",
+        cells=("LSTM", "GRU"),
+    ),
+    Method(
+        "layernorm",
+        "layer normalization inside the cell (Ba 2016)",
+        layer={"normalization": "layer"},
+    ),
+    Method(
+        "clip",
+        "gradient clipped at a global norm of 1 (Pascanu 2013)",
+        callbacks=(ref(f"{_callbacks}:ClipByGlobalNorm", max_norm=1.0),),
+    ),
+):
+    register(_method)

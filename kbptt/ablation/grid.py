@@ -1,0 +1,326 @@
+"""The grid: methods × tasks × seeds × axes, as configurations of trials."""
+
+import dataclasses
+import functools
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from kbptt import _checks, methods, tasks
+from kbptt.ablation import options
+from kbptt.ablation.ledger import canonical, trial_key
+from kbptt.ablation.options import Path
+
+DESIGNS = ("grid", "add-one-in", "leave-one-out")
+TRIAL = "kbptt.ablation.trial:run"
+KEYS = ("tasks", "methods", "seeds", "design", "set", "imports", "trial")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One trial of the grid: its configuration and its directory below the log directory."""
+
+    config: dict[str, Any]
+    directory: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """What an ablation compares. Make one with `Grid.make` or `Grid.from_yaml`."""
+
+    tasks: tuple[str, ...]
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    design: str
+    settings: Mapping[Path, Any]
+    axes: Mapping[Path, tuple[Any, ...]]
+    trial: str = TRIAL
+    imports: tuple[str, ...] = ()
+
+    @classmethod
+    def make(
+        cls,
+        tasks: Sequence[str] | str,
+        methods: Sequence[str] | str,
+        seeds: int | Sequence[int] = 1,
+        design: str = "grid",
+        set: Mapping[str, Any] | None = None,
+        imports: Sequence[str] = (),
+        trial: str = TRIAL,
+        **settings: Any,
+    ) -> "Grid":
+        """Checks the arguments and returns the grid.
+
+        Args:
+            tasks: Names of tasks.
+            methods: Names of methods, combined with "+".
+            seeds: Number of seeds (`6` = seeds 0 to 5) or a list of seeds.
+            design: "grid" compares the methods as they are listed; "add-one-in" the baseline with
+                each of them added; "leave-one-out" all of them together with each taken away.
+            set: Mapping from an option's name to the list of values it takes: an axis.
+            imports: Modules that register tasks or methods of one's own.
+            trial: Import path of the function that runs a trial.
+            **settings: Options with one value: `epochs=20`, `units=32`, `length=200`, …
+        """
+        imports = tuple(_names("imports", imports, empty=True))
+        _import(imports)
+        tasks = _names("tasks", tasks)
+        for task in tasks:
+            _task_options(task)
+        fixed, axes = {}, {}
+        for name, value in settings.items():
+            path = options.resolve(name, tasks)
+            fixed[path] = options.check(path, options.scalar(value))
+        for name, values in (set or {}).items():
+            path = options.resolve(name, tasks)
+            values = [options.scalar(v) for v in values] if isinstance(values, list) else [values]
+            values = [options.check(path, value) for value in values]
+            if not values:
+                raise ValueError(f"Axis {name!r} has no values.")
+            if path in fixed or path in axes:
+                raise ValueError(f"Option {options.display(path)!r} is given twice.")
+            _refuse_duplicates(f"values of axis {name!r}", values)
+            if len(values) == 1:
+                fixed[path] = values[0]
+            else:
+                axes[path] = tuple(values)
+        grid = cls(
+            tasks=tuple(tasks),
+            methods=tuple(_design(design, _names("methods", methods))),
+            seeds=tuple(options.parse_seeds(seeds)),
+            design=design,
+            settings=fixed,
+            axes=axes,
+            trial=trial,
+            imports=imports,
+        )
+        _refuse_duplicates("seeds", grid.seeds)
+        grid.cells()  # every error of a combination now, not after an hour
+        return grid
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike, **overrides: Any) -> "Grid":
+        """Reads a grid from a YAML file: the arguments of `make` as keys."""
+        return cls.make(**{**read_yaml(path), **overrides})
+
+    def cells(self) -> list[Cell]:
+        """The trials, all methods of a seed before the next seed, so that a table fills evenly."""
+        cells = [
+            self._cell(seed, task, method, values)
+            for seed in self.seeds
+            for task in self.tasks
+            for values in self._points(task)
+            for method in self.methods
+        ]
+        if not cells:
+            raise ValueError("The grid is empty: name at least one task, one method and one seed.")
+        seen: dict[str, str] = {}
+        for cell in cells:
+            key = trial_key({**cell.config, "method": cell.config["method"]["definition"]})
+            name = cell.config["method"]["name"]
+            if key in seen:
+                raise ValueError(
+                    f"Methods {seen[key]!r} and {name!r} are the same trial: name one of them."
+                )
+            seen[key] = name
+        return cells
+
+    def _points(self, task: str) -> list[dict[Path, Any]]:
+        """Every combination of the axes that concern a task."""
+        others = {t for t in self.tasks if t != task}
+        axes = {path: values for path, values in self.axes.items() if path[0] not in others}
+        return [
+            dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())
+        ]
+
+    def configuration(self) -> dict[str, Any]:
+        """The grid in JSON types: what a later run on the same directory is compared with."""
+        return {
+            "tasks": list(self.tasks),
+            "methods": {name: methods.get(name).definition() for name in self.methods},
+            "seeds": list(self.seeds),
+            "design": self.design,
+            "settings": {options.display(k): v for k, v in self.settings.items()},
+            "axes": {options.display(k): list(v) for k, v in self.axes.items()},
+            "imports": list(self.imports),
+            "trial": self.trial,
+        }
+
+    def _cell(self, seed: int, task: str, name: str, axes: dict[Path, Any]) -> Cell:
+        method = methods.get(name)
+        chosen = {**options.DEFAULTS, **self.settings, **axes}
+        layer = {n: v for (section, n), v in chosen.items() if section == "layer"}
+        optimizer = {n: v for (section, n), v in chosen.items() if section == "optimizer"}
+        # A default gives way to a method's value; what the user set does not.
+        given = {("layer", n) for n in layer} | {*self.settings, *axes}
+        for section, values in (("layer", method.layer), ("optimizer", method.optimizer)):
+            for argument in values:
+                if (section, argument) in given:
+                    raise ValueError(
+                        f"Method {name!r} sets the {section} argument `{argument}`, and so does "
+                        f"the option {options.display((section, argument))!r}: give one of them."
+                    )
+        cell = chosen["model", "cell"]
+        if method.cells is not None and cell not in method.cells:
+            raise ValueError(
+                f"Method {name!r} is for {' and '.join(method.cells)}, not for {cell}. "
+                f"Choose it with --cell {method.cells[0]}."
+            )
+        task_options = {
+            option: chosen[section, option]
+            for section, option in chosen
+            if section in ("task", task) and (section, option) not in options.DEFAULTS
+        }
+        config = {
+            "task": {"name": task, "options": _task_options(task, task_options)},
+            "method": {"name": name, "definition": method.definition()},
+            "model": {
+                **{n: v for (section, n), v in chosen.items() if section == "model"},
+                "layer": {**methods.BASE_LAYER, **layer, **method.layer},
+            },
+            "optimizer": {**optimizer, **method.optimizer},
+            "training": {n: v for (section, n), v in chosen.items() if section == "training"},
+            "seed": seed,
+            "imports": list(self.imports),
+            "trial": self.trial,
+        }
+        try:
+            canonical(config)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"An option of method {name!r}, task {task!r} is no plain value: {error}."
+            ) from error
+        ours = {k: v for k, v in axes.items() if k[0] not in ("task", *self.tasks)}
+        theirs = {k: v for k, v in axes.items() if k[0] in ("task", task)}
+        theirs = {("task", option): value for (_, option), value in theirs.items()}
+        parts = (_label(name, ours), _label(task, theirs), str(seed))
+        return Cell(config, "/".join(options.slug(part) for part in parts))
+
+
+def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads the arguments of `Grid.make` from a YAML file; unknown keys are refused."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = yaml.safe_load(file)
+    except OSError as error:
+        raise ValueError(f"Cannot read {str(path)!r}: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{str(path)!r} is no valid YAML: {' '.join(str(error).split())}"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"Expected a mapping in {str(path)!r} with keys such as tasks, methods and seeds. "
+            f"Received: {type(content).__name__}."
+        )
+    valid = [*KEYS, *options.short_names()]
+    for key in content:
+        if key not in valid:
+            raise ValueError(
+                f"Unknown key in {str(path)!r}: {key!r}. The keys are: {', '.join(valid)}; "
+                "options of tasks go under `set`."
+            )
+    return content
+
+
+def difference(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Lines that say how two configurations differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            path = f"{name}.{key}" if name else key
+            if key not in before:
+                yield f"{path}: + {_short(now[key])}"
+            elif key not in now:
+                yield f"{path}: - {_short(before[key])}"
+            else:
+                yield from difference(before[key], now[key], path)
+    elif before != now:
+        yield f"{name}: {_short(before)} → {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _design(design: str, names: list[str]) -> list[str]:
+    _checks.one_of("design", design, DESIGNS)
+    for name in names:
+        methods.get(name)
+    _refuse_duplicates("methods", names)
+    if design == "grid":
+        return names
+    parts = [name for name in names if name != "baseline"]
+    if not parts:
+        raise ValueError(f"The design {design!r} needs methods besides the baseline.")
+    if design == "add-one-in":
+        return ["baseline", *parts]
+    if len(parts) < 2:
+        raise ValueError(
+            "The design 'leave-one-out' needs at least two methods besides the baseline."
+        )
+    without = ["+".join(p for p in parts if p != left) for left in parts]
+    return ["+".join(parts), *without]
+
+
+def _label(name: str, axes: Mapping[Path, Any]) -> str:
+    return ",".join([name, *(f"{options.display(k)}={show(v, k)}" for k, v in axes.items())])
+
+
+def show(value: Any, path: Path | None = None) -> str:
+    """A value of an option as it stands in labels."""
+    if value is None:
+        return "full" if path == ("model", "truncation") else "none"
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def _task_options(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The options of a task, after the task itself has checked them."""
+    if given is None:
+        tasks.options(name)
+        return {}
+    _check_task(name, json.dumps(given, sort_keys=True))
+    return dict(given)
+
+
+@functools.lru_cache(maxsize=256)
+def _check_task(name: str, given: str) -> None:
+    tasks.get(name, **json.loads(given))
+
+
+def _names(argument: str, value: Any, empty: bool = False) -> list[str]:
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
+        raise ValueError(
+            f"Invalid value for argument `{argument}`. Expected a list of names. "
+            f"Received: {argument}={value!r} (of type {type(value).__name__})."
+        )
+    names = [name.strip() for name in names if name.strip()]
+    if not names and not empty:
+        raise ValueError(f"The grid is empty: `{argument}` names nothing.")
+    _refuse_duplicates(argument, names)
+    return names
+
+
+def _refuse_duplicates(what: str, values: Sequence[Any]) -> None:
+    seen = []
+    for value in values:
+        if any(value == s and type(value) is type(s) for s in seen):
+            raise ValueError(f"{value!r} is twice among the {what}: name it once.")
+        seen.append(value)
+
+
+def _import(modules: Sequence[str]) -> None:
+    """Imports the user's modules; the current directory counts as a place to find them."""
+    if modules and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for module in modules:
+        try:
+            __import__(module)
+        except ImportError as error:
+            raise ValueError(f"Cannot import {module!r}: {error}.") from error

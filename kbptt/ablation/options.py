@@ -1,0 +1,197 @@
+"""Names and values of what a trial can vary: model, layer, optimizer, training and task options."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from kbptt import _checks, tasks
+from kbptt.tasks.model import get_cell
+
+Path = tuple[str, str]
+
+DEFAULTS: dict[Path, Any] = {
+    ("model", "cell"): "LSTM",
+    ("model", "units"): 64,
+    ("model", "layers"): 1,
+    ("model", "truncation"): None,
+    ("optimizer", "name"): "adam",
+    ("optimizer", "learning_rate"): 1e-3,
+    ("training", "epochs"): 10,
+    ("training", "batch_size"): 32,
+    ("training", "checkpoint"): "best",
+    ("training", "threads"): 1,
+}
+CHECKPOINTS = ("best", "last")
+# What Keras' recurrent layers and kbptt's take beyond the options above.
+LAYER = (
+    "activation",
+    "bias_initializer",
+    "bias_regularizer",
+    "dropout",
+    "gradient_clip",
+    "gradient_regularizer",
+    "kernel_initializer",
+    "kernel_regularizer",
+    "normalization",
+    "recurrent_activation",
+    "recurrent_dropout",
+    "recurrent_initializer",
+    "recurrent_regularizer",
+    "reset_after",
+    "unit_forget_bias",
+    "use_bias",
+)
+_SHORT = {name: (section, name) for section, name in DEFAULTS if name != "name"}
+_SHORT |= {"optimizer": ("optimizer", "name")}
+_SHORT |= {name: ("layer", name) for name in LAYER}
+
+
+def resolve(name: str, task_names: Sequence[str]) -> Path:
+    """Returns the section and name of an option.
+
+    Args:
+        name: String: an option's name ("units", "truncation", "dropout", "length", …), or one with
+            its section: "layer.dropout", "optimizer.momentum", "task.length" for every task,
+            "adding.length" for one.
+        task_names: The tasks of the grid.
+
+    Raises:
+        ValueError: if there is no such option, listing those that there are.
+    """
+    section, dot, rest = str(name).partition(".")
+    if not dot:
+        if name in _SHORT:
+            return _SHORT[name]
+        section, rest = "task", name
+    if section in ("model", "training") and (section, rest) in DEFAULTS:
+        return section, rest
+    if section in ("layer", "optimizer") and rest.isidentifier():
+        return section, rest
+    having = [t for t in task_names if rest in tasks.options(t)]
+    if section == "task" and having:
+        missing = [t for t in task_names if t not in having]
+        if missing:
+            raise ValueError(
+                f"Option {rest!r} is not one of task {missing[0]!r}, only of "
+                f"{', '.join(having)}. Set it for one task: {having[0]}.{rest}=…"
+            )
+        return "task", rest
+    if section in task_names and rest in tasks.options(section):
+        return section, rest
+    valid = [*_SHORT, *dict.fromkeys(o for t in task_names for o in tasks.options(t))]
+    close = difflib.get_close_matches(str(name), valid, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise ValueError(
+        f"Unknown option: {name!r}{hint}. The options are: {', '.join(valid)}; any other argument "
+        "of the layer or the optimizer as layer.NAME or optimizer.NAME."
+    )
+
+
+def display(path: Path) -> str:
+    """The short name of an option, as it stands in labels."""
+    if path == ("optimizer", "name"):
+        return "optimizer"
+    section, name = path
+    return name if _SHORT.get(name) == path or section == "task" else f"{section}.{name}"
+
+
+def check(path: Path, value: Any) -> Any:
+    """Returns the value in its canonical form, or raises `ValueError`."""
+    value = _plain(value)
+    section, name = path
+    if path == ("model", "cell"):
+        return get_cell(value)
+    if path == ("training", "checkpoint"):
+        return _checks.one_of(name, value, CHECKPOINTS)
+    if path == ("optimizer", "learning_rate"):
+        return _checks.number(name, value, above=0)
+    if section in ("model", "training") and name != "truncation":
+        return _checks.positive_integer(name, value)
+    if path == ("model", "truncation"):
+        if value in (None, "full"):
+            return None
+        if not isinstance(value, str | dict):
+            return _checks.positive_integer(name, value, "Or 'full'.")
+    if path == ("optimizer", "name") and not isinstance(value, str):
+        raise ValueError(f"Expected the name of an optimizer. Received: optimizer={value!r}.")
+    return value
+
+
+def parse_assignment(text: str) -> tuple[str, list[Any]]:
+    """Parses `NAME=VALUE,VALUE,…` of the command line.
+
+    Commas inside brackets belong to a value: `sizes=[1000,200,200]`.
+    """
+    name, equals, values = text.partition("=")
+    if not equals or not name.strip() or not values.strip():
+        raise ValueError(f"Expected NAME=VALUE or NAME=VALUE,VALUE,… Received: {text!r}.")
+    parts, depth = [""], 0
+    for character in values:
+        depth += (character in "[{(") - (character in "]})")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return name.strip(), [scalar(part.strip()) for part in parts]
+
+
+def scalar(value: Any) -> Any:
+    """A value from the command line or a YAML file; `1e-3`, a string to YAML 1.1, is a number."""
+    if not isinstance(value, str):
+        return value
+    if re.match(r"\s*[\[{]", value):
+        try:
+            return yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"Cannot read the value {value!r}: {_first_line(error)}.") from error
+    words = {"true": True, "false": False, "none": None, "null": None}
+    if value.lower() in words:
+        return words[value.lower()]
+    for number in (int, float):
+        try:
+            return number(value)
+        except ValueError:
+            continue
+    return value
+
+
+def parse_seeds(value: Any) -> list[int]:
+    """Seeds from a count (`6`: seeds 0 to 5) or a list of seeds."""
+    if isinstance(value, str) and re.fullmatch(r"\d+", value.strip()):
+        value = int(value)
+    if isinstance(value, list | tuple):
+        for seed in value:
+            if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+                raise ValueError(
+                    "Invalid value for argument `seeds`. Expected non-negative integers. "
+                    f"Received: {seed!r} (of type {type(seed).__name__})."
+                )
+        return list(value)
+    return list(range(_checks.positive_integer("seeds", value, "It is the number of seeds.")))
+
+
+def slug(label: str) -> str:
+    """A label as the name of a folder: no separators, no leading dot, never empty."""
+    safe = re.sub(r"[^A-Za-z0-9_.,=+-]", "_", label).lstrip(".")[:100]
+    return safe or "_"
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists and NumPy scalars as Python's, as JSON has them."""
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def short_names() -> list[str]:
+    """Names of the options that belong to no task."""
+    return list(_SHORT)

@@ -1,0 +1,161 @@
+"""The grid: what is asked for becomes exactly those trials, or one clear sentence."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from kbptt.ablation import options
+from kbptt.ablation.grid import Grid, difference, read_yaml
+from kbptt.ablation.ledger import trial_key
+
+
+def make(**changes):
+    arguments = {"tasks": ["adding"], "methods": ["baseline", "clip"], "seeds": 2}
+    return Grid.make(**{**arguments, **changes})
+
+
+def test_cells_are_the_product():
+    grid = make(
+        tasks="adding,copy_memory", set={"truncation": [16, "full"], "adding.length": [50, 60]}
+    )
+    cells = grid.cells()
+    assert len(cells) == 2 * 2 * 2 * (2 + 1)  # seeds × methods × truncation × task lengths
+    assert len({trial_key(c.config) for c in cells}) == len(cells)
+    assert len({c.directory for c in cells}) == len(cells)
+    assert cells[0].directory == "baseline,truncation=16/adding,length=50/0"
+    assert cells[0].config["model"]["truncation"] == 16
+    assert cells[0].config["task"] == {"name": "adding", "options": {"length": 50}}
+    assert {c.config["seed"] for c in cells[: len(cells) // 2]} == {0}  # a seed fills up first
+
+
+def test_baseline_is_not_orthogonal():
+    for cell in make().cells():
+        assert cell.config["model"]["layer"]["recurrent_initializer"] == "glorot_uniform"
+
+
+def test_designs():
+    names = ["orthogonal", "clip", "layernorm"]
+    assert make(methods=names, design="add-one-in").methods == ("baseline", *names)
+    assert make(methods=names, design="leave-one-out").methods == (
+        "orthogonal+clip+layernorm",
+        "clip+layernorm",
+        "orthogonal+layernorm",
+        "orthogonal+clip",
+    )
+    with pytest.raises(ValueError, match="besides the baseline"):
+        make(methods=["baseline"], design="add-one-in")
+    with pytest.raises(ValueError, match="at least two methods"):
+        make(methods=["clip"], design="leave-one-out")
+    with pytest.raises(ValueError, match="one of 'grid', 'add-one-in', 'leave-one-out'"):
+        make(design="latin")
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"tasks": ["addin"]}, r"Unknown task: 'addin' \(did you mean 'adding'\?\).*copy_memory"),
+        ({"methods": ["clipp"]}, r"Unknown method: 'clipp' \(did you mean 'clip'\?\).*baseline"),
+        ({"methods": ["clip", "clip"]}, "'clip' is twice among the methods"),
+        ({"methods": ["clip", "baseline+clip"]}, "are the same trial"),
+        ({"methods": ["clip+clip"]}, "named twice"),
+        ({"tasks": ["adding", "adding"]}, "'adding' is twice among the tasks"),
+        ({"tasks": []}, "grid is empty: `tasks`"),
+        ({"methods": ""}, "grid is empty: `methods`"),
+        ({"seeds": 0}, "positive integer"),
+        ({"seeds": "1e3"}, "positive integer.*'1e3'"),
+        ({"seeds": 1e3}, "positive integer.*1000.0"),
+        ({"seeds": True}, "positive integer"),
+        ({"seeds": []}, "grid is empty"),
+        ({"seeds": [0, 0]}, "0 is twice among the seeds"),
+        ({"seeds": [0, -1]}, "non-negative"),
+        ({"set": {"unitz": [1]}}, r"Unknown option: 'unitz' \(did you mean 'units'\?\)"),
+        ({"set": {"units": [8, 8]}}, "8 is twice among the values of axis 'units'"),
+        ({"set": {"units": []}}, "has no values"),
+        ({"set": {"units": [8]}, "units": 9}, "'units' is given twice"),
+        ({"units": 2.5}, "positive integer"),
+        ({"epochs": 0}, "positive integer"),
+        ({"learning_rate": "nan"}, "finite number above 0"),
+        ({"cell": "Transformer"}, "'LSTM', 'GRU', 'SimpleRNN'"),
+        ({"truncation": 0}, "Or 'full'"),
+        ({"checkpoint": "first"}, "'best', 'last'"),
+        ({"length": "long"}, "length"),
+        ({"tasks": "adding,digits", "length": 20}, "adding.length=…"),
+        ({"methods": ["identity"]}, "for SimpleRNN, not for LSTM"),
+        ({"methods": ["orthogonal"], "recurrent_initializer": "zeros"}, "give one of them"),
+        ({"methods": ["orthogonal+identity"]}, "both set the layer argument `recurrent_init"),
+        ({"dropout": float("nan")}, "no plain value"),
+        ({"imports": ["no_such_module"]}, "Cannot import 'no_such_module'"),
+    ],
+)
+def test_errors(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make(**changes)
+
+
+def test_values():
+    assert options.parse_assignment("truncation=16,64,full") == ("truncation", [16, 64, "full"])
+    assert options.parse_assignment("learning_rate=1e-3,0.1") == ("learning_rate", [1e-3, 0.1])
+    assert options.parse_assignment("sizes=[9,5,5],[8,4,4]") == ("sizes", [[9, 5, 5], [8, 4, 4]])
+    assert options.parse_assignment("use_bias=true,False,none") == ("use_bias", [True, False, None])
+    for text in ("units", "=3", "units="):
+        with pytest.raises(ValueError, match="NAME=VALUE"):
+            options.parse_assignment(text)
+    with pytest.raises(ValueError, match="Cannot read the value"):
+        options.parse_assignment("sizes=[1,{]")
+    grid = make(units=np.int64(8), sizes=(20, 10, 10), truncation="full")
+    config = grid.cells()[0].config
+    assert config["model"]["units"] == 8 and config["model"]["truncation"] is None
+    assert config["task"]["options"] == {"sizes": [20, 10, 10]}
+
+
+@pytest.mark.parametrize(
+    "label", ["../../etc", "a/b", "<script>", "Ω µ", "", ".", "x" * 300, "a b"]
+)
+def test_slug_is_one_folder(label, tmp_path):
+    name = options.slug(label)
+    assert (tmp_path / name).resolve().parent == tmp_path.resolve()
+    assert 0 < len(name) <= 100
+
+
+def test_yaml(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "tasks: [adding]\nmethods: [baseline, clip]\nseeds: 3\nlearning_rate: 1e-3\n"
+        "set:\n  truncation: [16, full]\n  length: 40\n"
+    )
+    grid = Grid.from_yaml(path, seeds=2)
+    assert len(grid.cells()) == 2 * 2 * 2
+    assert grid.cells()[0].config["optimizer"]["learning_rate"] == 1e-3
+    assert grid.cells()[0].config["task"]["options"] == {"length": 40}
+    for text, message in [
+        ("task: [adding]", "Unknown key in .*'task'. The keys are: tasks, methods"),
+        ("- adding", "Expected a mapping"),
+        ("tasks: [", "no valid YAML"),
+        ("tasks: !!python/object/apply:os.system ['true']", "no valid YAML"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_yaml(path)
+    with pytest.raises(ValueError, match="Cannot read"):
+        read_yaml(tmp_path / "absent.yaml")
+
+
+def test_difference_names_what_changed():
+    before, now = make(epochs=5), make(epochs=10, seeds=3, units=8)
+    lines = list(difference(before.configuration(), now.configuration()))
+    assert lines == [
+        "seeds: [0, 1] → [0, 1, 2]",
+        "settings.epochs: 5 → 10",
+        "settings.units: + 8",
+    ]
+
+
+def test_planning_needs_no_tensorflow():
+    code = (
+        "import sys; from kbptt.ablation.grid import Grid;"
+        "Grid.make(['adding'], ['baseline', 'clip'], 2).cells();"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
