@@ -121,11 +121,21 @@ def _inputs(task: Task, units: int, seed: int):
 
 
 def _seeded(identifier: Any, seed: int, name: str):
-    """Returns the initializer, with a seed derived from `name` if it has none of its own."""
+    """Returns the initializer, with a seed derived from `name` wherever it has none of its own."""
     from kbptt import initializers
 
     initializer = initializers.get(identifier)
-    config = initializer.get_config() if hasattr(initializer, "get_config") else {}
-    if config.get("seed", 0) is None:
-        return type(initializer).from_config({**config, "seed": derive_seed(seed, name)})
-    return initializer
+    if not hasattr(initializer, "get_config"):
+        return initializer
+    config = initializer.get_config()
+    return type(initializer).from_config(_fill_seeds(config, derive_seed(seed, name)))
+
+
+def _fill_seeds(config: Any, seed: int) -> Any:
+    """Returns `config` with each missing seed filled in, those of nested initializers too."""
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: seed if key == "seed" and value is None else _fill_seeds(value, seed)
+        for key, value in config.items()
+    }

@@ -1,0 +1,71 @@
+"""What the commands share: a quiet start, values typed on the command line, directories."""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@contextlib.contextmanager
+def quiet_start() -> Iterator[None]:
+    """Silences what TensorFlow's C++ code writes to stderr while it is imported.
+
+    Its logging ignores the log level until it is initialized, so the stream itself is set aside.
+    An error still reaches Python as an exception.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def parse_truncation(text: str) -> int | None:
+    """Returns the truncation length typed by the user; `None` for "full"."""
+    if text.strip().lower() in ("full", "none"):
+        return None
+    if not text.strip().isdecimal() or int(text) == 0:
+        raise ValueError(
+            "Invalid value for `--truncation`. Expected a positive integer, the number of "
+            f"timesteps that the gradient goes back, or 'full'. Received: {text!r}."
+        )
+    return int(text)
+
+
+def parse_options(assignments: Iterable[str]) -> dict[str, Any]:
+    """Returns the options typed as `name=value`; the values are YAML scalars or lists."""
+    options = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals or not name.strip():
+            raise ValueError(
+                "Invalid value for `--option`. Expected name=value, such as length=200. "
+                f"Received: {assignment!r}."
+            )
+        try:
+            options[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(
+                f"Invalid value for `--option`. {value!r} is neither a word, a number nor a list."
+            ) from error
+    return options
+
+
+def make_directory(path: Path) -> Path:
+    """Creates the directory and checks that it can be written to, or raises `ValueError`."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ValueError(f"Cannot write to the directory {path}: {error.strerror}.") from error
+    return path
