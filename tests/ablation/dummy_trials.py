@@ -1,0 +1,87 @@
+"""Trial functions that need no TensorFlow, for tests of the machinery around trials."""
+
+import os
+import pathlib
+import random
+import signal
+import time
+
+EFFECT = {"baseline": 0.5, "clip": 0.7, "layernorm": 0.5}
+
+
+def score(config):
+    """Reproducible floats with a planted effect of "clip"."""
+    rng = random.Random(f"{config['task']}/{config['seed']}")
+    value = EFFECT.get(config["method"]["name"], 0.6) + rng.gauss(0, 0.05)
+    name = config["method"]["name"]
+    return {
+        "status": "ok",
+        "metric": "accuracy",
+        "mode": "max",
+        "baseline": 0.25,
+        "success_threshold": 0.6,
+        "score": value,
+        "curve": {
+            "epoch": [1, 2, 3],
+            "loss": [rng.random() for _ in range(3)],
+            "validation": [rng.random() for _ in range(3)],
+        },
+        "files": {"train/events": f"{name} {value!r}".encode(), "note.txt": b"x"},
+    }
+
+
+def sleepy(config):
+    time.sleep(float(os.environ.get("KBPTT_TEST_SLEEP", "0.2")))
+    return score(config)
+
+
+def crashing(config):
+    if config["method"]["name"] == "clip":
+        raise ZeroDivisionError("by design")
+    return score(config)
+
+
+def crashing_once(config):
+    """Fails the first time that each trial runs."""
+    if first_time(config):
+        raise RuntimeError("once")
+    return score(config)
+
+
+def killed_once(config):
+    """Takes its worker process down the first time that one of the trials runs."""
+    if config["method"]["name"] == "clip" and config["seed"] == 0 and first_time(config):
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return score(config)
+
+
+def killing(config):
+    if config["method"]["name"] == "clip" and config["seed"] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return score(config)
+
+
+def diverging(config):
+    result = score(config)
+    if config["method"]["name"] == "baseline" and config["seed"] % 2:
+        result |= {"status": "diverged", "score": None}
+    return result
+
+
+def unstorable(config):
+    return {"status": "ok", "score": object()}
+
+
+def escaping(config):
+    return score(config) | {"files": {"../../escaped": b""}}
+
+
+def first_time(config):
+    marker = pathlib.Path(os.environ["KBPTT_TEST_MARKERS"])
+    name = f"{config['method']['name']}-{config['task']['name']}-{config['seed']}"
+    try:
+        (marker / name).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
