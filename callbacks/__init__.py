@@ -1,1 +1,19 @@
+"""Keras callbacks. Imported as `kbptt.callbacks`."""
 
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["gradient_flow", "gradient_transform"],
+    submod_attrs={
+        "adaptive_gradient_clip": ["AdaptiveGradientClip"],
+        "auto_clip": ["AutoClip"],
+        "clip_by_global_norm": ["ClipByGlobalNorm"],
+        "clip_by_norm": ["ClipByNorm"],
+        "clip_by_value": ["ClipByValue"],
+        "gradient_flow": ["GradientFlow"],
+        "gradient_norm": ["GradientNorm"],
+        "gradient_transform": ["GradientTransform"],
+        "z_clip": ["ZClip"],
+    },
+)
