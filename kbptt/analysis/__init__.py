@@ -1,1 +1,19 @@
+"""Analysis of gradients and of recurrent networks."""
 
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["gradient_flow"],
+    submod_attrs={
+        "gradient_flow": [
+            "decay_per_step",
+            "first_last_ratio",
+            "half_life",
+            "horizon",
+            "nonfinite_fraction",
+            "summarize",
+            "zero_fraction",
+        ],
+    },
+)

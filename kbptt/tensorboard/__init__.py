@@ -1,1 +1,16 @@
+"""Gradient profiles in TensorBoard's files: writing, reading, figures and the plugin.
 
+Nothing in here imports Keras or TensorFlow: TensorBoard itself imports the plugin.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["grid", "heatmap", "layout", "reader", "writer"],
+    submod_attrs={
+        "heatmap": ["heatmap_figure", "profile_figure"],
+        "reader": ["read"],
+        "writer": ["check_log_dir"],
+    },
+)

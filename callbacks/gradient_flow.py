@@ -1,0 +1,342 @@
+"""The callback that writes the gradient of every timestep to TensorBoard."""
+
+import os
+import warnings
+import weakref
+from typing import Any
+
+import keras
+import numpy as np
+
+from kbptt import _checks
+from kbptt.analysis import gradient_flow
+from kbptt.callbacks import gradient_transform
+from kbptt.callbacks.gradient_norm import GradientNorm
+from kbptt.tensorboard import layout, reader, writer
+from kbptt.tensorboard.history import History
+
+# A heatmap is drawn again when the history has grown by this factor: about 15 images per 1000
+# profiles, each covering the whole training so far.
+_HEATMAP_GROWTH = 1.5
+
+_OPTIMIZER = "optimizer"
+
+
+@keras.saving.register_keras_serializable(package="kbptt")
+class GradientFlow(keras.callbacks.Callback):
+    """Logs ‖∂L/∂h_t‖ of every timestep of every recurrent kbptt layer for TensorBoard.
+
+    For every layer that has `gradient_norms` (nested, bidirectional and stacked ones included) it
+    writes
+
+    * the tensor `gradient_flow/<layer>/dL_dh`, the norms of all timesteps, oldest first,
+    * the scalars `gradient_flow_stats/<layer>/…`: `decay` (per timestep into the past),
+      `half_life`, `horizon` (last timesteps that hold 90 % of the norms), `first_last_ratio`,
+      `zero_fraction`, `nonfinite_fraction`,
+    * the image `gradient_flow_heatmap/<layer>`, training step × timestep,
+
+    and once for the model, under `gradient_flow_stats/optimizer/…`, the `global_norm` of all weight
+    gradients and, if a gradient is clipped by a kbptt callback, `clip_rate`, `threshold` and
+    `norm_after`.
+
+    The step is `optimizer.iterations`: it goes on increasing over several calls of `fit` and when
+    training is resumed from a checkpoint into the same directory. A model that starts at iteration
+    0 in a directory that already holds profiles, or in one another process is writing to, is
+    another run: it goes to `<log_dir>_2`, with a warning.
+
+    A full disk or a missing permission ends the logging with one warning; training goes on.
+
+    Example:
+
+    ```python
+    model.fit(x, y, callbacks=[kbptt.callbacks.GradientFlow("runs/a", log_freq=50)])
+    ```
+
+    Args:
+        log_dir: String or path-like. Directory of this run, below TensorBoard's `--logdir`. May be
+            the directory of `keras.callbacks.TensorBoard`.
+        log_freq: `"epoch"` or a positive integer, the number of training steps from one profile to
+            the next. Defaults to `"epoch"`.
+        heatmap_freq: When to draw the heatmap images: `"auto"`, each time the record has grown by
+            half; a positive integer, every so many epochs; or `None`, never. Except with `None`,
+            the last one is drawn at the end of training. Defaults to `"auto"`.
+        max_profiles: Integer. After so many profiles, and then after each half as many again, the
+            logging interval doubles, so that files grow with the logarithm of training time. Also
+            the largest number of profiles in `history`. Defaults to 1000.
+
+    Attributes:
+        log_dir: The directory written to.
+        history: Dict from the layer's name to `(steps, norms)` with shapes `(records,)` and
+            `(records, timesteps)`: what was logged in this process, thinned out evenly beyond
+            `max_profiles` records or 64 MiB.
+    """
+
+    def __init__(
+        self,
+        log_dir: str | os.PathLike,
+        log_freq: str | int = "epoch",
+        heatmap_freq: str | int | None = "auto",
+        max_profiles: int = 1000,
+    ):
+        super().__init__()
+        self._given_log_dir = self.log_dir = writer.check_path(log_dir)
+        if log_freq != "epoch":
+            _checks.positive_integer("log_freq", log_freq, 'Or give "epoch".')
+        if heatmap_freq is not None and heatmap_freq != "auto":
+            _checks.positive_integer("heatmap_freq", heatmap_freq, 'Or give "auto" or None.')
+        self.log_freq = log_freq
+        self.heatmap_freq = heatmap_freq
+        self.max_profiles = _checks.positive_integer("max_profiles", max_profiles)
+        self._of_model = lambda: None
+        self._forget()
+
+    @property
+    def history(self) -> dict[str, reader.Profiles]:
+        return {layer: self._history.get(layer) for layer in self._history.layers()}
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "log_dir": self._given_log_dir,
+            "log_freq": self.log_freq,
+            "heatmap_freq": self.heatmap_freq,
+            "max_profiles": self.max_profiles,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "GradientFlow":
+        return cls(**config)
+
+    # Keras's hooks. `on_train_end` is not called when `fit` raises, so `on_train_begin` starts
+    # from any state.
+
+    def on_train_begin(self, logs=None):
+        if self.model is not self._of_model():
+            self._forget()
+        self._opened = False
+        self._writable = True
+        self._logged_at = None
+        self._seen = self._interval - 1  # the first step (or epoch) is logged
+        # Measures the global norm even if no callback clips. The same object in every `fit`: a new
+        # one would have the train function traced anew.
+        self._observer.set_params(self.params)
+        self._observer.set_model(self.model)
+        self._observer.on_train_begin(logs)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._observer.on_train_batch_begin(batch, logs)
+        # Not in on_train_begin: a callback after this one may still restore a checkpoint there.
+        if not self._opened:
+            self._opened = True
+            self._open()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._last_batch = -1
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.log_freq != "epoch":
+            # With steps_per_execution > 1 only the last batch of each execution arrives here.
+            self._count(batch - self._last_batch)
+            self._last_batch = batch
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.log_freq == "epoch":
+            self._count(1)
+        if isinstance(self.heatmap_freq, int) and (epoch + 1) % self.heatmap_freq == 0:
+            self._draw()
+
+    def on_train_end(self, logs=None):
+        if self.heatmap_freq is not None:
+            self._draw()
+        self._observer.on_train_end(logs)
+        if self._writer is not None:
+            self._writer.release()
+
+    # When to log.
+
+    def _forget(self) -> None:
+        """Starts anew: for the first model, or for another one."""
+        self._writer = None
+        self._observer = GradientNorm()
+        self._history = History(self.max_profiles)
+        self._interval = 1 if self.log_freq == "epoch" else int(self.log_freq)
+        self._records = 0
+        self._drawn = 0
+        self._step = self._last_step = -1
+        self._offset = 0
+        self._layers = []
+        self._opened = False
+        self._last_batch = -1
+
+    def _count(self, units: int) -> None:
+        """Counts steps (or epochs) and logs when the interval is over."""
+        self._seen += units
+        if self._seen < self._interval or not self._layers:
+            return
+        # Only now, since reading a variable waits for the device.
+        step = self._iterations() + self._offset
+        if self.log_freq != "epoch" and self._logged_at is not None:
+            # A batch is not always a step: gradient accumulation, skipped steps; and Keras counts
+            # the last batches of an epoch as a whole execution.
+            self._seen = step - self._logged_at
+            if self._seen < self._interval:
+                return
+        self._seen %= self._interval
+        self._logged_at = step - self._seen
+        self._log(step)
+
+    # Where to log.
+
+    def _open(self) -> None:
+        """Finds the layers and the directory, before the first step of a `fit`."""
+        self._layers = _layers_with_gradient_norms(self.model)
+        if not self._layers:
+            warnings.warn(
+                f"GradientFlow logs nothing: model {self.model.name!r} has no layer that records "
+                "the gradient of every timestep. Use kbptt.LSTM, kbptt.GRU, kbptt.SimpleRNN or "
+                "kbptt.RNN in place of the keras.layers of these names, or kbptt.convert(model).",
+                stacklevel=2,
+            )
+            return
+        iterations = self._iterations()
+        try:
+            if self._of_model() is self.model and self._writer is not None:
+                # The same run goes on. A new compile() restarts the iterations.
+                self._offset = max(self._offset, self._step - iterations)
+                self._writer.claim()
+            else:
+                self._choose_directory(iterations)
+        except _write_errors() as error:
+            self._stop_writing(error)
+        self._of_model = weakref.ref(self.model)
+
+    def _choose_directory(self, iterations: int) -> None:
+        self.log_dir = self._given_log_dir
+        self._writer = writer.EventWriter(self.log_dir)
+        claimed = self._writer.claim()
+        self._last_step = reader.last_step(self.log_dir)
+        if claimed and not (self._last_step >= 0 and iterations == 0):
+            return
+        reason = "holds the profiles of another run" if claimed else "is in use by another process"
+        self._writer.release()
+        while True:
+            self.log_dir = writer.numbered(self._given_log_dir)
+            self._writer = writer.EventWriter(self.log_dir)
+            if self._writer.claim():
+                break
+        self._last_step = -1
+        warnings.warn(
+            f"GradientFlow writes to {self.log_dir!r}: {self._given_log_dir!r} {reason}. Give "
+            "every run a log_dir of its own.",
+            stacklevel=2,
+        )
+
+    def _iterations(self) -> int:
+        return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+
+    # What to log.
+
+    def _log(self, step: int) -> None:
+        if step <= self._last_step:
+            # A skipped (non-finite) or accumulating step, or one that a run killed after its last
+            # checkpoint has already logged: steps of a run must increase.
+            return
+        profiles, values = {}, []
+        for name, layer in self._layers:
+            norms = layer.gradient_norms
+            if norms is None:
+                continue
+            profiles[name] = np.array(norms, np.float32)
+            values.append(writer.profile_value(name, profiles[name], _content(name, layer)))
+            for key, value in gradient_flow.summarize(profiles[name]).items():
+                values.append(writer.scalar_value(layout.statistic_tag(name, key), value))
+        for key, value in self._optimizer_statistics().items():
+            values.append(writer.scalar_value(layout.statistic_tag(_OPTIMIZER, key), value))
+        self._step = self._last_step = step
+        self._history.add(step, profiles)
+        self._write(values)
+        self._records += 1
+        if self._records >= self.max_profiles:
+            self._interval *= 2
+            self._records = self.max_profiles // 2
+        if self.heatmap_freq == "auto" and self._history.added >= _HEATMAP_GROWTH * self._drawn + 2:
+            self._draw()
+
+    def _optimizer_statistics(self) -> dict[str, float]:
+        """Global norm before any clipping, and what each clipping callback reports."""
+        transforms = gradient_transform.active(self.model)
+        # The first one that looks at all variables; at least this callback's own does.
+        first = next(t for t in transforms if t.variables is None)
+        statistics = {"global_norm": first.statistics()["norm_before"]}
+        clipping = [transform for transform in transforms if not transform.observes_only]
+        names = layout.unique_names(transform.name for transform in clipping)
+        for name, transform in zip(names, clipping, strict=True):
+            prefix = f"{name}/" if len(clipping) > 1 else ""
+            for key, value in transform.statistics().items():
+                if key != "norm_before":
+                    statistics[prefix + key] = value
+        return statistics
+
+    def _draw(self) -> None:
+        """Writes a heatmap of the whole record, if it has grown since the last."""
+        if self._history.added == self._drawn or not self._writable:
+            return
+        from kbptt.tensorboard import heatmap
+
+        self._drawn = self._history.added
+        values = []
+        for name, layer in self._layers:
+            steps, norms = self._history.get(name)
+            if not norms.size:
+                continue
+            window, _, align = _windows(layer)
+            figure = heatmap.heatmap_figure(steps, norms, name, window, align)
+            values.append(
+                writer.image_value(f"gradient_flow_heatmap/{name}", *heatmap.to_png(figure))
+            )
+        self._write(values)
+
+    def _write(self, values: list) -> None:
+        if self._writable and values:
+            try:
+                self._writer.write(self._step, values)
+            except _write_errors() as error:
+                self._stop_writing(error)
+
+    def _stop_writing(self, error: Exception) -> None:
+        self._writable = False
+        warnings.warn(
+            f"GradientFlow stops logging; training goes on. Cannot write to {self.log_dir!r}: "
+            f"{error}",
+            stacklevel=2,
+        )
+
+
+def _layers_with_gradient_norms(model: keras.Model) -> list[tuple[str, keras.Layer]]:
+    """`(unique safe name, layer)` of the recurrent layers at any depth, wrappers included."""
+    # The walk that Keras itself uses for losses and metrics; the public `layers` knows neither
+    # the layers inside a wrapper nor those held by a user's own layer.
+    layers = [
+        layer
+        for layer in model._flatten_layers(include_self=True)
+        if hasattr(type(layer), "gradient_norms")
+    ]
+    names = layout.unique_names((layer.name for layer in layers), reserved=[_OPTIMIZER])
+    return list(zip(names, layers, strict=True))
+
+
+def _windows(layer: keras.Layer) -> tuple[int | None, int | None, str]:
+    """`(length, stride, align)` of the layer's truncation windows, None without windows."""
+    truncation = getattr(layer, "truncation", None)
+    length = getattr(truncation, "length", None)
+    return length, getattr(truncation, "stride", None), getattr(truncation, "align", "end")
+
+
+def _content(name: str, layer: keras.Layer) -> bytes:
+    loss = "all" if getattr(layer, "return_sequences", False) else "last"
+    return layout.content(name, loss, *_windows(layer))
+
+
+def _write_errors() -> tuple[type[Exception], ...]:
+    import tensorflow as tf  # remote paths go through its file systems
+
+    return OSError, tf.errors.OpError

@@ -1,0 +1,56 @@
+"""A bounded record of gradient profiles over training."""
+
+import numpy as np
+
+from kbptt.tensorboard import reader
+
+# Norms kept over all layers: 64 MiB of float32.
+MAX_VALUES = 2**24
+
+
+class History:
+    """Profiles of every layer at some training steps, in bounded memory.
+
+    When it is full, every second record is dropped and from then on only every second one is
+    taken: at any moment the records are spread evenly over the training so far.
+
+    Args:
+        max_records: Integer. Largest number of records per layer; fewer are kept if they would
+            hold more than `MAX_VALUES` norms.
+
+    Attributes:
+        added: How often `add` was called.
+    """
+
+    def __init__(self, max_records: int):
+        self.max_records = max_records
+        self._stride = 1
+        self.added = 0
+        self._records: list[tuple[int, dict[str, np.ndarray]]] = []
+        self._values = 0
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def add(self, step: int, profiles: dict[str, np.ndarray]) -> None:
+        """Adds the profiles `{layer: (timesteps,)}` of one step, larger than those before."""
+        if self.added % self._stride == 0:
+            self._records.append((step, profiles))
+            self._values += _size(profiles)
+        self.added += 1
+        while len(self) > 2 and (len(self) > self.max_records or self._values > MAX_VALUES):
+            self._records = self._records[::2]
+            self._stride *= 2
+            self._values = sum(_size(profiles) for _, profiles in self._records)
+
+    def layers(self) -> list[str]:
+        """Names of all layers recorded so far, in order of appearance."""
+        return list(dict.fromkeys(name for _, profiles in self._records for name in profiles))
+
+    def get(self, layer: str) -> reader.Profiles:
+        """`(steps, norms)` of one layer, as `kbptt.tensorboard.read` returns them."""
+        return reader.stack({step: p[layer] for step, p in self._records if layer in p})
+
+
+def _size(profiles: dict[str, np.ndarray]) -> int:
+    return sum(norms.size for norms in profiles.values())

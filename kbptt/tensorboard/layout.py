@@ -1,0 +1,88 @@
+"""Names and metadata of what kbptt writes for TensorBoard, shared by writer, reader and plugin."""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+PLUGIN = "gradient_flow"
+PROFILE = "dL_dh"
+STATISTICS = "gradient_flow_stats"
+
+# TensorFlow's writer repeats the metadata with every record, so it stays small.
+MAX_CONTENT_BYTES = 150
+
+
+def profile_tag(layer: str) -> str:
+    """Tag of the tensor that holds the norms of every timestep."""
+    return f"{PLUGIN}/{layer}/{PROFILE}"
+
+
+def layer_of(tag: str) -> str | None:
+    """The layer of a profile tag, or None if it is another tag."""
+    match = re.fullmatch(f"{PLUGIN}/(.+)/{PROFILE}", tag)
+    return match[1] if match else None
+
+
+def statistic_tag(group: str, name: str) -> str:
+    """Tag of a scalar. A tag belongs to one plugin, so it differs from every profile tag."""
+    return f"{STATISTICS}/{group}/{name}"
+
+
+def safe_name(name: str) -> str:
+    """A layer's name as one component of a tag: letters, digits, `-`, `_` and inner dots."""
+    name = re.sub(r"[^\w.-]", "_", unicodedata.normalize("NFC", str(name)))
+    return name.strip(".")[:64] or "layer"
+
+
+def unique_names(names: Iterable[str], reserved: Iterable[str] = ()) -> list[str]:
+    """Safe names in the given order; a repeated one gets `_2`, `_3`, …"""
+    taken = set(reserved)
+    unique = []
+    for name in map(safe_name, names):
+        candidate, number = name, 2
+        while candidate in taken:
+            candidate, number = f"{name}_{number}", number + 1
+        taken.add(candidate)
+        unique.append(candidate)
+    return unique
+
+
+def content(layer: str, loss: str, window: int | None, stride: int | None, align: str) -> bytes:
+    """Plugin content of a profile tag: constant per run, under `MAX_CONTENT_BYTES`.
+
+    Args:
+        layer: Safe name of the layer; cut if it does not fit.
+        loss: `"all"` if every timestep has an output of its own, `"last"` if only the last has.
+        window: Length of the truncation windows, or None for full BPTT.
+        stride: Distance of the windows, or None.
+        align: `"end"` or `"start"`: the side from which windows are counted.
+    """
+    fields: dict[str, Any] = {"v": 1, "layer": layer, "loss": loss, "window": window}
+    if stride is not None and stride != window:
+        fields["stride"] = stride
+    if align != "end":
+        fields["align"] = align
+    while True:
+        encoded = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(encoded) < MAX_CONTENT_BYTES:
+            return encoded
+        fields["layer"] = fields["layer"][:-1]
+
+
+def parse_content(encoded: bytes) -> dict[str, Any]:
+    """The fields of `content`; an empty dict for foreign or damaged content."""
+    try:
+        fields = json.loads(encoded)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def window_edges(timesteps: int, window: int | None, align: str = "end") -> list[int]:
+    """First timestep of every window but the first: where the gradient is cut."""
+    if not window or window >= timesteps:
+        return []
+    start = window if align == "start" else timesteps % window or window
+    return list(range(start, timesteps, window))

@@ -1,0 +1,103 @@
+"""Reads gradient profiles back from event files, without TensorFlow and without TensorBoard."""
+
+import glob
+import os
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+
+from kbptt.tensorboard import layout
+
+SUFFIX = ".gradient_flow"
+
+Profiles = tuple[np.ndarray, np.ndarray]
+
+
+def read(log_dir: str | os.PathLike) -> dict[str, Profiles]:
+    """Reads the gradient profiles that `GradientFlow` wrote into one run directory.
+
+    Args:
+        log_dir: Directory of one run (its subdirectories are not searched).
+
+    Returns:
+        A dict from the layer's name to `(steps, norms)`: the training steps `(records,)`, strictly
+        increasing, and the norms `(records, timesteps)`. Of records with equal steps the last one
+        counts. Where the number of timesteps varied, `norms` is a masked array aligned at the last
+        timestep.
+
+    Raises:
+        FileNotFoundError: `log_dir` is no directory.
+    """
+    log_dir = os.fspath(log_dir)
+    if not os.path.isdir(log_dir):
+        raise FileNotFoundError(f"There is no run directory {log_dir!r}.")
+    # Imported here: generated protobuf modules take a while and `last_step` needs none.
+    from tensorboard.compat.proto import event_pb2
+    from tensorboard.util import tensor_util
+
+    found: dict[str, dict[int, np.ndarray]] = {}
+    for path in _event_files(log_dir):
+        for _, record in records(path):
+            event = event_pb2.Event.FromString(record)
+            for value in event.summary.value:
+                layer = layout.layer_of(value.tag)
+                if layer is not None and value.HasField("tensor"):
+                    found.setdefault(layer, {})[event.step] = tensor_util.make_ndarray(value.tensor)
+    return {layer: stack(profiles) for layer, profiles in sorted(found.items())}
+
+
+def stack(profiles: dict[int, np.ndarray]) -> Profiles:
+    """Sorts `{step: norms}` into `(steps, norms)`, aligned at the last timestep."""
+    steps = sorted(profiles)
+    longest = max((len(norms) for norms in profiles.values()), default=0)
+    stacked = np.zeros((len(steps), longest), np.float32)
+    missing = np.zeros(stacked.shape, bool)
+    for row, step in enumerate(steps):
+        norms = profiles[step]
+        stacked[row, longest - len(norms) :] = norms
+        missing[row, : longest - len(norms)] = True
+    norms = np.ma.MaskedArray(stacked, missing) if missing.any() else stacked
+    return np.array(steps, np.int64), norms
+
+
+def last_step(log_dir: str) -> int:
+    """Largest step that kbptt wrote into `log_dir`, or -1. Reads only the head of each record."""
+    steps = (_step(head) for path in _event_files(log_dir) for _, head in records(path, head=24))
+    return max(steps, default=-1)
+
+
+def records(path: str, head: int | None = None) -> Iterator[tuple[int, bytes]]:
+    """Yields `(length, data)` of every complete record; with `head`, only its first bytes.
+
+    The file of a killed run may end inside a record: that one is left out.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        while len(prefix := file.read(12)) == 12:
+            (length,) = struct.unpack("<Q", prefix[:8])
+            end = file.tell() + length + 4
+            if end > size:
+                return
+            yield length, file.read(length if head is None else min(head, length))
+            file.seek(end)
+
+
+def _event_files(log_dir: str) -> list[str]:
+    pattern = os.path.join(glob.escape(log_dir), f"events.out.tfevents.*{SUFFIX}")
+    # By time, then by the serial number within a process: of equal steps the later file counts.
+    return sorted(glob.glob(pattern), key=lambda path: (os.path.getmtime(path), path))
+
+
+def _step(head: bytes) -> int:
+    """Step of a serialized `Event`: field 1 is a double (tag 0x09), field 2 a varint (tag 0x10)."""
+    if len(head) < 11 or head[0] != 0x09 or head[9] != 0x10:
+        # protobuf leaves a step of 0 out; the file's version record has none either.
+        return -1 if len(head) < 10 or head[9] != 0x2A else 0
+    step = shift = 0
+    for byte in head[10:]:
+        step |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    return step

@@ -1,0 +1,188 @@
+"""Writes gradient profiles, scalars and images to TensorBoard event files.
+
+A record is appended in one open–write–close, synchronously: an error surfaces where it can be
+handled, a fit that raises leaves no handle or thread behind, and everything written is on disk.
+"""
+
+import itertools
+import os
+import re
+import socket
+import time
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.plugins.image import metadata as image_metadata
+from tensorboard.plugins.scalar import metadata as scalar_metadata
+from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboard.util import tensor_util
+
+from kbptt.tensorboard import layout, reader
+
+try:
+    import fcntl
+except ImportError:  # Windows: runs that share a directory at the same time are not detected
+    fcntl = None
+
+Value = summary_pb2.Summary.Value
+
+_LOCK = ".gradient_flow.lock"
+_serial = itertools.count()
+
+
+def profile_value(layer: str, norms: np.ndarray, content: bytes) -> Value:
+    """Summary value of one profile `(timesteps,)`, float32, oldest timestep first."""
+    metadata = summary_pb2.SummaryMetadata(
+        # Without a data class TensorBoard does not list the series.
+        data_class=summary_pb2.DATA_CLASS_TENSOR,
+        plugin_data=summary_pb2.SummaryMetadata.PluginData(
+            plugin_name=layout.PLUGIN, content=content
+        ),
+    )
+    return _value(layout.profile_tag(layer), np.asarray(norms, np.float32), metadata)
+
+
+def scalar_value(tag: str, value: float) -> Value:
+    """Summary value of one scalar."""
+    metadata = scalar_metadata.create_summary_metadata(display_name=None, description=None)
+    metadata.data_class = summary_pb2.DATA_CLASS_SCALAR
+    return _value(tag, np.float32(value), metadata)
+
+
+def image_value(tag: str, png: bytes, width: int, height: int) -> Value:
+    """Summary value of one PNG image."""
+    metadata = image_metadata.create_summary_metadata(display_name=None, description=None)
+    metadata.data_class = summary_pb2.DATA_CLASS_BLOB_SEQUENCE
+    image = np.array([str(width).encode(), str(height).encode(), png], dtype=object)
+    return _value(tag, image, metadata)
+
+
+def check_log_dir(log_dir: Any) -> str:
+    """Returns `log_dir` as a string if a run could be written there.
+
+    A local directory that does not exist yet is fine. Nothing is created.
+
+    Raises:
+        ValueError: `log_dir` is no path, is a file or lies below one, or is not writable.
+    """
+    path = check_path(log_dir)
+    if _remote(path):
+        return path
+    existing = Path(path).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"Cannot write to log directory {path!r}: no permission to write in "
+            f"'{existing}'. Choose another directory."
+        )
+    return path
+
+
+def check_path(log_dir: Any) -> str:
+    """Returns `log_dir` as a string, or raises `ValueError` if it cannot be a directory."""
+    if not isinstance(log_dir, str | os.PathLike) or not os.fspath(log_dir):
+        raise ValueError(
+            "Invalid value for argument `log_dir`. Expected the path of a directory. "
+            f"Received: log_dir={log_dir!r} (of type {type(log_dir).__name__})."
+        )
+    path = os.fspath(log_dir)
+    if not _remote(path):
+        for part in (Path(path), *Path(path).parents):
+            if part.exists() and not part.is_dir():
+                raise ValueError(
+                    f"Invalid value for argument `log_dir`. Expected a directory, but '{part}' is "
+                    f"a file. Received: log_dir={path!r}. Choose another directory."
+                )
+    return path
+
+
+def numbered(log_dir: str) -> str:
+    """The first of `<log_dir>_2`, `<log_dir>_3`, … that does not exist or is empty."""
+    base = log_dir.rstrip("/\\") or log_dir
+    for number in itertools.count(2):
+        candidate = f"{base}_{number}"
+        if not os.path.isdir(candidate) or not os.listdir(candidate):
+            return candidate
+    raise AssertionError("unreachable")
+
+
+class EventWriter:
+    """Appends events to one new event file in `log_dir`.
+
+    Args:
+        log_dir: String. The run's directory; made when first needed. A path with a scheme, such as
+            `gs://…`, is written through TensorFlow's file systems.
+    """
+
+    def __init__(self, log_dir: str):
+        self.log_dir = log_dir
+        self._path = None
+        self._unlock = None
+
+    def claim(self) -> bool:
+        """Claims the directory for this process until `release`.
+
+        Returns:
+            False if another live process writes there. True where locks do not exist.
+        """
+        if fcntl is None or _remote(self.log_dir):
+            return True
+        os.makedirs(self.log_dir, exist_ok=True)
+        self.release()
+        descriptor = os.open(os.path.join(self.log_dir, _LOCK), os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            # Such a lock belongs to the process and dies with it, even killed.
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            # Anything but "held by another" (a network file system without locks) allows writing.
+            return not isinstance(error, BlockingIOError | PermissionError)
+        self._unlock = weakref.finalize(self, os.close, descriptor)
+        return True
+
+    def release(self) -> None:
+        """Gives the directory up."""
+        if self._unlock is not None:
+            self._unlock()
+            self._unlock = None
+
+    def write(self, step: int, values: list[Value]) -> None:
+        """Appends one event. Raises `OSError` (or TensorFlow's, for a remote path) if it cannot."""
+        event = event_pb2.Event(
+            wall_time=time.time(), step=step, summary=summary_pb2.Summary(value=values)
+        )
+        if self._path is None:
+            self._start_file()
+        self._append(event)
+
+    def _start_file(self) -> None:
+        if not _remote(self.log_dir):
+            os.makedirs(self.log_dir, exist_ok=True)
+        host = re.sub(r"[^\w-]", "_", socket.gethostname())
+        name = f"events.out.tfevents.{int(time.time()):010d}.{host}.{os.getpid()}.{next(_serial)}"
+        self._path = f"{self.log_dir.rstrip('/')}/{name}{reader.SUFFIX}"
+        self._append(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def _append(self, event: event_pb2.Event) -> None:
+        with _open(self._path) as file:
+            RecordWriter(file).write(event.SerializeToString())
+
+
+def _open(path: str) -> Any:
+    if _remote(path):
+        import tensorflow as tf
+
+        return tf.io.gfile.GFile(path, "ab")
+    return open(path, "ab")
+
+
+def _remote(path: str) -> bool:
+    return "://" in path
+
+
+def _value(tag: str, value: Any, metadata: summary_pb2.SummaryMetadata) -> Value:
+    return Value(tag=tag, tensor=tensor_util.make_tensor_proto(value), metadata=metadata)

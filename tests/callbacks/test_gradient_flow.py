@@ -1,0 +1,333 @@
+"""GradientFlow against the event files it writes, read by TensorBoard's own reader."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
+
+import kbptt
+from kbptt.analysis import gradient_flow
+from kbptt.callbacks import GradientFlow
+from kbptt.tensorboard import writer
+
+TIMESTEPS = 6
+
+
+@keras.saving.register_keras_serializable("kbptt_tests")
+class Recorded(keras.layers.SimpleRNN):
+    """A layer whose norms are known: 0.5^(lag) times the number of times they were read."""
+
+    timesteps = TIMESTEPS
+    reads = 0
+
+    @property
+    def gradient_norms(self):
+        self.reads += 1
+        return (self.reads * 0.5 ** np.arange(self.timesteps)[::-1]).astype(np.float32)
+
+
+def make_model(layer=None, run_eagerly=True, **compile_arguments):
+    """Eager unless the test is about compiled steps: tracing would take most of the time."""
+    layer = layer or Recorded(3, name="rnn")
+    model = keras.Sequential([keras.Input((TIMESTEPS, 2)), layer, keras.layers.Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=run_eagerly, **compile_arguments)
+    return model
+
+
+def data(samples=12):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(samples, TIMESTEPS, 2)).astype("float32"), np.ones((samples, 1))
+
+
+def fit(model, callback, epochs=2, **arguments):
+    x, y = data()
+    model.fit(x, y, batch_size=2, epochs=epochs, verbose=0, callbacks=[callback], **arguments)
+
+
+@contextlib.contextmanager
+def one_warning(text):
+    """Expects exactly one warning from GradientFlow, whatever TensorFlow warns of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    (message,) = [str(w.message) for w in caught if "GradientFlow" in str(w.message)]
+    assert text in message
+
+
+def load(log_dir):
+    """`({tag: [(step, value)]}, accumulator)`, keeping every record."""
+    accumulator = EventAccumulator(
+        str(log_dir), size_guidance={"tensors": 0}, purge_orphaned_data=False
+    )
+    accumulator.Reload()
+    tags = accumulator.Tags()["tensors"]
+    series = {
+        tag: [(e.step, tensor_util.make_ndarray(e.tensor_proto)) for e in accumulator.Tensors(tag)]
+        for tag in tags
+    }
+    return series, accumulator
+
+
+def steps(series, tag="gradient_flow/rnn/dL_dh"):
+    return [step for step, _ in series[tag]]
+
+
+def test_what_is_written(tmp_path):
+    callback = GradientFlow(tmp_path, log_freq=2)
+    fit(make_model(run_eagerly=False), callback)
+    series, accumulator = load(tmp_path)
+
+    profiles = series["gradient_flow/rnn/dL_dh"]
+    assert [step for step, _ in profiles] == [1, 3, 5, 7, 9, 11]
+    for number, (_, norms) in enumerate(profiles, start=1):
+        assert norms.dtype == np.float32
+        np.testing.assert_array_equal(norms, number * 0.5 ** np.arange(TIMESTEPS)[::-1])
+    for key, expected in gradient_flow.summarize(profiles[0][1]).items():
+        (step, value), *_ = series[f"gradient_flow_stats/rnn/{key}"]
+        assert (step, value) == (1, pytest.approx(expected))
+    metadata = accumulator.SummaryMetadata("gradient_flow/rnn/dL_dh")
+    assert metadata.plugin_data.plugin_name == "gradient_flow"
+    assert metadata.plugin_data.content == b'{"v":1,"layer":"rnn","loss":"last","window":null}'
+    assert metadata.data_class == 2  # DATA_CLASS_TENSOR
+    width, height, png = series["gradient_flow_heatmap/rnn"][-1][1]
+    assert png.startswith(b"\x89PNG") and int(width) > int(height) > 0
+
+
+def test_history_and_read_return_the_same(tmp_path):
+    callback = GradientFlow(tmp_path, log_freq=1, heatmap_freq=None)
+    fit(make_model(), callback)
+    read = kbptt.tensorboard.read(tmp_path)
+    assert list(read) == list(callback.history) == ["rnn"]
+    for got, expected in zip(read["rnn"], callback.history["rnn"], strict=True):
+        np.testing.assert_array_equal(got, expected)
+    assert read["rnn"][1].shape == (12, TIMESTEPS)
+
+
+def test_default_is_one_profile_per_epoch(tmp_path):
+    fit(make_model(), GradientFlow(tmp_path), epochs=3)
+    assert steps(load(tmp_path)[0]) == [6, 12, 18]
+
+
+def test_steps_per_execution(tmp_path):
+    fit(
+        make_model(run_eagerly=False, steps_per_execution=4),
+        GradientFlow(tmp_path, log_freq=3),
+        epochs=2,
+    )
+    assert steps(load(tmp_path)[0]) == [4, 10]  # callbacks see steps 4, 6, 10 and 12 only
+
+
+def test_a_long_run_doubles_its_interval(tmp_path):
+    callback = GradientFlow(tmp_path, log_freq=1, max_profiles=4, heatmap_freq=None)
+    fit(make_model(), callback, epochs=6)
+    logged = steps(load(tmp_path)[0])
+    assert logged == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32]
+    assert len(callback.history["rnn"][0]) <= 4
+
+
+def test_global_norm_is_logged_without_any_clipping(tmp_path):
+    fit(make_model(), GradientFlow(tmp_path, heatmap_freq=None))
+    values = [value for _, value in load(tmp_path)[0]["gradient_flow_stats/optimizer/global_norm"]]
+    assert len(values) == 2 and np.all(np.array(values) > 0)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_clip_rate_whatever_the_order_of_the_callbacks(tmp_path, first):
+    flow, clip = (
+        GradientFlow(tmp_path, heatmap_freq=None),
+        kbptt.callbacks.ClipByGlobalNorm(1e-3),
+    )
+    x, y = data()
+    callbacks = [clip, flow] if first else [flow, clip]
+    make_model().fit(x, y, batch_size=2, verbose=0, callbacks=callbacks)
+    series, _ = load(tmp_path)
+    prefix = "gradient_flow_stats/optimizer/"
+    assert series[prefix + "clip_rate"][-1][1] == 1
+    assert series[prefix + "norm_after"][-1][1] == pytest.approx(1e-3, rel=1e-4)
+    assert series[prefix + "global_norm"][-1][1] > 1e-3
+
+
+def test_two_fits_continue_the_steps(tmp_path):
+    callback, model = GradientFlow(tmp_path, log_freq=2), make_model()
+    fit(model, callback, epochs=1)
+    fit(model, callback, epochs=1)
+    model.compile("adam", "mse", run_eagerly=True)  # restarts the iterations
+    fit(model, callback, epochs=1)
+    logged = steps(load(tmp_path)[0])
+    assert logged == [1, 3, 5, 7, 9, 11, 12, 14, 16]
+
+
+def test_resumed_in_a_new_process_the_steps_still_increase(tmp_path):
+    model = make_model()
+    fit(model, GradientFlow(tmp_path / "run", log_freq=1), epochs=1)
+    model.save(tmp_path / "model.keras")
+    fit(model, GradientFlow(tmp_path / "run", log_freq=1), epochs=1)
+    # As after a crash: the checkpoint is older than what was logged.
+    resumed = keras.models.load_model(tmp_path / "model.keras")
+    fit(resumed, GradientFlow(tmp_path / "run", log_freq=1), epochs=2)
+    assert steps(load(tmp_path / "run")[0]) == list(range(1, 19))
+
+
+def test_another_run_in_the_same_directory_is_numbered(tmp_path):
+    callback = GradientFlow(tmp_path / "run")
+    fit(make_model(), callback)
+    with one_warning("holds the profiles of another run"):
+        fit(make_model(), callback)  # one callback object, two models
+    assert callback.log_dir == str(tmp_path / "run_2")
+    assert len(callback.history["rnn"][0]) == 2
+    with one_warning("run_3"):
+        fit(make_model(), GradientFlow(tmp_path / "run"))
+    for name in ("run", "run_2", "run_3"):
+        assert steps(load(tmp_path / name)[0]) == [6, 12]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fcntl")
+def test_a_live_process_in_the_same_directory_is_noticed(tmp_path):
+    run = tmp_path / "run"
+    code = (
+        "import sys; from kbptt.tensorboard.writer import EventWriter\n"
+        f"w = EventWriter({str(run)!r}); print(w.claim(), flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout.readline() == "True\n"
+        callback = GradientFlow(run)
+        with one_warning("in use by another process"):
+            fit(make_model(), callback)
+    finally:
+        other.communicate("")
+    assert callback.log_dir == str(tmp_path / "run_2")
+    assert len(load(callback.log_dir)[0]["gradient_flow/rnn/dL_dh"]) == 2
+
+
+def test_an_exception_in_fit_then_fit_again(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    model, callback = make_model(), GradientFlow(tmp_path, log_freq=1)
+    x, y = data()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, batch_size=2, verbose=0, callbacks=[callback, Stop()])
+    assert steps(load(tmp_path)[0]) == [1]  # written at once, not at the end
+    fit(model, callback, epochs=1)
+    assert steps(load(tmp_path)[0]) == list(range(1, 8))
+
+
+def test_beside_keras_tensorboard_in_one_directory(tmp_path):
+    x, y = data()
+    board = keras.callbacks.TensorBoard(tmp_path, update_freq="epoch", write_graph=False)
+    callbacks = [board, GradientFlow(tmp_path, log_freq=1)]
+    make_model().fit(x, y, batch_size=2, verbose=0, validation_data=(x, y), callbacks=callbacks)
+    assert steps(load(tmp_path)[0]) == [1, 2, 3, 4, 5, 6]
+    assert "epoch_loss" in load(tmp_path / "train")[0]
+
+
+def test_every_nested_layer_under_a_safe_unique_name(tmp_path):
+    names = ["..", "a>b", "a_b", "a.b", "optimizer"]  # Keras itself refuses most others
+    inner = keras.Sequential(
+        [keras.Input((TIMESTEPS, 2)), Recorded(2, return_sequences=True, name=names[0])]
+    )
+    x = inputs = keras.Input((TIMESTEPS, 2))
+    x = inner(x)
+    for name in names[1:]:
+        x = Recorded(2, return_sequences=True, name=name)(x)
+    x = keras.layers.Bidirectional(Recorded(2, name="both"))(x)
+    model = keras.Model(inputs, keras.layers.Dense(1)(x))
+    model.compile("sgd", "mse", run_eagerly=True)
+    fit(model, GradientFlow(tmp_path), epochs=1)
+    series, accumulator = load(tmp_path)
+    found = {tag.split("/")[1] for tag in series if tag.endswith("dL_dh")}
+    assert len(found) == 7
+    assert {"layer", "a.b", "optimizer_2", "forward_both", "backward_both"} <= found
+    assert {"a_b", "a_b_2"} <= found
+    for name in found:
+        content = accumulator.SummaryMetadata(f"gradient_flow/{name}/dL_dh").plugin_data.content
+        assert len(content) < 150
+        assert (b'"loss":"all"' in content) == (not name.endswith("_both"))
+
+
+def test_sequences_of_different_lengths_and_bad_norms(tmp_path):
+    class Odd(Recorded):
+        @property
+        def gradient_norms(self):
+            self.reads += 1
+            return [None, [], [1, 0], [np.nan, np.inf, 0], [0, 0, 0, 0]][min(self.reads - 1, 4)]
+
+    callback = GradientFlow(tmp_path, log_freq=1, heatmap_freq=1)
+    fit(make_model(Odd(3, name="rnn")), callback, epochs=1)
+    logged, norms = callback.history["rnn"]
+    assert list(logged) == [2, 3, 4, 5, 6]
+    # Aligned at the last timestep, where the loss is.
+    assert norms[1].tolist() == [None, None, 1, 0]
+    np.testing.assert_array_equal(norms[2].filled(-1), [-1, np.nan, np.inf, 0])
+
+
+def test_a_model_without_such_a_layer_trains_with_one_warning(tmp_path):
+    model = make_model(keras.layers.SimpleRNN(3))
+    with one_warning("Use kbptt.LSTM"):
+        fit(model, GradientFlow(tmp_path), epochs=2)
+
+
+@pytest.mark.parametrize("reason", ["directory", "disk"])
+def test_what_cannot_be_written_warns_once_and_training_goes_on(tmp_path, monkeypatch, reason):
+    log_dir = "/proc/kbptt" if reason == "directory" else str(tmp_path)
+    if reason == "disk":
+        if not os.path.exists("/dev/full"):
+            pytest.skip("no /dev/full")
+        monkeypatch.setattr(writer, "_open", lambda path: open("/dev/full", "ab"))
+    callback, model = GradientFlow(log_dir, log_freq=1), make_model()
+    with one_warning("training goes on"):
+        fit(model, callback)
+    assert int(model.optimizer.iterations) == 12
+    assert len(callback.history["rnn"][0]) == 12
+
+
+def test_evaluate_and_predict_write_nothing(tmp_path):
+    callback, model = GradientFlow(tmp_path), make_model()
+    x, y = data()
+    model.evaluate(x, y, verbose=0, callbacks=[callback])
+    model.predict(x, verbose=0, callbacks=[callback])
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_system_of_tensorflow(tmp_path):
+    import tensorflow as tf
+
+    fit(make_model(), GradientFlow("ram://runs/a", heatmap_freq=None))
+    (name,) = tf.io.gfile.listdir("ram://runs/a")
+    tf.io.gfile.copy(f"ram://runs/a/{name}", str(tmp_path / name))
+    assert steps(load(tmp_path)[0]) == [6, 12]
+
+
+def test_arguments(tmp_path):
+    (tmp_path / "file").write_text("")
+    for log_dir in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match="is a file"):
+            GradientFlow(log_dir)
+    for bad in (None, "", 3):
+        with pytest.raises(ValueError, match="log_dir"):
+            GradientFlow(bad)
+    for arguments in (
+        {"log_freq": 0},
+        {"log_freq": "batch"},
+        {"heatmap_freq": True},
+        {"max_profiles": 2.5},
+    ):
+        with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`"):
+            GradientFlow(tmp_path, **arguments)
+
+
+def test_config_round_trip(tmp_path):
+    callback = GradientFlow(tmp_path, log_freq=7, heatmap_freq=3, max_profiles=9)
+    config = keras.saving.serialize_keras_object(callback)
+    assert keras.saving.deserialize_keras_object(config).get_config() == callback.get_config()
