@@ -1,0 +1,107 @@
+"""Files written, torn and read back; all of it without TensorFlow."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from kbptt.tensorboard import layout, reader, writer
+from kbptt.tensorboard.history import History
+
+CONTENT = layout.content("rnn", "last", None, None, "end")
+
+
+def write(log_dir, steps, timesteps=3, scale=1.0):
+    file = writer.EventWriter(str(log_dir))
+    for step in steps:
+        norms = np.full(timesteps, scale * step, np.float32)
+        file.write(step, [writer.profile_value("rnn", norms, CONTENT)])
+    return next(iter(log_dir.glob("*.gradient_flow")))
+
+
+@pytest.mark.parametrize("steps", [[0], [0, 1, 127, 128, 300, 2**31, 2**40 + 5]])
+def test_last_step_from_the_heads_of_the_records(tmp_path, steps):
+    assert reader.last_step(str(tmp_path)) == -1
+    write(tmp_path, steps)
+    assert reader.last_step(str(tmp_path)) == steps[-1]
+    read, norms = reader.read(tmp_path)["rnn"]
+    assert read.tolist() == steps
+    np.testing.assert_array_equal(norms[:, 0], np.float32(steps))
+
+
+def test_a_file_torn_anywhere_keeps_its_complete_records(tmp_path):
+    path = write(tmp_path, [1, 2, 3])
+    whole = path.read_bytes()
+    seen = set()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        last = reader.last_step(str(tmp_path))
+        read = reader.read(tmp_path).get("rnn", (np.array([]), None))[0]
+        assert read.tolist() == list(range(1, max(last, 0) + 1))
+        seen.add(last)
+    assert seen == {-1, 1, 2}
+
+
+def test_of_equal_steps_the_later_file_counts(tmp_path):
+    first = write(tmp_path, [1, 2])
+    os.utime(first, (0, 0))
+    write(tmp_path, [2, 3], scale=10)
+    steps, norms = reader.read(tmp_path)["rnn"]
+    assert steps.tolist() == [1, 2, 3]
+    assert norms[:, 0].tolist() == [1, 20, 30]
+
+
+def test_different_lengths_are_aligned_at_the_end(tmp_path):
+    write(tmp_path, [1], timesteps=2)
+    write(tmp_path, [5], timesteps=4)
+    _, norms = reader.read(tmp_path)["rnn"]
+    assert norms.tolist() == [[None, None, 1, 1], [5, 5, 5, 5]]
+
+
+def test_directory_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no run directory"):
+        reader.read(tmp_path / "none")
+    assert reader.read(tmp_path) == {}
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="is a file"):
+        writer.check_log_dir(tmp_path / "file" / "run")
+    assert writer.check_log_dir(tmp_path / "new" / "run") == str(tmp_path / "new" / "run")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_directory_without_permission_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(ValueError, match="no permission"):
+        writer.check_log_dir(tmp_path / "run")
+
+
+def test_history_is_bounded_and_evenly_spread(monkeypatch):
+    history = History(max_records=10)
+    for step in range(1000):
+        history.add(step, {"a": np.ones(4, np.float32)})
+    steps, norms = history.get("a")
+    assert 5 <= len(steps) <= 10 and norms.shape == (len(steps), 4)
+    assert len(set(np.diff(steps))) == 1 and steps[0] == 0 and steps[-1] >= 800
+
+    monkeypatch.setattr("kbptt.tensorboard.history.MAX_VALUES", 100)
+    history = History(max_records=1000)
+    for step in range(1000):
+        history.add(step, {"a": np.ones(9, np.float32), "b": np.ones(1, np.float32)})
+    assert 5 <= len(history) <= 10
+
+
+def test_neither_tensorflow_nor_pyplot_is_imported(tmp_path):
+    code = (
+        "import sys, numpy, kbptt, kbptt.analysis\n"
+        "from kbptt.tensorboard import writer, read, heatmap_figure\n"
+        "value = writer.profile_value('a', numpy.ones(2), b'{}')\n"
+        f"writer.EventWriter({str(tmp_path)!r}).write(1, [value])\n"
+        f"heatmap_figure(*read({str(tmp_path)!r})['a'])\n"
+        "kbptt.analysis.summarize([1, 2])\n"
+        "heavy = ('keras', 'tensorflow', 'matplotlib.pyplot')\n"
+        "print([module for module in heavy if module in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
