@@ -11,7 +11,14 @@ import importlib.machinery
 import sys
 
 # Modules that call `keras.saving.register_keras_serializable`.
-SERIALIZABLE = ("layers", "truncation", "initializers", "regularizers", "normalization")
+SERIALIZABLE = (
+    "layers",
+    "truncation",
+    "initializers",
+    "regularizers",
+    "normalization",
+    "tasks.keras_objects",
+)
 
 
 def register() -> None:

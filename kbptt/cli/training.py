@@ -22,6 +22,10 @@ from kbptt import tasks
 from kbptt.analysis import gradient_flow
 
 
+# About as many gradient profiles are logged in a run, whatever its length.
+PROFILES = 200
+
+
 class Run:
     """Trains a task in a directory and can be continued there.
 
@@ -89,7 +93,9 @@ class Run:
         callbacks = [
             EpochSeeds(self.seed),
             *([] if clipping is None else [clipping]),
-            kbptt.callbacks.GradientFlow(str(self.logdir)),
+            kbptt.callbacks.GradientFlow(
+                str(self.logdir), log_freq=max(1, steps * self.epochs // PROFILES)
+            ),
             keras.callbacks.TensorBoard(str(self.logdir), write_graph=False),
             keras.callbacks.TerminateOnNaN(),
             self.checkpoints,
@@ -108,6 +114,7 @@ class Run:
                     validation_data=self.data.validation,
                     validation_batch_size=batch_size,
                     callbacks=callbacks,
+                    shuffle=False,  # `in_seeded_order` did it
                     verbose=0,
                 )
         except KeyboardInterrupt:

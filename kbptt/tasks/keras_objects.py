@@ -49,6 +49,28 @@ class WithinSquaredError(keras.metrics.Mean):
 
 
 @keras.saving.register_keras_serializable(package="kbptt")
+class OneHot(keras.layers.Layer):
+    """Integer tokens `(batch, timesteps)` to one-hot vectors `(batch, timesteps, tokens)`.
+
+    `keras.layers.CategoryEncoding` does the same except for sequences of one timestep, whose
+    timesteps axis it drops.
+
+    Args:
+        tokens: Integer, the number of distinct tokens.
+    """
+
+    def __init__(self, tokens: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.tokens = tokens
+
+    def call(self, inputs):
+        return ops.one_hot(inputs, self.tokens, dtype=self.compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "tokens": self.tokens}
+
+
+@keras.saving.register_keras_serializable(package="kbptt")
 class InfluenceBalancingCell(keras.layers.Layer):
     """The linear chain s_t = A s_{t-1} + θ (1, ..., 1, -1, ..., -1) with one parameter, θ.
 

@@ -107,10 +107,9 @@ def _inputs(task: Task, units: int, seed: int):
         return inputs, inputs
     inputs = keras.Input((task.length,), dtype="int32", name="tokens")
     if task.vocabulary <= MAX_ONE_HOT:
-        one_hot = keras.layers.CategoryEncoding(
-            num_tokens=task.vocabulary, output_mode="one_hot", name="one_hot"
-        )
-        return inputs, one_hot(inputs)
+        from kbptt.tasks.keras_objects import OneHot
+
+        return inputs, OneHot(task.vocabulary, name="one_hot")(inputs)
     embedding = keras.layers.Embedding(
         task.vocabulary,
         units,

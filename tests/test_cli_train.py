@@ -1,0 +1,283 @@
+"""`kbptt train`: refusals, one real run, checkpoints and continuation."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from kbptt import tasks
+from kbptt.cli.main import app
+
+# Keeps a refused command from leaving `runs/` in the working directory.
+pytestmark = pytest.mark.usefixtures("working_directory")
+DIGITS = ["train", "digits", "--units", "4", "-o", "sizes=[64,32,32]", "--batch-size", "16"]
+
+
+@pytest.fixture
+def working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def kbptt(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def refused(*arguments):
+    """Runs the command, checks that it is refused with one sentence, and returns it."""
+    result = kbptt("train", *arguments)
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit) and "Traceback" not in result.output
+    assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
+    assert result.stdout == ""
+    return result.stderr
+
+
+@pytest.mark.parametrize("truncation", ["0", "-1", "2.5", "True", "x", "", "nan", "1e3"])
+def test_bad_truncation_is_refused(truncation):
+    message = refused("digits", f"--truncation={truncation}")
+    assert "`--truncation`" in message and f"Received: {truncation!r}" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["digitz"], "Unknown task: 'digitz' (did you mean 'digits'?). The tasks are: adding"),
+        (["digits", "--cell", "LSTN"], "'LSTM', 'GRU', 'SimpleRNN'"),
+        (["digits", "--option", "colour=red"], "no option 'colour'"),
+        (["digits", "--length", "3"], "no option 'length'"),
+        (["digits", "--option", "blank"], "Expected name=value"),
+        (["digits", "--option", "blank=[1"], "neither a word, a number nor a list"),
+        (["digits", "--option", "permuted=3"], "`permuted`"),
+        (["digits", "book.txt"], "reads no file"),
+        (["digits", "--units", "0"], "`--units`"),
+        (["digits", "--layers", "0"], "`--layers`"),
+        (["digits", "--epochs", "0"], "`--epochs`"),
+        (["digits", "--batch-size", "0"], "`--batch-size`"),
+        (["digits", "--learning-rate", "-1"], "`--learning-rate`"),
+        (["digits", "--clip", "0"], "`--clip`"),
+        (["digits", "--seed", "-1"], "`seed`"),
+        (["digits", "--resume"], "`--resume` needs `--logdir`"),
+        (["text"], "kbptt train text FILE"),
+        (["csv"], "kbptt train csv FILE"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    assert message in refused(*arguments)
+
+
+def test_an_unknown_initializer_is_refused():
+    assert "initializer" in refused("digits", "--recurrent-initializer", "orthogonl")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "Cannot read book.txt: No such file or directory."),
+        (b"", "book.txt is empty."),
+        (b"\xff\xfe\x00", "book.txt is not UTF-8 text: byte 0 is 0xff."),
+        (b"too short", "book.txt is too short"),
+    ],
+)
+def test_unusable_texts_are_refused(working_directory, content, message):
+    if content is not None:
+        (working_directory / "book.txt").write_bytes(content)
+    assert message in refused("text", "book.txt")
+
+
+def test_an_unwritable_log_directory_is_refused(working_directory):
+    (working_directory / "file").write_text("")
+    assert "Cannot write to the directory file" in refused("digits", "--logdir", "file")
+    assert "Not a directory" in refused("digits", "--logdir", "file/run")
+    assert "Cannot write" in refused("digits", "--logdir", "/proc/run")
+
+
+def test_a_wrong_type_is_refused_without_traceback():
+    result = kbptt("train", "digits", "--units", "x")
+    assert result.exit_code == 2 and "--units" in result.stderr
+
+
+def test_help_reads_well_and_imports_no_tensorflow():
+    code = (
+        "import sys\n"
+        "from kbptt.cli import main\n"
+        "try: main()\n"
+        "finally: print('tensorflow' in sys.modules, 'keras' in sys.modules, file=sys.stderr)\n"
+    )
+    for arguments, expected in ([], "train"), (["train"], "--truncation"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "COLUMNS": "120", "TERM": "dumb"},
+        )
+        assert expected in done.stdout and "digits" in done.stdout + "digits" * (not arguments)
+        assert done.stderr == "False False\n"
+
+
+def test_version():
+    assert re.fullmatch(r"kbptt \d+\.\d+\.\d+\n", kbptt("--version").stdout)
+
+
+def run(*arguments, **options):
+    command = [sys.executable, "-m", "kbptt", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def test_a_real_run_over_a_text(working_directory):
+    (working_directory / "book.txt").write_text("the cat sat on the mat. " * 60)
+    done = run(
+        *("train", "text", "book.txt", "--cell", "GRU", "--units", "8", "--truncation", "8"),
+        *("--length", "16", "--epochs", "2", "--clip", "1", "--sample", "25", "--logdir", "run"),
+        cwd=working_directory,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for expected in (
+        "epoch 2/2",
+        "test bits per character",
+        "without memory",
+        "gradient in gru_1",
+        "steps clipped",
+        "tensorboard --logdir run",
+        "A sample of its writing:",
+    ):
+        assert expected in done.stdout
+    sample = done.stdout.split("A sample of its writing:\n")[1]
+    assert len(sample.rstrip("\n")) >= 20 and set(sample) <= set("the cat sat on the mat. \n")
+    assert list((working_directory / "run").glob("**/events.out.tfevents.*"))
+    # The model loads in a process that knows kbptt by its import alone.
+    code = (
+        "import kbptt, keras\n"
+        "model = keras.models.load_model('run/model.keras')\n"
+        "layer = model.get_layer('gru_1')\n"
+        "assert type(layer) is kbptt.GRU and layer.truncation.length == 8\n"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=working_directory, capture_output=True, text=True
+    )
+    assert loaded.returncode == 0, loaded.stderr
+
+
+def weights(directory):
+    return keras.models.load_model(directory / "model.keras").get_weights()
+
+
+def test_a_continued_run_ends_where_an_uninterrupted_one_does(working_directory):
+    whole, parts = working_directory / "whole", working_directory / "parts"
+    assert kbptt(*DIGITS, "--epochs", 3, "--logdir", whole).exit_code == 0
+    assert kbptt(*DIGITS, "--epochs", 1, "--logdir", parts).exit_code == 0
+    result = kbptt(*DIGITS, "--epochs", 3, "--logdir", parts, "--resume")
+    assert result.exit_code == 0 and "Continuing after epoch 1." in result.stdout
+    assert "epoch 3/3" in result.stdout and "epoch 1/3" not in result.stdout
+    for first, second in zip(weights(whole), weights(parts), strict=True):
+        np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-7)
+    assert [path.name for path in parts.glob("*.keras")] != []
+    assert len(list(parts.glob("checkpoint-*.keras"))) == 1
+    # Once more: nothing is left to train, the result stands.
+    again = kbptt(*DIGITS, "--epochs", 3, "--logdir", parts, "--resume")
+    assert again.exit_code == 0 and "test accuracy" in again.stdout
+
+    assert "already holds a run" in refused(*DIGITS[1:], "--logdir", parts)
+    changed = refused(*DIGITS[1:], "--units", 5, "--clip", 2, "--logdir", parts, "--resume")
+    assert "clip was None and is now 2.0; units was 4 and is now 5" in changed
+    assert not list(parts.glob(".*"))
+
+
+def test_resume_without_a_run_starts_one(working_directory):
+    result = kbptt(*DIGITS, "--epochs", 1, "--logdir", "new", "--resume")
+    assert (
+        result.exit_code == 0
+        and json.loads((working_directory / "new" / "run.json").read_text())["units"] == 4
+    )
+
+
+def test_ctrl_c_ends_with_130_and_can_be_continued(working_directory):
+    command = [sys.executable, "-m", "kbptt", *DIGITS, "--logdir", "run", "--epochs"]
+    process = subprocess.Popen(
+        [*command, "100000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=working_directory,
+    )
+    deadline = time.monotonic() + 120
+    while not list(working_directory.glob("run/checkpoint-*")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr == "Interrupted.\n" and "--resume --logdir run" in stdout
+    result = kbptt(*DIGITS, "--epochs", 1, "--logdir", "run", "--resume")
+    assert result.exit_code == 0
+
+
+def test_batches_come_in_an_order_of_seed_and_epoch():
+    from kbptt.cli.training import in_seeded_order
+
+    data = (np.arange(10), np.arange(10))
+
+    def order(seed, epochs):
+        return [y.numpy().tolist() for _, y in in_seeded_order(data, 4, seed, epochs)]
+
+    whole = order(0, range(3))
+    assert [len(batch) for batch in whole] == [4, 4, 2] * 3
+    epochs = [[i for batch in whole[a : a + 3] for i in batch] for a in (0, 3, 6)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert order(0, range(1, 3)) == whole[3:]
+    assert order(1, range(3)) != whole
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    from kbptt.cli.training import write_atomically
+
+    path = tmp_path / "model.keras"
+    path.write_text("old")
+
+    def fails(temporary):
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, fails)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_costs_the_checkpoint_and_not_the_training(tmp_path):
+    from kbptt.cli.training import Checkpoints
+
+    def no_space(path):
+        raise OSError(28, "No space left on device")
+
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.set_model(type("Model", (), {"save": staticmethod(no_space)})())
+    with pytest.warns(UserWarning, match="No checkpoint after epoch 3.*No space"):
+        checkpoints.on_epoch_end(2, {"loss": 1.0})
+
+
+def test_dropout_is_set_by_seed_and_epoch():
+    from kbptt.cli.training import EpochSeeds
+
+    model = tasks.build_model(tasks.get("adding", length=10), units=4, dropout=0.5)
+    callback = EpochSeeds(0)
+    callback.set_model(model)
+    x = np.ones((2, 10, 2), "float32")
+
+    def outputs(epoch):
+        callback.on_epoch_begin(epoch)
+        return np.asarray(model(x, training=True))
+
+    first, second = outputs(0), outputs(1)
+    assert (first != second).any()
+    np.testing.assert_array_equal(outputs(0), first)
