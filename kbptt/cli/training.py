@@ -21,7 +21,6 @@ import kbptt
 from kbptt import tasks
 from kbptt.analysis import gradient_flow
 
-
 # About as many gradient profiles are logged in a run, whatever its length.
 PROFILES = 200
 
