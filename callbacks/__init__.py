@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "clip_by_value": ["ClipByValue"],
         "gradient_flow": ["GradientFlow"],
         "gradient_norm": ["GradientNorm"],
+        "gradient_norm_penalty": ["GradientNormPenalty"],
         "gradient_transform": ["GradientTransform"],
         "z_clip": ["ZClip"],
     },

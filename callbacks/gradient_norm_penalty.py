@@ -1,0 +1,285 @@
+"""The callback that adds a gradient-norm penalty to the loss of any Keras model in `fit`."""
+
+import contextlib
+import inspect
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kbptt import _checks
+from kbptt.regularizers import gradient_norm
+
+
+@keras.saving.register_keras_serializable(package="kbptt")
+class GradientNormPenalty(keras.callbacks.Callback):
+    """Minimizes L + λ‖∂L/∂θ‖² (or L + λ‖∂L/∂θ‖) instead of L, during `fit` only.
+
+    Flat minima have small gradients around them; a small ‖∂L/∂θ‖ also keeps the loss away from the
+    walls where the gradient of a recurrent network explodes. The norm is over all trainable
+    variables of the model, and L is what `fit` minimizes: loss, `add_loss` and weight regularizers.
+
+    The penalty's gradient is added before anything else sees the gradient: the clipping callbacks,
+    wherever they stand in the list, and the optimizer clip the sum. The reported loss stays L.
+
+    `form="finite_difference"` evaluates the gradient a second time, at θ + r·g/‖g‖, on the same
+    batch with the same dropout masks: about twice the time of a step, for any layer.
+    `form="exact"` backpropagates through backpropagation: about three times, more memory, and every
+    layer must be twice differentiable (kbptt layers then run Keras' own time loop).
+
+    A penalty that is not finite is left out of that step and counted in `skipped`.
+
+    Example:
+
+    ```python
+    penalty = kbptt.callbacks.GradientNormPenalty(0.01)
+    model.fit(x, y, callbacks=[penalty, kbptt.callbacks.ClipByGlobalNorm(1.0)])
+    ```
+
+    Args:
+        weight: Float of at least 0, λ. May be assigned during training (`penalty.weight = 0.1`)
+            without a new compilation. Defaults to `0.01`.
+        form: `"finite_difference"` or `"exact"`. Defaults to `"finite_difference"`.
+        radius: Float above 0, r: the length of the step in the space of all weights, for
+            `"finite_difference"`. Smaller is nearer to the exact penalty until rounding, about
+            1e-7·‖g‖/r in float32, takes over. Defaults to `0.01`.
+        squared: Boolean, the squared norm rather than the norm. Defaults to `True`.
+
+    Raises:
+        ValueError: from `fit`, if the model overrides `train_step` (the loss that it minimizes is
+            unknown) or is distributed over several replicas.
+
+    Reference:
+
+    - [Zhao, Zhang & Hu, 2022](https://arxiv.org/abs/2202.03599) for the finite difference.
+    - [Drucker & Le Cun, 1992](https://ieeexplore.ieee.org/document/165600) for double
+      backpropagation.
+    """
+
+    def __init__(
+        self,
+        weight: float = 0.01,
+        form: str = "finite_difference",
+        radius: float = 0.01,
+        squared: bool = True,
+    ):
+        super().__init__()
+        self._weight = _checks.number("weight", weight, at_least=0)
+        self.form = _checks.one_of("form", form, ["finite_difference", "exact"])
+        self.radius = _checks.number("radius", radius, above=0)
+        if not isinstance(squared, bool):
+            raise ValueError(
+                "Invalid value for argument `squared`. Expected a boolean. "
+                f"Received: squared={squared!r}."
+            )
+        self.squared = squared
+        self._variables = None
+
+    @property
+    def weight(self) -> float:
+        return self._weight
+
+    @weight.setter
+    def weight(self, value: float) -> None:
+        self._weight = _checks.number("weight", value, at_least=0)
+        if self._variables is not None:
+            self._variables["weight"].assign(self._weight)
+
+    def statistics(self) -> dict[str, float]:
+        """`gradient_norm` ‖∂L/∂θ‖ and `penalty` of the last step, `skipped` steps so far."""
+        if self._variables is None:
+            return {}
+        names = ("gradient_norm", "penalty", "skipped")
+        return {name: float(self._variables[name].numpy()) for name in names}
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "weight": self.weight,
+            "form": self.form,
+            "radius": self.radius,
+            "squared": self.squared,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "GradientNormPenalty":
+        return cls(**config)
+
+    # Keras's hooks.
+
+    def on_train_begin(self, logs=None):
+        _check_model(self.model)
+        if self._variables is None:
+            self._variables = {
+                "weight": tf.Variable(self._weight, trainable=False, dtype=tf.float64),
+                "gradient_norm": tf.Variable(0.0, trainable=False),
+                "penalty": tf.Variable(0.0, trainable=False),
+                "skipped": tf.Variable(0.0, trainable=False),
+            }
+        _PenalizedStep(self.model, self).install()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            statistics = self.statistics()
+            logs["gradient_norm"] = statistics["gradient_norm"]
+            logs["gradient_norm_penalty"] = statistics["penalty"]
+
+    def on_train_end(self, logs=None):
+        step = vars(self.model).get("train_step")
+        if isinstance(step, _PenalizedStep) and step.penalty is self:
+            step.remove()
+
+    # Inside the train step.
+
+    def penalized(
+        self, loss: gradient_norm.ScaledLoss, gradients: Sequence, variables: Sequence, scale: Any
+    ) -> list[tf.Tensor]:
+        """The gradients of L plus those of the penalty, all times the loss scale."""
+        values = [tf.convert_to_tensor(variable) for variable in variables]
+        g = gradient_norm.dense(gradients, values)
+        weight, norm = self._variables["weight"], gradient_norm.global_norm(g)
+        dtype = norm.dtype
+        weight, scale = tf.cast(weight, dtype), tf.cast(scale, dtype)
+        if self.form == "exact":
+            with _differentiable():
+                extra = gradient_norm.exact(loss, values, weight, self.squared, scale)
+        else:
+            extra = gradient_norm.finite_difference(
+                loss, values, g, weight, self.radius, self.squared, scale
+            )
+        finite = tf.math.is_finite(gradient_norm.global_norm(extra))
+        norm = norm / scale
+        self._assign("gradient_norm", norm)
+        self._assign("penalty", weight * (tf.square(norm) if self.squared else norm))
+        skipped = self._variables["skipped"]
+        skipped.assign_add(tf.cast(tf.logical_not(finite), skipped.dtype))
+        return [
+            tf.cast(base + tf.where(finite, more, 0.0), value.dtype)
+            for base, more, value in zip(g, extra, values, strict=True)
+        ]
+
+    def _assign(self, name: str, value: tf.Tensor) -> None:
+        self._variables[name].assign(tf.cast(value, tf.float32))
+
+
+class _PenalizedStep:
+    """Takes the place of `model.train_step` for one `fit`.
+
+    `on_train_end` is not called when `fit` raises, so the step would stay. It belongs to the
+    `History` that Keras makes for each `fit`: in any other it removes itself.
+    """
+
+    def __init__(self, model: keras.Model, penalty: GradientNormPenalty):
+        self.model = model
+        self.penalty = penalty
+        self.history = model.history
+        self.replaced = None
+        self.function = None
+
+    def install(self) -> None:
+        step = vars(self.model).get("train_step")
+        if isinstance(step, _PenalizedStep):
+            if step.is_current():
+                raise ValueError(
+                    "Two GradientNormPenalty callbacks in one fit. Add up their weights instead."
+                )
+            step.remove()
+        self.replaced = self.model.train_step
+        self.model.train_step = self
+        self.model.make_train_function(force=True)
+        self.function = self.model.train_function
+        self.model.train_function = self.run
+
+    def is_current(self) -> bool:
+        return self.model.history is self.history
+
+    def remove(self) -> None:
+        if vars(self.model).get("train_step") is self:
+            del self.model.train_step
+            if self.replaced != self.model.train_step:  # somebody's, not the class's own
+                self.model.train_step = self.replaced
+        # Whatever was compiled with this step: `fit` makes a new function.
+        self.model.train_function = None
+
+    def run(self, iterator: Any) -> Any:
+        """In place of `model.train_function`."""
+        if self.is_current():
+            return self.function(iterator)
+        self.remove()
+        self.model.make_train_function()
+        return self.model.train_function(iterator)
+
+    def __call__(self, data: Any) -> Any:
+        """In place of `model.train_step`: traced once, or run at every eager step."""
+        if not self.is_current():
+            return self.replaced(data)
+        model, optimizer = self.model, self.model.optimizer
+        # What the forward pass changes: dropout seeds, moving averages, states. The second
+        # evaluation must start from the same.
+        before = [(v, tf.identity(v.value)) for v in model.non_trainable_variables]
+        scale = optimizer.scale_loss(tf.ones([]))
+        previous = vars(optimizer).get("apply")
+        apply = optimizer.apply
+
+        def penalize_and_apply(grads, trainable_variables=None):
+            grads, variables = list(grads), trainable_variables
+            variables = list(model.trainable_variables if variables is None else variables)
+            # Variables without a gradient are constants, and keep none.
+            known = [i for i, g in enumerate(grads) if g is not None]
+            if not known:
+                return apply(grads, trainable_variables)
+            others = before + [
+                (v, tf.identity(v.value)) for i, v in enumerate(variables) if i not in known
+            ]
+            weights = [variables[i] for i in known]
+
+            def loss(values):
+                mapping = [*zip(weights, values, strict=True), *others]
+                return optimizer.scale_loss(_loss(model, data, mapping))
+
+            penalized = self.penalty.penalized(loss, [grads[i] for i in known], weights, scale)
+            for i, gradient in zip(known, penalized, strict=True):
+                grads[i] = gradient
+            return apply(grads, trainable_variables)
+
+        optimizer.apply = penalize_and_apply
+        try:
+            return self.replaced(data)
+        finally:
+            del optimizer.apply
+            if previous is not None:
+                optimizer.apply = previous
+
+
+def _loss(model: keras.Model, data: Any, mapping: list[tuple]) -> tf.Tensor:
+    """L of the model with `mapping`'s values in place of its variables, changing nothing."""
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
+        training = {"training": True} if _takes_training(model) else {}
+        y_pred = model(x, **training)
+        return model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
+
+
+def _takes_training(model: keras.Model) -> bool:
+    parameters = inspect.signature(model.call).parameters.values()
+    return any(p.name == "training" or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _check_model(model: keras.Model) -> None:
+    if type(model).train_step is not keras.Model.train_step:
+        raise ValueError(
+            f"GradientNormPenalty cannot be used with {type(model).__name__}, which overrides "
+            "`train_step`: the loss that it minimizes is unknown. Override `compute_loss` instead."
+        )
+    if model.distribute_strategy.num_replicas_in_sync > 1:
+        raise ValueError(
+            "GradientNormPenalty supports one replica: the norm of the whole batch's gradient is "
+            "not the sum of the replicas' norms. Fit without the distribution strategy."
+        )
+
+
+def _differentiable():
+    """kbptt layers own their gradient and have no second one, except in this scope."""
+    engine = sys.modules.get("kbptt.engine")  # not loaded: no kbptt layer
+    return getattr(engine, "differentiable", contextlib.nullcontext)()
