@@ -1,1 +1,18 @@
+"""Ablations: methods × tasks × seeds, run on Dask, kept in a ledger, judged with statistics.
 
+Importing this package imports neither Keras nor TensorFlow; only the trials do, in their workers.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["ledger", "options", "statistics", "trial"],
+    submod_attrs={
+        "grid": ["Grid"],
+        "ledger": ["Ledger", "LedgerError"],
+        "report": ["Report"],
+        "results": ["Results"],
+        "study": ["compare", "report"],
+    },
+)

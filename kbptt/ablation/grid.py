@@ -140,9 +140,12 @@ class Grid:
 
     def configuration(self) -> dict[str, Any]:
         """The grid in JSON types: what a later run on the same directory is compared with."""
+        cells = self.cells()
         return {
             "tasks": list(self.tasks),
-            "methods": {name: methods.get(name).definition() for name in self.methods},
+            "methods": {
+                c.config["method"]["name"]: c.config["method"]["definition"] for c in cells
+            },
             "seeds": list(self.seeds),
             "design": self.design,
             "settings": {options.display(k): v for k, v in self.settings.items()},
@@ -158,14 +161,16 @@ class Grid:
         optimizer = {n: v for (section, n), v in chosen.items() if section == "optimizer"}
         # A default gives way to a method's value; what the user set does not.
         given = {("layer", n) for n in layer} | {*self.settings, *axes}
-        for section, values in (("layer", method.layer), ("optimizer", method.optimizer)):
+        cell = chosen["model", "cell"]
+        definition = method.definition(cell)
+        for section in ("layer", "optimizer"):
+            values = definition[section]
             for argument in values:
                 if (section, argument) in given:
                     raise ValueError(
                         f"Method {name!r} sets the {section} argument `{argument}`, and so does "
                         f"the option {options.display((section, argument))!r}: give one of them."
                     )
-        cell = chosen["model", "cell"]
         if method.cells is not None and cell not in method.cells:
             raise ValueError(
                 f"Method {name!r} is for {' and '.join(method.cells)}, not for {cell}. "
@@ -178,12 +183,12 @@ class Grid:
         }
         config = {
             "task": {"name": task, "options": _task_options(task, task_options)},
-            "method": {"name": name, "definition": method.definition()},
+            "method": {"name": name, "definition": definition},
             "model": {
                 **{n: v for (section, n), v in chosen.items() if section == "model"},
-                "layer": {**methods.BASE_LAYER, **layer, **method.layer},
+                "layer": {**methods.BASE_LAYER, **layer, **definition["layer"]},
             },
-            "optimizer": {**optimizer, **method.optimizer},
+            "optimizer": {**optimizer, **definition["optimizer"]},
             "training": {n: v for (section, n), v in chosen.items() if section == "training"},
             "seed": seed,
             "imports": list(self.imports),

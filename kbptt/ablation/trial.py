@@ -1,9 +1,21 @@
-"""A trial: a pure function from its configuration to its result."""
+"""A trial: a pure function from its configuration to its result.
 
+What a trial computes depends on its configuration alone: every component draws from a seed of its
+own, derived from the trial's seed and the component's name, operations are deterministic and the
+number of threads is fixed. Run twice on one machine it gives the same bits, except what it
+measures of the machine, which stands under `"cost"` and `"environment"`.
+"""
+
+import math
+import pathlib
+import tempfile
 import threading
+import time
+from collections.abc import Mapping
 from typing import Any
 
-from kbptt import methods
+from kbptt import methods, tasks
+from kbptt.ablation.ledger import trial_key
 
 # The seeds of Keras and NumPy belong to the process: trials take turns in it.
 _one_at_a_time = threading.Lock()
@@ -15,3 +27,217 @@ def execute(config: dict[str, Any]) -> dict[str, Any]:
         for module in config.get("imports", ()):
             __import__(module)
         return methods.find(config["trial"])(config)
+
+
+def run(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Trains and tests one method on one task with one seed.
+
+    Args:
+        config: A configuration from `Grid.cells`.
+
+    Returns:
+        A dict that JSON can hold, apart from `"files"` (bytes by name: TensorBoard's event files):
+
+        * `status`: "ok", or "diverged" if weights or validation loss became NaN or infinite;
+          `score`: the primary metric on the test data, at the epoch that the checkpoint rule
+          ("best" validation score, or "last") names, `None` if diverged;
+        * `metric`, `mode`, `baseline`, `success_threshold` of the task;
+        * `curve`: lists by epoch; `test`: all metrics on the test data;
+        * `gradient`: norms ‖∂L/∂h_t‖ by layer at the start and the end, and a record over steps;
+        * `cost`: seconds and bytes; `environment`: versions, device, threads.
+    """
+    set_up_process(config["training"]["threads"])
+    import keras
+
+    from kbptt.ablation import monitor
+
+    started = time.perf_counter()
+    task, model, callbacks = build(config)
+    data = task.data(config["seed"])
+    training = config["training"]
+    with tempfile.TemporaryDirectory(prefix="kbptt-trial-") as scratch:
+        watch = monitor.Monitor(task, training, len(data.train[0]))
+        logs = [
+            _gradient_flow(scratch, watch.total_steps),
+            keras.callbacks.TensorBoard(scratch, write_graph=False),
+        ]
+        model.fit(
+            monitor.batches(data.train, training["batch_size"], config["seed"], training["epochs"]),
+            steps_per_epoch=watch.steps_per_epoch,
+            epochs=training["epochs"],
+            validation_data=data.validation,
+            validation_batch_size=training["batch_size"],
+            callbacks=[*callbacks, *logs, watch],
+            shuffle=False,  # `batches` does
+            verbose=0,
+        )
+        result = watch.result()
+        if result["status"] == "ok":
+            if training["checkpoint"] == "best":
+                model.set_weights(watch.best_weights)
+            test = model.evaluate(
+                *data.test, batch_size=training["batch_size"], verbose=0, return_dict=True
+            )
+            result |= {"test": _floats(test), "score": float(test[task.metric])}
+            if not math.isfinite(result["score"]):
+                result |= {"status": "diverged", "score": None}
+        result["clipping"] = _clipping(callbacks)
+        result["cost"]["seconds"] = time.perf_counter() - started
+        write_hparams(scratch, config, result)
+        files = {
+            str(path.relative_to(scratch)): path.read_bytes()
+            for path in sorted(pathlib.Path(scratch).rglob("*"))
+            if path.is_file() and not path.name.startswith(".")
+        }
+    return {
+        "metric": task.metric,
+        "mode": task.mode,
+        "baseline": float(task.baseline),
+        "success_threshold": None if task.success is None else float(task.success),
+        "parameters": int(model.count_params()),
+        **result,
+        "environment": environment(training["threads"]),
+        "files": files,
+    }
+
+
+def build(config: Mapping[str, Any]) -> tuple[Any, Any, list[Any]]:
+    """Returns task, compiled model and the method's callbacks."""
+    import keras
+
+    seed, method = config["seed"], config["method"]["definition"]
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(tasks.derive_seed(seed, "keras"))
+    task = tasks.get(config["task"]["name"], **config["task"]["options"])
+    known = {"$timesteps": task.length}
+    arguments = {n: v for n, v in config["model"].items() if n != "layer"}
+    layer = {n: methods.make(v, known) for n, v in config["model"]["layer"].items()}
+    model = tasks.build_model(task, seed=seed, **arguments, **layer)
+    for reference in method["model"]:
+        model = methods.make(reference, known)(model)
+    optimizer = {n: methods.make(v, known) for n, v in config["optimizer"].items()}
+    name = optimizer.pop("name")
+    model.compile(
+        optimizer=keras.optimizers.get({"class_name": name, "config": optimizer}),
+        loss=task.loss(),
+        metrics=task.metrics(),
+    )
+    return task, model, [methods.make(reference, known) for reference in method["callbacks"]]
+
+
+def set_up_process(threads: int) -> None:
+    """Makes TensorFlow in this process deterministic, with this many threads."""
+    import tensorflow as tf
+
+    threading_options = tf.config.threading
+    try:
+        threading_options.set_intra_op_parallelism_threads(threads)
+        threading_options.set_inter_op_parallelism_threads(threads)
+        for device in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(device, True)
+    except RuntimeError as error:
+        # Its threads were made already: fine if by an earlier trial that wanted the same.
+        found = threading_options.get_intra_op_parallelism_threads()
+        if found != threads:
+            raise RuntimeError(
+                f"TensorFlow already runs with {found or 'all'} threads in this worker process; "
+                f"the trial asks for {threads}. Give the trials worker processes of their own."
+            ) from error
+    tf.config.experimental.enable_op_determinism()
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """Where and with what a trial ran."""
+    import platform
+
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    import kbptt
+
+    devices = []
+    for device in tf.config.list_physical_devices():
+        details = tf.config.experimental.get_device_details(device)
+        devices.append(details.get("device_name") or device.device_type)
+    return {
+        "kbptt": kbptt.__version__,
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "devices": devices,
+        "threads": threads,
+        "deterministic_ops": True,
+    }
+
+
+def write_hparams(directory: str, config: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """Fills TensorBoard's HParams tab: the options of the trial and its score."""
+    from tensorboard.plugins.hparams import summary_v2
+
+    from kbptt.tensorboard import writer
+
+    options = {
+        "method": config["method"]["name"],
+        "task": config["task"]["name"],
+        "seed": config["seed"],
+        "status": result["status"],
+    }
+    for section in ("model", "optimizer", "training"):
+        for name, value in config[section].items():
+            if name != "layer":
+                options[f"{section}.{name}"] = _hparam(value)
+    for section, values in (
+        ("task", config["task"]["options"]),
+        ("layer", config["model"]["layer"]),
+    ):
+        options |= {f"{section}.{name}": _hparam(value) for name, value in values.items()}
+    summary = summary_v2.hparams_pb(options, trial_id=trial_key(config)[:16])
+    values = [summary.value[0]]
+    for name, value in (result.get("test") or {}).items():
+        values.append(writer.scalar_value(f"test/{name}", value))
+    values.append(writer.scalar_value("cost/seconds_per_step", result["cost"]["seconds_per_step"]))
+    writer.EventWriter(directory).write(0, values)
+
+
+def _gradient_flow(directory: str, steps: int) -> Any:
+    from kbptt import callbacks
+
+    # About 100 profiles, however long the training.
+    return callbacks.GradientFlow(directory, log_freq=max(1, steps // 100), heatmap_freq=None)
+
+
+def _clipping(callbacks: list[Any]) -> dict[str, dict[str, float]]:
+    """What each gradient transform of the method reports, by name."""
+    found = {}
+    for callback in callbacks:
+        if hasattr(callback, "statistics") and not getattr(callback, "observes_only", False):
+            name = getattr(callback, "name", None) or type(callback).__name__
+            found[name] = _floats(callback.statistics())
+    return found
+
+
+def _floats(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}
+
+
+def _hparam(value: Any) -> str | float | bool:
+    if isinstance(value, Mapping) and "object" in value:
+        return str(value["object"]).partition(":")[2]
+    return value if isinstance(value, str | float | int | bool) else str(value)
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    import platform
+
+    return platform.processor()

@@ -1,0 +1,261 @@
+"""Figures of a report, as SVG or PNG data that a page can carry in itself."""
+
+import base64
+import io
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from kbptt.ablation.results import Results, Row, decay
+
+COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#000000")
+
+
+def draw(results: Results) -> list[dict[str, str]]:
+    """All figures that the results allow: dicts with `title`, `caption` and `source` (data URL)."""
+    figures = [
+        _figure(
+            "Score with 95 % intervals",
+            "Mean skill over all tasks and seeds (0: no better than without memory, 1: perfect) "
+            "with its bootstrap interval; each dot is one run.",
+            lambda: scores(results),
+        )
+    ]
+    for task in results.tasks:
+        name, _, _ = results.metric(task)
+        figures += [
+            _figure(
+                f"Learning curves: {task}",
+                f"Validation {name} by epoch, median over the seeds; the band spans all seeds.",
+                lambda task=task: curves(results, task),
+            ),
+            _figure(
+                f"Gradient by timestep: {task}",
+                "‖∂L/∂h_t‖ against t, median over the seeds, at the start (dashed) and the end "
+                "(solid) of training. Exact zeros, beyond a cut, are left out.",
+                lambda task=task: profiles(results, task),
+            ),
+            _figure(
+                f"Gradient over training: {task}",
+                "‖∂L/∂h_t‖ by training step and timestep, first seed, one colour scale for all.",
+                lambda task=task: heatmaps(results, task),
+                "png",
+            ),
+        ]
+    figures.append(
+        _figure(
+            "Decay of the gradient against the score",
+            "Each dot is one run: the factor by which ‖∂L/∂h_t‖ changes for each timestep into the "
+            "past at the end of training, against its skill.",
+            lambda: decay_against_score(results),
+        )
+    )
+    return [figure for figure in figures if figure is not None]
+
+
+def scores(results: Results) -> Figure | None:
+    """Mean skill of every arm with its interval, and every run."""
+    rows = [row for row in reversed(results.table()) if row.runs]
+    if not rows:
+        return None
+    figure = Figure(figsize=(7, 1.2 + 0.38 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for y, row in enumerate(rows):
+        color = _color(results, row.arm)
+        runs = results.skills(row.arm)
+        runs = runs[np.isfinite(runs)]
+        axes.plot(runs, np.full(runs.size, y), "o", ms=4, alpha=0.4, color=color, mew=0)
+        _interval(axes, row, y, color)
+    axes.set_yticks(range(len(rows)), [_safe(row.arm) for row in rows])
+    axes.set_xlabel("skill")
+    axes.set_xlim(-0.03, 1.03)
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def curves(results: Results, task: str) -> Figure | None:
+    """Validation metric by epoch for every arm."""
+    figure, axes = _axes()
+    name, _, baseline = results.metric(task)
+    shown = False
+    for arm in results.arms:
+        runs = [t.result["curve"] for t in results.done(arm, task) if t.result.get("curve")]
+        runs = [run["validation"] for run in runs if run.get("validation")]
+        if not runs:
+            continue
+        shown = True
+        table = np.full((len(runs), max(map(len, runs))), np.nan)
+        for row, run in zip(table, runs, strict=True):
+            row[: len(run)] = run
+        table[~np.isfinite(table)] = np.nan
+        epochs = np.arange(1, table.shape[1] + 1)
+        color = _color(results, arm)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # epochs that every run left out
+            middle, low, high = (f(table, axis=0) for f in (np.nanmedian, np.nanmin, np.nanmax))
+        marker = "o" if len(epochs) == 1 else None
+        axes.plot(epochs, middle, color=color, label=_safe(arm), marker=marker)
+        axes.fill_between(epochs, low, high, color=color, alpha=0.15, lw=0)
+    if not shown:
+        return None
+    if math.isfinite(baseline):
+        axes.axhline(baseline, color="grey", ls=":", label="without memory")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(f"validation {_safe(name)}")
+    return _with_legend(figure, axes)
+
+
+def profiles(results: Results, task: str) -> Figure | None:
+    """Gradient norm against timestep, at the start and the end of training."""
+    figure, axes = _axes()
+    shown = False
+    for arm in results.arms:
+        for when, style in (("start", "--"), ("end", "-")):
+            found = [
+                next(iter(trial.result["gradient"].values()))[when]
+                for trial in results.done(arm, task)
+                if trial.result.get("gradient")
+            ]
+            if not found:
+                continue
+            length = min(map(len, found))
+            norms = np.median(np.array([run[-length:] for run in found]), axis=0)
+            norms = np.where(np.isfinite(norms) & (norms > 0), norms, np.nan)
+            label = _safe(arm) if when == "end" else None
+            axes.plot(norms, style, color=_color(results, arm), label=label, lw=1.2)
+            shown = shown or bool(np.isfinite(norms).any())
+    if not shown:
+        return None
+    axes.set_yscale("log")
+    axes.set_xlabel("timestep t")
+    axes.set_ylabel("‖∂L/∂h_t‖")
+    return _with_legend(figure, axes)
+
+
+def heatmaps(results: Results, task: str) -> Figure | None:
+    """Training step × timestep for every arm, side by side."""
+    found = []
+    for arm in results.arms:
+        for trial in results.done(arm, task):
+            if trial.result.get("gradient"):
+                record = next(iter(trial.result["gradient"].values()))["record"]
+                found.append((arm, record["steps"], record["timesteps"], decode(record["norms"])))
+                break
+    positive = [n[np.isfinite(n) & (n > 0)] for *_, n in found]
+    positive = np.concatenate(positive) if positive else np.empty(0)
+    if not positive.size:
+        return None
+    # Beyond ten decades below the largest nothing is told apart any more.
+    high = float(positive.max())
+    low = max(float(positive.min()), high * 1e-10)
+    scale = LogNorm(min(low, high / 1.01), high)
+    columns = min(4, len(found))
+    rows = -(-len(found) // columns)
+    figure = Figure(figsize=(2.4 * columns + 1, 2.3 * rows + 0.4), layout="constrained")
+    grid = np.atleast_1d(figure.subplots(rows, columns, sharey=True, squeeze=False)).ravel()
+    image = None
+    for axes, (arm, steps, timesteps, norms) in zip(grid, found, strict=False):
+        axes.set_facecolor("#dddddd")  # zero, NaN and Inf
+        shown = np.ma.masked_where(~(np.isfinite(norms) & (norms > 0)), norms).T
+        x = _edges(np.asarray(steps, float))
+        y = np.linspace(0, timesteps, shown.shape[0] + 1)
+        image = axes.pcolormesh(x, y, shown, norm=scale, cmap="viridis", rasterized=True)
+        axes.set_title(_safe(arm), fontsize=8)
+        axes.tick_params(labelsize=7)
+    for axes in grid[len(found) :]:
+        axes.set_visible(False)
+    figure.supxlabel("training step", fontsize=8)
+    figure.supylabel("timestep t", fontsize=8)
+    figure.colorbar(image, ax=list(grid[: len(found)]), label="‖∂L/∂h_t‖ (grey: 0 or not finite)")
+    return figure
+
+
+def decay_against_score(results: Results) -> Figure | None:
+    """Does a gradient that decays less go with a better score?"""
+    figure, axes = _axes()
+    shown = False
+    for arm in results.arms:
+        points = []
+        for column, task in enumerate(results.tasks):
+            skills = results.skills(arm)[:, column]
+            for seed, skill in zip(results.seeds, skills, strict=True):
+                trial = results.runs.get((arm, task, seed))
+                if trial is not None and trial.result is not None:
+                    points.append((decay(trial.result, "end"), skill))
+        points = np.array([p for p in points if np.isfinite(p).all()])
+        if points.size:
+            color = _color(results, arm)
+            axes.plot(*points.T, "o", ms=5, alpha=0.7, mew=0, color=color, label=_safe(arm))
+            shown = True
+    if not shown:
+        return None
+    axes.axvline(1, color="grey", ls=":")
+    axes.set_xlabel("decay per timestep into the past (below 1: vanishing)")
+    axes.set_ylabel("skill")
+    return _with_legend(figure, axes)
+
+
+def decode(array: dict[str, Any]) -> np.ndarray:
+    """The float32 array that `kbptt.ablation.monitor.encode` put into JSON."""
+    flat = np.frombuffer(base64.b64decode(array["base64"]), "<f4")
+    return flat.reshape(array["shape"])
+
+
+def _figure(
+    title: str, caption: str, make: Callable[[], Figure | None], kind: str = "svg"
+) -> dict[str, str] | None:
+    figure = make()
+    if figure is None:
+        return None
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a method named in Chinese
+        # No date and fixed ids: the same results give the same page.
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        figure.savefig(buffer, format=kind, dpi=110, metadata=metadata)
+    kind = {"svg": "svg+xml"}.get(kind, kind)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return {"title": title, "caption": caption, "source": f"data:image/{kind};base64,{data}"}
+
+
+def _axes() -> tuple[Figure, Any]:
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _with_legend(figure: Figure, axes: Any) -> Figure:
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=7)
+    return figure
+
+
+def _interval(axes: Any, row: Row, y: float, color: str) -> None:
+    mean = row.mean
+    if math.isfinite(mean.low):
+        axes.plot([mean.low, mean.high], [y, y], color=color, lw=3, solid_capstyle="butt")
+    axes.plot([mean.value], [y], "D", color=color, ms=6, mec="white")
+
+
+def _color(results: Results, arm: str) -> str:
+    return COLORS[results.arms.index(arm) % len(COLORS)]
+
+
+def _safe(text: str) -> str:
+    """A label that Matplotlib takes literally: a dollar sign would start a formula."""
+    return text.replace("\\", "\\\\").replace("$", r"\$") if "$" in text else text
+
+
+def _edges(centers: Sequence[float]) -> np.ndarray:
+    centers = np.asarray(centers, float)
+    if centers.size == 1:
+        return np.array([centers[0] - 0.5, centers[0] + 0.5])
+    middle = (centers[1:] + centers[:-1]) / 2
+    return np.concatenate([[2 * centers[0] - middle[0]], middle, [2 * centers[-1] - middle[-1]]])

@@ -1,0 +1,196 @@
+"""What a trial records while it trains."""
+
+import base64
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kbptt import tasks
+from kbptt.analysis import gradient_flow
+
+RECORDS = 48  # rows of the gradient record: enough for a heatmap on a page
+COLUMNS = 128  # timesteps of the record; longer sequences are averaged in bins
+
+
+def batches(data: Any, batch_size: int, seed: int, epochs: int) -> tf.data.Dataset:
+    """Batches of all epochs, each epoch in an order that seed and epoch alone decide."""
+    x, y = map(tf.constant, data)
+    key = tasks.derive_seed(seed, "order")
+
+    def one_epoch(epoch):
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(x)), (key, epoch))
+        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+
+    dataset = tf.data.Dataset.range(epochs, output_type=tf.int32).flat_map(one_epoch)
+    return dataset.map(lambda i: (tf.gather(x, i), tf.gather(y, i))).prefetch(2)
+
+
+class Monitor(keras.callbacks.Callback):
+    """Records curve, gradient, cost and best weights; stops a training that diverged.
+
+    Diverged means that weights or the validation loss are NaN or infinite. A non-finite loss of a
+    batch is not enough: a method that skips such a step may well recover.
+
+    Args:
+        task: The task.
+        training: `epochs` and `batch_size`.
+        samples: Integer, the number of training sequences.
+    """
+
+    def __init__(self, task: tasks.Task, training: Mapping[str, Any], samples: int):
+        super().__init__()
+        self.task = task
+        self.steps_per_epoch = -(-samples // training["batch_size"])
+        self.total_steps = self.steps_per_epoch * training["epochs"]
+        rows = np.linspace(0, self.total_steps - 1, min(RECORDS, self.total_steps))
+        self.record_at = set(rows.round().astype(int).tolist())
+        self.step = 0
+        self.diverged_at = None
+        self.best_score = self.best_epoch = self.best_weights = None
+        self.durations: list[float] = []
+        self.curve: dict[str, list] = {"epoch": [], "loss": [], "val_loss": [], "validation": []}
+        self.recorded_steps: list[int] = []
+        self.profiles: dict[str, list[np.ndarray]] = {}
+        self.truncations: dict[str, Any] = {}
+
+    def on_train_begin(self, logs=None):
+        self.layers = recurrent_layers(self.model)
+        self.memory_before = _reset_peak_memory()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.begun = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        finite = bool(np.isfinite(logs["loss"]))  # reading it waits for the device
+        self.durations.append(time.perf_counter() - self.begun)
+        diverged = not finite and not self._weights_are_finite()
+        if self.step in self.record_at or diverged:
+            self._record()
+        if diverged:
+            self._stop(self.step // self.steps_per_epoch)
+        self.step += 1
+
+    def on_epoch_end(self, epoch, logs=None):
+        score = float(logs[f"val_{self.task.metric}"])
+        self.curve["epoch"].append(epoch + 1)
+        self.curve["loss"].append(float(logs["loss"]))
+        self.curve["val_loss"].append(float(logs["val_loss"]))
+        self.curve["validation"].append(score)
+        if not np.isfinite([logs["val_loss"], score]).all() or not self._weights_are_finite():
+            self._stop(epoch)
+            return
+        better = self.best_score is None or (
+            score > self.best_score if self.task.mode == "max" else score < self.best_score
+        )
+        if better:
+            self.best_score, self.best_epoch = score, epoch + 1
+            self.best_weights = self.model.get_weights()
+
+    def result(self) -> dict[str, Any]:
+        """The part of a trial's result that was seen here."""
+        steady = self.durations[1:] or self.durations  # the first step compiles
+        return {
+            "status": "ok" if self.diverged_at is None else "diverged",
+            "score": None,
+            "diverged_at": self.diverged_at,
+            "best_epoch": self.best_epoch,
+            "curve": self.curve,
+            "gradient": {name: self._gradient(name) for name in self.profiles},
+            "cost": {
+                "seconds_per_step": float(np.median(steady)),
+                "first_step_seconds": self.durations[0],
+                "steps": self.step,
+                **_peak_memory(self.memory_before),
+            },
+        }
+
+    def _stop(self, epoch: int) -> None:
+        if self.diverged_at is None:
+            self.diverged_at = epoch + 1
+        self.model.stop_training = True
+
+    def _weights_are_finite(self) -> bool:
+        return all(np.isfinite(w).all() for w in self.model.get_weights())
+
+    def _record(self) -> None:
+        self.recorded_steps.append(self.step)
+        for name, layer in self.layers.items():
+            norms = layer.gradient_norms
+            if norms is not None:
+                self.profiles.setdefault(name, []).append(np.array(norms, np.float32))
+
+    def _gradient(self, name: str) -> dict[str, Any]:
+        profiles = self.profiles[name]
+        steps = self.recorded_steps[-len(profiles) :]
+        binned = np.stack([_bin(profile) for profile in profiles])
+        return {
+            "start": profiles[0].tolist(),
+            "end": profiles[-1].tolist(),
+            "statistics_start": gradient_flow.summarize(profiles[0]),
+            "statistics_end": gradient_flow.summarize(profiles[-1]),
+            "truncation": _truncation(self.layers[name]),
+            "record": {"steps": steps, "timesteps": len(profiles[0]), "norms": encode(binned)},
+        }
+
+
+def recurrent_layers(model: keras.Model) -> dict[str, Any]:
+    """The layers that know the gradient of every timestep, by name."""
+    found = {}
+    for layer in model._flatten_layers():  # knows the layers inside wrappers, unlike `layers`
+        if hasattr(type(layer), "gradient_norms"):
+            found[layer.name if layer.name not in found else f"{layer.name}_{len(found)}"] = layer
+    return found
+
+
+def encode(array: np.ndarray) -> dict[str, Any]:
+    """A float32 array in JSON types, exactly."""
+    array = np.ascontiguousarray(array, "<f4")
+    return {"shape": list(array.shape), "base64": base64.b64encode(array.tobytes()).decode()}
+
+
+def _bin(profile: np.ndarray) -> np.ndarray:
+    """Means over neighbouring timesteps, so that at most `COLUMNS` are left."""
+    parts = np.array_split(profile, min(COLUMNS, len(profile)))
+    return np.array([part.mean() for part in parts], np.float32)
+
+
+def _truncation(layer: Any) -> Any:
+    truncation = getattr(layer, "truncation", None)
+    if truncation is None:
+        return None
+    return {"name": type(truncation).__name__, **truncation.get_config()}
+
+
+def _status(field: str) -> int | None:
+    """A size of this process in bytes, from Linux' /proc."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            for line in file:
+                if line.startswith(field + ":"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def _reset_peak_memory() -> int | None:
+    try:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+            file.write("5")
+    except OSError:
+        return None
+    return _status("VmRSS")
+
+
+def _peak_memory(before: int | None) -> dict[str, int | None]:
+    """Peak of the process, and how far training raised it; None where it cannot be told."""
+    peak = _status("VmHWM") if os.name == "posix" else None
+    return {
+        "peak_memory_bytes": peak,
+        "training_memory_bytes": None if None in (before, peak) else max(0, peak - before),
+    }

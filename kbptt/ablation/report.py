@@ -1,0 +1,328 @@
+"""Reports: the ranking in the terminal, `results.csv`, `report.md` and `report.html`."""
+
+import csv
+import io
+import json
+import math
+import os
+import pathlib
+import shlex
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from kbptt.ablation import statistics
+from kbptt.ablation.ledger import Ledger, LedgerError, disk_full, is_disk_full
+from kbptt.ablation.results import Results, Row, clip_rate, decay, is_success
+
+EXPLORATORY = (
+    f"Exploratory: with fewer than {statistics.FEWEST_SEEDS} seeds no exact test can reach 5 %, "
+    "whatever the effect."
+)
+
+
+class Report:
+    """What an ablation found. Returned by `kbptt.ablation.compare` and `kbptt.ablation.report`.
+
+    Args:
+        directory: The log directory of an ablation, finished or not.
+        reference: Label of the arm to compare with. Defaults to the baseline.
+
+    Attributes:
+        results: The scores by arm, task and seed (`kbptt.ablation.results.Results`).
+        rows: The ranking over all tasks, a list of `Row`, best first.
+        counts: Number of trials by state.
+    """
+
+    def __init__(self, directory: str | os.PathLike, reference: str | None = None):
+        self.directory = pathlib.Path(directory)
+        with Ledger(directory, read_only=True) as ledger:
+            trials = ledger.trials()
+            self.counts = ledger.counts()
+            self.configuration = ledger.meta("configuration") or {}
+            self.commit = ledger.meta("commit")
+        if not trials:
+            raise LedgerError(f"The ablation in {str(self.directory)!r} has no trials.")
+        self.results = Results(trials, reference)
+        self.rows = self.results.table()
+
+    @property
+    def tensorboard(self) -> str:
+        """The command that shows the runs in TensorBoard."""
+        return f"tensorboard --logdir {shlex.quote(str(self.directory))}"
+
+    @property
+    def environments(self) -> list[dict[str, Any]]:
+        """The different machines and versions that the trials ran on."""
+        found = {}
+        for trial in self.results.done():
+            environment = trial.result.get("environment")
+            if environment:
+                found[json.dumps(environment, sort_keys=True)] = environment
+        return list(found.values())
+
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the table."""
+        notes = []
+        if self.results.exploratory:
+            notes.append(EXPLORATORY)
+        unfinished = self.counts["pending"] + self.counts["running"]
+        if unfinished:
+            notes.append(f"Not finished: {unfinished} trials have no result yet.")
+        if self.counts["failed"]:
+            notes.append(
+                f"{self.counts['failed']} trials crashed and have no score; their errors are below."
+            )
+        diverged = sum(row.diverged for row in self.rows)
+        if diverged:
+            notes.append(f"{diverged} runs diverged; they count as failures at the worst score.")
+        if len(self.environments) > 1:
+            notes.append("Trials ran on different machines or versions: bits may differ.")
+        return notes
+
+    def failures(self) -> list[tuple[str, str]]:
+        """Directory and error of every trial that crashed."""
+        trials = self.results.trials
+        return [(t.directory, t.error or "") for t in trials if t.state == "failed"]
+
+    def write(self) -> list[pathlib.Path]:
+        """Writes `results.csv`, `report.md` and `report.html` into the log directory."""
+        contents = {
+            "results.csv": self.csv(),
+            "report.md": self.markdown(),
+            "report.html": self.html(),
+        }
+        paths = []
+        for name, content in contents.items():
+            path = self.directory / name
+            partial = path.with_name(f".{name}.partial")
+            try:
+                partial.write_text(content, encoding="utf-8", newline="")
+                partial.replace(path)
+            except OSError as error:
+                partial.unlink(missing_ok=True)
+                if is_disk_full(error):
+                    raise disk_full(self.directory) from error
+                raise LedgerError(f"Cannot write {str(path)!r}: {error.strerror}.") from error
+            paths.append(path)
+        return paths
+
+    def csv(self) -> str:
+        """One line for every trial; numbers in full precision."""
+        output = io.StringIO()
+        writer = csv.writer(output, lineterminator="\n")
+        writer.writerow(
+            "method task seed state score metric success diverged best_epoch decay_start decay_end "
+            "clip_rate seconds_per_step peak_memory_bytes seconds directory error".split()
+        )
+        for (arm, task, seed), trial in self.results.runs.items():
+            result = trial.result or {}
+            cost = result.get("cost") or {}
+            known = bool(result)
+            writer.writerow(
+                _cell(value)
+                for value in (
+                    arm,
+                    task,
+                    seed,
+                    trial.state,
+                    result.get("score"),
+                    result.get("metric"),
+                    is_success(result) if known else None,
+                    result["status"] == "diverged" if known else None,
+                    result.get("best_epoch"),
+                    decay(result, "start"),
+                    decay(result, "end"),
+                    clip_rate(result),
+                    cost.get("seconds_per_step"),
+                    cost.get("peak_memory_bytes"),
+                    cost.get("seconds"),
+                    trial.directory,
+                    trial.error,
+                )
+            )
+        return output.getvalue()
+
+    def markdown(self) -> str:
+        """The tables and notes as Markdown."""
+        parts = ["# Ablation", *(f"> {_md(note)}" for note in self.notes())]
+        for title, header, lines in self.tables():
+            table = [header, ["---"] * len(header), *lines]
+            parts.append(f"## {_md(title)}")
+            parts.append("\n".join("| " + " | ".join(map(_md, line)) + " |" for line in table))
+        if self.failures():
+            lines = [f"* `{d}`: {_md(e)}" for d, e in self.failures()]
+            parts.append("## Crashed\n\n" + "\n".join(lines))
+        parts.append("## How to read this\n\n" + "\n".join(f"* {_md(r)}" for r in RULES))
+        parts.append(f"Show the runs: `{self.tensorboard}`")
+        environment = [f"* {_md(line)}" for line in self.environment_lines()]
+        parts.append("## Environment\n\n" + "\n".join(environment))
+        return "\n\n".join(parts) + "\n"
+
+    def html(self) -> str:
+        """One page that needs nothing else: styles and figures are inside, everything escaped."""
+        import jinja2
+
+        from kbptt.ablation import figures
+
+        environment = jinja2.Environment(
+            loader=jinja2.PackageLoader("kbptt.ablation"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+        )
+        return environment.get_template("report.html").render(
+            report=self,
+            tables=self.tables(),
+            figures=figures.draw(self.results),
+            rules=RULES,
+            configuration=json.dumps(self.configuration, indent=1, ensure_ascii=False),
+        )
+
+    def tables(self) -> list[tuple[str, list[str], list[list[str]]]]:
+        """Title, header and lines of the overall table and of one for every task."""
+        tables = [("All tasks: skill", *_table(self.rows, "skill"))]
+        for task in self.results.tasks:
+            metric, mode, baseline = self.results.metric(task)
+            rows = self.results.task_table(task)
+            if rows:
+                better = "larger" if mode == "max" else "smaller"
+                title = f"{task}: {metric} ({better} is better; {_n(baseline)} without memory)"
+                tables.append((title, *_table(rows, metric)))
+        return tables
+
+    def environment_lines(self) -> list[str]:
+        """Versions, commit, device, threads and determinism, one per line."""
+        lines = [f"commit: {self.commit}"] if self.commit else []
+        for environment in self.environments:
+            for name, value in environment.items():
+                shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+                lines.append(f"{name}: {shown}")
+        return lines
+
+    def print(self, console: Any = None) -> None:
+        """Prints the ranking to the terminal."""
+        import rich.box
+        import rich.console
+        import rich.table
+        import rich.text
+
+        console = console or rich.console.Console()
+        table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+        header, lines = _table(self.rows, "skill")
+        # The columns that say most come first to a narrow terminal; the report has them all.
+        narrow = console.width < 120
+        kept = [i for i, name in enumerate(header) if not (narrow and name in _WIDE)]
+        for i in kept:
+            left = header[i] == "method"
+            table.add_column(header[i], justify="left" if left else "right", no_wrap=not left)
+        for line in lines:
+            table.add_row(*(rich.text.Text(line[i]) for i in kept))
+        console.print(table)
+        for note in self.notes():
+            console.print(rich.text.Text(note, style="yellow"))
+        for directory, error in self.failures():
+            console.print(rich.text.Text(f"{directory}: {error}", style="red"))
+        console.print(rich.text.Text(f"Report: {self.directory / 'report.html'}"), soft_wrap=True)
+        console.print(rich.text.Text(f"See it with: {self.tensorboard}"), soft_wrap=True)
+
+
+_WIDE = ("IQM", "success", "P(better)", "runs", "clipped", "memory", "ms/step")
+
+RULES = (
+    "The score of a run is the task's primary metric on its test data, at the epoch that the "
+    "checkpoint rule names (by default the best validation score). Rule, seeds and tasks are the "
+    "same for every method.",
+    "Skill is the score between the baseline of the task (0: the best predictor without memory, "
+    "or worse) and a perfect answer (1).",
+    "A diverged run counts as a failure: skill 0, and the worst score of its task.",
+    "Intervals: 95 %, BCa bootstrap over seeds within tasks (mean, IQM, Δ), Wilson (success).",
+    "IQM: mean of the middle half of the runs. Δ: mean difference to the reference over the seeds "
+    "that both have. P(better): probability that a run beats a run of the reference.",
+    "p: exact sign-flip test on the paired differences, two-sided, corrected after Holm for all "
+    "comparisons of the table.",
+    "Decay: factor of ‖∂L/∂h_t‖ for each timestep into the past at the end of training, median.",
+    "Time and memory are medians and depend on what else the machine did.",
+)
+
+
+def git_commit() -> str | None:
+    """The commit of the current directory, with "+" if there are uncommitted changes."""
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", *arguments], capture_output=True, text=True, timeout=10, check=True
+            ).stdout.strip()
+            for arguments in (
+                ["rev-parse", "HEAD"],
+                ["status", "--porcelain", "--untracked-files=no"],
+            )
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+" if changes else "")
+
+
+def _table(rows: Sequence[Row], metric: str) -> tuple[list[str], list[list[str]]]:
+    """Header and cells; columns without any content are left out."""
+    header = ["#", "method", f"mean {metric}", "IQM", "success", "Δ", "P(better)", "p"]
+    header += ["runs", "diverged", "crashed", "decay", "clipped", "ms/step", "memory"]
+    lines = []
+    for rank, row in enumerate(rows, 1):
+        comparison = row.comparison
+        lines.append(
+            [
+                str(rank) if row.runs else "",
+                row.arm,
+                _estimate(row.mean),
+                _n(row.iqm.value),
+                _estimate(row.success, percent=True),
+                _estimate(comparison.difference, sign=True) if comparison else "",
+                _n(comparison.improvement.value) if comparison else "",
+                _p(row.p),
+                str(row.runs),
+                str(row.diverged or ""),
+                str(row.failed or ""),
+                _n(row.decay, 4),
+                _percent(row.clip_rate),
+                _n(1000 * row.seconds_per_step),
+                "" if math.isnan(row.memory) else f"{row.memory / 2**20:.0f} MiB",
+            ]
+        )
+    kept = [i for i in range(len(header)) if i < 3 or any(line[i] for line in lines)]
+    return [header[i] for i in kept], [[line[i] for i in kept] for line in lines]
+
+
+def _estimate(e: statistics.Estimate, percent: bool = False, sign: bool = False) -> str:
+    if math.isnan(e.value):
+        return ""
+    show = _percent if percent else _n
+    plus = "+" if sign and e.value > 0 else ""
+    interval = "" if math.isnan(e.low) else f" [{show(e.low)}, {show(e.high)}]"
+    return f"{plus}{show(e.value)}{interval}"
+
+
+def _n(value: float, digits: int = 3) -> str:
+    return "" if math.isnan(value) else f"{value:.{digits}g}"
+
+
+def _percent(value: float) -> str:
+    return "" if math.isnan(value) else f"{100 * value:.0f} %"
+
+
+def _p(value: float) -> str:
+    return "" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _cell(value: Any) -> Any:
+    """A CSV cell: empty for nothing, and no text that a spreadsheet takes for a formula."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, str) and value[:1] in "=+-@\t\r" and value:
+        return "'" + value
+    return repr(value) if isinstance(value, float) else value
+
+
+def _md(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    text = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;")
+    return "".join("\\" + c if c in "\\`*_[]|#>" else c for c in text) if text != "---" else text

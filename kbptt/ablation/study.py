@@ -1,0 +1,119 @@
+"""The whole of an ablation in one call: plan, run, report."""
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kbptt.ablation import progress, runner
+from kbptt.ablation.grid import Grid, read_yaml
+from kbptt.ablation.report import Report, git_commit
+
+
+def compare(
+    tasks: Sequence[str] | str | None = None,
+    methods: Sequence[str] | str | None = None,
+    seeds: int | Sequence[int] | None = None,
+    logdir: str | os.PathLike = "runs/compare",
+    *,
+    config: str | os.PathLike | None = None,
+    set: Mapping[str, Any] | None = None,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    retries: int = runner.RETRIES,
+    extend: bool = False,
+    overwrite: bool = False,
+    retry_failed: bool = False,
+    reference: str | None = None,
+    verbose: bool = True,
+    **options: Any,
+) -> Report:
+    """Runs methods × tasks × seeds and reports which method helps, by how much, and how sure.
+
+    What `logdir` already holds is not run again, so the same call goes on where an interrupted one
+    stopped. On this machine the trials run in processes that import the script they were started
+    from: in a script, call this below ``if __name__ == "__main__":``.
+
+    Example:
+
+    ```python
+    report = kbptt.ablation.compare(
+        tasks=["adding"], methods=["baseline", "clip"], seeds=6, logdir="runs/clip", epochs=20
+    )
+    ```
+
+    Args:
+        tasks: Names of tasks (`kbptt.tasks.names()`).
+        methods: Names of methods (`kbptt.methods.names()`), combined with "+".
+        seeds: Number of seeds, or a list of them. Defaults to `6`, the fewest that can show an
+            effect at the 5 % level.
+        logdir: Directory for ledger, TensorBoard runs and reports. Defaults to `"runs/compare"`.
+        config: YAML file with any of these arguments; those given here come first.
+        set: Mapping from an option to a list of values: an axis of the grid.
+        scheduler: Address of a Dask scheduler to run on. Defaults to `None`, this machine.
+        workers: Processes on this machine. Defaults to cores // threads.
+        retries: How often a trial that crashes is tried again. Defaults to `2`.
+        extend: Whether to add to an ablation in `logdir` whose trials are all in the new one.
+        overwrite: Whether to delete an ablation in `logdir` that has another configuration.
+        retry_failed: Whether to try trials again that crashed in an earlier run.
+        reference: Label of the arm to compare with. Defaults to the baseline.
+        verbose: Whether to show progress and the ranking. Defaults to `True`.
+        **options: `design`, `imports`, `trial` (see `Grid.make`), and options of model, optimizer,
+            training and tasks with one value each: `epochs=20`, `units=32`, `length=200`, …
+
+    Returns:
+        A `Report`, also written into `logdir` as `results.csv`, `report.md` and `report.html`.
+    """
+    given = {"tasks": tasks, "methods": methods, "seeds": seeds, "set": set}
+    given = {name: value for name, value in given.items() if value is not None} | options
+    if config is not None:
+        given = _merge(read_yaml(config), given)
+    for name in ("tasks", "methods"):
+        if name not in given:
+            raise ValueError(f"The grid is empty: name at least one of the {name}.")
+    grid = Grid.make(**{"seeds": 6, **given})
+    threads = grid.cells()[0].config["training"]["threads"]
+    with runner.open_ledger(grid, logdir, extend, overwrite, retry_failed) as ledger:
+        ledger.set_meta("commit", git_commit())
+        with progress.Progress(ledger, verbose) as shown:
+            runner.run(
+                ledger,
+                scheduler=scheduler,
+                workers=workers,
+                threads=threads,
+                retries=retries,
+                on_event=shown.event,
+                on_wait=shown.refresh,
+            )
+    return report(logdir, reference=reference, verbose=verbose)
+
+
+def report(
+    logdir: str | os.PathLike, *, reference: str | None = None, verbose: bool = True
+) -> Report:
+    """Reports on the ablation in `logdir`, finished or not.
+
+    Args:
+        logdir: The log directory of `compare`.
+        reference: Label of the arm to compare with. Defaults to the baseline.
+        verbose: Whether to print the ranking. Defaults to `True`.
+
+    Returns:
+        A `Report`, also written into `logdir` as `results.csv`, `report.md` and `report.html`.
+    """
+    found = Report(pathlib.Path(logdir), reference)
+    found.write()
+    if verbose:
+        found.print()
+    return found
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` over `below`; an option given above as a value replaces an axis below and back."""
+    axes = {**(below.get("set") or {})}
+    for name in above:
+        axes.pop(name, None)
+    for name in above.get("set") or {}:
+        below = {key: value for key, value in below.items() if key != name}
+    axes |= above.get("set") or {}
+    return {**below, **above, **({"set": axes} if axes or "set" in below else {})}

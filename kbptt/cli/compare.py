@@ -1,0 +1,138 @@
+"""`kbptt compare` and `kbptt report`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+SetOption = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE,…",
+        help="An axis: an option and its values, such as truncation=16,64,full or "
+        "adding.length=50,100. With one value, a setting.",
+    ),
+]
+
+
+def compare(
+    tasks: Annotated[str | None, typer.Option(help="Tasks, separated by commas.")] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Methods, separated by commas; '+' combines: orthogonal+clip."),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Number of seeds; 6 is the fewest that can show an effect.")
+    ] = None,
+    logdir: Annotated[
+        Path, typer.Option(help="Directory for ledger, TensorBoard runs and reports.")
+    ] = Path("runs/compare"),
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML file with these options; the command line comes first."),
+    ] = None,
+    design: Annotated[
+        str | None, typer.Option(help="grid, add-one-in or leave-one-out. Default: grid.")
+    ] = None,
+    settings: SetOption = [],  # noqa: B006 (Typer copies it)
+    epochs: Annotated[int | None, typer.Option(help="Epochs of every trial. Default: 10.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Default: 32.")] = None,
+    cell: Annotated[str | None, typer.Option(help="LSTM, GRU or SimpleRNN. Default: LSTM.")] = None,
+    units: Annotated[int | None, typer.Option(help="Default: 64.")] = None,
+    layers: Annotated[int | None, typer.Option(help="Recurrent layers. Default: 1.")] = None,
+    truncation: Annotated[
+        str | None, typer.Option(help="Timesteps the gradient goes back, or full. Default: full.")
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="Default: adam.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Default: 0.001.")] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Epoch whose weights are tested: best or last. Default: best."),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of one trial. Default: 1.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes on this machine. Default: cores // threads.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Run on this Dask scheduler, such as tcp://host:8786.")
+    ] = None,
+    retries: Annotated[
+        int, typer.Option(min=0, help="How often a trial that crashes is tried again.")
+    ] = 2,
+    reference: Annotated[
+        str | None, typer.Option(help="Method to compare with. Default: the baseline.")
+    ] = None,
+    imports: Annotated[
+        list[str], typer.Option("--import", help="Module that registers tasks or methods.")
+    ] = [],  # noqa: B006
+    trial: Annotated[
+        str | None, typer.Option(help="Function that runs a trial, as module:function.")
+    ] = None,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Add to the ablation in the log directory.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the ablation in the log directory.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try trials again that crashed before.")
+    ] = False,
+) -> None:
+    """Compare methods × tasks × seeds, and say which helps, by how much, and how sure.
+
+    Interrupt it at any time: the same command goes on where it stopped.
+
+    Example: kbptt compare --tasks adding --methods baseline,clip,orthogonal+clip --seeds 6
+    """
+    from kbptt.ablation import options, study
+
+    given: dict[str, Any] = {
+        "tasks": tasks,
+        "methods": methods,
+        "seeds": seeds,
+        "design": design,
+        "trial": trial,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "cell": cell,
+        "units": units,
+        "layers": layers,
+        "truncation": truncation,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "checkpoint": checkpoint,
+        "threads": threads,
+        "imports": imports or None,
+    }
+    axes: dict[str, list[Any]] = {}
+    for text in settings:
+        name, values = options.parse_assignment(text)
+        if name in axes:
+            raise ValueError(f"--set {name}=… is given twice; list its values with commas.")
+        axes[name] = values
+    study.compare(
+        logdir=logdir,
+        config=config,
+        set=axes or None,
+        scheduler=scheduler,
+        workers=workers,
+        retries=retries,
+        extend=extend,
+        overwrite=overwrite,
+        retry_failed=retry_failed,
+        reference=reference,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+
+
+def report(
+    directory: Annotated[Path, typer.Argument(help="Log directory of kbptt compare.")],
+    reference: Annotated[
+        str | None, typer.Option(help="Method to compare with. Default: the baseline.")
+    ] = None,
+) -> None:
+    """Write results.csv, report.md and report.html for an ablation, finished or not."""
+    from kbptt.ablation import study
+
+    study.report(directory, reference=reference)
