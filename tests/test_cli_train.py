@@ -201,6 +201,13 @@ def test_resume_without_a_run_starts_one(working_directory):
     )
 
 
+def test_a_training_that_diverges_says_so(working_directory):
+    result = kbptt(*DIGITS, "--learning-rate", 1e38, "--epochs", 5, "--logdir", "run")
+    assert result.exit_code == 1 and "the training diverged" in result.stderr
+    assert "epoch 1/5" in result.stdout and "epoch 2/5" not in result.stdout
+    assert not list(working_directory.glob("run/checkpoint-*"))
+
+
 def test_ctrl_c_ends_with_130_and_can_be_continued(working_directory):
     command = [sys.executable, "-m", "kbptt", *DIGITS, "--logdir", "run", "--epochs"]
     process = subprocess.Popen(
@@ -220,23 +227,6 @@ def test_ctrl_c_ends_with_130_and_can_be_continued(working_directory):
     assert stderr == "Interrupted.\n" and "--resume --logdir run" in stdout
     result = kbptt(*DIGITS, "--epochs", 1, "--logdir", "run", "--resume")
     assert result.exit_code == 0
-
-
-def test_batches_come_in_an_order_of_seed_and_epoch():
-    from kbptt.cli.training import in_seeded_order
-
-    data = (np.arange(10), np.arange(10))
-
-    def order(seed, epochs):
-        return [y.numpy().tolist() for _, y in in_seeded_order(data, 4, seed, epochs)]
-
-    whole = order(0, range(3))
-    assert [len(batch) for batch in whole] == [4, 4, 2] * 3
-    epochs = [[i for batch in whole[a : a + 3] for i in batch] for a in (0, 3, 6)]
-    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
-    assert epochs[0] != epochs[1] != epochs[2]
-    assert order(0, range(1, 3)) == whole[3:]
-    assert order(1, range(3)) != whole
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
@@ -263,7 +253,7 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_training(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.set_model(type("Model", (), {"save": staticmethod(no_space)})())
     with pytest.warns(UserWarning, match="No checkpoint after epoch 3.*No space"):
-        checkpoints.on_epoch_end(2, {"loss": 1.0})
+        checkpoints.on_epoch_end(2, {"val_loss": 1.0})
 
 
 def test_dropout_is_set_by_seed_and_epoch():

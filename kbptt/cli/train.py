@@ -124,7 +124,7 @@ def train(
 
     with terminal.quiet_start():
         from kbptt.cli import training
-    training.Run(
+    run = training.Run(
         task=chosen,
         model=model,
         optimizer={"learning_rate": learning_rate, "clip": clip, "batch_size": batch_size},
@@ -133,7 +133,14 @@ def train(
         logdir=logdir,
         resume=resume,
         sample=sample,
-    )()
+    )
+    if not run():
+        typer.echo(
+            "Error: The loss is not finite: the training diverged. Try --clip 1 or a smaller "
+            "--learning-rate.",
+            err=True,
+        )
+        raise typer.Exit(1)
 
 
 def _task_options(

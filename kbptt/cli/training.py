@@ -14,7 +14,6 @@ import numpy as np
 import rich.box
 import rich.console
 import rich.table
-import tensorflow as tf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import kbptt
@@ -74,7 +73,8 @@ class Run:
             logdir / "run.json", lambda path: path.write_text(json.dumps(config, indent=1))
         )
 
-    def __call__(self) -> None:
+    def __call__(self) -> bool:
+        """Trains, tests, saves and summarizes. Returns whether the test loss is finite."""
         clip = self.optimizer["clip"]
         clipping = None if clip is None else kbptt.callbacks.ClipByGlobalNorm(clip)
         if self.first_epoch:
@@ -84,6 +84,11 @@ class Run:
         scores = self.model.evaluate(*self.data.test, verbose=0, return_dict=True)
         write_atomically(self.logdir / "model.keras", self.model.save)
         self._summarize(scores, clipping)
+        if not np.isfinite(scores["loss"]):
+            return False
+        if isinstance(self.task, tasks.text.Text) and self.sample:
+            self._write_sample()
+        return True
 
     def _fit(self, clipping) -> None:
         batch_size = self.optimizer["batch_size"]
@@ -96,12 +101,11 @@ class Run:
                 str(self.logdir), log_freq=max(1, steps * self.epochs // PROFILES)
             ),
             keras.callbacks.TensorBoard(str(self.logdir), write_graph=False),
-            keras.callbacks.TerminateOnNaN(),
             self.checkpoints,
             self.timer,
         ]
-        batches = in_seeded_order(
-            self.data.train, batch_size, self.seed, range(self.first_epoch, self.epochs)
+        batches = tasks.batches(
+            self.data.train, batch_size, self.seed, self.epochs, self.first_epoch
         )
         try:
             with self.timer:
@@ -113,7 +117,7 @@ class Run:
                     validation_data=self.data.validation,
                     validation_batch_size=batch_size,
                     callbacks=callbacks,
-                    shuffle=False,  # `in_seeded_order` did it
+                    shuffle=False,  # `batches` did it
                     verbose=0,
                 )
         except KeyboardInterrupt:
@@ -162,13 +166,6 @@ class Run:
         table.add_row("model", f"{self.logdir / 'model.keras'}")
         table.add_row("see it with", f"tensorboard --logdir {self.logdir}")
         self.console.print(table, markup=False)
-        if not np.isfinite(scores["loss"]):
-            self.console.print(
-                "The loss is not finite: the training diverged. Try --clip 1 or a smaller "
-                "--learning-rate."
-            )
-        elif isinstance(task, tasks.text.Text) and self.sample:
-            self._write_sample()
 
     def _write_sample(self) -> None:
         written = tasks.text.generate(
@@ -185,19 +182,6 @@ class Run:
 def recurrent_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """Returns the layers that know the gradient norms of their timesteps."""
     return [x for x in model.layers if hasattr(type(x), "gradient_norms")]
-
-
-def in_seeded_order(data, batch_size: int, seed: int, epochs: range) -> tf.data.Dataset:
-    """Returns the batches of all `epochs`, each epoch in an order set by seed and epoch alone."""
-    x, y = map(tf.constant, data)
-    key = tasks.derive_seed(seed, "order")
-
-    def one_epoch(epoch):
-        order = tf.random.experimental.stateless_shuffle(tf.range(len(x)), (key, epoch))
-        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
-
-    dataset = tf.data.Dataset.range(epochs.start, epochs.stop, output_type=tf.int32)
-    return dataset.flat_map(one_epoch).map(lambda i: (tf.gather(x, i), tf.gather(y, i))).prefetch(2)
 
 
 def check_configuration(path: Path, config: Mapping[str, Any], resume: bool) -> None:
@@ -249,7 +233,10 @@ class Checkpoints(keras.callbacks.Callback):
             partial.unlink()
 
     def on_epoch_end(self, epoch, logs=None):
-        if not np.isfinite((logs or {}).get("loss", 0.0)):
+        # The validation has seen these weights. (The loss of a batch whose step a clipping callback
+        # skipped may be NaN and the weights sound.)
+        if not np.isfinite(logs["val_loss"]):
+            self.model.stop_training = True
             return
         path = self.directory / f"checkpoint-{epoch + 1:06d}.keras"
         try:
