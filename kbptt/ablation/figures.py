@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from kbptt.ablation import arrays
 from kbptt.ablation.results import Results, Row, decay
 
 COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#000000")
@@ -145,7 +147,9 @@ def heatmaps(results: Results, task: str) -> Figure | None:
         for trial in results.done(arm, task):
             if trial.result.get("gradient"):
                 record = next(iter(trial.result["gradient"].values()))["record"]
-                found.append((arm, record["steps"], record["timesteps"], decode(record["norms"])))
+                found.append(
+                    (arm, record["steps"], record["timesteps"], arrays.decode(record["norms"]))
+                )
                 break
     positive = [n[np.isfinite(n) & (n > 0)] for *_, n in found]
     positive = np.concatenate(positive) if positive else np.empty(0)
@@ -201,12 +205,6 @@ def decay_against_score(results: Results) -> Figure | None:
     return _with_legend(figure, axes)
 
 
-def decode(array: dict[str, Any]) -> np.ndarray:
-    """The float32 array that `kbptt.ablation.monitor.encode` put into JSON."""
-    flat = np.frombuffer(base64.b64decode(array["base64"]), "<f4")
-    return flat.reshape(array["shape"])
-
-
 def _figure(
     title: str, caption: str, make: Callable[[], Figure | None], kind: str = "svg"
 ) -> dict[str, str] | None:
@@ -215,7 +213,7 @@ def _figure(
         return None
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), rc_context({"svg.hashsalt": title}):
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a method named in Chinese
         # No date and fixed ids: the same results give the same page.
         metadata = {"Date": None} if kind == "svg" else {"Software": None}

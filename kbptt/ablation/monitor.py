@@ -1,6 +1,5 @@
 """What a trial records while it trains."""
 
-import base64
 import os
 import time
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kbptt import tasks
+from kbptt.ablation import arrays
 from kbptt.analysis import gradient_flow
 
 RECORDS = 48  # rows of the gradient record: enough for a heatmap on a page
@@ -134,7 +134,11 @@ class Monitor(keras.callbacks.Callback):
             "statistics_start": gradient_flow.summarize(profiles[0]),
             "statistics_end": gradient_flow.summarize(profiles[-1]),
             "truncation": _truncation(self.layers[name]),
-            "record": {"steps": steps, "timesteps": len(profiles[0]), "norms": encode(binned)},
+            "record": {
+                "steps": steps,
+                "timesteps": len(profiles[0]),
+                "norms": arrays.encode(binned),
+            },
         }
 
 
@@ -145,12 +149,6 @@ def recurrent_layers(model: keras.Model) -> dict[str, Any]:
         if hasattr(type(layer), "gradient_norms"):
             found[layer.name if layer.name not in found else f"{layer.name}_{len(found)}"] = layer
     return found
-
-
-def encode(array: np.ndarray) -> dict[str, Any]:
-    """A float32 array in JSON types, exactly."""
-    array = np.ascontiguousarray(array, "<f4")
-    return {"shape": list(array.shape), "base64": base64.b64encode(array.tobytes()).decode()}
 
 
 def _bin(profile: np.ndarray) -> np.ndarray:

@@ -90,7 +90,7 @@ class Progress:
         return (time.monotonic() - self.started) / self.finished * left
 
     def _print(self, line: str) -> None:
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(literal(line), soft_wrap=True)
 
     def _done(self) -> str:
         return f"{self.counts['done'] + self.counts['failed']}/{sum(self.counts.values())}"
@@ -115,17 +115,22 @@ class Progress:
         total = sum(self.counts.values())
         filled = round(40 * done / total) if total else 0
         bar = "━" * filled + "╌" * (40 - filled)
-        parts: list[Any] = [rich.text.Text(f"{bar} {self._done()}  {self._line()}")]
+        parts: list[Any] = [literal(f"{bar} {self._done()}  {self._line()}")]
         if self._ranking:
             table = rich.table.Table(box=rich.box.SIMPLE_HEAD, title="so far", title_justify="left")
             table.add_column("method")
             table.add_column("mean skill", justify="right")
             table.add_column("runs", justify="right")
             for arm, skill, runs in self._ranking[:LINES]:
-                table.add_row(rich.text.Text(arm), f"{skill:.3f}", str(runs))
+                table.add_row(literal(arm), f"{skill:.3f}", str(runs))
             parts.append(table)
-        parts += [rich.text.Text(error, style="red") for error in self.errors[-3:]]
+        parts += [literal(error) for error in self.errors[-3:]]
         return rich.console.Group(*parts)
+
+
+def literal(text: str) -> rich.text.Text:
+    """Text that the terminal shows as it is: no markup, no escape sequences of a user's file."""
+    return rich.text.Text("".join(c if c.isprintable() or c == "\n" else "�" for c in text))
 
 
 def _duration(seconds: float) -> str:

@@ -204,7 +204,8 @@ class Report:
         import rich.box
         import rich.console
         import rich.table
-        import rich.text
+
+        from kbptt.ablation.progress import literal
 
         console = console or rich.console.Console()
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
@@ -216,14 +217,14 @@ class Report:
             left = header[i] == "method"
             table.add_column(header[i], justify="left" if left else "right", no_wrap=not left)
         for line in lines:
-            table.add_row(*(rich.text.Text(line[i]) for i in kept))
+            table.add_row(*(literal(line[i]) for i in kept))
         console.print(table)
         for note in self.notes():
-            console.print(rich.text.Text(note, style="yellow"))
+            console.print(literal(note), style="yellow")
         for directory, error in self.failures():
-            console.print(rich.text.Text(f"{directory}: {error}", style="red"))
-        console.print(rich.text.Text(f"Report: {self.directory / 'report.html'}"), soft_wrap=True)
-        console.print(rich.text.Text(f"See it with: {self.tensorboard}"), soft_wrap=True)
+            console.print(literal(f"{directory}: {error}"), style="red")
+        console.print(literal(f"Report: {self.directory / 'report.html'}"), soft_wrap=True)
+        console.print(literal(f"See it with: {self.tensorboard}"), soft_wrap=True)
 
 
 _WIDE = ("IQM", "success", "P(better)", "runs", "clipped", "memory", "ms/step")

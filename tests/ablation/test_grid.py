@@ -82,7 +82,7 @@ def test_designs():
         ({"checkpoint": "first"}, "'best', 'last'"),
         ({"length": "long"}, "length"),
         ({"tasks": "adding,digits", "length": 20}, "adding.length=…"),
-        ({"methods": ["identity"]}, "for SimpleRNN, not for LSTM"),
+        ({"methods": ["irnn"]}, "for SimpleRNN, not for LSTM"),
         ({"methods": ["orthogonal"], "recurrent_initializer": "zeros"}, "give one of them"),
         ({"methods": ["orthogonal+identity"]}, "both set the layer argument `recurrent_init"),
         ({"dropout": float("nan")}, "no plain value"),

@@ -1,0 +1,18 @@
+"""Float32 arrays in JSON types, exactly."""
+
+import base64
+from typing import Any
+
+import numpy as np
+
+
+def encode(array: np.ndarray) -> dict[str, Any]:
+    """The array as its shape and its bytes (little-endian float32) in base64."""
+    array = np.ascontiguousarray(array, "<f4")
+    return {"shape": list(array.shape), "base64": base64.b64encode(array.tobytes()).decode()}
+
+
+def decode(encoded: dict[str, Any]) -> np.ndarray:
+    """The array that `encode` was given."""
+    flat = np.frombuffer(base64.b64decode(encoded["base64"]), "<f4")
+    return flat.reshape(encoded["shape"])

@@ -1,0 +1,255 @@
+"""Results and reports of ledgers that are filled by hand."""
+
+import csv
+import html.parser
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+import rich.console
+
+from kbptt.ablation import figures
+from kbptt.ablation.arrays import encode
+from kbptt.ablation.grid import Grid
+from kbptt.ablation.ledger import Ledger, LedgerError
+from kbptt.ablation.report import Report, _md
+from kbptt.ablation.results import Results
+
+
+def outcome(score, status="ok", metric="accuracy", mode="max", baseline=0.5, rate=0.9):
+    lags = np.arange(30)[::-1]
+    profile = (rate**lags).astype("float32")
+    gradient = {
+        "lstm_1": {
+            "start": profile.tolist(),
+            "end": profile.tolist(),
+            "statistics_start": {"decay": rate},
+            "statistics_end": {"decay": rate},
+            "record": {"steps": [0, 5], "timesteps": 30, "norms": encode([profile, profile * 2])},
+        }
+    }
+    return {
+        "status": status,
+        "score": score,
+        "metric": metric,
+        "mode": mode,
+        "baseline": baseline,
+        "success_threshold": 0.9 if mode == "max" else 0.1,
+        "curve": {"epoch": [1, 2], "loss": [2.0, math.nan], "validation": [0.5, math.nan]},
+        "gradient": gradient,
+        "clipping": {"clip": {"clip_rate": 0.25}},
+        "cost": {"seconds_per_step": 0.01, "peak_memory_bytes": 2**30, "seconds": 3.0},
+        "environment": {"tensorflow": "2.21", "devices": ["CPU"], "threads": 1},
+    }
+
+
+def fill(directory, score, **grid):
+    """A ledger with `score(config)` as the result of every trial; None = leave it pending."""
+    arguments = {"tasks": ["adding"], "methods": ["baseline", "clip"], "seeds": 3}
+    cells = Grid.make(**{**arguments, **grid}).cells()
+    with Ledger(directory) as ledger:
+        ledger.plan({}, [(c.config, c.directory) for c in cells])
+        for trial in ledger.trials():
+            result = score(trial.config)
+            if isinstance(result, str):
+                ledger.fail(trial.key, result)
+            elif result is not None:
+                ledger.finish(trial.key, result)
+    return directory
+
+
+def results(directory, *arguments):
+    with Ledger(directory, read_only=True) as ledger:
+        return Results(ledger.trials(), *arguments)
+
+
+def test_skill_by_hand(tmp_path):
+    def score(config):
+        if config["task"]["name"] == "adding":  # an error: 0.2 without memory, 0 is perfect
+            value = {"baseline": 0.3, "clip": 0.05}[config["method"]["name"]]
+            return outcome(value, metric="mse", mode="min", baseline=0.2)
+        return outcome({"baseline": 0.5, "clip": 0.8}[config["method"]["name"]])
+
+    found = results(fill(tmp_path, score, tasks=["adding", "temporal_order"]))
+    # (0.2 - 0.05) / 0.2 = 0.75 and (0.8 - 0.5) / 0.5 = 0.6; worse than the baseline is 0.
+    np.testing.assert_allclose(found.skills("clip"), [[0.75, 0.6]] * 3)
+    np.testing.assert_allclose(found.skills("baseline"), [[0.0, 0.0]] * 3)
+    table = found.table()
+    assert [row.arm for row in table] == ["clip", "baseline"]
+    assert table[0].comparison.difference.value == pytest.approx(0.675)
+    assert table[0].comparison.p == pytest.approx(2 / 2**3) and found.exploratory
+    # In the metric's own units the sign is the metric's: smaller errors are better.
+    task = found.task_table("adding")
+    assert [row.arm for row in task] == ["clip", "baseline"]
+    assert task[0].mean.value == pytest.approx(0.05)
+    assert task[0].comparison.difference.value == pytest.approx(-0.25)
+    assert task[0].success.value == 1.0 and task[1].success.value == 0.0
+    assert task[0].mean.low <= task[0].mean.high
+
+
+def test_diverged_runs_are_failures_at_the_worst_score(tmp_path):
+    def score(config):
+        if config["method"]["name"] == "clip" and config["seed"] == 1:
+            return outcome(None, status="diverged")
+        return outcome(0.4 if config["seed"] == 2 else 0.9)
+
+    found = results(fill(tmp_path, score))
+    np.testing.assert_allclose(found.scores("clip", "adding"), [0.9, 0.4, 0.4])
+    np.testing.assert_allclose(found.skills("clip")[:, 0], [0.8, 0.0, 0.0])
+    row = next(row for row in found.table() if row.arm == "clip")
+    assert row.runs == 3 and row.diverged == 1
+    assert row.success.value == pytest.approx(1 / 3)
+
+
+def test_crashed_and_missing_runs(tmp_path):
+    def score(config):
+        if config["method"]["name"] == "clip":
+            return {0: "OSError: no luck", 1: None, 2: outcome(0.9)}[config["seed"]]
+        return outcome(0.6 + config["seed"] / 10)
+
+    report = Report(fill(tmp_path, score))
+    row = next(row for row in report.rows if row.arm == "clip")
+    assert (row.runs, row.failed, row.comparison.pairs) == (1, 1, 1)
+    assert report.failures() == [("clip/adding/0", "OSError: no luck")]
+    notes = " ".join(report.notes())
+    assert "1 trials have no result yet" in notes and "1 trials crashed" in notes
+    assert "Exploratory" in notes
+
+
+def test_labels_name_what_differs(tmp_path):
+    fill(tmp_path, lambda c: outcome(0.6), set={"truncation": [16, "full"], "length": [50, 60]})
+    found = results(tmp_path)
+    assert found.arms == [
+        "baseline [truncation=16]",
+        "clip [truncation=16]",
+        "baseline [truncation=full]",
+        "clip [truncation=full]",
+    ]
+    assert found.tasks == ["adding [length=50]", "adding [length=60]"]
+    assert found.reference_of("clip [truncation=full]") == "baseline [truncation=full]"
+    assert found.reference_of("baseline [truncation=full]") is None
+    fixed = results(tmp_path, "clip [truncation=16]")
+    assert fixed.reference_of("baseline [truncation=full]") == "clip [truncation=16]"
+    with pytest.raises(ValueError, match="Unknown reference: 'x'"):
+        results(tmp_path, "x")
+
+
+def test_one_method_is_compared_along_its_axis(tmp_path):
+    fill(tmp_path, lambda c: outcome(0.6), methods=["clip"], set={"units": [8, 16]})
+    found = results(tmp_path)
+    assert found.reference_of("clip [units=16]") == "clip [units=8]"
+    assert found.reference_of("clip [units=8]") is None
+
+
+def test_axis_of_a_method_argument_is_no_label(tmp_path):
+    fill(tmp_path, lambda c: outcome(0.6), methods=["baseline", "orthogonal", "layernorm"])
+    assert results(tmp_path).arms == ["baseline", "orthogonal", "layernorm"]
+
+
+class Page(html.parser.HTMLParser):
+    """Collects the tags and addresses of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.addresses = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+
+
+def test_report_files(tmp_path):
+    fill(tmp_path, lambda c: outcome(0.6 + 0.05 * c["seed"]), seeds=6)
+    report = Report(tmp_path)
+    paths = report.write()
+    assert [p.name for p in paths] == ["results.csv", "report.md", "report.html"]
+    rows = list(csv.DictReader(io.StringIO(paths[0].read_text())))
+    assert len(rows) == 12
+    assert float(rows[2]["score"]) == 0.6 + 0.05 * 1
+    assert rows[0]["decay_end"] == "0.9" and rows[0]["success"] == "False"
+    markdown = paths[1].read_text()
+    assert "| 1 | " in markdown and f"tensorboard --logdir {tmp_path}" in markdown
+    assert "tensorflow: 2.21" in markdown
+    page = Page(paths[2].read_text())
+    assert page.tags.count("img") == 5
+    assert all(address.startswith("data:image/") for address in page.addresses)
+    assert "script" not in page.tags and "link" not in page.tags
+    assert not list(tmp_path.glob(".*partial"))
+    # The same results give the same page.
+    assert paths[2].read_text() == Report(tmp_path).html()
+
+
+def test_everything_is_escaped(tmp_path):
+    hostile = "<script>alert(1)</script> $x_{$ & | `\"' 模 \x1b[31m"
+    logdir = tmp_path / "<b> & log"
+
+    def score(config):
+        if config["seed"] == 2:
+            return f"ValueError: {hostile}"
+        return outcome(0.6) | {"metric": hostile}
+
+    fill(logdir, score)
+    with Ledger(logdir) as ledger:
+        for trial in ledger.trials():
+            config = trial.config
+            config["method"]["name"] = hostile + config["method"]["name"]
+            ledger._connection.execute(
+                "UPDATE trials SET config = ? WHERE key = ?", (json.dumps(config), trial.key)
+            )
+    report = Report(logdir)
+    report.write()
+    text = (logdir / "report.html").read_text()
+    page = Page(text)
+    assert "script" not in page.tags and "<script" not in text and "<b>" not in text
+    assert "<script" not in (logdir / "report.md").read_text()
+    console = rich.console.Console(file=io.StringIO(), width=200)
+    report.print(console)
+    assert "\x1b" not in console.file.getvalue()
+
+
+def test_csv_holds_no_formulas(tmp_path):
+    fill(tmp_path, lambda c: "=cmd()" if c["seed"] else outcome(0.5), methods=["clip"])
+    rows = list(csv.DictReader(io.StringIO(Report(tmp_path).csv())))
+    assert rows[1]["error"] == "'=cmd()"
+
+
+def test_nothing_finished(tmp_path):
+    fill(tmp_path, lambda c: None)
+    report = Report(tmp_path)
+    report.write()
+    assert "Not finished: 6 trials" in (tmp_path / "report.md").read_text()
+    report.print(rich.console.Console(file=io.StringIO(), width=80))
+
+
+def test_minimal_results_of_a_users_own_trial(tmp_path):
+    fill(tmp_path, lambda c: {"status": "ok", "score": 0.5, "metric": "m", "mode": "max"})
+    Report(tmp_path).write()
+    assert Page((tmp_path / "report.html").read_text()).tags.count("img") == 1
+
+
+def test_gradient_with_zeros_and_nan_is_drawn(tmp_path):
+    def score(config):
+        result = outcome(0.6)
+        broken = np.array([0.0, np.nan, np.inf, 1.0, 2.0], "float32")
+        layer = result["gradient"]["lstm_1"]
+        layer["start"], layer["end"] = [0.0] * 5, broken.tolist()
+        layer["record"] = {"steps": [0], "timesteps": 5, "norms": encode(broken[None])}
+        return result
+
+    fill(tmp_path, score)
+    assert len(figures.draw(results(tmp_path))) == 5
+
+
+def test_errors(tmp_path):
+    with pytest.raises(LedgerError, match="no ablation in"):
+        Report(tmp_path)
+    Ledger(tmp_path).close()
+    with pytest.raises(LedgerError, match="has no trials"):
+        Report(tmp_path)
+
+
+def test_markdown_is_taken_literally():
+    assert _md("a|b_c*<i>\n`x`") == r"a\|b\_c\*&lt;i\>" + r" \`x\`"
