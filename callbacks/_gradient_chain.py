@@ -43,7 +43,7 @@ class GradientChain:
 
     def join(self, transform: Any) -> None:
         """Appends `transform` for the `fit` that is starting."""
-        if self._started or self._history is not getattr(self.model, "history", None):
+        if self._started or not self.in_fit():
             self._close()  # left over from a fit that did not reach its end
         if any(transform is other for other in self.transforms):
             raise ValueError(
@@ -81,10 +81,16 @@ class GradientChain:
         if not self.transforms:
             self._close()
 
+    def in_fit(self) -> bool:
+        """Whether the model is still in the `fit` that the transforms joined."""
+        return self._history is getattr(self.model, "history", None)  # made anew by each `fit`
+
     # In place of `model.train_function`.
 
     def __call__(self, iterator: Iterator) -> dict:
-        if not self._announced:
+        if not self._announced or not self.in_fit():
+            if not self.in_fit():
+                self._close()
             self._restore()
             self.model.make_train_function()
             return self.model.train_function(iterator)

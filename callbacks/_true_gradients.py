@@ -14,7 +14,8 @@ class TrueGradients:
     """True gradients out of what `apply` gets, and back.
 
     True means: summed over replicas, without the optimizer's static loss scale, the mean over the
-    accumulated batches, in at least float32, and each row of a sparse gradient only once.
+    accumulated batches, in at least float32, and with the slices of equal index of a sparse
+    gradient added up.
     """
 
     def __init__(self, gradients: list, weights: list, optimizer: keras.optimizers.Optimizer):
@@ -23,8 +24,10 @@ class TrueGradients:
         gradients = _sum_over_replicas(gradients)
         if self.accumulated_batches:
             gradients = [_dense(g, w) for g, w in zip(gradients, weights, strict=True)]
-        self.templates = [_without_duplicates(gradient) for gradient in gradients]
-        self.values = [self._unscaled(template) for template in self.templates]
+        self.carriers = [
+            _Sparse(g) if isinstance(g, tf.IndexedSlices) else _Dense(g) for g in gradients
+        ]
+        self.values = [carrier.values / self.loss_scale for carrier in self.carriers]
         self.is_update = None
         if self.accumulated_batches:
             # Keras offers no public way to its accumulators and to the count of batches.
@@ -39,25 +42,21 @@ class TrueGradients:
                 for value, sum_so_far in zip(self.values, self.accumulators, strict=True)
             ]
 
-    def _unscaled(self, gradient: Any) -> tf.Tensor:
-        values = _values(gradient)
-        values = values if values.dtype == tf.float64 else tf.cast(values, tf.float32)
-        return values / self.loss_scale if self.loss_scale != 1.0 else values
-
     def leaving(self, values: list) -> list:
         """The gradients for `apply` which make the optimizer use `values`."""
-        # The optimizer divides by the loss scale and sums over replicas once more.
-        factor = self.loss_scale / tf.distribute.get_strategy().num_replicas_in_sync
+        # The optimizer divides by the loss scale, and sums over replicas once more: the first one
+        # gives all, the others nothing.
+        share = 1.0
+        if tf.distribute.has_strategy():
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            share = tf.cast(tf.equal(replica, 0), tf.float32)
         gradients = []
-        for value, template in zip(values, self.templates, strict=True):
+        for value, carrier in zip(values, self.carriers, strict=True):
+            value = value * self.loss_scale
             if self.accumulated_batches:
                 # With the accumulators emptied, Keras's mean on an update step is `value`.
-                scaled = value * (factor * self.accumulated_batches)
-                arrived = _values(template)
-                scaled = tf.where(self.is_update, tf.cast(scaled, arrived.dtype), arrived)
-            else:
-                scaled = value * factor if factor != 1.0 else value
-            gradients.append(_like(scaled, template))
+                value = tf.where(self.is_update, value * self.accumulated_batches, carrier.values)
+            gradients.append(carrier.carry(value, share))
         return gradients
 
     def resets(self) -> list[tuple]:
@@ -135,40 +134,53 @@ def _sum_over_replicas(gradients: list) -> list:
     return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
 
 
-def _without_duplicates(gradient: Any) -> Any:
-    """A sparse gradient with the slices of equal index added up; a dense one as it is.
+class _Dense:
+    """A dense gradient, in at least float32."""
 
-    Sorts instead of `tf.unique`: the shapes stay static, so it compiles under XLA. Places that
-    become free hold zeros for an index that occurs anyway.
+    def __init__(self, gradient: tf.Tensor):
+        self.dtype = gradient.dtype
+        self.values = _at_least_float32(gradient)
+
+    def carry(self, values: tf.Tensor, share: Any) -> tf.Tensor:
+        return tf.cast(values * tf.cast(share, values.dtype), self.dtype)
+
+
+class _Sparse:
+    """A sparse gradient. Its `values` are the rows: the sums of the slices of equal index.
+
+    Sorts instead of using `tf.unique`: the shapes stay static, so it compiles under XLA. There are
+    as many rows as slices, the last ones zero where slices were added up.
     """
-    if not isinstance(gradient, tf.IndexedSlices):
-        return gradient
-    order = tf.argsort(gradient.indices, stable=True)
-    indices = tf.gather(gradient.indices, order)
-    is_new = tf.concat([tf.zeros([1], tf.int32), tf.cast(indices[1:] != indices[:-1], tf.int32)], 0)
-    segment = tf.cumsum(is_new[: tf.size(indices)])
-    count = tf.size(indices)
-    values = tf.math.unsorted_segment_sum(tf.gather(gradient.values, order), segment, count)
-    first = tf.math.unsorted_segment_max(indices, segment, count)  # lowest integer where empty
-    indices = tf.maximum(first, tf.reduce_min(indices))
-    return tf.IndexedSlices(values, indices, gradient.dense_shape)
+
+    def __init__(self, gradient: tf.IndexedSlices):
+        self.gradient = gradient
+        self.slices = _at_least_float32(gradient.values)
+        count = tf.size(gradient.indices)
+        order = tf.argsort(gradient.indices, stable=True)
+        indices = tf.gather(gradient.indices, order)
+        starts = tf.cast(indices[1:] != indices[:-1], tf.int32)
+        row = tf.cumsum(tf.concat([tf.zeros([1], tf.int32), starts], 0)[:count])
+        self.row_of_slice = tf.gather(row, tf.argsort(order))
+        self.values = tf.math.unsorted_segment_sum(self.slices, self.row_of_slice, count)
+
+    def carry(self, values: tf.Tensor, share: Any) -> tf.IndexedSlices:
+        # Every slice takes the factor of its row. So an unchanged gradient keeps its slices as
+        # they were: several optimizers of Keras square them one by one.
+        zero = tf.equal(self.values, 0)
+        factor = tf.where(zero, tf.ones_like(values), values / tf.where(zero, 1.0, self.values))
+        slices = self.slices * tf.gather(factor, self.row_of_slice) * tf.cast(share, values.dtype)
+        slices = tf.cast(slices, self.gradient.dtype)
+        return tf.IndexedSlices(slices, self.gradient.indices, self.gradient.dense_shape)
+
+
+def _at_least_float32(x: tf.Tensor) -> tf.Tensor:
+    return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
 
 
 def _dense(gradient: Any, weight: keras.Variable) -> tf.Tensor:
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
     return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, weight.shape[0])
-
-
-def _values(gradient: Any) -> tf.Tensor:
-    return gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
-
-
-def _like(values: tf.Tensor, template: Any) -> Any:
-    if not isinstance(template, tf.IndexedSlices):
-        return tf.cast(values, template.dtype)
-    values = tf.cast(values, template.values.dtype)
-    return tf.IndexedSlices(values, template.indices, template.dense_shape)
 
 
 def where(condition: tf.Tensor | None, new: tf.Tensor, old: tf.Variable) -> tf.Tensor:

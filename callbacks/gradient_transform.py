@@ -24,7 +24,7 @@ _NO_THRESHOLD = object()
 def active(model: keras.Model) -> list["GradientTransform"]:
     """The gradient transforms of the `fit` that `model` is in, in the order they act."""
     chain = getattr(model, _CHAIN, None)
-    return list(chain.transforms) if chain is not None else []
+    return list(chain.transforms) if chain is not None and chain.in_fit() else []
 
 
 class _StateVariable:
@@ -118,8 +118,8 @@ class GradientTransform(keras.callbacks.Callback):
         Traced into the train step: written with `keras.ops` or TensorFlow operations.
 
         Args:
-            gradients: Tensors in float32 or float64: the chosen variables' gradients. For a sparse
-                gradient, the rows that occur.
+            gradients: Tensors in float32 or float64: the chosen variables' gradients. Of a sparse
+                gradient, the rows that occur; they can only be scaled.
             norms: The Euclidean norm of each, scalars.
             weights: The variables they belong to.
             state: `"threshold"` and what `initial_memory` declared, as tensors.

@@ -1,0 +1,51 @@
+"""MirroredStrategy clips the reduced gradient: as one device with the same global batch does.
+
+The two logical CPUs exist in one process of their own, so that they slow down no other test.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+SCRIPT = pathlib.Path(__file__).with_name("clip_on_two_devices.py")
+CASES = [
+    "chain",
+    "schedule",
+    "auto",
+    "observer",
+    "nan on the first device",
+    "nan on the second device",
+    "loss scale",
+    "loss scale, nan",
+]
+
+
+@pytest.fixture(scope="module")
+def results():
+    command = [sys.executable, str(SCRIPT)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(run.stdout)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_devices_equal_one_with_the_same_global_batch(case, results):
+    one, two = results[case]["one"], results[case]["two"]
+    for a, b in zip(one["weights"], two["weights"], strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6)
+    for a, b in zip(one["statistics"], two["statistics"], strict=True):
+        assert b == pytest.approx(a, rel=1e-4)
+    assert two["steps"] == one["steps"]
+    assert two["iterations"] == one["iterations"]
+    assert one["clean"] and two["clean"]
+
+
+def test_the_cases_are_not_idle(results):
+    assert results["chain"]["two"]["statistics"][2]["clip_rate"] > 0.5
+    for case in ["nan on the first device", "nan on the second device", "loss scale, nan"]:
+        assert results[case]["two"]["statistics"][0]["skipped"] == 1  # of the second fit
+        assert results[case]["two"]["iterations"] == 4
