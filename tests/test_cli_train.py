@@ -68,6 +68,7 @@ def test_bad_truncation_is_refused(truncation):
         (["digits", "--resume"], "`--resume` needs `--logdir`"),
         (["text"], "kbptt train text FILE"),
         (["csv"], "kbptt train csv FILE"),
+        (["mine", "--import", "no_such_module"], "Cannot import the module 'no_such_module'"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
@@ -191,6 +192,23 @@ def test_a_continued_run_ends_where_an_uninterrupted_one_does(working_directory)
     changed = refused(*DIGITS[1:], "--units", 5, "--clip", 2, "--logdir", parts, "--resume")
     assert "clip was None and is now 2.0; units was 4 and is now 5" in changed
     assert not list(parts.glob(".*"))
+
+
+def test_a_task_of_the_users_own_module(working_directory):
+    (working_directory / "mytasks.py").write_text(
+        "import kbptt\n"
+        "@kbptt.tasks.register('first')\n"
+        "class First(kbptt.tasks.Task):\n"
+        "    baseline, outputs = 0.5, kbptt.tasks.Outputs(2)\n"
+        "    def __init__(self, length=6):\n"
+        "        super().__init__(length, (32, 16, 16))\n"
+        "    def sample(self, generator, count):\n"
+        "        x = generator.integers(0, 2, size=(count, self.length, 1))\n"
+        "        return x.astype('float32'), x[:, 0, 0]\n"
+    )
+    result = run("train", "first", "--import", "mytasks", "--length", "4", "--epochs", "1")
+    assert result.returncode == 0, result.stderr
+    assert "test accuracy" in result.stdout and (working_directory / "runs/first-1").is_dir()
 
 
 def test_resume_without_a_run_starts_one(working_directory):

@@ -7,7 +7,7 @@ import typer
 import typer.core
 
 import kbptt
-from kbptt.cli import train
+from kbptt.cli import compare, train
 
 
 class Commands(typer.core.TyperGroup):
@@ -43,6 +43,10 @@ app = typer.Typer(
     "of every timestep, and compare the methods that keep it healthy.",
 )
 app.command("train")(train.train)
+app.command("compare")(compare.compare)
+app.command("report")(compare.report)
+app.command("compare")(compare.compare)
+app.command("report")(compare.report)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,6 +1,7 @@
 """What the commands share: a quiet start, values typed on the command line, directories."""
 
 import contextlib
+import importlib
 import os
 import sys
 import tempfile
@@ -58,6 +59,17 @@ def parse_options(assignments: Iterable[str]) -> dict[str, Any]:
                 f"Invalid value for `--option`. {value!r} is neither a word, a number nor a list."
             ) from error
     return options
+
+
+def import_modules(names: Iterable[str]) -> None:
+    """Imports the user's modules, those in the working directory included."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(f"Cannot import the module {name!r}: {error}.") from error
 
 
 def make_directory(path: Path) -> Path:

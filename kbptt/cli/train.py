@@ -29,6 +29,10 @@ def train(
             help="An option of the task, such as permuted=true or sizes=[500,100,100]. Repeatable.",
         ),
     ] = None,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE", help="Module that registers tasks. Repeatable."),
+    ] = None,
     length: Annotated[
         int | None, typer.Option(help="Timesteps of a sequence (short for -o length=...).")
     ] = None,
@@ -116,6 +120,7 @@ def train(
         "recurrent_initializer": recurrent_initializer,
         "seed": tasks.base.check_seed(seed),
     }
+    terminal.import_modules(imports or [])
     options = _task_options(task, file, option or [], length)
     chosen = tasks.get(task, **options)
     if resume and logdir is None:
