@@ -49,7 +49,8 @@ class Method:
         name: String. Any characters but "+" and ",".
         description: String, one line.
         layer: Mapping of arguments of every recurrent layer. A value is anything JSON can hold, or
-            a `ref`.
+            a `ref`. "$timesteps" stands for the length of the task's sequences.
+        cell_layer: Mapping from the name of a cell to further arguments for that cell alone.
         callbacks: Sequence of `ref`s, or of classes and functions (stored by their import path)
             that are called without arguments. They run in this order.
         optimizer: Mapping of arguments of the optimizer.
@@ -63,6 +64,7 @@ class Method:
     callbacks: Sequence[Any] = ()
     optimizer: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     model: Sequence[Any] = ()
+    cell_layer: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     cells: Sequence[str] | None = None
 
     def __post_init__(self):
@@ -77,21 +79,30 @@ class Method:
         for argument in ("layer", "optimizer"):
             object.__setattr__(self, argument, dict(getattr(self, argument)))
 
-    def definition(self) -> dict[str, Any]:
-        """What the method does, without its name: JSON types only, for hashing and transport."""
+    def definition(self, cell: str) -> dict[str, Any]:
+        """What the method does to a cell, without its name, in JSON types."""
         return {
-            "layer": dict(self.layer),
+            "layer": {**self.layer, **self.cell_layer.get(cell, {})},
             "callbacks": list(self.callbacks),
             "optimizer": dict(self.optimizer),
             "model": list(self.model),
         }
 
 
-def make(value: Any) -> Any:
-    """Returns the object that a `ref` stands for; any other value as it is."""
+def make(value: Any, known: Mapping[str, Any] | None = None) -> Any:
+    """Returns the object that a `ref` stands for; any other value as it is.
+
+    Args:
+        value: Anything.
+        known: Values for words such as "$timesteps", the length of the task's sequences, which is
+            not known yet where a method is declared.
+    """
+    known = known or {}
+    if isinstance(value, str):
+        return known.get(value, value)
     if not (isinstance(value, Mapping) and set(value) == {_OBJECT, _CONFIG}):
         return value
-    return find(value[_OBJECT])(**{k: make(v) for k, v in value[_CONFIG].items()})
+    return find(value[_OBJECT])(**{k: make(v, known) for k, v in value[_CONFIG].items()})
 
 
 def find(path: str) -> Any:
@@ -149,10 +160,14 @@ def get(name: str | Method) -> Method:
 
 def _combine(methods: Sequence[Method]) -> Method:
     merged: dict[str, dict[str, Any]] = {"layer": {}, "optimizer": {}}
+    merged |= {f"{cell} layer": {} for method in methods for cell in method.cell_layer}
     setter: dict[tuple[str, str], str] = {}
     for method in methods:
         for kind, values in merged.items():
-            for argument, value in getattr(method, kind).items():
+            given = method.optimizer if kind == "optimizer" else method.layer
+            if kind.endswith(" layer"):
+                given = given | method.cell_layer.get(kind.removesuffix(" layer"), {})
+            for argument, value in given.items():
                 if argument in values and values[argument] != value:
                     raise ValueError(
                         f"Methods {setter[kind, argument]!r} and {method.name!r} cannot be "
@@ -174,6 +189,7 @@ def _combine(methods: Sequence[Method]) -> Method:
         callbacks=tuple(c for m in methods for c in m.callbacks),
         optimizer=merged["optimizer"],
         model=tuple(c for m in methods for c in m.model),
+        cell_layer={k.removesuffix(" layer"): v for k, v in merged.items() if k.endswith(" layer")},
         cells=cells,
     )
 
@@ -199,31 +215,107 @@ _callbacks, _initializers = "kbptt.callbacks", "kbptt.initializers"
 
 for _method in (
     Method("baseline", "Glorot-uniform recurrent kernel and nothing else"),
+    # Initializers.
     Method(
         "orthogonal",
-        "recurrent kernel orthogonal per gate",
+        "recurrent kernel orthogonal, per gate (Saxe 2014)",
         layer={"recurrent_initializer": ref(f"{_initializers}:OrthogonalPerGate")},
     ),
     Method(
         "identity",
-        "IRNN (Le 2015): identity recurrent kernel, ReLU",
-        layer={"recurrent_initializer": "identity", "activation": "relu"},
+        "recurrent kernel the identity, per gate",
+        layer={"recurrent_initializer": ref(f"{_initializers}:Identity")},
+    ),
+    Method(
+        "irnn",
+        "IRNN: identity recurrent kernel, ReLU, small input kernel (Le 2015)",
+        layer={
+            "recurrent_initializer": ref(f"{_initializers}:Identity"),
+            "kernel_initializer": ref("keras.initializers:RandomNormal", stddev=0.001),
+            "activation": "relu",
+        },
         cells=("SimpleRNN",),
+    ),
+    Method(
+        "henaff",
+        "block-diagonal rotations by any angle (Henaff 2016)",
+        layer={"recurrent_initializer": ref(f"{_initializers}:Henaff")},
+    ),
+    Method(
+        "cayley",
+        "block-diagonal rotations by up to a right angle (Helfrich 2018)",
+        layer={"recurrent_initializer": ref(f"{_initializers}:Cayley")},
     ),
     Method(
         "chrono",
         "biases for time scales up to the sequence length (Tallec & Ollivier 2018)",
+        cell_layer={
+            "LSTM": {
+                "bias_initializer": ref(
+                    f"{_initializers}:Chrono", max_timescale="$timesteps", gates=4
+                ),
+                "unit_forget_bias": False,
+            },
+            "GRU": {
+                "bias_initializer": ref(
+                    f"{_initializers}:Chrono", max_timescale="$timesteps", gates=3
+                )
+            },
+        },
         cells=("LSTM", "GRU"),
     ),
+    # Normalization.
     Method(
         "layernorm",
         "layer normalization inside the cell (Ba 2016)",
         layer={"normalization": "layer"},
     ),
+    # Regularizers.
+    Method(
+        "omega",
+        "vanishing-gradient regularizer (Pascanu 2013)",
+        layer={"gradient_regularizer": "vanishing_gradient"},
+    ),
+    Method(
+        "orthogonality",
+        "penalty on the recurrent kernel's distance from orthogonal, per gate",
+        layer={"recurrent_regularizer": ref("kbptt.regularizers:Orthogonality")},
+    ),
+    # Clipping.
     Method(
         "clip",
         "gradient clipped at a global norm of 1 (Pascanu 2013)",
-        callbacks=(ref(f"{_callbacks}:ClipByGlobalNorm", max_norm=1.0),),
+        callbacks=(ref(f"{_callbacks}:ClipByGlobalNorm", threshold=1.0),),
+    ),
+    Method(
+        "clip_norm",
+        "gradient of every variable clipped at a norm of 1",
+        callbacks=(ref(f"{_callbacks}:ClipByNorm", threshold=1.0),),
+    ),
+    Method(
+        "clip_value",
+        "every component of the gradient clipped at ±0.5",
+        callbacks=(ref(f"{_callbacks}:ClipByValue", threshold=0.5),),
+    ),
+    Method(
+        "agc",
+        "adaptive gradient clipping: by the norm of the weights (Brock 2021)",
+        callbacks=(ref(f"{_callbacks}:AdaptiveGradientClip"),),
+    ),
+    Method(
+        "autoclip",
+        "clipped at the 10th percentile of past norms (Seetharaman 2020)",
+        callbacks=(ref(f"{_callbacks}:AutoClip"),),
+    ),
+    Method(
+        "zclip",
+        "spikes of the norm clipped by their z-score (Kumar 2025)",
+        callbacks=(ref(f"{_callbacks}:ZClip"),),
+    ),
+    Method(
+        "timestep_clip",
+        "∂L/∂h_t clipped at every timestep of the backward pass (Graves 2013)",
+        layer={"gradient_clip": 1.0},
     ),
 ):
     register(_method)

@@ -198,6 +198,7 @@ def connect(scheduler: str | None, workers: int, threads: int) -> Iterator[Any]:
         "distributed.scheduler.allowed-failures": 0,  # retries are counted here, see WORKER_DEATHS
         "distributed.nanny.pre-spawn-environ": environment,
         "distributed.worker.daemon": True,
+        "distributed.worker.preload": ["kbptt.ablation.trial"],  # its `dask_setup`
     }
     with (
         dask.config.set(settings),

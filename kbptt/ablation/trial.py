@@ -8,6 +8,7 @@ measures of the machine, which stands under `"cost"` and `"environment"`.
 
 import math
 import pathlib
+import signal
 import tempfile
 import threading
 import time
@@ -27,6 +28,15 @@ def execute(config: dict[str, Any]) -> dict[str, Any]:
         for module in config.get("imports", ()):
             __import__(module)
         return methods.find(config["trial"])(config)
+
+
+def dask_setup(worker: Any) -> None:
+    """Called by Dask when a worker process starts.
+
+    Ctrl-C in a terminal goes to every process; the one that plans ends the workers in good order.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def run(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,138 @@
+"""The commands compare and report as a user runs them: in processes of their own."""
+
+import importlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from kbptt.ablation.ledger import Ledger
+
+KBPTT = (sys.executable, "-m", "kbptt")
+HERE = pathlib.Path(__file__).parent
+GRID = ("--tasks", "adding", "--methods", "baseline,clip", "--seeds", "2", "--workers", "1")
+DUMMY = ("--trial", "dummy_trials:score")
+
+
+def environment(**changes):
+    path = os.pathsep.join([str(HERE / "ablation"), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path, "COLUMNS": "150", **changes}
+
+
+def kbptt(*arguments, **changes):
+    return subprocess.run(
+        [*KBPTT, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment(**changes),
+        timeout=120,
+    )
+
+
+def test_compare_then_report(tmp_path):
+    logdir = tmp_path / "logs"
+    first = kbptt("compare", *GRID, *DUMMY, "--logdir", logdir)
+    assert first.returncode == 0, first.stderr
+    assert "4/4 done" in first.stdout
+    assert "Exploratory" in first.stdout
+    assert f"tensorboard --logdir {logdir}" in first.stdout
+    for name in ("results.csv", "report.md", "report.html", "ledger.sqlite"):
+        assert (logdir / name).exists()
+    again = kbptt("compare", *GRID, *DUMMY, "--logdir", logdir)
+    assert again.returncode == 0 and "done" not in again.stdout  # nothing ran again
+    (logdir / "report.html").unlink()
+    report = kbptt("report", logdir, "--reference", "clip")
+    assert report.returncode == 0 and (logdir / "report.html").exists()
+    changed = kbptt("compare", *GRID, *DUMMY, "--logdir", logdir, "--epochs", "3")
+    assert changed.returncode == 2
+    assert "settings.epochs: + 3" in changed.stderr and "--overwrite" in changed.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--tasks", "nope", "--methods", "clip"), "Unknown task: 'nope'"),
+        (("--tasks", "adding", "--methods", "nope"), "Unknown method: 'nope'"),
+        (("--tasks", "adding"), "name at least one of the methods"),
+        (("--tasks", "adding", "--methods", "clip", "--seeds", "1e3"), "Received: seeds='1e3'"),
+        (("--tasks", "adding", "--methods", "clip", "--set", "truncation"), "NAME=VALUE"),
+        (("--tasks", "adding", "--methods", "clip", "--set", "u=1", "--set", "u=2"), "twice"),
+        (("--config", "absent.yaml"), "Cannot read 'absent.yaml'"),
+    ],
+)
+def test_mistakes_get_one_sentence(arguments, message, tmp_path):
+    from typer.testing import CliRunner
+
+    app = importlib.import_module("kbptt.cli.main").app
+    result = CliRunner().invoke(app, ["compare", *arguments, "--logdir", str(tmp_path / "logs")])
+    assert result.exit_code == 2
+    assert message in result.output and "Traceback" not in result.output
+    assert result.output.count("\n") == 1
+    assert not (tmp_path / "logs").exists()
+
+
+def test_yaml_and_command_line(tmp_path):
+    config = tmp_path / "study.yaml"
+    config.write_text(
+        "tasks: [adding]\nmethods: [baseline, clip]\nseeds: 1\nepochs: 3\n"
+        "trial: dummy_trials:score\nset: {truncation: [16, full]}\n"
+    )
+    logdir = tmp_path / "logs"
+    result = kbptt("compare", "--config", config, "--truncation", "8", "--logdir", logdir)
+    assert result.returncode == 0, result.stderr
+    with Ledger(logdir, read_only=True) as ledger:
+        configs = [trial.config for trial in ledger.trials()]
+    assert [c["model"]["truncation"] for c in configs] == [8, 8]
+    assert configs[0]["training"]["epochs"] == 3
+
+
+def start(logdir, sleep="0.4"):
+    return subprocess.Popen(
+        [*KBPTT, "compare", *GRID, "--trial", "dummy_trials:sleepy", "--logdir", str(logdir)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(KBPTT_TEST_SLEEP=sleep),
+        start_new_session=True,
+    )
+
+
+def wait_for(logdir, state, seconds=60):
+    """Waits until the ledger has a trial in that state."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if (logdir / "ledger.sqlite").exists():
+            try:
+                with Ledger(logdir, read_only=True) as ledger:
+                    if ledger.counts()[state]:
+                        return
+            except ValueError:  # being made at this moment
+                pass
+        time.sleep(0.02)
+    raise AssertionError(f"no trial became {state!r}")
+
+
+def test_control_c_and_second_runner(tmp_path):
+    logdir = tmp_path / "logs"
+    process = start(logdir)
+    wait_for(logdir, "done")
+    second = kbptt("compare", *GRID, "--logdir", logdir)
+    assert second.returncode == 2
+    assert f"Another run is using '{logdir}' (process {process.pid} on" in second.stderr
+    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the workers too
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    with Ledger(logdir, read_only=True) as ledger:
+        kept = ledger.trials("done")
+    assert 1 <= len(kept) < 4
+    process = start(logdir, sleep="0")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    with Ledger(logdir, read_only=True) as ledger:
+        assert ledger.counts()["done"] == 4
+        assert ledger.trials("done")[: len(kept)] == kept
