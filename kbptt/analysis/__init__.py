@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "horizon",
             "nonfinite_fraction",
             "summarize",
+            "verdict",
             "zero_fraction",
         ],
     },

@@ -12,6 +12,10 @@ from numpy.typing import ArrayLike
 
 from kbptt import _checks
 
+# Bounds of `verdict`: what the fitted gradient may be at the far end, relative to the near end.
+VANISHING = 1e-3
+EXPLODING = 1e3
+
 
 def decay_per_step(norms: ArrayLike) -> float:
     """Factor by which the gradient changes for each timestep it travels into the past.
@@ -123,6 +127,49 @@ def summarize(norms: ArrayLike) -> dict[str, float]:
         "zero_fraction": zero_fraction(norms),
         "nonfinite_fraction": nonfinite_fraction(norms),
     }
+
+
+def verdict(norms: ArrayLike, window: int | None = None) -> tuple[str, str]:
+    """Says in a word whether a gradient vanishes, from what a fit makes of its whole reach.
+
+    The factor `decay^(reach-1)`, with the reach from the oldest timestep that gets any gradient to
+    the last one, compares the two ends of the fitted line. Under truncation only the last window
+    counts: what lies behind a cut is 0 by intention.
+
+    Args:
+        norms: Norms `(timesteps,)`, or `(records, timesteps)`: then the last quarter of the records
+            counts, by its median.
+        window: Integer. Length of the truncation windows. Defaults to None, full BPTT.
+
+    Returns:
+        `(word, reason)`: the word is `"vanishing"` (a factor below `VANISHING`), `"exploding"`
+        (above `EXPLODING`), `"healthy"`, `"non-finite"` or `"no gradient"`; the reason a sentence.
+    """
+    norms = np.atleast_2d(np.ma.filled(np.ma.asarray(norms, np.float64), 0.0))
+    norms = norms[-max(1, len(norms) // 4) :, -(window or norms.shape[1]) :]
+    if not np.isfinite(norms).all():
+        share = np.mean(~np.isfinite(norms).all(axis=1))
+        return "non-finite", f"{share:.0%} of the latest profiles hold a NaN or infinite norm."
+    if not norms.any():
+        return "no gradient", "Every norm of the latest profiles is exactly 0."
+    reaches, logs = [], []
+    for profile in norms[norms.any(axis=1)]:
+        reach = profile.size - np.flatnonzero(profile)[0]
+        decay = decay_per_step(profile)
+        decay = 1.0 if math.isnan(decay) else decay  # a single timestep with a gradient
+        reaches.append(reach)
+        logs.append((reach - 1) * math.log10(decay) if decay > 0 else -math.inf)
+    reach, log_factor = float(np.median(reaches)), float(np.median(logs))
+    if log_factor < math.log10(VANISHING):
+        word, compared = "vanishing", f"below {VANISHING:g}"
+    elif log_factor > math.log10(EXPLODING):
+        word, compared = "exploding", f"above {EXPLODING:g}"
+    else:
+        word, compared = "healthy", f"between {VANISHING:g} and {EXPLODING:g}"
+    return word, (
+        f"Over the {reach:.0f} timesteps it reaches back, the fitted gradient changes by the "
+        f"factor 10^{log_factor:.1f}, {compared}."
+    )
 
 
 def _profile(norms: ArrayLike) -> np.ndarray:

@@ -7,7 +7,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["grid", "heatmap", "layout", "reader", "writer"],
+    submodules=["grid", "heatmap", "history", "layout", "plugin", "reader", "writer"],
     submod_attrs={
         "heatmap": ["heatmap_figure", "profile_figure"],
         "reader": ["read"],

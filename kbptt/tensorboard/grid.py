@@ -51,6 +51,15 @@ def reduce(norms: np.ndarray, rows: int, columns: int, how: str = "mean") -> Gri
     return Grid(values, row_edges, column_edges)
 
 
+def step_edges(steps: np.ndarray) -> np.ndarray:
+    """Edges of the records' columns: half way between neighbouring steps."""
+    if len(steps) == 1:
+        return np.array([steps[0] - 0.5, steps[0] + 0.5])
+    middle = (steps[1:] + steps[:-1]) / 2
+    first, last = 2 * steps[0] - middle[0], 2 * steps[-1] - middle[-1]
+    return np.concatenate([[first], middle, [last]])
+
+
 def _edges(size: int, cells: int) -> np.ndarray:
     return np.linspace(0, size, min(size, cells) + 1).astype(np.int64)
 

@@ -67,7 +67,7 @@ def heatmap_figure(
     axes = figure.add_subplot()
 
     image = _colors(cells.values, limits)
-    x = _step_edges(steps)[cells.row_edges]
+    x = grid.step_edges(steps)[cells.row_edges]
     y = cells.column_edges - 0.5
     axes.set_facecolor("white")
     mesh = axes.pcolormesh(x, y, image["rgba"].swapaxes(0, 1), shading="flat")
@@ -158,15 +158,6 @@ def _new_figure(width: float, height: float) -> "Figure":
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
-
-
-def _step_edges(steps: np.ndarray) -> np.ndarray:
-    """Edges of the records' columns: half way between neighbouring steps."""
-    if len(steps) == 1:
-        return np.array([steps[0] - 0.5, steps[0] + 0.5])
-    middle = (steps[1:] + steps[:-1]) / 2
-    first, last = 2 * steps[0] - middle[0], 2 * steps[-1] - middle[-1]
-    return np.concatenate([[first], middle, [last]])
 
 
 def _colors(values: np.ndarray, limits: tuple[float, float] | None) -> dict:

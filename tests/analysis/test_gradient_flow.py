@@ -87,6 +87,31 @@ def test_float32_extremes_do_not_overflow():
     assert gf.horizon(np.full(1000, 3e38, np.float32)) == 900
 
 
+@pytest.mark.parametrize(
+    ("norms", "window", "word"),
+    [
+        (geometric(0.8), None, "vanishing"),  # 0.8^49 = 2e-5
+        (geometric(0.99), None, "healthy"),
+        (geometric(1.2), None, "exploding"),
+        (geometric(0.8), 10, "healthy"),  # 0.8^9 = 0.13 within the window
+        (np.r_[np.zeros(40), geometric(0.8, 10)], None, "healthy"),
+        (np.r_[np.nan, geometric(0.99)], None, "non-finite"),
+        (np.zeros(5), None, "no gradient"),
+        (np.r_[np.zeros(5), 1.0], None, "healthy"),
+        ([geometric(0.5)] * 3 + [geometric(0.99)], None, "healthy"),  # only the latest count
+        ([geometric(1e-12)], None, "vanishing"),
+    ],
+)
+def test_verdict(norms, window, word):
+    assert gf.verdict(norms, window)[0] == word
+
+
+def test_the_verdict_states_its_figures():
+    word, reason = gf.verdict(geometric(0.1, 11))
+    assert word == "vanishing"
+    assert "11 timesteps" in reason and "10^-10.0" in reason and "below 0.001" in reason
+
+
 def test_a_matrix_is_refused():
     with pytest.raises(ValueError, match=r"shape \(2, 3\)"):
         gf.summarize(np.ones((2, 3)))
