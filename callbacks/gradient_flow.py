@@ -288,7 +288,9 @@ class GradientFlow(keras.callbacks.Callback):
             steps, norms = self._history.get(name)
             if not norms.size:
                 continue
-            window, _, align = _windows(layer)
+            length, stride, align = _windows(layer)
+            # Sliding windows overlap: no timestep is a sharp cut.
+            window = length if stride == length else None
             figure = heatmap.heatmap_figure(steps, norms, name, window, align)
             values.append(
                 writer.image_value(f"gradient_flow_heatmap/{name}", *heatmap.to_png(figure))

@@ -100,6 +100,19 @@ def test_what_is_written(tmp_path):
     assert png.startswith(b"\x89PNG") and int(width) > int(height) > 0
 
 
+def test_a_real_layer_with_windows(tmp_path):
+    model = make_model(kbptt.SimpleRNN(3, truncation=4, name="rnn"))
+    callback = GradientFlow(tmp_path, log_freq=1, heatmap_freq=None)
+    fit(model, callback, epochs=1)
+    series, accumulator = load(tmp_path)
+    norms = series["gradient_flow/rnn/dL_dh"][-1][1]
+    np.testing.assert_array_equal(norms, model.layers[0].gradient_norms)
+    # Only the last timestep has an output: its gradient stops at the cut.
+    assert np.all(norms[:2] == 0) and np.all(norms[2:] > 0)
+    metadata = accumulator.SummaryMetadata("gradient_flow/rnn/dL_dh")
+    assert metadata.plugin_data.content == b'{"v":1,"layer":"rnn","loss":"last","window":4}'
+
+
 def test_history_and_read_return_the_same(tmp_path):
     callback = GradientFlow(tmp_path, log_freq=1, heatmap_freq=None)
     fit(make_model(), callback)

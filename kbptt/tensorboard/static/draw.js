@@ -199,7 +199,8 @@ export function sharedScale(grids) {
 /** First timestep of every truncation window but the first: where the gradient is cut. */
 export function cuts(meta, timesteps) {
   const window = Number(meta.window);
-  if (!(window >= 1) || window >= timesteps) return [];
+  // Sliding windows (with a stride of their own) overlap: no timestep is a sharp cut.
+  if (!(window >= 1) || window >= timesteps || meta.stride) return [];
   const first = meta.align === 'start' ? window : timesteps % window || window;
   return Array.from({length: Math.ceil((timesteps - first) / window)}, (_, i) => first + i * window);
 }
