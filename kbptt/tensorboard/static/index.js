@@ -15,7 +15,8 @@ const TRENDS = {
   nonfinite_fraction: 'fraction of NaN and Inf',
 };
 const LOG_TRENDS = ['first_last_ratio', 'half_life', 'horizon'];
-const SNIPPET = `import kbptt
+const SNIPPET = `import keras
+import kbptt
 
 model = keras.Sequential([
     kbptt.LSTM(64, truncation=64),   # in place of keras.layers.LSTM
