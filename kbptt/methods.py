@@ -281,6 +281,21 @@ for _method in (
         "penalty on the recurrent kernel's distance from orthogonal, per gate",
         layer={"recurrent_regularizer": ref("kbptt.regularizers:Orthogonality")},
     ),
+    Method(
+        "norm_stabilizer",
+        "penalty on changes of the norm of the state (Krueger & Memisevic 2016)",
+        model=(ref("kbptt.ablation.models:RegularizeStates", regularizer="norm_stabilizer"),),
+    ),
+    Method(
+        "ar_tar",
+        "penalty on large and on fast states (Merity 2017)",
+        model=(ref("kbptt.ablation.models:RegularizeStates", regularizer="ar_tar"),),
+    ),
+    Method(
+        "penalty",
+        "penalty on the squared norm of the gradient, by a finite difference (Zhao 2022)",
+        callbacks=(ref(f"{_callbacks}:GradientNormPenalty"),),
+    ),
     # Clipping.
     Method(
         "clip",

@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from kbptt import tasks
 from kbptt.ablation import arrays
@@ -15,19 +14,6 @@ from kbptt.analysis import gradient_flow
 
 RECORDS = 48  # rows of the gradient record: enough for a heatmap on a page
 COLUMNS = 128  # timesteps of the record; longer sequences are averaged in bins
-
-
-def batches(data: Any, batch_size: int, seed: int, epochs: int) -> tf.data.Dataset:
-    """Batches of all epochs, each epoch in an order that seed and epoch alone decide."""
-    x, y = map(tf.constant, data)
-    key = tasks.derive_seed(seed, "order")
-
-    def one_epoch(epoch):
-        order = tf.random.experimental.stateless_shuffle(tf.range(len(x)), (key, epoch))
-        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
-
-    dataset = tf.data.Dataset.range(epochs, output_type=tf.int32).flat_map(one_epoch)
-    return dataset.map(lambda i: (tf.gather(x, i), tf.gather(y, i))).prefetch(2)
 
 
 class Monitor(keras.callbacks.Callback):

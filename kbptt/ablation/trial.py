@@ -72,13 +72,13 @@ def run(config: Mapping[str, Any]) -> dict[str, Any]:
             keras.callbacks.TensorBoard(scratch, write_graph=False),
         ]
         model.fit(
-            monitor.batches(data.train, training["batch_size"], config["seed"], training["epochs"]),
+            tasks.batches(data.train, training["batch_size"], config["seed"], training["epochs"]),
             steps_per_epoch=watch.steps_per_epoch,
             epochs=training["epochs"],
             validation_data=data.validation,
             validation_batch_size=training["batch_size"],
             callbacks=[*callbacks, *logs, watch],
-            shuffle=False,  # `batches` does
+            shuffle=False,  # `batches` did it
             verbose=0,
         )
         result = watch.result()

@@ -45,8 +45,6 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("compare")(compare.compare)
 app.command("report")(compare.report)
-app.command("compare")(compare.compare)
-app.command("report")(compare.report)
 
 
 def _print_version(wanted: bool) -> None:

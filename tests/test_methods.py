@@ -1,0 +1,139 @@
+"""Every method by name: what it adds, that it can be built, and what cannot be combined."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from kbptt import methods
+from kbptt.ablation import trial
+from kbptt.ablation.grid import Grid
+
+CELLS = ("LSTM", "GRU", "SimpleRNN")
+ALL = [(n, c) for n in methods.names() for c in methods.get(n).cells or CELLS]
+
+
+def config(name, cell="LSTM", **options):
+    options = {"units": 4, "length": 6, "sizes": [8, 4, 4], **options}
+    return Grid.make(["adding"], [name], 1, cell=cell, **options).cells()[0].config
+
+
+@pytest.mark.parametrize("name, cell", ALL)
+def test_every_method_builds(name, cell):
+    task, model, callbacks = trial.build(config(name, cell))
+    x, _ = task.data(0).train
+    assert np.isfinite(model(x)).all()
+    assert len(callbacks) == len(methods.get(name).callbacks)
+
+
+def weights(name, cell="LSTM"):
+    _, model, _ = trial.build(config(name, cell))
+    return {w.path.partition("/")[2]: w.numpy() for w in model.trainable_variables}
+
+
+def test_methods_share_all_weights_but_their_own():
+    """Paired seeds: a method changes what it is about and nothing else."""
+    baseline = weights("baseline")
+    changes = {
+        "orthogonal": {"lstm_cell/recurrent_kernel"},
+        "chrono": {"lstm_cell/bias"},
+        "clip": set(),
+        "norm_stabilizer": set(),
+        "orthogonal+chrono+clip": {"lstm_cell/recurrent_kernel", "lstm_cell/bias"},
+    }
+    for name, expected in changes.items():
+        found = weights(name)
+        assert found.keys() == baseline.keys()
+        different = {k for k in found if not np.array_equal(found[k], baseline[k])}
+        assert {k.replace("lstm_1/", "") for k in different} == expected, name
+    kernel = baseline["lstm_cell/recurrent_kernel"]
+    assert not np.allclose(kernel @ kernel.T, np.eye(4), atol=0.1)  # the baseline is not a method
+    for block in np.split(weights("orthogonal")["lstm_cell/recurrent_kernel"], 4, axis=1):
+        np.testing.assert_allclose(block.T @ block, np.eye(4), atol=1e-5)
+
+
+def test_states_regularizer_keeps_the_outputs():
+    built = [trial.build(config(name)) for name in ("baseline", "ar_tar")]
+    x, _ = built[0][0].data(0).train
+    plain, penalized = (model(x) for _, model, _ in built)
+    np.testing.assert_allclose(penalized, plain, rtol=1e-5, atol=1e-6)
+    assert float(sum(built[1][1].losses)) > 0
+
+
+def test_combination():
+    both = methods.get("orthogonal+clip")
+    assert both.name == "orthogonal+clip"
+    assert both.layer == methods.get("orthogonal").layer
+    assert both.callbacks == methods.get("clip").callbacks
+    order = [c["object"] for c in methods.get("agc+clip").callbacks]
+    assert order == [methods.get(n).callbacks[0]["object"] for n in ("agc", "clip")]
+    chrono = methods.get("chrono+layernorm")
+    assert chrono.cells == ("LSTM", "GRU")
+    assert chrono.definition("GRU")["layer"]["bias_initializer"]["config"]["gates"] == 3
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("nope", "Unknown method: 'nope'. The methods are: baseline, orthogonal"),
+        ("clip+", "Unknown method: ''"),
+        ("clip+clip", "named twice"),
+        ("orthogonal+identity", "both set the layer argument `recurrent_initializer`"),
+        ("irnn+chrono", "no cell in common"),
+        (7, "Unknown method: 7"),
+    ],
+)
+def test_mistakes(name, message):
+    with pytest.raises(ValueError, match=message.replace("+", r"\+")):
+        methods.get(name)
+
+
+def test_conflict_in_the_arguments_of_one_cell(monkeypatch):
+    monkeypatch.setattr(methods, "_methods", dict(methods._methods))
+    methods.register(methods.Method("zero_bias", layer={"bias_initializer": "zeros"}))
+    for name in ("chrono+zero_bias", "zero_bias+chrono"):
+        with pytest.raises(ValueError, match=r"both set the .* `bias_initializer`"):
+            methods.get(name)
+
+
+class Halved:
+    """A callback of a user's own."""
+
+
+def test_own_methods(monkeypatch):
+    monkeypatch.setattr(methods, "_methods", dict(methods._methods))
+    mine = methods.register(
+        methods.Method("mine", "my own", layer={"dropout": 0.1}, callbacks=(Halved,))
+    )
+    assert methods.get("mine+clip").callbacks[0]["object"].endswith(":Halved")
+    assert json.loads(json.dumps(mine.definition("LSTM"))) == mine.definition("LSTM")
+    for bad in ("a+b", "a,b"):
+        with pytest.raises(ValueError, match="without"):
+            methods.register(methods.Method(bad))
+    for bad in ("", 3):
+        with pytest.raises(ValueError, match="non-empty string"):
+            methods.Method(bad)
+    with pytest.raises(ValueError, match="top level of a module"):
+        methods.Method("local", callbacks=(lambda: None,))
+    with pytest.raises(ValueError, match=r"Cannot import 'kbptt\.callbacks:Nope'"):
+        methods.make(methods.ref("kbptt.callbacks:Nope"))
+    with pytest.raises(ValueError, match="module:name"):
+        methods.find("nothing")
+
+
+def test_references_see_the_length():
+    made = methods.make(
+        {"object": "builtins:dict", "config": {"a": "$timesteps"}}, {"$timesteps": 9}
+    )
+    assert made == {"a": 9}
+    assert methods.make("glorot_uniform", {"$timesteps": 9}) == "glorot_uniform"
+
+
+def test_importing_methods_imports_no_tensorflow():
+    code = (
+        "import sys; from kbptt import methods; methods.get('orthogonal+clip');"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
