@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "gradient_norm": ["GradientNorm"],
         "gradient_norm_penalty": ["GradientNormPenalty"],
         "gradient_transform": ["GradientTransform"],
+        "spectral_monitor": ["SpectralMonitor"],
         "z_clip": ["ZClip"],
     },
 )

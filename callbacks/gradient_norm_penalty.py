@@ -1,15 +1,13 @@
 """The callback that adds a gradient-norm penalty to the loss of any Keras model in `fit`."""
 
-import contextlib
 import inspect
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from kbptt import _checks
+from kbptt import _checks, engine
 from kbptt.regularizers import gradient_norm
 
 
@@ -142,7 +140,8 @@ class GradientNormPenalty(keras.callbacks.Callback):
         dtype = norm.dtype
         weight, scale = tf.cast(weight, dtype), tf.cast(scale, dtype)
         if self.form == "exact":
-            with _differentiable():
+            # kbptt layers own their gradient, which has none of its own except in this scope.
+            with engine.differentiable():
                 extra = gradient_norm.exact(loss, values, weight, self.squared, scale)
         else:
             extra = gradient_norm.finite_difference(
@@ -277,9 +276,3 @@ def _check_model(model: keras.Model) -> None:
             "GradientNormPenalty supports one replica: the norm of the whole batch's gradient is "
             "not the sum of the replicas' norms. Fit without the distribution strategy."
         )
-
-
-def _differentiable():
-    """kbptt layers own their gradient and have no second one, except in this scope."""
-    engine = sys.modules.get("kbptt.engine")  # not loaded: no kbptt layer
-    return getattr(engine, "differentiable", contextlib.nullcontext)()

@@ -4,7 +4,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["gradient_flow"],
+    submodules=["gradient_flow", "linear_rnn", "lyapunov", "spectral"],
     submod_attrs={
         "gradient_flow": [
             "decay_per_step",
@@ -15,6 +15,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "summarize",
             "verdict",
             "zero_fraction",
+        ],
+        "lyapunov": ["lyapunov_exponents"],
+        "spectral": [
+            "gate_blocks",
+            "power_alignment",
+            "recurrent_layers",
+            "singular_values",
+            "spectral_radius",
         ],
     },
 )

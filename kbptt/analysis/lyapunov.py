@@ -1,0 +1,146 @@
+"""Lyapunov exponents of a recurrent layer along real sequences, by QR decomposition."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kbptt import _checks
+from kbptt.analysis import spectral
+
+
+def lyapunov_exponents(
+    model_or_layer: keras.Layer, x: Any, count: int = 1, burn_in: int = 0, seed: int = 0
+) -> np.ndarray:
+    """Growth rates per timestep of products of the Jacobians J_t = ∂s_t/∂s_{t−1}.
+
+    BPTT carries a gradient backward as J_tᵀ … J_Tᵀ g. The largest exponent λ says that such a
+    gradient changes by e^λ per timestep in the long run (λ < 0: vanishes, λ > 0: explodes); the
+    following exponents say it for the directions orthogonal to it. For a linear RNN they are
+    log |λ_i| of the recurrent matrix.
+
+    The states s_t are all of the layer's: (h, c) for an LSTM, so that what the cell state carries
+    is counted. The sequences run forward once from the initial state of zeros, without dropout and
+    mask; then `count` orthonormal vectors per sequence run backward through the vector-Jacobian
+    products of the cell, with a QR decomposition at every step, whose diagonal is the growth.
+
+    Args:
+        model_or_layer: A built recurrent layer, or a functional or Sequential model that has
+            exactly one at its top level.
+        x: Array `(batch, timesteps, features)`: the layer's input, or the model's. Leave padding
+            out. The more timesteps, the nearer to the limit.
+        count: Integer of at least 1, at most the size of the state: exponents to compute.
+            Defaults to `1`.
+        burn_in: Integer of at least 0: the last timesteps that only turn the vectors into the
+            growing directions, uncounted. Defaults to `0`.
+        seed: Integer, for the vectors to begin with. Defaults to `0`.
+
+    Returns:
+        Array `(count,)`, float64, largest first: the mean over the sequences.
+
+    Example:
+
+    >>> lyapunov_exponents(keras.layers.LSTM(16), np.random.normal(size=(4, 200, 3)), count=2)
+
+    Reference:
+
+    - [Benettin et al., 1980](https://doi.org/10.1007/BF02128236);
+      [Vogt et al., 2022](https://arxiv.org/abs/2006.14123) for recurrent networks.
+    """
+    layer, x = _layer_and_inputs(model_or_layer, x)
+    x = keras.ops.convert_to_tensor(x, dtype=layer.compute_dtype)
+    if len(x.shape) != 3 or 0 in x.shape:
+        raise ValueError(
+            "Argument `x` must be (batch, timesteps, features), none of them 0. Received: shape "
+            f"{tuple(x.shape)}."
+        )
+    if not layer.built:
+        layer.build(x.shape)
+    batch, timesteps = x.shape[:2]
+    if isinstance(burn_in, bool) or not isinstance(burn_in, int) or not 0 <= burn_in < timesteps:
+        raise ValueError(
+            "Argument `burn_in` must be an integer from 0 to below the number of timesteps, "
+            f"{timesteps}. Received: burn_in={burn_in!r}."
+        )
+    if layer.go_backwards:
+        x = keras.ops.flip(x, axis=1)
+    steps = [x[:, t] for t in range(timesteps)]
+
+    states = [keras.tree.flatten(layer.get_initial_state(batch))]
+    forward = tf.function(lambda x_t, state: _advance(layer, x_t, state))
+    for x_t in steps[:-1]:
+        states.append(forward(x_t, states[-1]))
+
+    widths = [state.shape[-1] for state in states[0]]
+    count = _checks.positive_integer("count", count)
+    if count > sum(widths):
+        raise ValueError(
+            f"Argument `count` must be at most the size of the state, {sum(widths)}. "
+            f"Received: count={count}."
+        )
+    vectors, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(batch, sum(widths), count)))
+    backward = tf.function(lambda x_t, state, rows: _pull_back(layer, x_t, state, rows))
+    growth = np.zeros((batch, count))
+    for t in reversed(range(timesteps)):
+        # One row per sequence and vector: (batch * count, size of the state).
+        rows = np.swapaxes(vectors, 1, 2).reshape(batch * count, -1).astype(x.dtype.name)
+        rows = backward(_repeat(steps[t], count), [_repeat(s, count) for s in states[t]], rows)
+        pulled = rows.numpy().astype("float64").reshape(batch, count, -1)
+        vectors, r = np.linalg.qr(np.swapaxes(pulled, 1, 2))
+        if t < timesteps - burn_in:
+            diagonal = np.abs(np.diagonal(r, axis1=1, axis2=2))
+            # A direction that is cut exactly (a ReLU at 0) has no logarithm.
+            growth += np.log(np.maximum(diagonal, np.finfo("float64").tiny))
+    return (growth / (timesteps - burn_in)).mean(axis=0)
+
+
+def inputs_of(model: keras.Model, layer: keras.Layer, x: Any) -> Any:
+    """What `layer` receives in a functional or Sequential `model` called with `x`."""
+    inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
+    return keras.Model(inputs, layer.input)(x, training=False)
+
+
+def _advance(layer: keras.layers.RNN, x_t: Any, state: list) -> list:
+    """s_t of s_{t−1} (flat lists of tensors), by one step of the layer's cell."""
+    _, new = layer.cell(x_t, _nest(layer, state), training=False)
+    return keras.tree.flatten(new)
+
+
+def _nest(layer: keras.layers.RNN, state: list) -> list:
+    structure = layer.cell.state_size
+    if keras.tree.is_nested(structure):
+        return keras.tree.pack_sequence_as(structure, state)
+    return state
+
+
+def _pull_back(layer: keras.layers.RNN, x_t: Any, state: list, rows: Any) -> Any:
+    """J_tᵀ v for each row v."""
+    with tf.GradientTape() as tape:
+        tape.watch(state)
+        new = _advance(layer, x_t, state)
+    parts = tf.split(rows, [part.shape[-1] for part in new], axis=-1)
+    pulled = tape.gradient(new, state, parts, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return tf.concat(pulled, axis=-1)
+
+
+def _repeat(tensor: Any, count: int) -> Any:
+    return keras.ops.repeat(tensor, count, axis=0)
+
+
+def _layer_and_inputs(model_or_layer: keras.Layer, x: Any) -> tuple[keras.layers.RNN, Any]:
+    if isinstance(model_or_layer, keras.layers.RNN):
+        return model_or_layer, x
+    if isinstance(model_or_layer, keras.Model):
+        found = [la for la in model_or_layer.layers if isinstance(la, keras.layers.RNN)]
+        if len(found) == 1:
+            return found[0], inputs_of(model_or_layer, found[0], x)
+        names = [layer.name for layer in spectral.recurrent_layers(model_or_layer)]
+        raise ValueError(
+            "Expected a model with exactly one recurrent layer at its top level. Received one "
+            f"with {names}: pass one of these layers, and the input that it gets as `x`."
+        )
+    raise ValueError(
+        "Expected a recurrent layer (keras.layers.RNN, LSTM, …, or kbptt's) or a model. "
+        f"Received: {model_or_layer!r}."
+    )
