@@ -147,7 +147,7 @@ def test_a_real_run_over_a_text(working_directory):
         "epoch 2/2",
         "test bits per character",
         "without memory",
-        "gradient in gru_1",
+        "gradient of gru_1",
         "steps clipped",
         "tensorboard --logdir run",
         "A sample of its writing:",
@@ -182,7 +182,6 @@ def test_a_continued_run_ends_where_an_uninterrupted_one_does(working_directory)
     assert "epoch 3/3" in result.stdout and "epoch 1/3" not in result.stdout
     for first, second in zip(weights(whole), weights(parts), strict=True):
         np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-7)
-    assert [path.name for path in parts.glob("*.keras")] != []
     assert len(list(parts.glob("checkpoint-*.keras"))) == 1
     # Once more: nothing is left to train, the result stands.
     again = kbptt(*DIGITS, "--epochs", 3, "--logdir", parts, "--resume")
@@ -191,23 +190,26 @@ def test_a_continued_run_ends_where_an_uninterrupted_one_does(working_directory)
     assert "already holds a run" in refused(*DIGITS[1:], "--logdir", parts)
     changed = refused(*DIGITS[1:], "--units", 5, "--clip", 2, "--logdir", parts, "--resume")
     assert "clip was None and is now 2.0; units was 4 and is now 5" in changed
-    assert not list(parts.glob(".*"))
+    assert not list(parts.glob("*.partial*")) and not list(parts.glob(".*.partial*"))
 
 
-def test_a_task_of_the_users_own_module(working_directory):
+def test_a_task_of_the_users_own_module(working_directory, monkeypatch):
+    monkeypatch.setattr(tasks.registry, "_factories", dict(tasks.registry._factories))
+    monkeypatch.setattr(sys, "path", list(sys.path))
     (working_directory / "mytasks.py").write_text(
         "import kbptt\n"
         "@kbptt.tasks.register('first')\n"
         "class First(kbptt.tasks.Task):\n"
         "    baseline, outputs = 0.5, kbptt.tasks.Outputs(2)\n"
         "    def __init__(self, length=6):\n"
-        "        super().__init__(length, (32, 16, 16))\n"
+        "        super().__init__(length, (16, 16, 16))\n"
         "    def sample(self, generator, count):\n"
         "        x = generator.integers(0, 2, size=(count, self.length, 1))\n"
         "        return x.astype('float32'), x[:, 0, 0]\n"
     )
-    result = run("train", "first", "--import", "mytasks", "--length", "4", "--epochs", "1")
-    assert result.returncode == 0, result.stderr
+    arguments = ("--cell", "SimpleRNN", "--units", 3, "--length", "4", "--epochs", "1")
+    result = kbptt("train", "first", "--import", "mytasks", *arguments)
+    assert result.exit_code == 0
     assert "test accuracy" in result.stdout and (working_directory / "runs/first-1").is_dir()
 
 

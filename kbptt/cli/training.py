@@ -132,36 +132,27 @@ class Run:
         table = rich.table.Table(box=rich.box.SIMPLE, show_header=False)
         table.add_column(style="bold")
         table.add_column()
-        solved = ""
-        if task.success is not None:
-            reached = (
-                scores[task.metric] >= task.success
-                if task.mode == "max"
-                else scores[task.metric] <= task.success
-            )
-            solved = f"; solved from {task.success:.4g} on: {'yes' if reached else 'no'}"
-        name = "bits per character" if task.metric == "bits" else task.metric
-        table.add_row(
-            f"test {name}",
-            f"{scores[task.metric]:.4f}   (without memory: {task.baseline:.4f}{solved})",
-        )
         for key, value in scores.items():
-            if key != task.metric:
-                table.add_row(f"test {key}", f"{value:.4f}")
+            name = "bits per character" if key == "bits" else key
+            note = f"   (without memory {task.baseline:.4f})" if key == task.metric else ""
+            table.add_row(f"test {name}", f"{value:.4f}{note}")
+        if task.success is not None:
+            sign, better = (">=", 1) if task.mode == "max" else ("<=", -1)
+            solved = better * scores[task.metric] >= better * task.success
+            bound = f"{task.metric} {sign} {task.success:.4g}"
+            table.add_row("solved", f"{'yes' if solved else 'no'}   ({bound})")
         for layer in recurrent_layers(self.model):
             norms = layer.gradient_norms
-            if norms is None:
+            if norms is None:  # nothing was trained: the run had all its epochs before
                 continue
             flow = gradient_flow.summarize(norms)
+            table.add_row(f"gradient of {layer.name}", f"x {flow['decay']:.4f} a timestep back")
             table.add_row(
-                f"gradient in {layer.name}",
-                f"x {flow['decay']:.4f} for each timestep back; 90 % of it in the last "
-                f"{flow['horizon']:.0f} of {len(norms)} timesteps; first/last "
-                f"{flow['first_last_ratio']:.2g}",
+                "90 % of it reaches", f"the last {flow['horizon']:.0f} of {len(norms)} timesteps"
             )
-        if clipping is not None and self.first_epoch < self.epochs:
-            table.add_row("steps clipped", f"{100 * clipping.statistics()['clip_rate']:.0f} %")
         if self.first_epoch < self.epochs:
+            if clipping is not None:
+                table.add_row("steps clipped", f"{100 * clipping.statistics()['clip_rate']:.0f} %")
             table.add_row("median step", f"{1000 * self.timer.seconds_per_step():.1f} ms")
         table.add_row("model", f"{self.logdir / 'model.keras'}")
         table.add_row("see it with", f"tensorboard --logdir {self.logdir}")

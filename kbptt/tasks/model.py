@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import keras
 
 CELLS = ("LSTM", "GRU", "SimpleRNN")
+LAYER_NAMES = {"LSTM": "lstm", "GRU": "gru", "SimpleRNN": "simple_rnn"}
 # Up to here tokens enter as one-hot vectors, the input kernel being their embedding; a larger
 # alphabet gets an Embedding layer, or the input projection would cost more than the recurrence.
 MAX_ONE_HOT = 256
@@ -63,7 +64,7 @@ def build_model(
         x = recurrent_layer(
             cell,
             units,
-            name=f"{cell.lower()}_{index + 1}",
+            name=f"{LAYER_NAMES[cell]}_{index + 1}",
             seed=seed,
             truncation=truncation,
             return_sequences=task.outputs.per_timestep or not last,

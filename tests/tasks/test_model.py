@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+import kbptt
 from kbptt import tasks
 from kbptt.tasks.keras_objects import (
     BitsPerSymbol,
@@ -24,10 +25,9 @@ from kbptt.tasks.text import generate
     ],
 )
 def test_the_head_fits_the_task_and_trains(name, options, shape):
-    task = tasks.get(name, sizes=(16, 8, 8), **options)
-    model = tasks.build_model(task, cell="gru", units=5, layers=2, truncation=4)
+    task = tasks.get(name, sizes=(8, 8, 8), **options)
+    model = tasks.build_model(task, cell="simple_rnn", units=3, truncation=4)
     assert model.output_shape == shape
-    assert [layer.name for layer in model.layers if "gru" in layer.name] == ["gru_1", "gru_2"]
     model.compile("adam", task.loss(), metrics=task.metrics())
     data = task.data(0)
     model.fit(*data.train, batch_size=8, verbose=0)
@@ -36,6 +36,15 @@ def test_the_head_fits_the_task_and_trains(name, options, shape):
     # Copy memory reports the cross entropy in nats, which is its loss.
     if task.metric in ("cross_entropy", "mse"):
         assert scores[task.metric] == pytest.approx(scores["loss"], rel=1e-4)
+
+
+def test_layers_are_stacked():
+    task = tasks.get("adding", length=12)
+    model = tasks.build_model(task, cell="gru", units=5, layers=3, truncation=4)
+    recurrent = [layer for layer in model.layers if isinstance(layer, kbptt.GRU)]
+    assert [layer.name for layer in recurrent] == ["gru_1", "gru_2", "gru_3"]
+    assert [layer.return_sequences for layer in recurrent] == [True, True, False]
+    assert all(layer.truncation.length == 4 for layer in recurrent)
 
 
 def test_a_large_vocabulary_is_embedded():
