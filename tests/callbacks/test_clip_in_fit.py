@@ -347,9 +347,10 @@ def test_multi_optimizer():
 
 
 @pytest.mark.parametrize(
-    "compile_arguments", [{}, {"run_eagerly": True}, {"jit_compile": True}], ids=str
+    ("bad", "compile_arguments"),
+    [(NAN, {}), (float("inf"), {"run_eagerly": True}), (NAN, {"jit_compile": True})],
+    ids=str,
 )
-@pytest.mark.parametrize("bad", [NAN, float("inf")])
 def test_a_step_that_is_not_finite_is_skipped_whole(bad, compile_arguments, caplog):
     def fit(gradients):
         keras.utils.set_random_seed(0)
@@ -424,8 +425,10 @@ class EmbeddingSum(keras.Model):
         return keras.ops.sum(self.embedding(tokens), axis=(1, 2), keepdims=True)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("clip", [ClipByGlobalNorm(1.0), ClipByValue(1.5), AutoClip()])
+@pytest.mark.parametrize(
+    ("clip", "jit_compile"),
+    [(ClipByGlobalNorm(1.0), False), (ClipByValue(1.5), True), (AutoClip(), False)],
+)
 def test_sparse_gradient_is_clipped_as_the_dense_one(clip, jit_compile):
     model = EmbeddingSum()
     model.compile(keras.optimizers.SGD(1.0), mean_output, jit_compile=jit_compile)
