@@ -137,7 +137,10 @@ def build(config: Mapping[str, Any]) -> tuple[Any, Any, list[Any]]:
 
 def set_up_process(threads: int) -> None:
     """Makes TensorFlow in this process deterministic, with this many threads."""
-    import tensorflow as tf
+    from kbptt.cli.terminal import quiet_start
+
+    with quiet_start():  # a dozen workers' start-up messages would bury the progress
+        import tensorflow as tf
 
     threading_options = tf.config.threading
     try:
