@@ -1,0 +1,371 @@
+"""Backpropagation through time, with the layer owning its gradient.
+
+BPTT is one linear recurrence over the states (guide 2.4)
+
+    ∂L/∂h_{t-1} = J_tᵀ ∂L/∂h_t + e_{t-1}        e_t: what the loss sends to output t directly
+
+and every weight gradient is one sum over t of products with the cached ∂L/∂h_t (guide 2.5). So the
+loop is not left to automatic differentiation:
+
+1. `_forward` runs T steps and keeps of each what the backward pass needs; no tape.
+2. `_backward` runs the recurrence. Gradients do not cross the end of a window, so all windows run
+   at the same time, stacked into the batch: `length` sequential steps over more rows instead of T
+   steps (see `kbptt.engine.blocks`).
+3. The gradients of the weights and inputs are one matrix product each over all timesteps.
+4. The norms of ∂L/∂h_t at every timestep fall out of 2.
+
+Everything here is time-major: ``(timesteps, batch, width)``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from kbptt.engine.blocks import Blocks
+from kbptt.engine.compiled import compiled, is_being_exported, write
+from kbptt.engine.steps import Step, Tensors
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the backward pass treats the carried gradient.
+
+    Attributes:
+        length: Timesteps a window reaches back; None for the whole sequence.
+        stride: Timesteps between the ends of two windows.
+        align: `"end"` or `"start"`: from where windows are counted.
+        clip: Bound on every element of the carried gradient, or None.
+    """
+
+    length: int | None = None
+    stride: int | None = None
+    align: str = "end"
+    clip: float | None = None
+
+
+class Trace(NamedTuple):
+    """What the forward pass leaves for the backward pass, each ``(timesteps, batch, width)``."""
+
+    stored: Tensors
+    states: Tensors
+
+
+class BPTT:
+    """A recurrent loop with its own truncated gradient.
+
+    Args:
+        step: The `Step` of the cell.
+        options: The `Options`.
+        jit: Whether XLA compiles the loops. Defaults to `True`.
+    """
+
+    def __init__(self, step: Step, options: Options, jit: bool = True) -> None:
+        self.step = step
+        self.options = options
+        self.jit = jit
+        self._compiled_forward = compiled(self._forward, jit)
+        self._compiled_backward = compiled(self._backward, jit)
+
+    def __call__(
+        self,
+        x: tf.Tensor,
+        initial_state: Tensors,
+        weights: Tensors,
+        mask: tf.Tensor | None = None,
+        resets: tf.Tensor | None = None,
+        sequences: bool = True,
+        factors: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
+        on_norms: Callable[[tf.Tensor], None] | None = None,
+    ) -> tuple[tf.Tensor | None, Tensors]:
+        """Runs the loop; the result is differentiable once.
+
+        Args:
+            x: Inputs of the step, ``(timesteps, batch, features)``.
+            initial_state: Tuple of ``(batch, width)``.
+            weights: Tuple of tensors that the step reads.
+            mask: Boolean ``(timesteps, batch)``: False where the state is held.
+            resets: Boolean ``(timesteps, batch)``: True where the state returns to `initial_state`
+                before the step; no gradient crosses such a place.
+            sequences: Whether the output of every timestep is wanted.
+            factors: Called in the backward pass with (timesteps, batch); returns ξ as
+                ``(timesteps, batch or 1)`` with which the carried gradient is multiplied.
+            on_norms: Called in the backward pass with Σ_b ‖∂L/∂h_t‖, float32 ``(timesteps,)``.
+
+        Returns:
+            Outputs ``(timesteps, batch, units)`` (None unless `sequences`) and the final states.
+        """
+        states = len(initial_state)
+
+        @tf.custom_gradient
+        def run(x, *flat):
+            # Without this an eager tape would try to differentiate the compiled loop as well.
+            x, *flat = map(tf.stop_gradient, (x, *flat))
+            start, weights = tuple(flat[:states]), tuple(flat[states:])
+            final, trace = self._compiled_forward(x, start, weights, mask, resets)
+            outputs = (trace.states[self.step.output],) if sequences else ()
+
+            @tf.custom_gradient
+            def gradients(*upstream):
+                upstream = tuple(map(tf.stop_gradient, upstream))
+                dy = upstream[0] if sequences else None
+                d_final = upstream[1:] if sequences else upstream
+                xi = None
+                if factors is not None:
+                    xi = factors(tf.shape(x)[0], tf.shape(x)[1])
+                dx, d_state, d_weights, norms = self._gradient(
+                    x, start, weights, trace, mask, resets, xi, dy, tuple(d_final)
+                )
+                if on_norms is not None and not is_being_exported():
+                    on_norms(norms)
+                return (dx, *d_state, *d_weights), _refuse_second_order
+
+            return (*outputs, *final), lambda *upstream: gradients(*upstream)
+
+        result = run(x, *initial_state, *weights)
+        if sequences:
+            return result[0], tuple(result[1:])
+        return None, tuple(result)
+
+    # Forward ---------------------------------------------------------------------------------
+
+    def _forward(self, x, initial_state, weights, mask, resets) -> tuple[Tensors, Trace]:
+        """Runs the recurrence; returns the final states and the trace."""
+        step, jit = self.step, self.jit
+        timesteps = _size(x, 0)
+        _, example = step.forward(x[0], initial_state, weights)
+        # A cell's stored values tell its states, unless a mask holds or a reset replaces them.
+        keep_states = mask is not None or resets is not None or step.history(example) is None
+
+        def body(t, state, stored, kept):
+            previous = state
+            if resets is not None:
+                previous = _select(resets[t][:, None], initial_state, previous)
+            state, values = step.forward(x[t], previous, weights)
+            if mask is not None:
+                state = _select(mask[t][:, None], state, previous)
+            stored = _write_all(stored, values, t, jit)
+            if keep_states:
+                kept = _write_all(kept, state, t, jit)
+            return t + 1, state, stored, kept
+
+        _, final, stored, kept = tf.while_loop(
+            lambda t, *_: t < timesteps,
+            body,
+            (
+                0,
+                tuple(initial_state),
+                tuple(_history(timesteps, v) for v in example),
+                tuple(_history(timesteps, v) for v in initial_state) if keep_states else (),
+            ),
+        )
+        return final, Trace(stored, kept if keep_states else step.history(stored))
+
+    # Backward --------------------------------------------------------------------------------
+
+    def _gradient(self, x, start, weights, trace, mask, resets, xi, dy, d_final):
+        """Gradients of inputs, initial state and weights, and the norms of every timestep."""
+        timesteps = _size(x, 0)
+        previous = tuple(
+            tf.concat([s[None], h[:-1]], axis=0) for s, h in zip(start, trace.states, strict=True)
+        )
+        if resets is not None:
+            previous = tuple(
+                tf.where(resets[:, :, None], s[None], p)
+                for s, p in zip(start, previous, strict=True)
+            )
+        blocks = Blocks.of(timesteps, self.options.length, self.options.stride, self.options.align)
+        first = 0
+        if dy is None and blocks.length is not timesteps:
+            # Only the final state has a gradient: nothing flows outside the last window.
+            first = tf.maximum(blocks.count * blocks.stride - blocks.front - blocks.length, 0)
+            if isinstance(timesteps, int):
+                first = max(blocks.count * blocks.stride - blocks.front - blocks.length, 0)
+
+        def cut(tensor):
+            return None if tensor is None else tensor[first:]
+
+        window = (cut(x), *(tuple(map(cut, p)) for p in (previous, trace.states, trace.stored)))
+        local, d_start, norms = self._compiled_backward(
+            *window, weights, cut(mask), cut(resets), cut(xi), dy, d_final, _is_zero(first)
+        )
+        dx, d_weights = self.step.weight_gradients(window[0], window[1], local, weights)
+        if not (isinstance(first, int) and first == 0):
+            dx = tf.pad(dx, [[first, 0], [0, 0], [0, 0]])
+            norms = tf.pad(norms, [[first, 0]])
+        return dx, d_start, d_weights, norms
+
+    def _backward(
+        self, x, previous, states, stored, weights, mask, resets, xi, dy, d_final, at_start
+    ):
+        """Runs the recurrence of ∂L/∂h_t over all windows at once.
+
+        Returns what the weight gradients need of each timestep, the gradient of the initial state,
+        and the norms ``(timesteps,)``.
+        """
+        step, jit, clip = self.step, self.jit, self.options.clip
+        timesteps, batch = _size(x, 0), _size(x, 1)
+        if dy is None:
+            blocks = Blocks.of(timesteps, None, None, "end")
+        else:
+            blocks = Blocks.of(
+                timesteps, self.options.length, self.options.stride, self.options.align
+            )
+        count, stride, before = blocks.count, blocks.stride, blocks.reach - 1
+        overlapping = before > 0
+        rows = count * batch
+
+        def view(tensors):
+            return tuple(blocks.split(v, before) for v in tensors)
+
+        blocked = [view((x,)), view(previous), view(states), view(stored)]
+        blocked_e = None if dy is None else blocks.split(dy, before)
+        keep = None
+        if mask is not None:
+            keep = blocks.split(mask[:, :, None], before)
+        elif blocks.padded or overlapping:
+            keep = tf.tile(blocks.real(before)[:, :, None, None], [1, 1, batch, 1])
+        if resets is not None:
+            resets = blocks.split(resets[:, :, None], before)
+        if xi is not None:
+            xi = tf.broadcast_to(tf.cast(xi, x.dtype), [timesteps, batch])[:, :, None]
+            xi = tf.where(blocks.real(before)[:, :, None, None], blocks.split(xi, before), 1)
+
+        def read(block, s, tensor):
+            """Timestep `s` of `count` blocks from `block` on, as rows ``(count·batch, width)``."""
+            width = _size(tensor, 3)
+            part = tf.slice(tensor, [block, s, 0, 0], [count, 1, batch, width])
+            return tf.reshape(part, [rows, width])
+
+        def place(buffer, value, block, s):
+            value = tf.reshape(value, [count, 1, batch, _size(value, 1)])
+            if overlapping:
+                width = _size(value, 3)
+                value += tf.slice(buffer, [block, s, 0, 0], [count, 1, batch, width])
+            return write(buffer, value, [block, s, 0, 0], jit)
+
+        def body(j, carry, kept, norms, d_reset):
+            block = before - j // stride
+            s = stride - 1 - j % stride
+            gradient = list(carry)
+            if blocked_e is not None:
+                e = read(block, s, blocked_e)
+                if overlapping:
+                    # Losses enter a window in its last `stride` steps alone.
+                    e = tf.where(j < stride, e, tf.zeros_like(e))
+                gradient[step.output] += e
+            gradient = tuple(gradient)
+            x_t, previous_t, state_t, stored_t = (
+                tuple(read(block, s, v) for v in group) for group in blocked
+            )
+            carry, local = step.backward(x_t[0], previous_t, state_t, stored_t, gradient, weights)
+            if keep is not None:
+                keep_t = read(block, s, keep)
+                carry = _select(keep_t, carry, gradient)
+                local = tuple(tf.where(keep_t, v, tf.zeros_like(v)) for v in local)
+            if resets is not None:
+                reset_t = read(block, s, resets)
+                zeros = tuple(map(tf.zeros_like, carry))
+                d_reset = tuple(
+                    d + v for d, v in zip(d_reset, _select(reset_t, carry, zeros), strict=True)
+                )
+                carry = _select(reset_t, zeros, carry)
+            if xi is not None:
+                xi_t = read(block, s, xi)
+                carry = tuple(v * xi_t for v in carry)
+            if clip is not None:
+                carry = tuple(tf.clip_by_value(v, -clip, clip) for v in carry)
+            # Windows overlap in the gradients of the states, of which everything else is linear.
+            local = gradient if overlapping else local
+            kept = tuple(place(k, v, block, s) for k, v in zip(kept, local, strict=True))
+            if not overlapping:
+                norms = place(norms, norm_per_sample(gradient[step.hidden])[:, None], block, s)
+            return j + 1, carry, kept, norms, d_reset
+
+        carry = tuple(
+            tf.concat([tf.zeros([(count - 1) * batch, _size(d, 1)], d.dtype), d], axis=0)
+            for d in d_final
+        )
+        if overlapping:
+            example = carry
+        else:
+            # Traced for its shapes alone; XLA removes the computation.
+            (x_0,), *trace_0 = (tuple(read(0, 0, v) for v in group) for group in blocked)
+            _, example = step.backward(x_0, *trace_0, carry, weights)
+        shape = [before + count, stride, batch]
+        kept = tuple(tf.zeros([*shape, _size(v, 1)], v.dtype) for v in example)
+        _, carry, kept, norms, d_reset = tf.while_loop(
+            lambda j, *_: j < blocks.length,
+            body,
+            (
+                0,
+                carry,
+                kept,
+                tf.zeros([*shape, 1], tf.float32),
+                tuple(map(tf.zeros_like, carry)) if resets is not None else (),
+            ),
+        )
+
+        kept = tuple(blocks.join(k, before) for k in kept)
+        norms = tf.reduce_sum(blocks.join(norms, before), axis=[1, 2])
+        if overlapping:
+            gradient = kept
+            norms = tf.reduce_sum(norm_per_sample(gradient[step.hidden]), axis=1)
+            flat = [
+                tuple(tf.reshape(v, [timesteps * batch, _size(v, 2)]) for v in group)
+                for group in ((x,), previous, states, stored, gradient)
+            ]
+            _, local = step.backward(flat[0][0], *flat[1:], weights)
+            kept = tuple(tf.reshape(v, [timesteps, batch, _size(v, 1)]) for v in local)
+            if mask is not None:
+                real = blocks.join(keep, before)
+                kept = tuple(tf.where(real, v, tf.zeros_like(v)) for v in kept)
+
+        # A window that has consumed every step before its end reaches the initial state.
+        steps_to_start = stride * (tf.range(count) + 1) - blocks.front
+        reaches = at_start & (steps_to_start <= blocks.length)
+        d_start = []
+        for index, d in enumerate(carry):
+            per_window = tf.reshape(d, [count, batch, _size(d, 1)])
+            per_window = tf.where(reaches[:, None, None], per_window, tf.zeros_like(per_window))
+            if resets is not None:
+                per_window += tf.reshape(d_reset[index], [count, batch, _size(d, 1)])
+            d_start.append(tf.reduce_sum(per_window, axis=0))
+        return kept, tuple(d_start), norms
+
+
+def _refuse_second_order(*_):
+    raise ValueError(
+        "Gradients of gradients through a kbptt layer are not defined: its backward pass is "
+        "hand-made. Call the layer inside `with kbptt.engine.differentiable():` to run a loop "
+        "that TensorFlow differentiates itself."
+    )
+
+
+def _size(tensor: tf.Tensor, axis: int) -> int | tf.Tensor:
+    """The static size of an axis if known, else the dynamic one."""
+    size = tensor.shape[axis]
+    return tf.shape(tensor)[axis] if size is None else size
+
+
+def _is_zero(value: int | tf.Tensor) -> tf.Tensor:
+    return tf.equal(value, 0)
+
+
+def _history(timesteps, value: tf.Tensor) -> tf.Tensor:
+    return tf.zeros([timesteps, _size(value, 0), _size(value, 1)], value.dtype)
+
+
+def _write_all(buffers: Tensors, values: Tensors, t: tf.Tensor, jit: bool) -> Tensors:
+    return tuple(write(b, v[None], [t, 0, 0], jit) for b, v in zip(buffers, values, strict=True))
+
+
+def _select(condition: tf.Tensor, yes: Tensors, no: Tensors) -> Tensors:
+    return tuple(tf.where(condition, a, b) for a, b in zip(yes, no, strict=True))
+
+
+def norm_per_sample(gradient: tf.Tensor) -> tf.Tensor:
+    """‖·‖₂ over the last axis, in float32."""
+    gradient = tf.cast(gradient, tf.float32)
+    return tf.sqrt(tf.reduce_sum(gradient * gradient, axis=-1))

@@ -1,0 +1,213 @@
+"""What one timestep of a recurrent network does, and its vector-Jacobian product.
+
+A `Step` is the only part of the engine that differs between cells. `ProjectedStep` is a cell whose
+only recurrent matrix product is h·U, the rest being elementwise: SimpleRNN, GRU (with
+``reset_after``) and LSTM. There the step's gradient is written by hand, from values stored in the
+forward pass, which is what makes it fast. `kbptt.engine.cell` has the step for any other cell.
+
+All states and gradients are tuples of tensors ``(rows, width)``; a row is one sample, or one sample
+of one window in the backward pass.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+Tensors = tuple[tf.Tensor, ...]
+
+
+class Step(Protocol):
+    """One timestep, as the engine sees it.
+
+    Attributes:
+        output: Index of the state that is the step's output.
+        hidden: Index of the state whose gradient norm is recorded.
+    """
+
+    output: int
+    hidden: int
+
+    def forward(self, x: tf.Tensor, state: Tensors, weights: Tensors) -> tuple[Tensors, Tensors]:
+        """Returns the next state and what the backward pass wants stored of this step."""
+
+    def history(self, stored: Tensors) -> Tensors | None:
+        """The states over time, recovered from what was stored; None if they must be kept."""
+
+    def backward(
+        self,
+        x: tf.Tensor | None,
+        previous: Tensors,
+        state: Tensors,
+        stored: Tensors,
+        gradient: Tensors,
+        weights: Tensors,
+    ) -> tuple[Tensors, Tensors]:
+        """Returns the gradient of the previous state, and what `weight_gradients` wants stored."""
+
+    def weight_gradients(
+        self, x: tf.Tensor, previous: Tensors, local: Tensors, weights: Tensors
+    ) -> tuple[tf.Tensor, Tensors]:
+        """Returns the gradients of the inputs and of the weights, from all timesteps at once."""
+
+
+# The derivative of an activation, as a function of its output: nothing has to be recomputed.
+DERIVATIVE_FROM_OUTPUT: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "linear": tf.ones_like,
+    "relu": lambda y: tf.cast(y > 0, y.dtype),
+    "sigmoid": lambda y: y * (1 - y),
+    "tanh": lambda y: 1 - y * y,
+}
+
+ACTIVATION: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "linear": tf.identity,
+    "relu": tf.nn.relu,
+    "sigmoid": tf.sigmoid,
+    "tanh": tf.tanh,
+}
+
+
+def _rows(x: tf.Tensor) -> tf.Tensor:
+    """``(T, batch, width)`` as ``(T·batch, width)``."""
+    return tf.reshape(x, [-1, tf.shape(x)[-1]])
+
+
+class ProjectedStep:
+    """A step ``state' = f(x_t, h·U, state)`` with an elementwise f; the inputs are projected."""
+
+    output = 0
+    hidden = 0
+
+    def recurrent_gradient(self, h: tf.Tensor, dz: tf.Tensor) -> tf.Tensor:
+        """∂L/∂U = Σ_t h_{t-1}ᵀ dz_t (guide 2.5), as one product over all timesteps."""
+        return tf.matmul(_rows(h), _rows(dz), transpose_a=True)
+
+
+class SimpleRNNStep(ProjectedStep):
+    """h' = φ(x + h·U)."""
+
+    def __init__(self, activation: str) -> None:
+        self.activation = ACTIVATION[activation]
+        self.derivative = DERIVATIVE_FROM_OUTPUT[activation]
+
+    def forward(self, x, state, weights):
+        (kernel,) = weights
+        h = self.activation(x + tf.matmul(state[0], kernel))
+        return (h,), (h,)
+
+    def history(self, stored):
+        return stored
+
+    def backward(self, x, previous, state, stored, gradient, weights):
+        (kernel,) = weights
+        dz = gradient[0] * self.derivative(state[0])
+        return (tf.matmul(dz, kernel, transpose_b=True),), (dz,)
+
+    def weight_gradients(self, x, previous, local, weights):
+        return local[0], (self.recurrent_gradient(previous[0], local[0]),)
+
+
+class LSTMStep(ProjectedStep):
+    """Gates i, f, g, o = σ, σ, φ, σ(x + h·U);  c' = f·c + i·g;  h' = o·φ(c')."""
+
+    def __init__(self, units: int, activation: str, recurrent_activation: str) -> None:
+        self.activation = ACTIVATION[activation]
+        self.derivative = DERIVATIVE_FROM_OUTPUT[activation]
+        self.recurrent_activation = ACTIVATION[recurrent_activation]
+        self.recurrent_derivative = DERIVATIVE_FROM_OUTPUT[recurrent_activation]
+        self.scale = None
+        if (activation, recurrent_activation) == ("tanh", "sigmoid"):
+            # σ(z) = (tanh(z/2) + 1)/2: one vectorized operation computes all four gates.
+            one, half = np.ones(units), np.full(units, 0.5)
+            self.scale = np.concatenate([half, half, one, half])
+            self.shift = np.concatenate([half, half, 0 * one, half])
+
+    def gates(self, z: tf.Tensor) -> tf.Tensor:
+        if self.scale is not None:
+            scale = tf.constant(self.scale, z.dtype)
+            return scale * tf.tanh(scale * z) + tf.constant(self.shift, z.dtype)
+        i, f, g, o = tf.split(z, 4, axis=-1)
+        return tf.concat(
+            [
+                self.recurrent_activation(i),
+                self.recurrent_activation(f),
+                self.activation(g),
+                self.recurrent_activation(o),
+            ],
+            axis=-1,
+        )
+
+    def forward(self, x, state, weights):
+        (kernel,) = weights
+        gates = self.gates(x + tf.matmul(state[0], kernel))
+        i, f, g, o = tf.split(gates, 4, axis=-1)
+        c = f * state[1] + i * g
+        return (o * self.activation(c), c), (gates, c)
+
+    def history(self, stored):
+        gates, c = stored
+        return tf.split(gates, 4, axis=-1)[3] * self.activation(c), c
+
+    def backward(self, x, previous, state, stored, gradient, weights):
+        (kernel,) = weights
+        dh, dc = gradient
+        i, f, g, o = tf.split(stored[0], 4, axis=-1)
+        c = self.activation(stored[1])
+        dc = dc + dh * o * self.derivative(c)
+        sigma = self.recurrent_derivative
+        dz = tf.concat(
+            [
+                dc * g * sigma(i),
+                dc * previous[1] * sigma(f),
+                dc * i * self.derivative(g),
+                dh * c * sigma(o),
+            ],
+            axis=-1,
+        )
+        return (tf.matmul(dz, kernel, transpose_b=True), dc * f), (dz,)
+
+    def weight_gradients(self, x, previous, local, weights):
+        return local[0], (self.recurrent_gradient(previous[0], local[0]),)
+
+
+class GRUStep(ProjectedStep):
+    """z, r = σ(x + h·U);  n = φ(x + r·(h·U + b));  h' = z·h + (1 − z)·n (``reset_after``)."""
+
+    def __init__(self, activation: str, recurrent_activation: str) -> None:
+        self.activation = ACTIVATION[activation]
+        self.derivative = DERIVATIVE_FROM_OUTPUT[activation]
+        self.recurrent_activation = ACTIVATION[recurrent_activation]
+        self.recurrent_derivative = DERIVATIVE_FROM_OUTPUT[recurrent_activation]
+
+    def forward(self, x, state, weights):
+        kernel, bias = weights
+        (h,) = state
+        units = h.shape[-1]
+        hu = tf.matmul(h, kernel)
+        zr = self.recurrent_activation(x[:, : 2 * units] + hu[:, : 2 * units])
+        z, r = tf.split(zr, 2, axis=-1)
+        hn = hu[:, 2 * units :] + bias
+        n = self.activation(x[:, 2 * units :] + r * hn)
+        h = z * h + (1 - z) * n
+        return (h,), (tf.concat([zr, n, hn], axis=-1), h)
+
+    def history(self, stored):
+        return stored[1:]
+
+    def backward(self, x, previous, state, stored, gradient, weights):
+        kernel, _ = weights
+        (dh,) = gradient
+        z, r, n, hn = tf.split(stored[0], 4, axis=-1)
+        dn = dh * (1 - z) * self.derivative(n)
+        dz = dh * (previous[0] - n) * self.recurrent_derivative(z)
+        dr = dn * hn * self.recurrent_derivative(r)
+        dhu = tf.concat([dz, dr, dn * r], axis=-1)
+        return (dh * z + tf.matmul(dhu, kernel, transpose_b=True),), (dhu, dn)
+
+    def weight_gradients(self, x, previous, local, weights):
+        dhu, dn = local
+        units = dn.shape[-1]
+        dx = tf.concat([dhu[..., : 2 * units], dn], axis=-1)
+        bias = tf.reduce_sum(dhu[..., 2 * units :], axis=[0, 1])
+        return dx, (self.recurrent_gradient(previous[0], dhu), bias)

@@ -1,0 +1,66 @@
+"""GRU with truncated backpropagation through time."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kbptt.engine.steps import ACTIVATION, GRUStep
+from kbptt.layers.projected import ProjectedLayer
+
+
+@keras.saving.register_keras_serializable(package="kbptt")
+class GRU(ProjectedLayer, keras.layers.GRU):
+    """`keras.layers.GRU` with truncated backpropagation through time.
+
+    Arguments, weights (names, shapes and order), outputs, masks and states are those of
+    `keras.layers.GRU`; ``use_cudnn`` is ignored. With ``reset_after=False`` the reset gate stands
+    inside the recurrent product and the layer runs the engine's path for any cell, which is slower.
+
+    Args:
+        units: Positive integer. Width of the state.
+        truncation: See `kbptt.LSTM`.
+        normalization: See `kbptt.LSTM`.
+        gradient_regularizer: See `kbptt.LSTM`.
+        gradient_clip: See `kbptt.LSTM`.
+        *args: Further positional arguments of `keras.layers.GRU`.
+        **kwargs: Further keyword arguments of `keras.layers.GRU`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        *args: Any,
+        truncation: Any = None,
+        normalization: Any = None,
+        gradient_regularizer: Any = None,
+        gradient_clip: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(units, *args, **kwargs)
+        self._set_up(truncation, gradient_clip, normalization, gradient_regularizer)
+
+    def _projected_step(self):
+        names = self.activation.__name__, self.recurrent_activation.__name__
+        if not self.reset_after or not set(names) <= set(ACTIVATION):
+            return None
+        return GRUStep(*names)
+
+    def _projection_bias(self):
+        """The input bias, and the recurrent bias of z and r, which adds to it."""
+        if self.cell.bias is None:
+            return None
+        inputs, recurrent = ops.unstack(self.cell.bias, 2)
+        units = self.units
+        return inputs + ops.concatenate([recurrent[: 2 * units], ops.zeros_like(inputs[:units])])
+
+    def _recurrent_weights(self):
+        units = self.units
+        if self.cell.bias is None:
+            bias = ops.zeros((units,), self.cell.compute_dtype)
+        else:
+            bias = self.cell.bias[1, 2 * units :]
+        return self.cell.recurrent_kernel, bias

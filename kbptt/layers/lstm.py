@@ -1,0 +1,64 @@
+"""LSTM with truncated backpropagation through time."""
+
+from typing import Any
+
+import keras
+
+from kbptt.engine.steps import ACTIVATION, LSTMStep
+from kbptt.layers.projected import ProjectedLayer
+
+
+@keras.saving.register_keras_serializable(package="kbptt")
+class LSTM(ProjectedLayer, keras.layers.LSTM):
+    """`keras.layers.LSTM` with truncated backpropagation through time.
+
+    Arguments, weights (names, shapes and order), outputs, masks and states are those of
+    `keras.layers.LSTM`; ``use_cudnn`` is ignored. Only the gradient differs, and is faster.
+
+    Example:
+
+    >>> layer = kbptt.LSTM(64, truncation=32, return_sequences=True)
+    >>> layer(np.zeros((8, 256, 16), "float32")).shape
+    TensorShape([8, 256, 64])
+
+    Args:
+        units: Positive integer. Width of the state.
+        truncation: None for full BPTT, an integer for chunks of that many timesteps, or a
+            `kbptt.truncation.Truncation`. Defaults to `None`.
+        normalization: None, or a `kbptt.normalization` identifier such as `"layer"`. Defaults to
+            `None`.
+        gradient_regularizer: None, or a `kbptt.regularizers` identifier such as
+            `"vanishing_gradient"` (Pascanu's Ω). Defaults to `None`.
+        gradient_clip: None, or a positive float that bounds every element of the gradient carried
+            from one timestep to the one before (Graves, 2013). Defaults to `None`.
+        *args: Further positional arguments of `keras.layers.LSTM`.
+        **kwargs: Further keyword arguments of `keras.layers.LSTM`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        *args: Any,
+        truncation: Any = None,
+        normalization: Any = None,
+        gradient_regularizer: Any = None,
+        gradient_clip: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(units, *args, **kwargs)
+        self._set_up(truncation, gradient_clip, normalization, gradient_regularizer)
+
+    def _projected_step(self):
+        names = self.activation.__name__, self.recurrent_activation.__name__
+        if not set(names) <= set(ACTIVATION):
+            return None
+        return LSTMStep(self.units, *names)
+
+    def _projection_bias(self):
+        return self.cell.bias
+
+    def _recurrent_weights(self):
+        return (self.cell.recurrent_kernel,)

@@ -1,0 +1,242 @@
+"""Any Keras cell with truncated backpropagation through time."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import tree
+
+from kbptt.engine import autodiff_loop, is_differentiable
+from kbptt.engine.cell import CellStep
+from kbptt.layers.truncated import TruncatedLayer
+
+
+class CellLayer(TruncatedLayer):
+    """Mixin that runs the layer's cell through the engine, whatever the cell does."""
+
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        x, mask, resets = self._prepare(sequences, mask)
+        features = tuple(x.shape[2:])
+        x = tf.reshape(x, [tf.shape(x)[0], tf.shape(x)[1], _product(features)])
+        x.set_shape([sequences.shape[1], sequences.shape[0], _product(features)])
+        cell = CellFunction(self.cell, self.state_size, features, training)
+        state = tuple(tree.flatten(initial_state))
+        weights = cell.weights(x[0], state)
+        output, hidden, changes = cell.probe(x[0], state, weights)
+        if output is None:
+            # Keras repeats the last output at masked steps; it starts as zeros.
+            example, _ = cell(x[0], state, weights)
+            state += (tf.zeros_like(example),)
+        step = CellStep(cell, output, hidden, cell.states)
+        if changes or is_differentiable():
+            return self._run_autodiff(cell, step, x, state, mask, resets)
+        # One engine for each way the cell can be called, since compiling costs.
+        engine = self._engine(("cell", bool(training), cell.mask_count), lambda: step)
+        last, outputs, final = self._run(engine, x, state, weights, mask, resets)
+        return last, outputs, self._pack(final)
+
+    def _pack(self, final):
+        """The flat states in the structure of the cell, without the carried output."""
+        count = len(tree.flatten(self.state_size))
+        return tree.pack_sequence_as(self.state_size, list(final[:count]))
+
+    def _run_autodiff(self, cell, step, x, state, mask, resets):
+        """Runs the ordinary loop, in which the cell may change variables."""
+        factors = None
+        if self.truncation.stochastic:
+            factors = self._draw_factors(tf.shape(x)[0], tf.shape(x)[1])
+
+        def forward(x_t, previous):
+            output, new = cell.stateful_call(x_t, previous[: cell.states])
+            return (*new, output) if step.separate_output else new
+
+        states, final = autodiff_loop(
+            forward,
+            step.hidden,
+            self._options(),
+            x,
+            state,
+            mask,
+            resets,
+            factors,
+            self._norms.assign if self._norms is not None else None,
+        )
+        outputs = states[step.output] if self.return_sequences else None
+        last, outputs = self._show(outputs, final[step.output], mask)
+        return last, outputs, self._pack(final)
+
+
+class CellFunction:
+    """A cell as a function of tensors alone: ``(x, flat state, weights) -> (output, flat state)``.
+
+    The weights are the cell's variables and the dropout masks, which Keras draws once for the whole
+    sequence and keeps on the cell.
+
+    Args:
+        cell: A Keras cell: a layer or any object with ``state_size`` that can be called.
+        state_size: Nested list of the widths of the states.
+        features: Shape of the inputs of one sample and timestep.
+        training: Boolean.
+    """
+
+    def __init__(self, cell: Any, state_size: Any, features: tuple, training: bool) -> None:
+        self.cell = cell
+        self.state_size = state_size
+        self.features = features
+        self.states = len(tree.flatten(state_size))
+        self.is_layer = isinstance(cell, keras.layers.Layer)
+        self.arguments = {}
+        if self.is_layer and cell._call_has_training_arg:
+            self.arguments["training"] = training
+        self.masked_cells = [
+            c
+            for c in _cells(cell)
+            if hasattr(c, "get_dropout_mask") and (c.dropout or c.recurrent_dropout)
+        ]
+        self.mask_count = 0
+        self.mask_structure: list = []
+
+    def weights(self, x: tf.Tensor, state: tuple) -> tuple:
+        """The variables and dropout masks as tensors."""
+        variables = ()
+        if self.is_layer:
+            variables = (*self.cell.trainable_variables, *self.cell.non_trainable_variables)
+        if any(c._dropout_mask is None and c.dropout for c in map(_with_masks, self.masked_cells)):
+            # A wrapper hides its cell from Keras, which then makes the masks inside the loop.
+            self.stateful_call(x, state)
+        # Keras clears the masks after the forward pass; the backward pass needs their structure.
+        self.mask_structure = [_masks(c) for c in self.masked_cells]
+        masks = tuple(m for m in tree.flatten(self.mask_structure) if m is not None)
+        self.mask_structure = tree.map_structure(lambda m: m is not None, self.mask_structure)
+        self.mask_count = len(masks)
+        return (*(tf.convert_to_tensor(v.value) for v in variables), *masks)
+
+    def probe(self, x: tf.Tensor, state: tuple, weights: tuple) -> tuple[int | None, int, bool]:
+        """Returns the state that is the output, the hidden state, and whether variables change."""
+        output, new, changes = self._call(x, state, weights)
+        same = [index for index, s in enumerate(new) if s is output]
+        if same:
+            return same[0], same[0], changes
+        # The first state of the topmost cell, by the convention of all Keras cells.
+        top = self.state_size[-1] if isinstance(self.state_size, (list, tuple)) else None
+        hidden = self.states - len(top) if isinstance(top, (list, tuple)) else 0
+        return None, hidden, changes
+
+    def __call__(self, x: tf.Tensor, state: tuple, weights: tuple) -> tuple[tf.Tensor, tuple]:
+        output, new, _ = self._call(x, state, weights)
+        return output, new
+
+    def stateful_call(self, x: tf.Tensor, state: tuple) -> tuple[tf.Tensor, tuple]:
+        """Calls the cell as Keras does, with its own variables."""
+        x, states = self._unflatten(x, state)
+        output, new = self.cell(x, states, **self.arguments)
+        return self._flatten(output, new, state[0].dtype)
+
+    def _call(self, x, state, weights):
+        rows = tf.shape(x)[0]
+        inputs, states = self._unflatten(x, state)
+        count = len(weights) - self.mask_count
+        variables, masks = list(weights[:count]), list(weights[count:])
+        with _tiled_masks(self.masked_cells, self.mask_structure, masks, rows):
+            if self.is_layer:
+                trainable = len(self.cell.trainable_variables)
+                given = variables[trainable:]
+                (output, new), after = self.cell.stateless_call(
+                    variables[:trainable], given, inputs, states, **self.arguments
+                )
+                changes = any(a is not b for a, b in zip(after, given, strict=True))
+            else:
+                output, new = self.cell(inputs, states)
+                changes = False
+        return *self._flatten(output, new, state[0].dtype), changes
+
+    def _unflatten(self, x, state):
+        x = tf.reshape(x, [tf.shape(x)[0], *self.features])
+        return x, tree.pack_sequence_as(self.state_size, list(state))
+
+    def _flatten(self, output, new, dtype):
+        new = tuple(tree.flatten(new))
+        # Casts keep the identity of output and state, which tells that they are one.
+        cast = {id(s): tf.cast(s, dtype) for s in (output, *new)}
+        return cast[id(output)], tuple(cast[id(s)] for s in new)
+
+
+def _product(shape: tuple) -> int:
+    return int(tf.TensorShape(shape).num_elements() or 1)
+
+
+def _cells(cell: Any) -> list:
+    """The cell and every layer inside it."""
+    return list(cell._flatten_layers()) if isinstance(cell, keras.layers.Layer) else [cell]
+
+
+def _with_masks(cell: Any) -> Any:
+    """A Keras dropout cell, with the attributes that it makes only when they are first needed."""
+    for name in ("_dropout_mask", "_recurrent_dropout_mask"):
+        if not hasattr(cell, name):
+            setattr(cell, name, None)
+    return cell
+
+
+def _masks(cell: Any) -> list:
+    _with_masks(cell)
+    return [cell._dropout_mask, cell._recurrent_dropout_mask]
+
+
+class _tiled_masks:
+    """Puts the dropout masks on the cells, repeated for the windows stacked into the batch."""
+
+    def __init__(self, cells: list, structure: list, masks: list, rows: tf.Tensor) -> None:
+        self.cells = cells
+        given = iter(masks)
+
+        def tiled(present):
+            if not present:
+                return None
+            mask = next(given)
+            return tf.tile(mask, [rows // tf.shape(mask)[0], 1])
+
+        self.masks = tree.map_structure(tiled, structure)
+
+    def __enter__(self) -> None:
+        self.saved = [_masks(c) for c in self.cells]
+        self._put(self.masks)
+
+    def __exit__(self, *_) -> None:
+        self._put(self.saved)
+
+    def _put(self, masks: list) -> None:
+        for cell, (inputs, recurrent) in zip(self.cells, masks, strict=True):
+            cell._dropout_mask, cell._recurrent_dropout_mask = inputs, recurrent
+
+
+@keras.saving.register_keras_serializable(package="kbptt")
+class RNN(CellLayer, keras.layers.RNN):
+    """`keras.layers.RNN` with truncated backpropagation through time, for any cell.
+
+    Built-in, stacked, nested-state and user-written cells work as in `keras.layers.RNN`. The cell
+    is called once more on every timestep in the backward pass. A cell that changes variables while
+    it runs (its own random numbers, moving averages) cannot be called again with the same result:
+    for such a one an ordinary differentiable loop runs, slower, with the same truncation.
+
+    Args:
+        cell: A Keras RNN cell, or a list of cells to stack.
+        truncation: See `kbptt.LSTM`.
+        gradient_clip: See `kbptt.LSTM`.
+        *args: Further positional arguments of `keras.layers.RNN`.
+        **kwargs: Further keyword arguments of `keras.layers.RNN`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        cell: Any,
+        *args: Any,
+        truncation: Any = None,
+        gradient_clip: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(cell, *args, **kwargs)
+        self._set_up(truncation, gradient_clip)

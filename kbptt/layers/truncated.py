@@ -1,0 +1,239 @@
+"""What all kbptt layers share: options, checks of the input, the engine, the gradient norms."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from kbptt import truncation as truncations
+from kbptt._checks import number
+from kbptt.engine import BPTT, Options, draw_factors
+
+
+class TruncatedLayer:
+    """Mixin in front of a `keras.layers.RNN`: replaces its loop and leaves everything else.
+
+    Weights, outputs, masks, states and the constructor stay those of the Keras layer; only how the
+    gradient is computed, and how far back it flows, changes.
+    """
+
+    def _set_up(self, truncation: Any, gradient_clip: float | None) -> None:
+        if keras.backend.backend() != "tensorflow":
+            raise RuntimeError(
+                "kbptt computes its gradients with TensorFlow. Expected the Keras backend "
+                f"'tensorflow'. Received: '{keras.backend.backend()}'. Set the environment "
+                "variable KERAS_BACKEND=tensorflow before Keras is imported."
+            )
+        if gradient_clip is not None:
+            gradient_clip = number("gradient_clip", gradient_clip, above=0)
+        self.gradient_clip = gradient_clip
+        self._truncation = truncations.get(truncation)
+        self.supports_masking = True
+        # cuDNN, which XLA cannot contain, is not used here.
+        self.supports_jit = True
+        self._engines: dict = {}
+        self._resets = None
+        self._norms = None
+        seed = getattr(self._truncation, "seed", None)
+        self._factor_seed = (
+            keras.random.SeedGenerator(seed) if self._truncation.stochastic else None
+        )
+
+    @property
+    def truncation(self) -> truncations.Truncation:
+        """The `kbptt.truncation.Truncation` of this layer.
+
+        It may be replaced between two calls of `fit`; a model that is already compiled picks it up
+        after ``model.make_train_function(force=True)``.
+        """
+        return self._truncation
+
+    @truncation.setter
+    def truncation(self, value: Any) -> None:
+        self._truncation = truncations.get(value)
+        if self._truncation.stochastic and self._factor_seed is None:
+            self._factor_seed = keras.random.SeedGenerator(getattr(self._truncation, "seed", None))
+
+    @property
+    def gradient_norms(self) -> np.ndarray | None:
+        """Σ_b ‖∂L/∂h_t‖₂ of the last backward pass: float32 ``(timesteps,)``, or None before it.
+
+        ∂L/∂h_t is the total derivative: through the output of step t and through step t+1, as far
+        as the truncation lets it flow, before `gradient_clip`. For a loss that is a mean over the
+        batch this is the mean norm per sample. Index 0 is the step processed first.
+        """
+        if self._norms is None:
+            return None
+        norms = self._norms.numpy()
+        # A norm is never negative: the initial value tells that nothing was recorded yet.
+        return None if np.any(norms < 0) else norms
+
+    def build(self, sequences_shape, initial_state_shape=None):
+        super().build(sequences_shape, initial_state_shape)
+        timesteps = sequences_shape[1]
+        with tf.init_scope():
+            # A tf.Variable, which Keras does not count among the weights. Every replica of a
+            # distribution strategy sees its share of the batch, hence the sum.
+            self._norms = tf.Variable(
+                tf.fill([1 if timesteps is None else timesteps], -1.0),
+                trainable=False,
+                shape=tf.TensorShape([timesteps]),
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.SUM,
+                name="gradient_norms",
+            )
+
+    def call(self, sequences, initial_state=None, mask=None, training=False, resets=None):
+        """Runs the layer.
+
+        Call arguments:
+            sequences: ``(batch, timesteps, features)``.
+            initial_state: Optional list of states ``(batch, units)``.
+            mask: Optional boolean ``(batch, timesteps)``; False holds the state.
+            training: Boolean. Whether dropout is active.
+            resets: Optional boolean ``(batch, timesteps)``. True returns that sample to its initial
+                state before the timestep; no gradient crosses such a place.
+        """
+        self._check_call(sequences, initial_state, mask, resets)
+        self._resets = resets
+        try:
+            return super().call(
+                sequences, initial_state=initial_state, mask=mask, training=training
+            )
+        finally:
+            self._resets = None
+
+    def _check_call(self, sequences, initial_state, mask, resets) -> None:
+        shape = tuple(sequences.shape)
+        if isinstance(sequences, tf.RaggedTensor):
+            raise ValueError(
+                f"Layer '{self.name}' expected a dense tensor. Received a RaggedTensor. Pad it "
+                "with `sequences.to_tensor()` and pass a mask."
+            )
+        if len(shape) < 3 or shape[1] == 0:
+            raise ValueError(
+                f"Layer '{self.name}' expected sequences of shape (batch, timesteps, features) "
+                f"with at least one timestep. Received shape {shape}."
+            )
+        for name, value in (("mask", mask), ("resets", resets)):
+            value = value[0] if isinstance(value, (list, tuple)) else value
+            if value is None:
+                continue
+            known = tuple(value.shape)
+            if len(known) != 2 or any(
+                a is not None and b is not None and a != b
+                for a, b in zip(known, shape[:2], strict=True)
+            ):
+                raise ValueError(
+                    f"Layer '{self.name}' expected `{name}` of shape (batch, timesteps) = "
+                    f"{shape[:2]}. Received shape {known}."
+                )
+        if initial_state is not None:
+            given = keras.tree.flatten(initial_state)
+            widths = keras.tree.flatten(self.state_size)
+            right = len(given) == len(widths) and all(
+                len(s.shape) == 2
+                and s.shape[1] in (None, w)
+                and (s.shape[0] is None or shape[0] is None or s.shape[0] == shape[0])
+                for s, w in zip(given, widths, strict=True)
+            )
+            if not right:
+                raise ValueError(
+                    f"Layer '{self.name}' expected `initial_state` of {len(widths)} tensor(s) of "
+                    f"shape (batch, units) = {[(shape[0], w) for w in widths]}. Received "
+                    f"{len(given)} of shape {[tuple(s.shape) for s in given]}."
+                )
+        if self.stateful and self._expected_batch_size is not None:
+            # Keras checks only where the batch size is static.
+            tf.debugging.assert_equal(
+                tf.shape(sequences)[0],
+                int(self._expected_batch_size),
+                message=f"Layer '{self.name}' is stateful: the batch size must stay the same.",
+            ) if not isinstance(sequences, keras.KerasTensor) and shape[0] is None else None
+
+    # The loop ---------------------------------------------------------------------------------
+
+    def _prepare(self, sequences, mask):
+        """Time-major inputs, mask and resets, in the order in which they are processed."""
+        if isinstance(mask, (list, tuple)):
+            mask = mask[0]
+        if self.truncation.stochastic and sequences.shape[1] is not None:
+            self.truncation.check_timesteps(sequences.shape[1])
+        resets = self._resets
+        x = ops.swapaxes(sequences, 0, 1)
+        if mask is not None:
+            mask = tf.transpose(tf.cast(mask, tf.bool))
+            # What stands in a masked step, NaN included, must not reach any gradient.
+            shape = tf.concat([tf.shape(mask), tf.ones([len(x.shape) - 2], tf.int32)], 0)
+            x = tf.where(tf.reshape(mask, shape), x, tf.zeros_like(x))
+        if resets is not None:
+            resets = tf.transpose(tf.cast(resets, tf.bool))
+        if self.go_backwards:
+            x, mask, resets = (None if v is None else tf.reverse(v, [0]) for v in (x, mask, resets))
+        return x, mask, resets
+
+    def _run(self, engine: BPTT, x, initial_state, weights, mask, resets):
+        """Runs the engine; returns what `keras.layers.RNN.inner_loop` returns."""
+        dtype = tf.as_dtype(
+            self.cell.compute_dtype if hasattr(self.cell, "compute_dtype") else x.dtype
+        )
+        if dtype.size < 4:
+            # Half precision keeps its inputs and outputs; the recurrence runs in float32, which is
+            # at least as fast on a CPU and does not lose small gradients.
+            dtype = tf.float32
+        x, *rest = (tf.cast(v, dtype) for v in (x, *initial_state, *weights))
+        state, weights = tuple(rest[: len(initial_state)]), tuple(rest[len(initial_state) :])
+        if self._norms is None:
+            on_norms = None
+        else:
+            on_norms = self._norms.assign
+        outputs, states = engine(
+            x,
+            state,
+            weights,
+            mask=mask,
+            resets=resets,
+            sequences=self.return_sequences,
+            factors=self._draw_factors if self.truncation.stochastic else None,
+            on_norms=on_norms,
+        )
+        return *self._show(outputs, states[engine.step.output], mask), states
+
+    def _show(self, outputs, last, mask):
+        """Last and all outputs ``(batch, timesteps, units)`` as Keras shows them under a mask."""
+        if mask is not None:
+            # A masked step repeats the output before it, which is zero before the first one.
+            shown = mask if self.zero_output_for_mask else tf.cumsum(tf.cast(mask, tf.int32)) > 0
+            last = tf.where(shown[-1][:, None], last, tf.zeros_like(last))
+            if outputs is not None:
+                outputs = tf.where(shown[:, :, None], outputs, tf.zeros_like(outputs))
+        outputs = last[:, None] if outputs is None else tf.transpose(outputs, [1, 0, 2])
+        return last, outputs
+
+    def _engine(self, key: Any, make_step) -> BPTT:
+        """The engine for a step and the present options: made once, since compiling costs."""
+        options = self._options()
+        if (key, options) not in self._engines:
+            self._engines[key, options] = BPTT(make_step(), options)
+        return self._engines[key, options]
+
+    def _options(self) -> Options:
+        t = self.truncation
+        return Options(t.length, t.stride, t.align, self.gradient_clip)
+
+    def _draw_factors(self, timesteps: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
+        """ξ of randomized truncation, ``(timesteps, batch or 1)``, new for every backward pass."""
+        columns = batch if self.truncation.per_sample else 1
+        uniform = keras.random.uniform(
+            (timesteps, columns), dtype="float32", seed=self._factor_seed
+        )
+        return draw_factors(uniform, self.truncation.cut_probability)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        full = isinstance(self.truncation, truncations.Full)
+        config["truncation"] = None if full else truncations.serialize(self.truncation)
+        config["gradient_clip"] = self.gradient_clip
+        return config
