@@ -23,9 +23,13 @@ class GradientNormPenalty(keras.callbacks.Callback):
     wherever they stand in the list, and the optimizer clip the sum. The reported loss stays L.
 
     `form="finite_difference"` evaluates the gradient a second time, at θ + r·g/‖g‖, on the same
-    batch with the same dropout masks: about twice the time of a step, for any layer.
-    `form="exact"` backpropagates through backpropagation: about three times, more memory, and every
-    layer must be twice differentiable (kbptt layers then run Keras' own time loop).
+    batch with the same dropout masks: about twice the time of a step, for any layer. It is first
+    order in r.
+
+    `form="exact"` backpropagates through backpropagation. Every layer must be twice
+    differentiable; kbptt layers leave their engine for an ordinary loop then, which is many times
+    slower and refuses sliding windows. With truncation the gradient is not that of any loss, and
+    the two forms differ: the finite difference follows the truncated gradient that is used.
 
     A penalty that is not finite is left out of that step and counted in `skipped`.
 
@@ -42,7 +46,7 @@ class GradientNormPenalty(keras.callbacks.Callback):
         form: `"finite_difference"` or `"exact"`. Defaults to `"finite_difference"`.
         radius: Float above 0, r: the length of the step in the space of all weights, for
             `"finite_difference"`. Smaller is nearer to the exact penalty until rounding, about
-            1e-7·‖g‖/r in float32, takes over. Defaults to `0.01`.
+            1e-7·‖g‖/r in float32, takes over; in mixed precision take 0.1. Defaults to `0.01`.
         squared: Boolean, the squared norm rather than the norm. Defaults to `True`.
 
     Raises:

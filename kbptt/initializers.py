@@ -262,8 +262,9 @@ class Chrono(SeededInitializer):
     ones at the forget gate, so pass `unit_forget_bias=False`.
 
     GRU (bias `(2, 3 * units)`, or `(3 * units,)` with `reset_after=False`; gates z, r, h): Keras
-    computes h = z·h_{t−1} + (1 − z)·ĥ, so z keeps and gets +log u. (The paper writes z the other
-    way round, with −log u.) Of the two rows, which are added, only the input's row is set.
+    computes h = z·h_{t−1} + (1 − z)·ĥ, so z keeps and gets +log u. (Where z lets the new value in
+    instead, as in other texts, it is −log u.) Of the two rows, which are added, only the input's
+    row is set.
 
     Example:
 

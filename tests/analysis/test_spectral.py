@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+import kbptt
 from kbptt.analysis import spectral
+from kbptt.analysis.gradient_flow import decay_per_step
 from kbptt.analysis.lyapunov import lyapunov_exponents
 from kbptt.initializers import SpectralRadius
 
@@ -247,3 +249,18 @@ def test_lyapunov_arguments():
     )
     with pytest.raises(ValueError, match="exactly one"):
         lyapunov_exponents(two, x)
+
+
+@pytest.mark.parametrize("radius", [0.9, 1.0, 1.1])
+def test_the_measured_gradient_of_a_linear_layer_decays_by_the_spectral_radius(radius):
+    """Exercise 1's last part, on the numbers that the layer records inside `fit`."""
+    matrix, _ = symmetric(radius * np.array([1.0, -0.7, 0.5, 0.3, -0.2, 0.1]))
+    kernel = keras.initializers.get(matrix.astype("float32"))
+    layer = kbptt.SimpleRNN(6, activation="linear", use_bias=False, recurrent_initializer=kernel)
+    model = keras.Sequential([keras.Input((60, 2)), layer, keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
+    x = RNG.normal(size=(4, 60, 2)).astype("float32")
+    model.fit(x, np.ones((4, 1)), verbose=0)
+    assert spectral.spectral_radius(spectral.gate_blocks(layer)[""]) == pytest.approx(radius)
+    assert decay_per_step(layer.gradient_norms[:30]) == pytest.approx(radius, rel=1e-4)
+    assert np.exp(lyapunov_exponents(layer, x, burn_in=30)) == pytest.approx(radius, rel=1e-4)
