@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "grid": ["Grid"],
         "ledger": ["Ledger", "LedgerError"],
-        "report": ["Report"],
+        "reporting": ["Report"],
         "results": ["Results"],
         "study": ["compare", "report"],
     },

@@ -7,23 +7,28 @@ shared file system.
 
 import contextlib
 import dataclasses
-import logging
 import os
-import pathlib
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from typing import Any
 
-from kbptt import _checks
+from kbptt.ablation import clusters
 from kbptt.ablation import grid as grids
-from kbptt.ablation.ledger import Ledger, LedgerError, Trial, disk_full, is_disk_full, trial_key
+from kbptt.ablation.files import SCRATCH, inside, write_files
+from kbptt.ablation.ledger import Ledger, LedgerError, Trial, trial_key
+from kbptt.ablation.trial import execute
 
 RETRIES = 2
 # A worker can die through no fault of its trial (out of memory, a node taken away), so a trial
 # gets a few more chances then, but not without end: it may be the trial that kills the worker.
 WORKER_DEATHS = 5
-_SCRATCH = ".writing-"
+DIED = "The worker process died (killed, or out of memory)."
+LOST = (
+    "The connection to the Dask scheduler was lost. Every result so far is safe: run the same "
+    "command again to go on."
+)
+NO_WORKER_SECONDS = 20  # after which a cluster on this machine is taken for dead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +73,7 @@ def open_ledger(
             _check_change(ledger, before, now, {trial_key(config) for config, _ in cells}, extend)
         ledger.plan(now, cells)
         ledger.recover(retry_failed)
-        for leftover in ledger.directory.glob(_SCRATCH + "*"):
+        for leftover in ledger.directory.glob(SCRATCH + "*"):
             shutil.rmtree(leftover, ignore_errors=True)
     except BaseException:
         ledger.close()
@@ -97,169 +102,115 @@ def run(
         on_event: Called with an `Event` for every change of a trial's state.
         on_wait: Called about twice a second while trials run.
     """
+    from distributed import CancelledError
+
+    queue = _Queue(ledger, retries, on_event)
+    while queue.pending or queue.running:
+        wanted = clusters.workers_for(len(queue.pending), workers, threads)
+        with clusters.connect(scheduler, wanted) as client:
+            try:
+                _drain(queue, client, on_wait, may_lose_workers=scheduler is not None)
+            except (OSError, CancelledError) as error:
+                raise LedgerError(LOST) from error
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    client.cancel(list(queue.running), force=True)
+                raise
+        queue.give_back()  # those of a cluster that lost all its workers
+
+
+def _drain(
+    queue: "_Queue", client: Any, on_wait: Callable[[], Any], may_lose_workers: bool
+) -> None:
+    """Runs trials until none is left, or until this machine's cluster has lost its workers."""
     from distributed import wait
 
-    from kbptt.ablation.trial import execute
-
-    queue = ledger.trials("pending")
-    if not queue:
-        return
-    queue.reverse()
-    errors: dict[str, int] = {}
-    deaths: dict[str, int] = {}
-    running: dict[Any, Trial] = {}
-    with connect(scheduler, min(workers or len(queue), len(queue)), threads) as client:
-        try:
-            while queue or running:
-                while queue and len(running) < _slots(client):
-                    trial = queue.pop()
-                    attempt = ledger.start(trial.key)
-                    # The key names the attempt: a lost worker's late answer to an earlier one is
-                    # not taken for this one's.
-                    future = client.submit(
-                        execute, trial.config, key=f"trial-{trial.key[:16]}-{attempt}", pure=False
-                    )
-                    running[future] = trial
-                    on_event(Event(trial, "running"))
-                with contextlib.suppress(TimeoutError), client.as_current():
-                    wait(list(running), timeout=0.5, return_when="FIRST_COMPLETED")
-                on_wait()
-                for future in [f for f in running if f.status != "pending"]:
-                    trial = running.pop(future)
-                    _settle(ledger, trial, future, queue, errors, deaths, retries, on_event)
-        except BaseException:
-            with contextlib.suppress(Exception):
-                client.cancel(list(running), force=True)
-            raise
+    seen = time.monotonic()
+    while queue.pending or queue.running:
+        count = clusters.size(client)
+        while queue.pending and len(queue.running) < count:
+            queue.submit(client)
+        if queue.running:
+            with contextlib.suppress(TimeoutError), client.as_current():
+                wait(list(queue.running), timeout=0.5, return_when="FIRST_COMPLETED")
+        else:
+            time.sleep(0.1)
+        on_wait()
+        queue.settle()
+        # Dask restarts a worker that died, unless it dies once more while it starts.
+        if count:
+            seen = time.monotonic()
+        elif not may_lose_workers and time.monotonic() - seen > NO_WORKER_SECONDS:
+            return
 
 
-def _settle(ledger, trial, future, queue, errors, deaths, retries, on_event) -> None:
-    """Stores the result of a trial that ended, or decides whether it is tried again."""
-    from distributed import KilledWorker
+class _Queue:
+    """The trials that wait and run, and what becomes of them."""
 
-    if future.status == "finished":
+    def __init__(self, ledger: Ledger, retries: int, on_event: Callable[[Event], Any]):
+        self.ledger, self.retries, self.on_event = ledger, retries, on_event
+        self.pending = ledger.trials("pending")[::-1]
+        self.running: dict[Any, Trial] = {}
+        self.errors: dict[str, int] = {}
+        self.deaths: dict[str, int] = {}
+
+    def submit(self, client: Any) -> None:
+        """Sends the next trial to the cluster."""
+        trial = self.pending.pop()
+        attempt = self.ledger.start(trial.key)
+        # The key names the attempt: a lost worker's late answer to an earlier one is not taken for
+        # this one's.
+        key = f"trial-{trial.key[:16]}-{attempt}"
+        self.running[client.submit(execute, trial.config, key=key, pure=False)] = trial
+        self.on_event(Event(trial, "running"))
+
+    def give_back(self) -> None:
+        """Makes the running trials wait again."""
+        for trial in self.running.values():
+            self.pending.append(trial)
+            self.on_event(Event(trial, "retry", DIED))
+        self.running.clear()
+
+    def settle(self) -> None:
+        """Stores the results of trials that ended; decides whether others are tried again."""
+        for future in [f for f in self.running if f.status != "pending"]:
+            trial = self.running[future]
+            if future.status == "finished":
+                self._store(trial, future)
+            elif future.status == "error":
+                self._retry_or_fail(trial, future.exception())
+            else:
+                raise LedgerError(LOST)
+            del self.running[future]
+
+    def _store(self, trial: Trial, future: Any) -> None:
         try:
             result = future.result()
-            files = result.pop("files", {})
-            write_files(ledger.directory, trial.directory, files)
-            ledger.finish(trial.key, result)
+            write_files(self.ledger.directory, trial.directory, result.pop("files", {}))
+            self.ledger.finish(trial.key, result)
         except LedgerError:
             raise
         except Exception as error:  # the result of a user's own trial may be anything
-            _fail(ledger, trial, f"The result cannot be stored: {_describe(error)}", on_event)
+            self._fail(trial, f"The result cannot be stored: {_describe(error)}")
         else:
-            on_event(Event(trial, "done"))
-        return
-    if future.status in ("cancelled", "lost"):
-        raise LedgerError(
-            "The connection to the Dask scheduler was lost. Every result so far is safe: run the "
-            "same command again to go on."
-        )
-    error = future.exception()
-    died = isinstance(error, KilledWorker)
-    count, limit = (deaths, WORKER_DEATHS) if died else (errors, retries)
-    count[trial.key] = count.get(trial.key, 0) + 1
-    message = "The worker process died (killed, or out of memory)." if died else _describe(error)
-    if count[trial.key] <= limit:
-        queue.append(trial)
-        on_event(Event(trial, "retry", message))
-    else:
-        _fail(ledger, trial, message, on_event)
+            self.on_event(Event(trial, "done"))
 
+    def _retry_or_fail(self, trial: Trial, error: BaseException) -> None:
+        from distributed import KilledWorker
 
-def _fail(ledger: Ledger, trial: Trial, message: str, on_event: Callable[[Event], Any]) -> None:
-    ledger.fail(trial.key, message)
-    on_event(Event(trial, "failed", message))
+        died = isinstance(error, KilledWorker)
+        count, limit = (self.deaths, WORKER_DEATHS) if died else (self.errors, self.retries)
+        count[trial.key] = count.get(trial.key, 0) + 1
+        message = DIED if died else _describe(error)
+        if count[trial.key] <= limit:
+            self.pending.append(trial)
+            self.on_event(Event(trial, "retry", message))
+        else:
+            self._fail(trial, message)
 
-
-@contextlib.contextmanager
-def connect(scheduler: str | None, workers: int, threads: int) -> Iterator[Any]:
-    """A client of the scheduler, or of a new cluster of processes on this machine."""
-    import dask
-    from distributed import Client, LocalCluster
-
-    threads = _checks.positive_integer("threads", threads)
-    if scheduler:
-        try:
-            client = Client(scheduler, timeout=20, set_as_default=False)
-        except (OSError, ValueError, TimeoutError) as error:
-            raise ValueError(
-                f"Cannot reach a Dask scheduler at {scheduler!r}. Expected an address such as "
-                "tcp://host:8786 of a running `dask scheduler`."
-            ) from error
-        with client:
-            client.wait_for_workers(1, timeout=120)
-            yield client
-        return
-    workers = min(_checks.positive_integer("workers", workers), max(1, cores() // threads))
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "2"}
-    environment |= {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS")}
-    settings = {
-        "distributed.scheduler.allowed-failures": 0,  # retries are counted here, see WORKER_DEATHS
-        "distributed.nanny.pre-spawn-environ": environment,
-        "distributed.worker.daemon": True,
-        "distributed.worker.preload": ["kbptt.ablation.trial"],  # its `dask_setup`
-    }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=None,
-            dashboard_address="127.0.0.1:0",  # any free port: two runs may share a machine
-            host="127.0.0.1",
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _slots(client: Any) -> int:
-    """How many trials may run now: one for each worker process, however many threads it has."""
-    return max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-
-
-def write_files(logdir: pathlib.Path, directory: str, files: dict[str, bytes]) -> None:
-    """Puts the files of a trial in place all at once: written beside, then renamed."""
-    target = inside(logdir, directory)
-    try:
-        scratch = pathlib.Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=logdir))
-        try:
-            for name, content in files.items():
-                path = inside(scratch, name)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-            if target.exists():
-                shutil.rmtree(target)
-            if files:
-                scratch.chmod(0o755)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                scratch.rename(target)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-    except OSError as error:
-        if is_disk_full(error):
-            raise disk_full(logdir) from error
-        raise LedgerError(
-            f"Cannot write {str(target)!r}: {error.strerror or error}. Every result so far is safe."
-        ) from error
-
-
-def inside(parent: pathlib.Path, name: str) -> pathlib.Path:
-    """`parent / name`, refused if it leads outside."""
-    path = (parent / name).resolve()
-    if path == parent.resolve() or not path.is_relative_to(parent.resolve()):
-        raise LedgerError(f"{name!r} leads outside {str(parent)!r}.")
-    return path
+    def _fail(self, trial: Trial, message: str) -> None:
+        self.ledger.fail(trial.key, message)
+        self.on_event(Event(trial, "failed", message))
 
 
 def _describe(error: BaseException | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from kbptt.ablation import progress, runner
 from kbptt.ablation.grid import Grid, read_yaml
-from kbptt.ablation.report import Report, git_commit
+from kbptt.ablation.reporting import Report, git_commit
 
 
 def compare(

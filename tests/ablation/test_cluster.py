@@ -13,6 +13,7 @@ from distributed import Client
 
 from kbptt.ablation import runner
 from kbptt.ablation.grid import Grid
+from kbptt.ablation.ledger import Ledger, LedgerError
 
 HERE = pathlib.Path(__file__).parent
 GRID = {"tasks": ["adding"], "methods": ["baseline", "clip"], "seeds": 3}
@@ -38,7 +39,7 @@ def scheduler(tmp_path, monkeypatch):
     with Client(scheduler_file=str(file), set_as_default=False, timeout=60) as client:
         client.wait_for_workers(2, timeout=60)
         address = client.scheduler.address
-    yield address
+    yield address, processes[0]
     for process in reversed(processes):
         process.terminate()
     for process in reversed(processes):
@@ -57,6 +58,7 @@ def run(logdir, **options):
 
 
 def test_worker_killed_in_mid_trial(scheduler, tmp_path, monkeypatch):
+    scheduler, _ = scheduler
     monkeypatch.setenv("KBPTT_TEST_SLEEP", "0")
     expected, _ = run(tmp_path / "local", workers=1)
 
@@ -83,3 +85,14 @@ def test_worker_killed_in_mid_trial(scheduler, tmp_path, monkeypatch):
     assert [e.state for e in events].count("done") == 6
     # Nothing but the process that plans writes to the log directory.
     assert len(list((tmp_path / "cluster").rglob("events"))) == 6
+
+
+def test_lost_scheduler(scheduler, tmp_path):
+    address, process = scheduler
+    killer = threading.Timer(2.5, process.kill)
+    killer.start()
+    with pytest.raises(LedgerError, match="connection to the Dask scheduler was lost"):
+        run(tmp_path / "logs", scheduler=address)
+    killer.join()
+    with Ledger(tmp_path / "logs") as ledger:
+        assert 0 < ledger.counts()["done"] < 6

@@ -14,7 +14,7 @@ from kbptt.ablation import figures
 from kbptt.ablation.arrays import encode
 from kbptt.ablation.grid import Grid
 from kbptt.ablation.ledger import Ledger, LedgerError
-from kbptt.ablation.report import Report, _md
+from kbptt.ablation.reporting import Report, _md
 from kbptt.ablation.results import Results
 
 
@@ -241,6 +241,15 @@ def test_gradient_with_zeros_and_nan_is_drawn(tmp_path):
 
     fill(tmp_path, score)
     assert len(figures.draw(results(tmp_path))) == 5
+
+
+def test_public_names_are_functions(tmp_path):
+    import kbptt
+
+    fill(tmp_path, lambda c: outcome(0.6))
+    # A submodule of the same name would take the function's place once it is imported.
+    assert callable(kbptt.ablation.compare) and callable(kbptt.ablation.report)
+    assert isinstance(kbptt.ablation.report(tmp_path, verbose=False), kbptt.ablation.Report)
 
 
 def test_errors(tmp_path):

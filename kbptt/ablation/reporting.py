@@ -210,14 +210,11 @@ class Report:
         console = console or rich.console.Console()
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
         header, lines = _table(self.rows, "skill")
-        # The columns that say most come first to a narrow terminal; the report has them all.
-        narrow = console.width < 120
-        kept = [i for i, name in enumerate(header) if not (narrow and name in _WIDE)]
-        for i in kept:
+        for i in _fitting(header, lines, console.width):
             left = header[i] == "method"
             table.add_column(header[i], justify="left" if left else "right", no_wrap=not left)
         for line in lines:
-            table.add_row(*(literal(line[i]) for i in kept))
+            table.add_row(*(literal(line[i]) for i in _fitting(header, lines, console.width)))
         console.print(table)
         for note in self.notes():
             console.print(literal(note), style="yellow")
@@ -226,8 +223,6 @@ class Report:
         console.print(literal(f"Report: {self.directory / 'report.html'}"), soft_wrap=True)
         console.print(literal(f"See it with: {self.tensorboard}"), soft_wrap=True)
 
-
-_WIDE = ("IQM", "success", "P(better)", "runs", "clipped", "memory", "ms/step")
 
 RULES = (
     "The score of a run is the task's primary metric on its test data, at the epoch that the "
@@ -291,6 +286,16 @@ def _table(rows: Sequence[Row], metric: str) -> tuple[list[str], list[list[str]]
         )
     kept = [i for i in range(len(header)) if i < 3 or any(line[i] for line in lines)]
     return [header[i] for i in kept], [[line[i] for i in kept] for line in lines]
+
+
+def _fitting(header: list[str], lines: list[list[str]], width: int) -> list[int]:
+    """The columns that fit into a terminal; what says least goes first."""
+    widths = [max(len(cells[i]) for cells in [header, *lines]) + 3 for i in range(len(header))]
+    kept = list(range(len(header)))
+    for name in ("memory", "clipped", "ms/step", "IQM", "P(better)", "runs", "success", "decay"):
+        if sum(widths[i] for i in kept) + 2 > width:
+            kept = [i for i in kept if header[i] != name]
+    return kept
 
 
 def _estimate(e: statistics.Estimate, percent: bool = False, sign: bool = False) -> str:

@@ -1,0 +1,78 @@
+"""Where trials run: a Dask cluster of this machine's processes, or one that is there already."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from kbptt import _checks
+
+ATTEMPTS = 5  # to start the cluster: a worker may be killed while it starts
+
+
+@contextlib.contextmanager
+def connect(scheduler: str | None, workers: int) -> Iterator[Any]:
+    """A client of the scheduler, or of a new cluster of processes on this machine."""
+    from distributed import Client
+
+    if scheduler:
+        try:
+            client = Client(scheduler, timeout=20, set_as_default=False)
+        except (OSError, ValueError, TimeoutError) as error:
+            raise ValueError(
+                f"Cannot reach a Dask scheduler at {scheduler!r}. Expected an address such as "
+                "tcp://host:8786 of a running `dask scheduler`."
+            ) from error
+        with client:
+            client.wait_for_workers(1, timeout=120)
+            yield client
+        return
+    with _local(workers) as cluster, Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def _local(workers: int) -> Iterator[Any]:
+    """A cluster of processes on this machine, one trial at a time in each."""
+    import dask
+    from distributed import LocalCluster
+
+    settings = {
+        "distributed.scheduler.allowed-failures": 0,  # the runner counts retries itself
+        "distributed.worker.daemon": True,
+        "distributed.worker.preload": ["kbptt.ablation.trial"],  # its `dask_setup`
+    }
+    with dask.config.set(settings):
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                cluster = LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    memory_limit=None,
+                    dashboard_address="127.0.0.1:0",  # any free port: two runs may share a machine
+                    host="127.0.0.1",
+                    silence_logs=logging.CRITICAL,
+                )
+                break
+            except RuntimeError:
+                if attempt == ATTEMPTS:
+                    raise
+        with cluster:
+            yield cluster
+
+
+def workers_for(trials: int, workers: int | None, threads: int) -> int:
+    """How many processes to start: as asked for, else as the cores allow; none without a trial."""
+    threads = _checks.positive_integer("threads", threads)
+    if workers is None:
+        affinity = getattr(os, "sched_getaffinity", None)
+        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+        workers = max(1, cores // threads)
+    return min(_checks.positive_integer("workers", workers), trials)
+
+
+def size(client: Any) -> int:
+    """Worker processes there are now: each runs one trial, however many threads it has."""
+    return len(client.scheduler_info()["workers"])
