@@ -157,8 +157,8 @@ class GradientTransform(keras.callbacks.Callback):
         state = {name: tf.convert_to_tensor(variable) for name, variable in self.state.items()}
         if callable(self._threshold):
             state["threshold"] = keras.ops.cast(self._threshold(iterations), "float32")
-        # A schedule or another callback may go below 0: that must not turn gradients around.
-        state["threshold"] = keras.ops.maximum(state["threshold"], 0.0)
+        # A schedule or another callback may go below 0 or to NaN: then the step is 0, not wild.
+        state["threshold"] = keras.ops.where(state["threshold"] >= 0, state["threshold"], 0.0)
         before = [norms[i] for i in chosen]
         changed, after, state = self.transform(
             [gradients[i] for i in chosen], before, [weights[i] for i in chosen], state

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kbptt.callbacks import AutoClip, ClipByGlobalNorm, ClipByNorm, ClipByValue, GradientNorm
+from kbptt.callbacks import (
+    AutoClip,
+    ClipByGlobalNorm,
+    ClipByNorm,
+    ClipByValue,
+    GradientNorm,
+    GradientNormPenalty,
+)
 from kbptt.callbacks.gradient_transform import active
 
 NAN = float("nan")
@@ -193,9 +200,29 @@ def test_another_callback_has_the_train_function_rebuilt(method):
     rebuild = Rebuild()
     setattr(rebuild, method, lambda *a, **k: rebuild.model.make_train_function(force=True))
     model = one_kernel()
+    feed(model, [[0.0, 0.0]])
+    before = model.train_function
     feed(model, [[3.0, 4.0]] * 2, [rebuild, ClipByGlobalNorm(1.0)], epochs=2)
     np.testing.assert_allclose(weights_of(model), [-2.4, -3.2], rtol=1e-5)
+    assert model.train_function is not before  # it may be out of date
     assert_untouched(model)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_clips_the_gradient_with_its_penalty(order):
+    def fit(callbacks):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(1.0), "mse", run_eagerly=True)
+        model.layers[0].kernel.assign([[1.0], [2.0]])
+        before = weights_of(model)
+        feed(model, [[3.0, 4.0]], callbacks)
+        return before - weights_of(model)
+
+    penalized = fit([GradientNormPenalty(0.1)])
+    clip = ClipByGlobalNorm(1.0, variables="kernel")
+    step = fit([GradientNormPenalty(0.1), clip][::order])
+    np.testing.assert_allclose(step, penalized / np.linalg.norm(penalized), rtol=1e-4)
+    assert clip.statistics()["norm_before"] == pytest.approx(np.linalg.norm(penalized), rel=1e-4)
 
 
 def test_custom_train_step():
@@ -246,6 +273,19 @@ def test_an_optimizer_that_clips_by_itself(argument):
     norm = GradientNorm()
     feed(model, [[3.0, 4.0]], [norm])
     assert norm.statistics()["norm_before"] == 5
+
+
+@pytest.mark.parametrize(
+    "name", "Adadelta Adafactor Adagrad Adam AdamW Adamax Ftrl Lamb Lion Muon Nadam RMSprop".split()
+)
+def test_any_optimizer_takes_the_same_step_below_the_bound(name):
+    def fit(callbacks):
+        model = one_kernel(getattr(keras.optimizers, name)(0.1), run_eagerly=True)
+        feed(model, [[3.0, -4.0], [1.0, 0.0]], callbacks)
+        return weights_of(model)
+
+    loose = [ClipByGlobalNorm(1e6), ClipByNorm(1e6), ClipByValue(1e6)]
+    np.testing.assert_array_equal(fit(loose), fit([]))
 
 
 def test_static_loss_scale():
