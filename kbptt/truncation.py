@@ -130,7 +130,7 @@ class Randomized(Truncation):
         per_sample: bool = False,
         seed: int | None = None,
     ) -> None:
-        if isinstance(keep_probability, (list, tuple, np.ndarray)):
+        if isinstance(keep_probability, (list, tuple, np.ndarray)) and len(keep_probability):
             self.keep_probability: float | list[float] = [
                 number("keep_probability", p, above=0, at_most=1)
                 for p in np.asarray(keep_probability).ravel().tolist()
@@ -254,7 +254,13 @@ def get(identifier: Any) -> Truncation:
             return keras.saving.deserialize_keras_object(identifier)
         arguments = dict(identifier)
         name = one_of("truncation", arguments.pop("name", "windowed"), _NAMES)
-        return _NAMES[name](**arguments)
+        try:
+            return _NAMES[name](**arguments)
+        except TypeError as error:  # a missing or an unknown argument
+            raise ValueError(
+                f"Invalid value for argument `truncation`. Received: truncation={identifier!r}. "
+                f"{error}."
+            ) from None
     if isinstance(identifier, float) and math.isfinite(identifier) and identifier.is_integer():
         raise ValueError(
             "Invalid value for argument `truncation`. Expected an integer. "

@@ -43,8 +43,8 @@ class CellLayer(TruncatedLayer):
     def _run_autodiff(self, cell, step, x, state, mask, resets):
         """Runs the ordinary loop, in which the cell may change variables."""
         factors = None
-        if self.truncation.stochastic:
-            factors = self._draw_factors(tf.shape(x)[0], tf.shape(x)[1])
+        if self._factors is not None:
+            factors = self._factors(tf.shape(x)[0], tf.shape(x)[1])
 
         def forward(x_t, previous):
             output, new = cell.stateful_call(x_t, previous[: cell.states])

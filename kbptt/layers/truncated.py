@@ -12,6 +12,23 @@ from kbptt._checks import number
 from kbptt.engine import BPTT, Options, draw_factors
 
 
+class Factors:
+    """Draws the ξ of randomized truncation, new for every backward pass.
+
+    Its random state is no weight: Keras does not look into such an object.
+    """
+
+    def __init__(self, truncation: truncations.Randomized) -> None:
+        self.truncation = truncation
+        self.seed = keras.random.SeedGenerator(truncation.seed)
+
+    def __call__(self, timesteps: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
+        """ξ as ``(timesteps, batch or 1)``."""
+        columns = batch if self.truncation.per_sample else 1
+        uniform = keras.random.uniform((timesteps, columns), dtype="float32", seed=self.seed)
+        return draw_factors(uniform, self.truncation.cut_probability)
+
+
 class TruncatedLayer:
     """Mixin in front of a `keras.layers.RNN`: replaces its loop and leaves everything else.
 
@@ -29,17 +46,13 @@ class TruncatedLayer:
         if gradient_clip is not None:
             gradient_clip = number("gradient_clip", gradient_clip, above=0)
         self.gradient_clip = gradient_clip
-        self._truncation = truncations.get(truncation)
+        self.truncation = truncation
         self.supports_masking = True
         # cuDNN, which XLA cannot contain, is not used here.
         self.supports_jit = True
         self._engines: dict = {}
         self._resets = None
         self._norms = None
-        seed = getattr(self._truncation, "seed", None)
-        self._factor_seed = (
-            keras.random.SeedGenerator(seed) if self._truncation.stochastic else None
-        )
 
     @property
     def truncation(self) -> truncations.Truncation:
@@ -53,8 +66,7 @@ class TruncatedLayer:
     @truncation.setter
     def truncation(self, value: Any) -> None:
         self._truncation = truncations.get(value)
-        if self._truncation.stochastic and self._factor_seed is None:
-            self._factor_seed = keras.random.SeedGenerator(getattr(self._truncation, "seed", None))
+        self._factors = Factors(self._truncation) if self._truncation.stochastic else None
 
     @property
     def gradient_norms(self) -> np.ndarray | None:
@@ -196,7 +208,7 @@ class TruncatedLayer:
             mask=mask,
             resets=resets,
             sequences=self.return_sequences,
-            factors=self._draw_factors if self.truncation.stochastic else None,
+            factors=self._factors,
             on_norms=on_norms,
         )
         return *self._show(outputs, states[engine.step.output], mask), states
@@ -222,14 +234,6 @@ class TruncatedLayer:
     def _options(self) -> Options:
         t = self.truncation
         return Options(t.length, t.stride, t.align, self.gradient_clip)
-
-    def _draw_factors(self, timesteps: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
-        """ξ of randomized truncation, ``(timesteps, batch or 1)``, new for every backward pass."""
-        columns = batch if self.truncation.per_sample else 1
-        uniform = keras.random.uniform(
-            (timesteps, columns), dtype="float32", seed=self._factor_seed
-        )
-        return draw_factors(uniform, self.truncation.cut_probability)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
