@@ -14,8 +14,6 @@ from kbptt.callbacks import (
 )
 from kbptt.callbacks.gradient_transform import active
 
-NAN = float("nan")
-
 
 def mean_output(y_true, y_pred):
     return y_pred
