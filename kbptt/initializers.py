@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kbptt import _checks, _gates
+from kbptt import _checks, _gates, _linalg
 
 
 class SeededInitializer(keras.initializers.Initializer):
@@ -132,7 +132,7 @@ class SpectralRadius(keras.initializers.Initializer):
         rows, columns, gates = _gates.split(shape, self.gates, square=True)
         kernel = ops.convert_to_numpy(self.initializer(shape, dtype="float64"))
         blocks = kernel.reshape(rows, gates, columns).transpose(1, 0, 2)
-        radii = np.abs(np.linalg.eigvals(blocks)).max(axis=-1)
+        radii = np.abs(_linalg.eigenvalues(blocks)).max(axis=-1)
         if not (radii > 0).all():
             raise ValueError(
                 "SpectralRadius cannot scale a block whose spectral radius is 0. Received: "

@@ -45,7 +45,7 @@ def lyapunov_exponents(
 
     Reference:
 
-    - [Benettin et al., 1980](https://doi.org/10.1007/BF02128236);
+    - [Benettin et al., 1980](https://doi.org/10.1007/BF02128237);
       [Vogt et al., 2022](https://arxiv.org/abs/2006.14123) for recurrent networks.
     """
     layer, x = _layer_and_inputs(model_or_layer, x)

@@ -9,7 +9,7 @@ what takes the place of log |λ_i| there.
 import keras
 import numpy as np
 
-from kbptt import _checks, _gates
+from kbptt import _checks, _gates, _linalg
 
 _GATE_NAMES = [
     (keras.layers.LSTMCell, ("i", "f", "c", "o")),
@@ -19,12 +19,12 @@ _GATE_NAMES = [
 
 def spectral_radius(matrix: np.ndarray) -> float:
     """Largest |eigenvalue|: the factor per step, in the long run, of a linear recurrence."""
-    return float(np.abs(np.linalg.eigvals(_square(matrix))).max())
+    return float(np.abs(_linalg.eigenvalues(_square(matrix))).max())
 
 
 def singular_values(matrix: np.ndarray) -> np.ndarray:
     """Singular values, largest first: the bounds of what one step does to a gradient's norm."""
-    return np.linalg.svd(_square(matrix), compute_uv=False)
+    return _linalg.singular_values(_square(matrix))
 
 
 def eigenvalues_of_power(matrix: np.ndarray, exponent: int) -> np.ndarray:
@@ -33,7 +33,7 @@ def eigenvalues_of_power(matrix: np.ndarray, exponent: int) -> np.ndarray:
     Exercise 1 says that they are λ_i^k: compare with `np.linalg.eigvals(matrix) ** exponent`.
     """
     power = np.linalg.matrix_power(_square(matrix), exponent)
-    return _by_modulus(np.linalg.eigvals(power))
+    return _by_modulus(_linalg.eigenvalues(power))
 
 
 def dominant_eigenvector(matrix: np.ndarray) -> np.ndarray:
