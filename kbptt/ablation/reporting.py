@@ -15,6 +15,10 @@ from kbptt.ablation import statistics
 from kbptt.ablation.ledger import Ledger, LedgerError, disk_full, is_disk_full
 from kbptt.ablation.results import Results, Row, clip_rate, decay, is_success
 
+COLUMNS = (
+    "method task seed state score metric success diverged best_epoch decay_start decay_end "
+    "clip_rate seconds_per_step training_memory_bytes peak_memory_bytes seconds directory error"
+)
 EXPLORATORY = (
     f"Exploratory: with fewer than {statistics.FEWEST_SEEDS} seeds no exact test can reach 5 %, "
     "whatever the effect."
@@ -111,10 +115,7 @@ class Report:
         """One line for every trial; numbers in full precision."""
         output = io.StringIO()
         writer = csv.writer(output, lineterminator="\n")
-        writer.writerow(
-            "method task seed state score metric success diverged best_epoch decay_start decay_end "
-            "clip_rate seconds_per_step peak_memory_bytes seconds directory error".split()
-        )
+        writer.writerow(COLUMNS.split())
         for (arm, task, seed), trial in self.results.runs.items():
             result = trial.result or {}
             cost = result.get("cost") or {}
@@ -135,6 +136,7 @@ class Report:
                     decay(result, "end"),
                     clip_rate(result),
                     cost.get("seconds_per_step"),
+                    cost.get("training_memory_bytes"),
                     cost.get("peak_memory_bytes"),
                     cost.get("seconds"),
                     trial.directory,
@@ -237,7 +239,8 @@ RULES = (
     "p: exact sign-flip test on the paired differences, two-sided, corrected after Holm for all "
     "comparisons of the table.",
     "Decay: factor of ‖∂L/∂h_t‖ for each timestep into the past at the end of training, median.",
-    "Time and memory are medians and depend on what else the machine did.",
+    "Time for each step and memory (by how much training raised the peak of its process) are "
+    "medians, and depend on what else the machine and the process did.",
 )
 
 

@@ -168,7 +168,7 @@ class Results:
                     comparison=comparisons.get(arm),
                     p=float(p_values.get(arm, math.nan)),
                     seconds_per_step=_median(done, "cost", "seconds_per_step"),
-                    memory=_median(done, "cost", "peak_memory_bytes"),
+                    memory=_median(done, "cost", "training_memory_bytes"),
                     decay=_median_of([decay(t.result, "end") for t in done]),
                     clip_rate=_median_of([clip_rate(t.result) for t in done]),
                 )

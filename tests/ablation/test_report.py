@@ -40,7 +40,7 @@ def outcome(score, status="ok", metric="accuracy", mode="max", baseline=0.5, rat
         "curve": {"epoch": [1, 2], "loss": [2.0, math.nan], "validation": [0.5, math.nan]},
         "gradient": gradient,
         "clipping": {"clip": {"clip_rate": 0.25}},
-        "cost": {"seconds_per_step": 0.01, "peak_memory_bytes": 2**30, "seconds": 3.0},
+        "cost": {"seconds_per_step": 0.01, "training_memory_bytes": 2**30, "seconds": 3.0},
         "environment": {"tensorflow": "2.21", "devices": ["CPU"], "threads": 1},
     }
 
