@@ -230,19 +230,19 @@ def test_a_training_that_diverges_says_so(working_directory):
 
 def test_ctrl_c_ends_with_130_and_can_be_continued(working_directory):
     command = [sys.executable, "-m", "kbptt", *DIGITS, "--logdir", "run", "--epochs"]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*command, "100000"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=working_directory,
-    )
-    deadline = time.monotonic() + 120
-    while not list(working_directory.glob("run/checkpoint-*")) and time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not list(working_directory.glob("run/checkpoint-*")) and time.monotonic() < deadline:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stderr == "Interrupted.\n" and "--resume --logdir run" in stdout
     result = kbptt(*DIGITS, "--epochs", 1, "--logdir", "run", "--resume")
