@@ -1,1 +1,75 @@
+"""Normalization inside recurrent layers: the values of their argument ``normalization=``."""
 
+from typing import Any
+
+import keras
+
+from kbptt._checks import number
+
+
+@keras.saving.register_keras_serializable(package="kbptt")
+class LayerNormalization:
+    """Layer normalisation of the recurrent sums (Ba, Kiros & Hinton, 2016).
+
+    * SimpleRNN: ``h = φ(gain·LN(x·W + h·U) + b)``.
+    * LSTM: ``z = gain_x·LN(x·W) + gain_h·LN(h·U) + b`` over all four gates together,
+      ``c' = f·c + i·g`` and ``h' = o·φ(gain_c·LN(c') + b_c)``.
+    * GRU: as the LSTM, the two gates together and the candidate on its own.
+
+    The layer gets the gains (ones at first) as further weights after those of the Keras layer.
+
+    Args:
+        epsilon: Positive float. Added to the variance. Defaults to 1e-5, as in the paper.
+        carry_normalized: Boolean. LSTM only: carry LN(c') to the next timestep instead of c', as
+            TensorFlow Addons did (with ``epsilon=1e-3``). These are other dynamics: the cell state
+            no longer keeps a value over many timesteps. Defaults to `False`.
+
+    Raises:
+        ValueError: If `epsilon` is not positive.
+
+    Reference: [Ba, Kiros & Hinton, 2016](https://arxiv.org/abs/1607.06450), eqs. 4 and 20 to 31.
+    """
+
+    def __init__(self, epsilon: float = 1e-5, carry_normalized: bool = False) -> None:
+        self.epsilon = number("epsilon", epsilon, above=0)
+        self.carry_normalized = bool(carry_normalized)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"epsilon": self.epsilon, "carry_normalized": self.carry_normalized}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "LayerNormalization":
+        return cls(**config)
+
+
+NAMES = {
+    "layer": LayerNormalization,
+    "layer_carried": lambda: LayerNormalization(epsilon=1e-3, carry_normalized=True),
+}
+
+
+def get(identifier: Any) -> LayerNormalization | None:
+    """Returns the normalization for None, `"layer"`, `"layer_carried"`, a config or an object.
+
+    Raises:
+        ValueError: If the identifier is none of these.
+    """
+    if identifier is None or isinstance(identifier, LayerNormalization):
+        return identifier
+    if isinstance(identifier, str) and identifier in NAMES:
+        return NAMES[identifier]()
+    if isinstance(identifier, dict):
+        result = keras.saving.deserialize_keras_object(identifier)
+        if isinstance(result, LayerNormalization):
+            return result
+    raise ValueError(
+        "Invalid value for argument `normalization`. Expected None, "
+        + ", ".join(repr(name) for name in NAMES)
+        + ", or a kbptt.normalization.LayerNormalization. "
+        f"Received: normalization={identifier!r} (of type {type(identifier).__name__})."
+    )
+
+
+def serialize(normalization: LayerNormalization | None) -> dict[str, Any] | None:
+    """Returns the configuration that `get` turns back into `normalization`."""
+    return None if normalization is None else keras.saving.serialize_keras_object(normalization)

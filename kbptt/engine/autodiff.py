@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from kbptt.engine.bptt import Options, norm_per_sample
+from kbptt.engine.bptt import Monitor, Options, norm_per_sample
 from kbptt.engine.steps import Tensors
 
 
@@ -22,7 +22,7 @@ def autodiff_loop(
     mask: tf.Tensor | None = None,
     resets: tf.Tensor | None = None,
     factors: tf.Tensor | None = None,
-    on_norms: Callable[[tf.Tensor], None] | None = None,
+    monitor: Callable[[Monitor], None] | None = None,
 ) -> tuple[tf.Tensor, Tensors]:
     """Runs ``forward(x_t, state) -> state`` over time.
 
@@ -35,7 +35,7 @@ def autodiff_loop(
         mask: As for `kbptt.engine.BPTT`.
         resets: As for `kbptt.engine.BPTT`.
         factors: ξ as ``(timesteps, batch or 1)``, or None.
-        on_norms: As for `kbptt.engine.BPTT`.
+        monitor: As for `kbptt.engine.BPTT`.
 
     Returns:
         All states over time, a tuple of ``(timesteps, batch, width)``, and the final states.
@@ -58,7 +58,7 @@ def autodiff_loop(
         carried = tf.where(cut[:, None], tf.zeros_like(carried), carried)
     if factors is not None:
         carried *= tf.cast(factors, carried.dtype)
-    tap = _tap(initial_state[hidden], timesteps, on_norms)
+    tap = _tap(initial_state[hidden], timesteps, monitor)
 
     def body(t, state, histories):
         previous = tuple(_gate(s, carried[t][:, None], options.clip) for s in state)
@@ -104,15 +104,15 @@ def _gate(state: tf.Tensor, factor: tf.Tensor, clip: float | None) -> tf.Tensor:
     return identity(state, factor)
 
 
-def _tap(state: tf.Tensor, timesteps: tf.Tensor, on_norms: Callable | None) -> tf.Tensor:
+def _tap(state: tf.Tensor, timesteps: tf.Tensor, monitor: Callable | None) -> tf.Tensor:
     """Zeros ``(timesteps, batch, width)`` to add to h_t: their gradient is ∂L/∂h_t."""
     shape = tf.concat([[timesteps], tf.shape(state)], axis=0)
 
     @tf.custom_gradient
     def zeros(anchor):
         def gradient(upstream):
-            if on_norms is not None:
-                on_norms(tf.reduce_sum(norm_per_sample(upstream), axis=1))
+            if monitor is not None:
+                monitor(Monitor(tf.reduce_sum(norm_per_sample(upstream), axis=1)))
             return tf.zeros_like(anchor)
 
         return tf.zeros(shape, anchor.dtype), gradient

@@ -18,7 +18,6 @@ Everything here is time-major: ``(timesteps, batch, width)``.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -28,8 +27,7 @@ from kbptt.engine.compiled import compiled, is_being_exported, write
 from kbptt.engine.steps import Step, Tensors
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """How the backward pass treats the carried gradient.
 
     Attributes:
@@ -37,12 +35,21 @@ class Options:
         stride: Timesteps between the ends of two windows.
         align: `"end"` or `"start"`: from where windows are counted.
         clip: Bound on every element of the carried gradient, or None.
+        record: Whether the norms of every timestep are wanted.
+        lags: Whether the norms by lag are wanted too; needs overlapping windows.
+        penalty: None, or a function of J_tᵀ ∂L/∂h_t ``(timesteps, batch, width)``, of ‖∂L/∂h_t‖ and
+            of which timesteps count, both ``(timesteps, batch)``. Returns a penalty and its
+            gradient with respect to the first argument. It adds to the gradient of the recurrent
+            kernel alone.
     """
 
     length: int | None = None
     stride: int | None = None
     align: str = "end"
     clip: float | None = None
+    record: bool = True
+    lags: bool = False
+    penalty: Callable | None = None
 
 
 class Trace(NamedTuple):
@@ -50,6 +57,20 @@ class Trace(NamedTuple):
 
     stored: Tensors
     states: Tensors
+
+
+class Monitor(NamedTuple):
+    """What the backward pass measures on its way; fields that were not asked for are None.
+
+    Attributes:
+        norms: Σ_b ‖∂L/∂h_t‖₂, float32 ``(timesteps,)``.
+        lags: Σ_b ‖∂L_s/∂h_{s−k}‖₂, float32 ``(length, windows)``: lag k, window s.
+        penalty: Value of `Options.penalty`, a scalar.
+    """
+
+    norms: tf.Tensor | None = None
+    lags: tf.Tensor | None = None
+    penalty: tf.Tensor | None = None
 
 
 class BPTT:
@@ -77,7 +98,8 @@ class BPTT:
         resets: tf.Tensor | None = None,
         sequences: bool = True,
         factors: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
-        on_norms: Callable[[tf.Tensor], None] | None = None,
+        monitor: Callable[[Monitor], None] | None = None,
+        penalty_weight: Callable[[], tf.Tensor] | None = None,
     ) -> tuple[tf.Tensor | None, Tensors]:
         """Runs the loop; the result is differentiable once.
 
@@ -91,7 +113,8 @@ class BPTT:
             sequences: Whether the output of every timestep is wanted.
             factors: Called in the backward pass with (timesteps, batch); returns ξ as
                 ``(timesteps, batch or 1)`` with which the carried gradient is multiplied.
-            on_norms: Called in the backward pass with Σ_b ‖∂L/∂h_t‖, float32 ``(timesteps,)``.
+            monitor: Called in the backward pass with a `Monitor`.
+            penalty_weight: Called in the backward pass; the weight of `Options.penalty`.
 
         Returns:
             Outputs ``(timesteps, batch, units)`` (None unless `sequences`) and the final states.
@@ -114,11 +137,14 @@ class BPTT:
                 xi = None
                 if factors is not None:
                     xi = factors(tf.shape(x)[0], tf.shape(x)[1])
-                dx, d_state, d_weights, norms = self._gradient(
-                    x, start, weights, trace, mask, resets, xi, dy, tuple(d_final)
+                weight = None
+                if self.options.penalty is not None:
+                    weight = tf.cast(penalty_weight(), x.dtype)
+                dx, d_state, d_weights, measured = self._gradient(
+                    x, start, weights, trace, mask, resets, xi, weight, dy, tuple(d_final)
                 )
-                if on_norms is not None and not is_being_exported():
-                    on_norms(norms)
+                if monitor is not None and not is_being_exported():
+                    monitor(measured)
                 return (dx, *d_state, *d_weights), _refuse_second_order
 
             return (*outputs, *final), lambda *upstream: gradients(*upstream)
@@ -164,7 +190,7 @@ class BPTT:
 
     # Backward --------------------------------------------------------------------------------
 
-    def _gradient(self, x, start, weights, trace, mask, resets, xi, dy, d_final):
+    def _gradient(self, x, start, weights, trace, mask, resets, xi, weight, dy, d_final):
         """Gradients of inputs, initial state and weights, and the norms of every timestep."""
         timesteps = _size(x, 0)
         previous = tuple(
@@ -187,24 +213,39 @@ class BPTT:
             return None if tensor is None else tensor[first:]
 
         window = (cut(x), *(tuple(map(cut, p)) for p in (previous, trace.states, trace.stored)))
-        local, d_start, norms = self._compiled_backward(
-            *window, weights, cut(mask), cut(resets), cut(xi), dy, d_final, _is_zero(first)
+        local, d_start, norms, lags, penalty, hidden = self._compiled_backward(
+            *window,
+            weights,
+            cut(mask),
+            cut(resets),
+            cut(xi),
+            weight,
+            dy,
+            d_final,
+            tf.equal(first, 0),
         )
-        dx, d_weights = self.step.weight_gradients(window[0], window[1], local, weights)
+        x_window, previous, _, stored = window
+        if hidden is not None:
+            at = self.step.hidden
+            previous = (*previous[:at], hidden, *previous[at + 1 :])
+        dx, d_weights = self.step.weight_gradients(x_window, previous, stored, local, weights)
         if not (isinstance(first, int) and first == 0):
             dx = tf.pad(dx, [[first, 0], [0, 0], [0, 0]])
             norms = tf.pad(norms, [[first, 0]])
-        return dx, d_start, d_weights, norms
+        return dx, d_start, d_weights, Monitor(norms, lags, penalty)
 
     def _backward(
-        self, x, previous, states, stored, weights, mask, resets, xi, dy, d_final, at_start
+        self, x, previous, states, stored, weights, mask, resets, xi, weight, dy, d_final, at_start
     ):
         """Runs the recurrence of ∂L/∂h_t over all windows at once.
 
         Returns what the weight gradients need of each timestep, the gradient of the initial state,
-        and the norms ``(timesteps,)``.
+        the norms ``(timesteps,)``, the norms by lag, the penalty, and what the gradient of the
+        recurrent kernel takes for h_{t-1} because of the penalty.
         """
         step, jit, clip = self.step, self.jit, self.options.clip
+        penalized = self.options.penalty is not None
+        recorded = self.options.record or penalized
         timesteps, batch = _size(x, 0), _size(x, 1)
         if dy is None:
             blocks = Blocks.of(timesteps, None, None, "end")
@@ -245,7 +286,7 @@ class BPTT:
                 value += tf.slice(buffer, [block, s, 0, 0], [count, 1, batch, width])
             return write(buffer, value, [block, s, 0, 0], jit)
 
-        def body(j, carry, kept, norms, d_reset):
+        def body(j, carry, kept, norms, pulled, d_reset):
             block = before - j // stride
             s = stride - 1 - j % stride
             gradient = list(carry)
@@ -260,6 +301,8 @@ class BPTT:
                 tuple(read(block, s, v) for v in group) for group in blocked
             )
             carry, local = step.backward(x_t[0], previous_t, state_t, stored_t, gradient, weights)
+            if penalized and not overlapping:
+                pulled = place(pulled, carry[step.hidden], block, s)
             if keep is not None:
                 keep_t = read(block, s, keep)
                 carry = _select(keep_t, carry, gradient)
@@ -279,9 +322,12 @@ class BPTT:
             # Windows overlap in the gradients of the states, of which everything else is linear.
             local = gradient if overlapping else local
             kept = tuple(place(k, v, block, s) for k, v in zip(kept, local, strict=True))
-            if not overlapping:
+            if overlapping and self.options.lags:
+                per_window = tf.reshape(norm_per_sample(gradient[step.hidden]), [count, batch])
+                norms = write(norms, tf.reduce_sum(per_window, axis=1)[None], [j, 0], jit)
+            elif recorded and not overlapping:
                 norms = place(norms, norm_per_sample(gradient[step.hidden])[:, None], block, s)
-            return j + 1, carry, kept, norms, d_reset
+            return j + 1, carry, kept, norms, pulled, d_reset
 
         carry = tuple(
             tf.concat([tf.zeros([(count - 1) * batch, _size(d, 1)], d.dtype), d], axis=0)
@@ -294,33 +340,44 @@ class BPTT:
             (x_0,), *trace_0 = (tuple(read(0, 0, v) for v in group) for group in blocked)
             _, example = step.backward(x_0, *trace_0, carry, weights)
         shape = [before + count, stride, batch]
-        kept = tuple(tf.zeros([*shape, _size(v, 1)], v.dtype) for v in example)
-        _, carry, kept, norms, d_reset = tf.while_loop(
+        norms = tf.zeros([blocks.length, count] if overlapping else [*shape, 1], tf.float32)
+        pulled = ()
+        if penalized and not overlapping:
+            hidden = carry[step.hidden]
+            pulled = tf.zeros([*shape, _size(hidden, 1)], hidden.dtype)
+        _, carry, kept, norms, pulled, d_reset = tf.while_loop(
             lambda j, *_: j < blocks.length,
             body,
             (
                 0,
                 carry,
-                kept,
-                tf.zeros([*shape, 1], tf.float32),
+                tuple(tf.zeros([*shape, _size(v, 1)], v.dtype) for v in example),
+                norms,
+                pulled,
                 tuple(map(tf.zeros_like, carry)) if resets is not None else (),
             ),
         )
 
+        lags = None
         kept = tuple(blocks.join(k, before) for k in kept)
-        norms = tf.reduce_sum(blocks.join(norms, before), axis=[1, 2])
         if overlapping:
-            gradient = kept
-            norms = tf.reduce_sum(norm_per_sample(gradient[step.hidden]), axis=1)
+            gradient, lags = kept, norms
+            norms = norm_per_sample(gradient[step.hidden])
             flat = [
                 tuple(tf.reshape(v, [timesteps * batch, _size(v, 2)]) for v in group)
                 for group in ((x,), previous, states, stored, gradient)
             ]
-            _, local = step.backward(flat[0][0], *flat[1:], weights)
+            back, local = step.backward(flat[0][0], *flat[1:], weights)
             kept = tuple(tf.reshape(v, [timesteps, batch, _size(v, 1)]) for v in local)
             if mask is not None:
                 real = blocks.join(keep, before)
                 kept = tuple(tf.where(real, v, tf.zeros_like(v)) for v in kept)
+            if penalized:
+                pulled = tf.reshape(back[step.hidden], [timesteps, batch, -1])
+        else:
+            norms = blocks.join(norms, before)[:, :, 0]
+            if penalized:
+                pulled = blocks.join(pulled, before)
 
         # A window that has consumed every step before its end reaches the initial state.
         steps_to_start = stride * (tf.range(count) + 1) - blocks.front
@@ -332,7 +389,20 @@ class BPTT:
             if resets is not None:
                 per_window += tf.reshape(d_reset[index], [count, batch, _size(d, 1)])
             d_start.append(tf.reduce_sum(per_window, axis=0))
-        return kept, tuple(d_start), norms
+        penalty = hidden = None
+        if penalized:
+            counts = tf.fill([timesteps, batch], True)
+            counts &= ((tf.range(timesteps) > 0) | ~at_start)[:, None]
+            if mask is not None:
+                counts &= mask
+            if resets is not None:
+                counts &= ~blocks.join(resets, before)[:, :, 0]
+            penalty, d_pulled = self.options.penalty(pulled, norms, counts)
+            # ∂L/∂U = Σ h_{t-1}ᵀ dz_t, and of a function of J_tᵀ v = dz_t·Uᵀ it is Σ d_pulledᵀ dz_t:
+            # one product serves both.
+            penalty = weight * tf.cast(penalty, weight.dtype)
+            hidden = previous[step.hidden] + weight * d_pulled
+        return kept, tuple(d_start), tf.reduce_sum(norms, axis=1), lags, penalty, hidden
 
 
 def _refuse_second_order(*_):
@@ -347,10 +417,6 @@ def _size(tensor: tf.Tensor, axis: int) -> int | tf.Tensor:
     """The static size of an axis if known, else the dynamic one."""
     size = tensor.shape[axis]
     return tf.shape(tensor)[axis] if size is None else size
-
-
-def _is_zero(value: int | tf.Tensor) -> tf.Tensor:
-    return tf.equal(value, 0)
 
 
 def _history(timesteps, value: tf.Tensor) -> tf.Tensor:

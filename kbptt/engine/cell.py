@@ -43,7 +43,7 @@ class CellStep:
             new, _ = self.forward(x, previous, weights)
         return self._pull_back(tape, new, previous, gradient), gradient
 
-    def weight_gradients(self, x, previous, local, weights):
+    def weight_gradients(self, x, previous, stored, local, weights):
         flat = _rows(x)
         previous = tuple(map(_rows, previous))
         weights = tuple(weights)

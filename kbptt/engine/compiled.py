@@ -56,8 +56,8 @@ def compiled(function: Callable, jit: bool) -> Callable:
     Without XLA the same graph runs operation by operation: for cells whose operations XLA does not
     know.
     """
-    # TensorFlow counts traces by code object, and would warn of too many where there are many layers.
-    # A partial has none.
+    # TensorFlow counts traces by code object and would warn of too many where there are many
+    # layers. A partial has no code object of its own.
     function = functools.partial(function)
     return tf.function(function, jit_compile=jit or None, autograph=False, reduce_retracing=True)
 

@@ -13,23 +13,26 @@ def draw_factors(uniform: tf.Tensor, cut_probability: Callable) -> tf.Tensor:
     what makes the gradient unbiased.
 
     Args:
-        uniform: ``(timesteps, columns)`` in [0, 1).
+        uniform: ``(timesteps, columns)`` in [0, 1), of the dtype that ξ is to have.
         cut_probability: Function of the timestep (scalar) and δ ``(columns,)``.
 
     Returns:
-        float32 ``(timesteps, columns)``. Row 0 is 1: the way to the initial state is never cut.
+        ``(timesteps, columns)``. Row 0 is 1: the way to the initial state is never cut.
     """
     timesteps, columns = tf.shape(uniform)[0], tf.shape(uniform)[1]
+    dtype = uniform.dtype
 
     def body(t, since, factors):
-        c = tf.cast(cut_probability(t, since), tf.float32)
+        c = cut_probability(t, since)
+        # A Python float would pass through float32.
+        c = tf.cast(c, dtype) if tf.is_tensor(c) else tf.constant(c, dtype)
         cut = uniform[t] < c
         xi = tf.where(cut, tf.zeros_like(since), 1 / (1 - c))
         since = tf.where(cut, tf.ones_like(since), since + 1)
         return t - 1, since, factors.write(t, xi)
 
-    factors = tf.TensorArray(tf.float32, size=timesteps, element_shape=[None])
-    factors = factors.write(0, tf.ones([columns]))
-    since = tf.ones([columns])
+    factors = tf.TensorArray(dtype, size=timesteps, element_shape=[None])
+    factors = factors.write(0, tf.ones([columns], dtype))
+    since = tf.ones([columns], dtype)
     *_, factors = tf.while_loop(lambda t, *_: t > 0, body, (timesteps - 1, since, factors))
     return factors.stack()

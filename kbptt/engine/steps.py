@@ -47,7 +47,7 @@ class Step(Protocol):
         """Returns the gradient of the previous state, and what `weight_gradients` wants stored."""
 
     def weight_gradients(
-        self, x: tf.Tensor, previous: Tensors, local: Tensors, weights: Tensors
+        self, x: tf.Tensor, previous: Tensors, stored: Tensors, local: Tensors, weights: Tensors
     ) -> tuple[tf.Tensor, Tensors]:
         """Returns the gradients of the inputs and of the weights, from all timesteps at once."""
 
@@ -104,7 +104,7 @@ class SimpleRNNStep(ProjectedStep):
         dz = gradient[0] * self.derivative(state[0])
         return (tf.matmul(dz, kernel, transpose_b=True),), (dz,)
 
-    def weight_gradients(self, x, previous, local, weights):
+    def weight_gradients(self, x, previous, stored, local, weights):
         return local[0], (self.recurrent_gradient(previous[0], local[0]),)
 
 
@@ -167,7 +167,7 @@ class LSTMStep(ProjectedStep):
         )
         return (tf.matmul(dz, kernel, transpose_b=True), dc * f), (dz,)
 
-    def weight_gradients(self, x, previous, local, weights):
+    def weight_gradients(self, x, previous, stored, local, weights):
         return local[0], (self.recurrent_gradient(previous[0], local[0]),)
 
 
@@ -195,19 +195,25 @@ class GRUStep(ProjectedStep):
     def history(self, stored):
         return stored[1:]
 
-    def backward(self, x, previous, state, stored, gradient, weights):
-        kernel, _ = weights
-        (dh,) = gradient
-        z, r, n, hn = tf.split(stored[0], 4, axis=-1)
+    def local_gradients(self, previous, gates, dh):
+        """The direct gradient of h, and those of h·U (z, r, n) and of the candidate's sum."""
+        z, r, n, hn = tf.split(gates, 4, axis=-1)
         dn = dh * (1 - z) * self.derivative(n)
-        dz = dh * (previous[0] - n) * self.recurrent_derivative(z)
+        dz = dh * (previous - n) * self.recurrent_derivative(z)
         dr = dn * hn * self.recurrent_derivative(r)
-        dhu = tf.concat([dz, dr, dn * r], axis=-1)
-        return (dh * z + tf.matmul(dhu, kernel, transpose_b=True),), (dhu, dn)
+        return dh * z, tf.concat([dz, dr, dn * r], axis=-1), dn
 
-    def weight_gradients(self, x, previous, local, weights):
+    def input_gradients(self, local):
+        """Gradients of the projected inputs and of the candidate's recurrent bias."""
         dhu, dn = local
         units = dn.shape[-1]
         dx = tf.concat([dhu[..., : 2 * units], dn], axis=-1)
-        bias = tf.reduce_sum(dhu[..., 2 * units :], axis=[0, 1])
-        return dx, (self.recurrent_gradient(previous[0], dhu), bias)
+        return dx, tf.reduce_sum(dhu[..., 2 * units :], axis=[0, 1])
+
+    def backward(self, x, previous, state, stored, gradient, weights):
+        direct, dhu, dn = self.local_gradients(previous[0], stored[0], gradient[0])
+        return (direct + tf.matmul(dhu, weights[0], transpose_b=True),), (dhu, dn)
+
+    def weight_gradients(self, x, previous, stored, local, weights):
+        dx, bias = self.input_gradients(local)
+        return dx, (self.recurrent_gradient(previous[0], local[0]), bias)

@@ -5,7 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from kbptt.engine.steps import ACTIVATION, GRUStep
+from kbptt.engine.normalized import NormalizedGRUStep
+from kbptt.engine.steps import GRUStep
 from kbptt.layers.projected import ProjectedLayer
 
 
@@ -44,10 +45,15 @@ class GRU(ProjectedLayer, keras.layers.GRU):
         self._set_up(truncation, gradient_clip, normalization, gradient_regularizer)
 
     def _projected_step(self):
-        names = self.activation.__name__, self.recurrent_activation.__name__
-        if not self.reset_after or not set(names) <= set(ACTIVATION):
+        names = self._activation_names()
+        if names is None or not self.reset_after:
             return None
+        if self.normalization is not None:
+            return NormalizedGRUStep(*names, self.normalization.epsilon)
         return GRUStep(*names)
+
+    def _groups(self):
+        return 2 * self.units, self.units
 
     def _projection_bias(self):
         """The input bias, and the recurrent bias of z and r, which adds to it."""
@@ -63,4 +69,6 @@ class GRU(ProjectedLayer, keras.layers.GRU):
             bias = ops.zeros((units,), self.cell.compute_dtype)
         else:
             bias = self.cell.bias[1, 2 * units :]
-        return self.cell.recurrent_kernel, bias
+        if self.normalization is None:
+            return self.cell.recurrent_kernel, bias
+        return self._centred_recurrent_kernel(), bias, self.recurrent_gain

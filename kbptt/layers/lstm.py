@@ -4,7 +4,8 @@ from typing import Any
 
 import keras
 
-from kbptt.engine.steps import ACTIVATION, LSTMStep
+from kbptt.engine.normalized import NormalizedLSTMStep
+from kbptt.engine.steps import LSTMStep
 from kbptt.layers.projected import ProjectedLayer
 
 
@@ -52,13 +53,22 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
         self._set_up(truncation, gradient_clip, normalization, gradient_regularizer)
 
     def _projected_step(self):
-        names = self.activation.__name__, self.recurrent_activation.__name__
-        if not set(names) <= set(ACTIVATION):
+        names = self._activation_names()
+        if names is None:
             return None
+        n = self.normalization
+        if n is not None:
+            return NormalizedLSTMStep(self.units, *names, n.epsilon, n.carry_normalized)
         return LSTMStep(self.units, *names)
 
-    def _projection_bias(self):
-        return self.cell.bias
+    def _build_normalization(self):
+        super()._build_normalization()
+        shape = (self.units,)
+        self.state_gain = self.add_weight(shape=shape, name="state_gain", initializer="ones")
+        self.state_bias = self.add_weight(shape=shape, name="state_bias", initializer="zeros")
 
     def _recurrent_weights(self):
-        return (self.cell.recurrent_kernel,)
+        if self.normalization is None:
+            return super()._recurrent_weights()
+        kernel = self._centred_recurrent_kernel()
+        return kernel, self.recurrent_gain, self.state_gain, self.state_bias

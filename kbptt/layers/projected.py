@@ -2,22 +2,78 @@
 
 from typing import Any
 
+import keras
 import tensorflow as tf
 from keras import ops
 
-from kbptt.engine import is_differentiable
+from kbptt import normalization as normalizations
+from kbptt.engine import Monitor, Options, center, is_differentiable, standardize
+from kbptt.engine.steps import ACTIVATION, ProjectedStep
 from kbptt.layers.rnn import CellLayer
+from kbptt.regularizers import vanishing_gradient
 
 
 class ProjectedLayer(CellLayer):
-    """Mixin of the layers whose inputs are projected by one product before the loop."""
+    """Mixin of the layers whose inputs are projected by one product before the loop.
+
+    A layer tells three things: `_projected_step`, the bias that goes into the projection, and the
+    weights that the step reads.
+    """
 
     def _set_up(
         self, truncation: Any, gradient_clip: float | None, normalization: Any, regularizer: Any
     ) -> None:
         super()._set_up(truncation, gradient_clip)
-        self.normalization = normalization
-        self.gradient_regularizer = regularizer
+        self.normalization = normalizations.get(normalization)
+        self.gradient_regularizer = vanishing_gradient.get(regularizer)
+        self._penalty = None
+        if self.gradient_regularizer is not None and self.dtype_policy.name == "mixed_float16":
+            raise ValueError(
+                "gradient_regularizer adds a gradient of its own, which the loss scaling of "
+                "mixed_float16 would divide away. Use float32 or mixed_bfloat16."
+            )
+
+    # What a layer tells ------------------------------------------------------------------------
+
+    def _projected_step(self) -> ProjectedStep | None:
+        """The step, or None if the layer's options need the path for any cell."""
+        raise NotImplementedError
+
+    def _groups(self) -> tuple[int, ...]:
+        """Widths of the column groups that layer normalization takes together."""
+        return (self.cell.kernel.shape[-1],)
+
+    def _projection_bias(self) -> Any:
+        return self.cell.bias
+
+    def _recurrent_weights(self) -> tuple:
+        return (self.cell.recurrent_kernel,)
+
+    # ------------------------------------------------------------------------------------------
+
+    def build(self, sequences_shape, initial_state_shape=None):
+        super().build(sequences_shape, initial_state_shape)
+        if self.normalization is not None:
+            self._build_normalization()
+        if self.gradient_regularizer is not None:
+            with tf.init_scope():
+                self._penalty = tf.Variable(-1.0, trainable=False, name="gradient_penalty")
+                self._updates = tf.Variable(0, trainable=False, name="updates", dtype=tf.int64)
+
+    def _build_normalization(self) -> None:
+        """The gains, each as wide as what it scales."""
+        width = self.cell.kernel.shape[-1]
+        self.recurrent_gain = self.add_weight(
+            shape=(width,), name="recurrent_gain", initializer="ones"
+        )
+        self.input_gain = self.add_weight(shape=(width,), name="input_gain", initializer="ones")
+
+    @property
+    def gradient_penalty(self) -> float | None:
+        """Weight times value of `gradient_regularizer` in the last backward pass, or None."""
+        if self._penalty is None or self._penalty.numpy() < 0:
+            return None
+        return float(self._penalty.numpy())
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
         step = self._projected_step()
@@ -26,20 +82,86 @@ class ProjectedLayer(CellLayer):
         per_gate = training and (
             cell.recurrent_dropout or (cell.dropout and getattr(cell, "implementation", 2) == 1)
         )
-        if step is None or per_gate or is_differentiable():
+        if step is None or per_gate:
+            self._check_plain()
             return super().inner_loop(sequences, initial_state, mask, training)
         x, mask, resets = self._prepare(sequences, mask)
-        if training and self.dropout:
-            x *= self.cell.get_dropout_mask(sequences[:, 0, :])
-        features = x.shape[-1]
+        if training and cell.dropout:
+            x *= cell.get_dropout_mask(sequences[:, 0, :])
+        x = self._project(x)
+        weights = tuple(map(ops.convert_to_tensor, self._recurrent_weights()))
+        if is_differentiable():
+            return self._run_autodiff(
+                lambda x_t, state: step.forward(x_t, state, weights)[0],
+                step,
+                x,
+                tuple(initial_state),
+                mask,
+                resets,
+            )
+        engine = self._engine("projected", lambda: step)
+        return self._run(engine, x, initial_state, weights, mask, resets)
+
+    def _project(self, x):
+        """``x·W + b`` for all timesteps in one product, normalised if asked."""
         kernel = ops.convert_to_tensor(self.cell.kernel, dtype=self.compute_dtype)
-        projected = tf.matmul(tf.reshape(x, [-1, features]), kernel)
+        width = kernel.shape[-1]
+        projected = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel)
+        if self.normalization is not None:
+            projected = self._normalize_projection(projected)
         bias = self._projection_bias()
         if bias is not None:
             projected += ops.cast(bias, projected.dtype)
         shape = tf.shape(x)
-        projected = tf.reshape(projected, [shape[0], shape[1], kernel.shape[-1]])
-        projected.set_shape([x.shape[0], x.shape[1], kernel.shape[-1]])
-        weights = tuple(map(ops.convert_to_tensor, self._recurrent_weights()))
-        engine = self._engine("projected", lambda: step)
-        return self._run(engine, projected, initial_state, weights, mask, resets)
+        projected = tf.reshape(projected, [shape[0], shape[1], width])
+        projected.set_shape([x.shape[0], x.shape[1], width])
+        return projected
+
+    def _normalize_projection(self, projected):
+        standard = standardize(projected, self._groups(), self.normalization.epsilon)
+        return standard * ops.cast(self.input_gain, projected.dtype)
+
+    def _centred_recurrent_kernel(self):
+        kernel = ops.convert_to_tensor(self.cell.recurrent_kernel)
+        return center(kernel, self._groups())
+
+    def _activation_names(self) -> tuple[str, ...] | None:
+        """Names of the activations, or None if the engine has no derivative for one."""
+        names = [self.activation.__name__]
+        if hasattr(self, "recurrent_activation"):
+            names.append(self.recurrent_activation.__name__)
+        return tuple(names) if set(names) <= set(ACTIVATION) else None
+
+    def _check_plain(self) -> None:
+        for name in ("normalization", "gradient_regularizer"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"Layer '{self.name}': `{name}` needs activations among "
+                    f"{sorted(ACTIVATION)}, no recurrent dropout, `implementation=2` with dropout, "
+                    "and for GRU `reset_after=True`."
+                )
+
+    # The regularizer ----------------------------------------------------------------------------
+
+    def _options(self) -> Options:
+        return super()._options()._replace(penalty=self.gradient_regularizer)
+
+    def _penalty_weight(self):
+        # Replicas add up their gradients.
+        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+        return self.gradient_regularizer.weight_at(self._updates) / replicas
+
+    def _record(self, monitor: Monitor) -> None:
+        super()._record(monitor)
+        if monitor.penalty is not None:
+            self._penalty.assign(tf.cast(monitor.penalty, tf.float32))
+            self._updates.assign_add(1)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config["normalization"] = normalizations.serialize(self.normalization)
+        regularizer = self.gradient_regularizer
+        config["gradient_regularizer"] = (
+            None if regularizer is None else keras.saving.serialize_keras_object(regularizer)
+        )
+        return config

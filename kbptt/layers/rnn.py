@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from keras import tree
 
-from kbptt.engine import autodiff_loop, is_differentiable
+from kbptt.engine import is_differentiable
 from kbptt.engine.cell import CellStep
 from kbptt.layers.truncated import TruncatedLayer
 
@@ -29,7 +29,13 @@ class CellLayer(TruncatedLayer):
             state += (tf.zeros_like(example),)
         step = CellStep(cell, output, hidden, cell.states)
         if changes or is_differentiable():
-            return self._run_autodiff(cell, step, x, state, mask, resets)
+
+            def forward(x_t, previous):
+                output, new = cell.stateful_call(x_t, previous[: cell.states])
+                return (*new, output) if step.separate_output else new
+
+            last, outputs, final = self._run_autodiff(forward, step, x, state, mask, resets)
+            return last, outputs, self._pack(final)
         # One engine for each way the cell can be called, since compiling costs.
         engine = self._engine(("cell", bool(training), cell.mask_count), lambda: step)
         last, outputs, final = self._run(engine, x, state, weights, mask, resets)
@@ -39,31 +45,6 @@ class CellLayer(TruncatedLayer):
         """The flat states in the structure of the cell, without the carried output."""
         count = len(tree.flatten(self.state_size))
         return tree.pack_sequence_as(self.state_size, list(final[:count]))
-
-    def _run_autodiff(self, cell, step, x, state, mask, resets):
-        """Runs the ordinary loop, in which the cell may change variables."""
-        factors = None
-        if self._factors is not None:
-            factors = self._factors(tf.shape(x)[0], tf.shape(x)[1])
-
-        def forward(x_t, previous):
-            output, new = cell.stateful_call(x_t, previous[: cell.states])
-            return (*new, output) if step.separate_output else new
-
-        states, final = autodiff_loop(
-            forward,
-            step.hidden,
-            self._options(),
-            x,
-            state,
-            mask,
-            resets,
-            factors,
-            self._norms.assign if self._norms is not None else None,
-        )
-        outputs = states[step.output] if self.return_sequences else None
-        last, outputs = self._show(outputs, final[step.output], mask)
-        return last, outputs, self._pack(final)
 
 
 class CellFunction:

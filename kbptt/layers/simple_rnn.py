@@ -3,8 +3,11 @@
 from typing import Any
 
 import keras
+from keras import ops
 
-from kbptt.engine.steps import ACTIVATION, SimpleRNNStep
+from kbptt.engine import center
+from kbptt.engine.normalized import NormalizedSimpleRNNStep
+from kbptt.engine.steps import SimpleRNNStep
 from kbptt.layers.projected import ProjectedLayer
 
 
@@ -43,11 +46,27 @@ class SimpleRNN(ProjectedLayer, keras.layers.SimpleRNN):
         self._set_up(truncation, gradient_clip, normalization, gradient_regularizer)
 
     def _projected_step(self):
-        name = self.activation.__name__
-        return SimpleRNNStep(name) if name in ACTIVATION else None
+        names = self._activation_names()
+        if names is None:
+            return None
+        if self.normalization is not None:
+            return NormalizedSimpleRNNStep(*names, self.normalization.epsilon)
+        return SimpleRNNStep(*names)
+
+    def _build_normalization(self):
+        # The sum of both projections is normalised: one gain.
+        self.recurrent_gain = self.add_weight(
+            shape=(self.units,), name="recurrent_gain", initializer="ones"
+        )
+
+    def _normalize_projection(self, projected):
+        return center(projected, self._groups())
 
     def _projection_bias(self):
-        return self.cell.bias
+        return self.cell.bias if self.normalization is None else None
 
     def _recurrent_weights(self):
-        return (self.cell.recurrent_kernel,)
+        if self.normalization is None:
+            return super()._recurrent_weights()
+        bias = ops.zeros_like(self.recurrent_gain) if self.cell.bias is None else self.cell.bias
+        return self._centred_recurrent_kernel(), self.recurrent_gain, bias

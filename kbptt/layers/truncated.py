@@ -9,7 +9,7 @@ from keras import ops
 
 from kbptt import truncation as truncations
 from kbptt._checks import number
-from kbptt.engine import BPTT, Options, draw_factors
+from kbptt.engine import BPTT, Monitor, Options, autodiff_loop, draw_factors
 
 
 class Factors:
@@ -53,6 +53,7 @@ class TruncatedLayer:
         self._engines: dict = {}
         self._resets = None
         self._norms = None
+        self.record_gradient_norms = True
 
     @property
     def truncation(self) -> truncations.Truncation:
@@ -197,10 +198,6 @@ class TruncatedLayer:
             dtype = tf.float32
         x, *rest = (tf.cast(v, dtype) for v in (x, *initial_state, *weights))
         state, weights = tuple(rest[: len(initial_state)]), tuple(rest[len(initial_state) :])
-        if self._norms is None:
-            on_norms = None
-        else:
-            on_norms = self._norms.assign
         outputs, states = engine(
             x,
             state,
@@ -209,9 +206,29 @@ class TruncatedLayer:
             resets=resets,
             sequences=self.return_sequences,
             factors=self._factors,
-            on_norms=on_norms,
+            monitor=self._record if self.record_gradient_norms else None,
+            penalty_weight=self._penalty_weight,
         )
         return *self._show(outputs, states[engine.step.output], mask), states
+
+    def _run_autodiff(self, forward, step, x, initial_state, mask, resets):
+        """Runs the ordinary loop that TensorFlow differentiates; returns as `_run`."""
+        factors = None
+        if self._factors is not None:
+            factors = self._factors(tf.shape(x)[0], tf.shape(x)[1])
+        states, final = autodiff_loop(
+            forward,
+            step.hidden,
+            self._options(),
+            x,
+            initial_state,
+            mask,
+            resets,
+            factors,
+            self._record,
+        )
+        outputs = states[step.output] if self.return_sequences else None
+        return *self._show(outputs, final[step.output], mask), final
 
     def _show(self, outputs, last, mask):
         """Last and all outputs ``(batch, timesteps, units)`` as Keras shows them under a mask."""
@@ -233,7 +250,16 @@ class TruncatedLayer:
 
     def _options(self) -> Options:
         t = self.truncation
-        return Options(t.length, t.stride, t.align, self.gradient_clip)
+        record = self.record_gradient_norms
+        return Options(t.length, t.stride, t.align, self.gradient_clip, record)
+
+    def _penalty_weight(self) -> tf.Tensor:
+        raise NotImplementedError
+
+    def _record(self, monitor: Monitor) -> None:
+        """Keeps what the backward pass measured."""
+        if self._norms is not None:
+            self._norms.assign(monitor.norms)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

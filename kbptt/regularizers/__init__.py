@@ -12,6 +12,7 @@ from kbptt.regularizers.activation import ActivationRegularization
 from kbptt.regularizers.norm_stabilizer import NormStabilizer
 from kbptt.regularizers.orthogonality import Orthogonality
 from kbptt.regularizers.sequence_regularization import SequenceRegularization
+from kbptt.regularizers.vanishing_gradient import VanishingGradient
 
 __all__ = [
     "ActivationRegularization",
@@ -19,6 +20,7 @@ __all__ = [
     "Orthogonality",
     "SequenceRegularization",
     "SequenceRegularizer",
+    "VanishingGradient",
     "get",
 ]
 
