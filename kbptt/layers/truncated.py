@@ -11,6 +11,10 @@ from kbptt import truncation as truncations
 from kbptt._checks import number
 from kbptt.engine import BPTT, Monitor, Options, autodiff_loop, draw_factors
 
+# Norms that are kept of a layer that does not know its number of timesteps when it is built; more
+# are kept as well, except by XLA.
+UNKNOWN_TIMESTEPS = 2**16
+
 
 class Factors:
     """Draws the ξ of randomized truncation, new for every backward pass.
@@ -80,19 +84,20 @@ class TruncatedLayer:
         if self._norms is None:
             return None
         norms = self._norms.numpy()
-        # A norm is never negative: the initial value tells that nothing was recorded yet.
-        return None if np.any(norms < 0) else norms
+        # A norm is never negative: negative numbers tell that nothing was recorded there.
+        norms = norms[~(norms < 0)]
+        return norms if norms.size else None
 
     def build(self, sequences_shape, initial_state_shape=None):
         super().build(sequences_shape, initial_state_shape)
-        timesteps = sequences_shape[1]
+        self._norms_size = sequences_shape[1] or UNKNOWN_TIMESTEPS
         with tf.init_scope():
             # A tf.Variable, which Keras does not count among the weights. Every replica of a
             # distribution strategy sees its share of the batch, hence the sum.
             self._norms = tf.Variable(
-                tf.fill([1 if timesteps is None else timesteps], -1.0),
+                tf.fill([self._norms_size], -1.0),
                 trainable=False,
-                shape=tf.TensorShape([timesteps]),
+                shape=tf.TensorShape([None]),
                 synchronization=tf.VariableSynchronization.ON_READ,
                 aggregation=tf.VariableAggregation.SUM,
                 name="gradient_norms",
@@ -259,7 +264,9 @@ class TruncatedLayer:
     def _record(self, monitor: Monitor) -> None:
         """Keeps what the backward pass measured."""
         if self._norms is not None:
-            self._norms.assign(monitor.norms)
+            # Filled up to a size that stays the same, as XLA wants it.
+            missing = tf.maximum(self._norms_size - tf.shape(monitor.norms)[0], 0)
+            self._norms.assign(tf.pad(monitor.norms, [[0, missing]], constant_values=-1.0))
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

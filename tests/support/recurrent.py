@@ -1,5 +1,6 @@
 """Runs a recurrent layer and collects every gradient, beside `reference_bptt`."""
 
+import contextlib
 import functools
 
 import keras
@@ -15,16 +16,25 @@ CELLS = ["SimpleRNN", "GRU", "LSTM"]
 STATES = {"SimpleRNN": 1, "GRU": 1, "LSTM": 2}
 
 
-@pytest.fixture
-def eager(monkeypatch):
+@contextlib.contextmanager
+def running_eagerly():
     """Runs the engine's loops operation by operation: no tracing, no compiling, the same numbers.
 
     That a compiled engine gives the same is the subject of test_compiled.py.
     """
-    monkeypatch.setattr("kbptt.layers.truncated.BPTT", functools.partial(BPTT, jit=False))
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kbptt.layers.truncated.BPTT", functools.partial(BPTT, jit=False))
+        tf.config.run_functions_eagerly(True)
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def eager():
+    with running_eagerly():
+        yield
 
 
 def data(cell="SimpleRNN", timesteps=9, batch=2, features=3, units=4, seed=0):
@@ -119,4 +129,5 @@ __all__ = [
     "make",
     "randomize",
     "reference",
+    "running_eagerly",
 ]
