@@ -36,7 +36,8 @@ class Options(NamedTuple):
         align: `"end"` or `"start"`: from where windows are counted.
         clip: Bound on every element of the carried gradient, or None.
         record: Whether the norms of every timestep are wanted.
-        lags: Whether the norms by lag are wanted too; needs overlapping windows.
+        lags: Whether the gradients by lag are wanted too. For windows of stride 1, or where only
+            the final state has a gradient.
         penalty: None, or a function of J_tᵀ ∂L/∂h_t ``(timesteps, batch, width)``, of ‖∂L/∂h_t‖ and
             of which timesteps count, both ``(timesteps, batch)``. Returns a penalty and its
             gradient with respect to the first argument. It adds to the gradient of the recurrent
@@ -64,13 +65,16 @@ class Monitor(NamedTuple):
 
     Attributes:
         norms: Σ_b ‖∂L/∂h_t‖₂, float32 ``(timesteps,)``.
-        lags: Σ_b ‖∂L_s/∂h_{s−k}‖₂, float32 ``(length, windows)``: lag k, window s.
+        lags: Σ_b ‖∂L_s/∂h_{s−k}‖₂, float32 ``(length, windows)``: lag k, window s. Zero where s−k
+            is no timestep or a masked one. None for the final state alone: `norms` tell it.
+        lag_sums: Σ_s Σ_b ∂L_s/∂h_{s−k}, float32 ``(length, units)``.
         penalty: Value of `Options.penalty`, a scalar.
     """
 
     norms: tf.Tensor | None = None
     lags: tf.Tensor | None = None
     penalty: tf.Tensor | None = None
+    lag_sums: tf.Tensor | None = None
 
 
 class BPTT:
@@ -232,7 +236,7 @@ class BPTT:
         if not (isinstance(first, int) and first == 0):
             dx = tf.pad(dx, [[first, 0], [0, 0], [0, 0]])
             norms = tf.pad(norms, [[first, 0]])
-        return dx, d_start, d_weights, Monitor(norms, lags, penalty)
+        return dx, d_start, d_weights, Monitor(norms, lags[0], penalty, lags[1])
 
     def _backward(
         self, x, previous, states, stored, weights, mask, resets, xi, weight, dy, d_final, at_start
@@ -240,7 +244,7 @@ class BPTT:
         """Runs the recurrence of ∂L/∂h_t over all windows at once.
 
         Returns what the weight gradients need of each timestep, the gradient of the initial state,
-        the norms ``(timesteps,)``, the norms by lag, the penalty, and what the gradient of the
+        the norms ``(timesteps,)``, both measures by lag, the penalty, and what the gradient of the
         recurrent kernel takes for h_{t-1} because of the penalty.
         """
         step, jit, clip = self.step, self.jit, self.options.clip
@@ -322,11 +326,19 @@ class BPTT:
             # Windows overlap in the gradients of the states, of which everything else is linear.
             local = gradient if overlapping else local
             kept = tuple(place(k, v, block, s) for k, v in zip(kept, local, strict=True))
+            measured = norm_per_sample(gradient[step.hidden])[:, None]
+            if self.options.lags:
+                real = gradient[step.hidden]
+                if keep is not None:
+                    real = tf.where(keep_t, real, tf.zeros_like(real))
+                measured = tf.concat([measured, tf.cast(real, tf.float32)], axis=1)
             if overlapping and self.options.lags:
-                per_window = tf.reshape(norm_per_sample(gradient[step.hidden]), [count, batch])
-                norms = write(norms, tf.reduce_sum(per_window, axis=1)[None], [j, 0], jit)
+                # One row per lag: the norm in every window, then the sum of the vectors.
+                per_window = tf.reshape(norm_per_sample(real), [count, batch])
+                row = [tf.reduce_sum(per_window, axis=1), tf.reduce_sum(measured[:, 1:], axis=0)]
+                norms = write(norms, tf.concat(row, axis=0)[None], [j, 0], jit)
             elif recorded and not overlapping:
-                norms = place(norms, norm_per_sample(gradient[step.hidden])[:, None], block, s)
+                norms = place(norms, measured, block, s)
             return j + 1, carry, kept, norms, pulled, d_reset
 
         carry = tuple(
@@ -340,7 +352,9 @@ class BPTT:
             (x_0,), *trace_0 = (tuple(read(0, 0, v) for v in group) for group in blocked)
             _, example = step.backward(x_0, *trace_0, carry, weights)
         shape = [before + count, stride, batch]
-        norms = tf.zeros([blocks.length, count] if overlapping else [*shape, 1], tf.float32)
+        vector = _size(carry[step.hidden], 1) if self.options.lags else 0
+        by_lag = [blocks.length, count + vector]
+        norms = tf.zeros(by_lag if overlapping else [*shape, 1 + vector], tf.float32)
         pulled = ()
         if penalized and not overlapping:
             hidden = carry[step.hidden]
@@ -358,10 +372,12 @@ class BPTT:
             ),
         )
 
-        lags = None
+        lags = sums = None
         kept = tuple(blocks.join(k, before) for k in kept)
         if overlapping:
-            gradient, lags = kept, norms
+            gradient = kept
+            if self.options.lags:
+                lags, sums = norms[:, :count], norms[:, count:]
             norms = norm_per_sample(gradient[step.hidden])
             flat = [
                 tuple(tf.reshape(v, [timesteps * batch, _size(v, 2)]) for v in group)
@@ -375,7 +391,10 @@ class BPTT:
             if penalized:
                 pulled = tf.reshape(back[step.hidden], [timesteps, batch, -1])
         else:
-            norms = blocks.join(norms, before)[:, :, 0]
+            measured = blocks.join(norms, before)
+            norms = measured[:, :, 0]
+            if self.options.lags:
+                sums = tf.reverse(tf.reduce_sum(measured[:, :, 1:], axis=1), [0])
             if penalized:
                 pulled = blocks.join(pulled, before)
 
@@ -402,7 +421,7 @@ class BPTT:
             # one product serves both.
             penalty = weight * tf.cast(penalty, weight.dtype)
             hidden = previous[step.hidden] + weight * d_pulled
-        return kept, tuple(d_start), tf.reduce_sum(norms, axis=1), lags, penalty, hidden
+        return kept, tuple(d_start), tf.reduce_sum(norms, axis=1), (lags, sums), penalty, hidden
 
 
 def _refuse_second_order(*_):

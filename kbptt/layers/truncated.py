@@ -1,5 +1,7 @@
 """What all kbptt layers share: options, checks of the input, the engine, the gradient norms."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -57,6 +59,7 @@ class TruncatedLayer:
         self._engines: dict = {}
         self._resets = None
         self._norms = None
+        self._lag_recorder = None
         self.record_gradient_norms = True
 
     @property
@@ -87,6 +90,26 @@ class TruncatedLayer:
         # A norm is never negative: negative numbers tell that nothing was recorded there.
         norms = norms[~(norms < 0)]
         return norms if norms.size else None
+
+    @contextlib.contextmanager
+    def recording_lags(self, maximum: int, record: Callable[[Monitor], None]) -> Iterator[None]:
+        """A scope in which backward passes measure ∂L_s/∂h_{s−k} for every loss s and lag k.
+
+        Inside, every loss flows back through `maximum` states, whatever `truncation` is, and
+        `gradient_norms` keeps its value. See `kbptt.analysis.lag_profile`.
+
+        Args:
+            maximum: Positive integer. Number of lags.
+            record: Called with the `kbptt.engine.Monitor` of each backward pass, in place of
+                keeping `gradient_norms`.
+        """
+        saved = self._truncation, self._factors, self._lag_recorder
+        self._truncation, self._factors = truncations.Windowed(maximum, stride=1), None
+        self._lag_recorder = record
+        try:
+            yield
+        finally:
+            self._truncation, self._factors, self._lag_recorder = saved
 
     def build(self, sequences_shape, initial_state_shape=None):
         super().build(sequences_shape, initial_state_shape)
@@ -211,7 +234,7 @@ class TruncatedLayer:
             resets=resets,
             sequences=self.return_sequences,
             factors=self._factors,
-            monitor=self._record if self.record_gradient_norms else None,
+            monitor=self._lag_recorder or (self._record if self.record_gradient_norms else None),
             penalty_weight=self._penalty_weight,
         )
         return *self._show(outputs, states[engine.step.output], mask), states
@@ -256,7 +279,8 @@ class TruncatedLayer:
     def _options(self) -> Options:
         t = self.truncation
         record = self.record_gradient_norms
-        return Options(t.length, t.stride, t.align, self.gradient_clip, record)
+        lags = self._lag_recorder is not None
+        return Options(t.length, t.stride, t.align, self.gradient_clip, record, lags)
 
     def _penalty_weight(self) -> tf.Tensor:
         raise NotImplementedError
