@@ -25,19 +25,21 @@ class Blocks:
         timesteps: Number of real timesteps, T.
         stride: Timesteps of a block.
         length: Timesteps that a window reaches back.
-        reach: Blocks that a window touches, ``ceil(length / stride)``; a Python integer.
+        reach: Blocks that a window touches, ``ceil(length / stride)`` where there are so many.
         count: Number of blocks, n.
         front: Padded timesteps before the first real one.
         back: Padded timesteps after the last real one.
+        overlapping: Whether a window reaches into the block before its own.
     """
 
     timesteps: Size
     stride: Size
     length: Size
-    reach: int
+    reach: Size
     count: Size
     front: Size
     back: Size
+    overlapping: bool = False
 
     @classmethod
     def of(cls, timesteps: Size, length: int | None, stride: int | None, align: str) -> "Blocks":
@@ -45,14 +47,22 @@ class Blocks:
             return cls(timesteps, timesteps, timesteps, 1, 1, 0, 0)
         if isinstance(timesteps, int) and length >= timesteps and stride >= timesteps:
             return cls(timesteps, timesteps, timesteps, 1, 1, 0, 0)
+        reach = -(-length // stride)
+        overlapping = reach > 1
+        if not isinstance(timesteps, int):
+            # A window may be much longer than a sequence turns out to be.
+            stride = tf.minimum(min(stride, tf.int32.max), timesteps)
         count = -(-timesteps // stride)
         padding = count * stride - timesteps
         front, back = (padding, 0) if align == "end" else (0, padding)
-        reach = -(-length // stride)
-        if isinstance(count, int):
+        if isinstance(timesteps, int):
             reach = min(reach, count)
             length = min(length, reach * stride)
-        return cls(timesteps, stride, length, reach, count, front, back)
+        else:
+            if overlapping:
+                reach = tf.minimum(min(reach, tf.int32.max), count)
+            length = tf.minimum(min(length, tf.int32.max), reach * stride)
+        return cls(timesteps, stride, length, reach, count, front, back, overlapping)
 
     @property
     def padded(self) -> bool:

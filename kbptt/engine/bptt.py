@@ -126,16 +126,18 @@ class BPTT:
         states = len(initial_state)
 
         @tf.custom_gradient
-        def run(x, *flat):
+        def run(*given):
             # Without this an eager tape would try to differentiate the compiled loop as well.
-            x, *flat = map(tf.stop_gradient, (x, *flat))
+            x, *flat = map(tf.stop_gradient, given)
             start, weights = tuple(flat[:states]), tuple(flat[states:])
             final, trace = self._compiled_forward(x, start, weights, mask, resets)
             outputs = (trace.states[self.step.output],) if sequences else ()
 
             @tf.custom_gradient
-            def gradients(*upstream):
-                upstream = tuple(map(tf.stop_gradient, upstream))
+            def gradients(*inputs):
+                # `given` is among the inputs so that a gradient of these gradients is refused and
+                # not just missing where the loss is linear in the outputs.
+                upstream = tuple(map(tf.stop_gradient, inputs[len(given) :]))
                 dy = upstream[0] if sequences else None
                 d_final = upstream[1:] if sequences else upstream
                 xi = None
@@ -151,7 +153,7 @@ class BPTT:
                     monitor(measured)
                 return (dx, *d_state, *d_weights), _refuse_second_order
 
-            return (*outputs, *final), lambda *upstream: gradients(*upstream)
+            return (*outputs, *final), lambda *upstream: gradients(*given, *upstream)
 
         result = run(x, *initial_state, *weights)
         if sequences:
@@ -258,7 +260,7 @@ class BPTT:
                 timesteps, self.options.length, self.options.stride, self.options.align
             )
         count, stride, before = blocks.count, blocks.stride, blocks.reach - 1
-        overlapping = before > 0
+        overlapping = blocks.overlapping
         rows = count * batch
 
         def view(tensors):
