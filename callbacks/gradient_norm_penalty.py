@@ -1,7 +1,8 @@
 """The callback that adds a gradient-norm penalty to the loss of any Keras model in `fit`."""
 
+import contextlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -148,9 +149,11 @@ class GradientNormPenalty(keras.callbacks.Callback):
             with engine.differentiable():
                 extra = gradient_norm.exact(loss, values, weight, self.squared, scale)
         else:
-            extra = gradient_norm.finite_difference(
-                loss, values, g, weight, self.radius, self.squared, scale
-            )
+            # kbptt layers record ‖∂L/∂h_t‖ at θ, not at the point beside it.
+            with _unrecorded(self.model):
+                extra = gradient_norm.finite_difference(
+                    loss, values, g, weight, self.radius, self.squared, scale
+                )
         finite = tf.math.is_finite(gradient_norm.global_norm(extra))
         norm = norm / scale
         self._assign("gradient_norm", norm)
@@ -280,3 +283,17 @@ def _check_model(model: keras.Model) -> None:
             "GradientNormPenalty supports one replica: the norm of the whole batch's gradient is "
             "not the sum of the replicas' norms. Fit without the distribution strategy."
         )
+
+
+@contextlib.contextmanager
+def _unrecorded(model: keras.Model) -> Iterator[None]:
+    """Keeps `gradient_norms` of the model's layers as they are."""
+    name = "record_gradient_norms"
+    layers = [layer for layer in model._flatten_layers() if getattr(layer, name, False)]
+    for layer in layers:
+        setattr(layer, name, False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            setattr(layer, name, True)

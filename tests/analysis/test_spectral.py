@@ -211,6 +211,29 @@ def test_exponents_of_gated_cells_equal_their_brute_force_jacobians(cell):
     assert 6 * exponents.sum() == pytest.approx(total, rel=1e-5)
 
 
+@pytest.mark.parametrize("cell", ["SimpleRNN", "LSTM"])
+@pytest.mark.parametrize("normalization", [None, "layer"])
+def test_the_exponent_of_kbptt_layers_is_what_the_layer_does_to_its_initial_state(
+    cell, normalization
+):
+    """The product P of all Jacobians is ∂s_T/∂s_0: perturb s_0 and run the layer itself."""
+    layer = getattr(kbptt, cell)(4, return_state=True, normalization=normalization, dtype="float64")
+    x = RNG.normal(size=(1, 5, 3))
+    parts = 2 if cell == "LSTM" else 1
+    (exponent,) = lyapunov_exponents(layer, x, seed=4)
+
+    def last_state(state):
+        start = [keras.ops.convert_to_tensor(part) for part in np.split(state[None], parts, 1)]
+        _, *final = layer(x, initial_state=start)
+        return np.concatenate([np.asarray(part)[0] for part in final])
+
+    step = 1e-5 * np.eye(4 * parts)
+    product = np.stack([(last_state(e) - last_state(-e)) / 2e-5 for e in step], axis=1)
+    vector, _ = np.linalg.qr(np.random.default_rng(4).normal(size=(1, 4 * parts, 1)))
+    growth = np.linalg.norm(product.T @ vector[0, :, 0])
+    assert exponent == pytest.approx(np.log(growth) / 5, rel=1e-4)
+
+
 def test_exponents_through_a_model_a_stack_and_backwards():
     x = RNG.normal(size=(2, 5, 2)).astype("float32")
     model = keras.Sequential([keras.Input((5, 2)), keras.layers.Dense(3), keras.layers.GRU(3)])

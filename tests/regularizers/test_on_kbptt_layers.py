@@ -53,6 +53,21 @@ def test_the_finite_difference_of_a_truncated_layer_is_its_formula():
         np.testing.assert_allclose(u, a + weight / radius * (b - a), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("form", ["exact", "finite_difference"])
+def test_the_recorded_gradient_norms_are_those_of_the_loss(form):
+    """Not those at the point where the second gradient is evaluated."""
+    norms = []
+    for callbacks in ([], [GradientNormPenalty(0.3, form, radius=1.0)]):
+        keras.utils.set_random_seed(1)
+        layer = kbptt.GRU(3)
+        model = keras.Sequential([keras.Input((6, 2)), layer, keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        model.fit(X, Y, batch_size=8, verbose=0, callbacks=callbacks)
+        norms.append(layer.gradient_norms)
+        assert layer.record_gradient_norms
+    np.testing.assert_allclose(norms[1], norms[0], rtol=1e-5)
+
+
 @pytest.mark.parametrize("cell", ["GRU", "LSTM"])
 def test_penalties_of_weights_and_states(cell):
     arguments = {
