@@ -31,6 +31,7 @@ class GradientChain:
         self.transforms = []
         self.optimizer = None
         self._loss_scaler = None
+        self._dynamic_scale = None  # what the loss scale optimizer used at the last step
         self._history = None
         self._started = False
         self._announced = False
@@ -85,6 +86,12 @@ class GradientChain:
         """Whether the model is still in the `fit` that the transforms joined."""
         return self._history is getattr(self.model, "history", None)  # made anew by each `fit`
 
+    def loss_scale(self) -> float:
+        """The factor on the loss, and on every gradient before `apply`, at the last step."""
+        if self._loss_scaler is not None:
+            return float(self._dynamic_scale.numpy())
+        return float(getattr(self.optimizer, "loss_scale_factor", None) or 1.0)
+
     # In place of `model.train_function`.
 
     def __call__(self, iterator: Iterator) -> dict:
@@ -102,9 +109,10 @@ class GradientChain:
             for target, name, method in replaced:
                 stack.callback(_replace(target, name, method))
             logs = self._function(iterator)
-        if not self._traced and self.model.trainable_variables:
+        changing = [transform for transform in self.transforms if not transform.observes_only]
+        if changing and not self._traced and self.model.trainable_variables:
             raise ValueError(
-                f"{type(self.transforms[0]).__name__} saw no gradient: the model's train_step "
+                f"{type(changing[0]).__name__} saw no gradient: the model's train_step "
                 "does not call `model.optimizer.apply_gradients` or `apply`."
             )
         return logs
@@ -124,6 +132,10 @@ class GradientChain:
         self._original_apply = optimizer.apply
         if self._loss_scaler is not None:
             self._original_apply_scaled = self._loss_scaler.apply
+            if self._dynamic_scale is None:  # one for all fits: a function compiled once holds it
+                with self.model.distribute_strategy.scope():
+                    first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+                    self._dynamic_scale = tf.Variable(1.0, trainable=False, aggregation=first)
 
     def _install(self) -> None:
         signature = self._signature()
@@ -205,10 +217,13 @@ class GradientChain:
 
     def _apply_scaled(self, gradients: Any, trainable_variables: Any = None) -> None:
         """In place of the loss scale optimizer's `apply`: counts the steps that it skips."""
-        finite = self._loss_scaler.check_finite(gradients)
+        scaler = self._loss_scaler
+        finite = scaler.check_finite(gradients)
         missed = tf.cast(tf.logical_not(finite), tf.int64)
-        counts = [transform.skipped_count for transform in self.transforms]
-        assign([(count, count + missed) for count in counts])
+        updates = [(t.skipped_count, t.skipped_count + missed) for t in self.transforms]
+        # Before the optimizer changes it for the next step.
+        scale = scaler.dynamic_scale if scaler.built else scaler.initial_scale
+        assign([*updates, (self._dynamic_scale, tf.convert_to_tensor(scale, tf.float32))])
         self._original_apply_scaled(gradients, trainable_variables)
 
 

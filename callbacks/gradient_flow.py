@@ -32,12 +32,16 @@ class GradientFlow(keras.callbacks.Callback):
     * the tensor `gradient_flow/<layer>/dL_dh`, the norms of all timesteps, oldest first,
     * the scalars `gradient_flow_stats/<layer>/…`: `decay` (per timestep into the past),
       `half_life`, `horizon` (last timesteps that hold 90 % of the norms), `first_last_ratio`,
-      `zero_fraction`, `nonfinite_fraction`,
+      `zero_fraction`, `nonfinite_fraction`, and `gradient_penalty` of a layer with a
+      `gradient_regularizer`,
     * the image `gradient_flow_heatmap/<layer>`, training step × timestep,
 
     and once for the model, under `gradient_flow_stats/optimizer/…`, the `global_norm` of all weight
     gradients and, if a gradient is clipped by a kbptt callback, `clip_rate`, `threshold` and
     `norm_after`.
+
+    The norms are those of the unscaled loss: the loss scale of mixed precision is divided out (the
+    layer's own `gradient_norms` contain it).
 
     The step is `optimizer.iterations`: it goes on increasing over several calls of `fit` and when
     training is resumed from a checkpoint into the same directory. A model that starts at iteration
@@ -241,14 +245,19 @@ class GradientFlow(keras.callbacks.Callback):
             # checkpoint has already logged: steps of a run must increase.
             return
         profiles, values = {}, []
+        loss_scale = np.float32(gradient_transform.loss_scale(self.model))
         for name, layer in self._layers:
             norms = layer.gradient_norms
             if norms is None:
                 continue
-            profiles[name] = np.array(norms, np.float32)
+            profiles[name] = np.array(norms, np.float32) / loss_scale
             values.append(writer.profile_value(name, profiles[name], _content(name, layer)))
             for key, value in gradient_flow.summarize(profiles[name]).items():
                 values.append(writer.scalar_value(layout.statistic_tag(name, key), value))
+            penalty = getattr(layer, "gradient_penalty", None)
+            if penalty is not None:
+                tag = layout.statistic_tag(name, "gradient_penalty")
+                values.append(writer.scalar_value(tag, penalty))
         for key, value in self._optimizer_statistics().items():
             values.append(writer.scalar_value(layout.statistic_tag(_OPTIMIZER, key), value))
         self._step = self._last_step = step
@@ -266,7 +275,9 @@ class GradientFlow(keras.callbacks.Callback):
         transforms = gradient_transform.active(self.model)
         # The first one that looks at all variables; at least this callback's own does.
         first = next(t for t in transforms if t.variables is None)
-        statistics = {"global_norm": first.statistics()["norm_before"]}
+        statistics = {}
+        if int(first.step_count):  # else a train_step of its own bypasses the optimizer
+            statistics["global_norm"] = first.statistics()["norm_before"]
         clipping = [transform for transform in transforms if not transform.observes_only]
         names = layout.unique_names(transform.name for transform in clipping)
         for name, transform in zip(names, clipping, strict=True):

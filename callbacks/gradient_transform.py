@@ -27,6 +27,12 @@ def active(model: keras.Model) -> list["GradientTransform"]:
     return list(chain.transforms) if chain is not None and chain.in_fit() else []
 
 
+def loss_scale(model: keras.Model) -> float:
+    """The loss scale of the last step of the `fit` that `model` is in; 1 without loss scaling."""
+    chain = getattr(model, _CHAIN, None)
+    return chain.loss_scale() if chain is not None and chain.in_fit() else 1.0
+
+
 class _StateVariable:
     """A TensorFlow variable of the callback's state, as a read-only attribute."""
 
@@ -250,7 +256,8 @@ class GradientTransform(keras.callbacks.Callback):
     def _epoch_logs(self, steps: int, clips: int) -> dict[str, float]:
         now = self.statistics()
         if self.observes_only:
-            return {self.log_name: now["norm_before"]}
+            # Nothing was seen where a train_step of its own bypasses the optimizer.
+            return {self.log_name: now["norm_before"]} if self._current_counts()[0] else {}
         now["clip_rate"] = clips / steps if steps else 0.0
         names = ("norm_before", "norm_after", "threshold", "clip_rate")
         return {f"{self.log_name}_{name}": now[name] for name in names}

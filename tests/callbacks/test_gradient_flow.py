@@ -167,6 +167,58 @@ def test_clip_rate_whatever_the_order_of_the_callbacks(tmp_path, first):
     assert series[prefix + "global_norm"][-1][1] > 1e-3
 
 
+def test_norms_are_those_of_the_unscaled_loss(tmp_path):
+    """The dynamic scale doubles after every second step: the one in force counts."""
+    sgd = keras.optimizers.SGD
+    optimizers = {
+        "plain": sgd(0.01),
+        "static": sgd(0.01, loss_scale_factor=64.0),
+        "dynamic": keras.optimizers.LossScaleOptimizer(
+            sgd(0.01), initial_scale=1024.0, dynamic_growth_steps=2
+        ),
+    }
+    found = {}
+    for name, optimizer in optimizers.items():
+        keras.utils.set_random_seed(0)
+        model = make_model(kbptt.SimpleRNN(3, name="rnn"), run_eagerly=False)
+        model.compile(optimizer, "mse")
+        flow = GradientFlow(tmp_path / name, log_freq=1, heatmap_freq=None)
+        x, y = data(10)
+        fitted = model.fit(x, y, batch_size=2, shuffle=False, verbose=0, callbacks=[flow])
+        assert len(fitted.epoch) == 1
+        found[name] = flow.history["rnn"][1]
+    assert found["plain"].shape == (5, TIMESTEPS) and np.all(found["plain"] > 0)
+    np.testing.assert_allclose(found["static"], found["plain"], rtol=1e-4)
+    np.testing.assert_allclose(found["dynamic"], found["plain"], rtol=1e-4)
+
+
+def test_value_of_the_gradient_regularizer(tmp_path):
+    layer = kbptt.SimpleRNN(3, gradient_regularizer="vanishing_gradient", name="rnn")
+    fit(make_model(layer, run_eagerly=False), GradientFlow(tmp_path, heatmap_freq=None), epochs=1)
+    series, _ = load(tmp_path)
+    ((_, value),) = series["gradient_flow_stats/rnn/gradient_penalty"]
+    assert value == pytest.approx(layer.gradient_penalty) and value > 0
+    fit(make_model(), GradientFlow(tmp_path / "b", heatmap_freq=None), epochs=1)
+    assert "gradient_flow_stats/rnn/gradient_penalty" not in load(tmp_path / "b")[0]
+
+
+def test_a_train_step_without_the_optimizer(tmp_path):
+    class Own(keras.Model):
+        def train_step(self, batch):
+            return {"loss": keras.ops.mean(self(batch[0], training=True))}
+
+    inputs = keras.Input((TIMESTEPS, 2))
+    model = Own(inputs, keras.layers.Dense(1)(Recorded(3, name="rnn")(inputs)))
+    model.compile("sgd", "mse")
+    flow, norm = GradientFlow(tmp_path, heatmap_freq=None), kbptt.callbacks.GradientNorm()
+    x, y = data()
+    logs = model.fit(x, y, verbose=0, callbacks=[norm, flow]).history
+    series, _ = load(tmp_path)
+    assert "gradient_flow_stats/rnn/decay" in series
+    assert "gradient_flow_stats/optimizer/global_norm" not in series  # nobody has seen one
+    assert "gradient_norm" not in logs
+
+
 def test_two_fits_continue_the_steps(tmp_path):
     callback, model = GradientFlow(tmp_path, log_freq=2), make_model()
     fit(model, callback, epochs=1)
