@@ -15,9 +15,12 @@ Y = RNG.normal(size=(8, 1))
 @pytest.fixture
 def float64():
     """Losses too are computed in `floatx`."""
+    # Read first: Keras makes its global policy from `floatx` when first asked, and keeps it.
+    policy = keras.config.dtype_policy()
     keras.config.set_floatx("float64")
     yield
     keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy(policy)
 
 
 def recurrent(cell="SimpleRNN", dtype="float64", dropout=0.0, **compiled):
