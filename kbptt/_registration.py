@@ -9,6 +9,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import sys
+import warnings
 
 # Modules that call `keras.saving.register_keras_serializable`.
 SERIALIZABLE = (
@@ -22,15 +23,25 @@ SERIALIZABLE = (
 
 
 def register() -> None:
-    """Imports every module that registers Keras-serializable classes."""
-    for name in SERIALIZABLE:
-        importlib.import_module(f"kbptt.{name}")
+    """Imports every module that registers Keras-serializable classes.
+
+    Warns if one cannot be imported (TensorFlow broken or missing) instead of breaking the import
+    of Keras, or of a program such as TensorBoard which loads kbptt only as a plugin. Whoever then
+    uses kbptt's layers gets the error itself.
+    """
+    try:
+        for name in SERIALIZABLE:
+            importlib.import_module(f"kbptt.{name}")
+    except ImportError as error:
+        warnings.warn(
+            f"keras.models.load_model does not know kbptt's classes: {error}.", stacklevel=2
+        )
 
 
 def register_when_keras_is_imported() -> None:
     """Registers now if Keras is already imported, else right after its import."""
     if "keras" in sys.modules:
-        # A partly initialized Keras (kbptt imported while Keras is being imported) counts as "later".
+        # A partly initialized Keras (kbptt imported while Keras is) counts as "later".
         if hasattr(sys.modules["keras"], "saving"):
             register()
     elif not any(isinstance(finder, _AfterKeras) for finder in sys.meta_path):

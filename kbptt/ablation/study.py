@@ -25,7 +25,7 @@ def compare(
     overwrite: bool = False,
     retry_failed: bool = False,
     reference: str | None = None,
-    verbose: bool = True,
+    verbose: bool | str = True,
     **options: Any,
 ) -> Report:
     """Runs methods × tasks × seeds and reports which method helps, by how much, and how sure.
@@ -57,7 +57,8 @@ def compare(
         overwrite: Whether to delete an ablation in `logdir` that has another configuration.
         retry_failed: Whether to try trials again that crashed in an earlier run.
         reference: Label of the arm to compare with. Defaults to the baseline.
-        verbose: Whether to show progress and the ranking. Defaults to `True`.
+        verbose: Whether to show progress and the ranking; `"progress"` for the progress alone.
+            Defaults to `True`.
         **options: `design`, `imports`, `trial` (see `Grid.make`), and options of model, optimizer,
             training and tasks with one value each: `epochs=20`, `units=32`, `length=200`, …
 
@@ -75,7 +76,7 @@ def compare(
     threads = grid.cells()[0].config["training"]["threads"]
     with runner.open_ledger(grid, logdir, extend, overwrite, retry_failed) as ledger:
         ledger.set_meta("commit", git_commit())
-        with progress.Progress(ledger, verbose) as shown:
+        with progress.Progress(ledger, bool(verbose)) as shown:
             runner.run(
                 ledger,
                 scheduler=scheduler,
@@ -85,7 +86,7 @@ def compare(
                 on_event=shown.event,
                 on_wait=shown.refresh,
             )
-    return report(logdir, reference=reference, verbose=verbose)
+    return report(logdir, reference=reference, verbose=bool(verbose) and verbose != "progress")
 
 
 def report(

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kbptt import methods, tasks
+from kbptt._quiet import quiet_start
 from kbptt.ablation.ledger import trial_key
 
 # The seeds of Keras and NumPy belong to the process: trials take turns in it.
@@ -137,8 +138,6 @@ def build(config: Mapping[str, Any]) -> tuple[Any, Any, list[Any]]:
 
 def set_up_process(threads: int) -> None:
     """Makes TensorFlow in this process deterministic, with this many threads."""
-    from kbptt.cli.terminal import quiet_start
-
     with quiet_start():  # a dozen workers' start-up messages would bury the progress
         import tensorflow as tf
 

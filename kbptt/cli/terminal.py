@@ -1,33 +1,14 @@
-"""What the commands share: a quiet start, values typed on the command line, directories."""
+"""What the commands share: values typed on the command line, directories."""
 
-import contextlib
 import importlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
-
-
-@contextlib.contextmanager
-def quiet_start() -> Iterator[None]:
-    """Silences what TensorFlow's C++ code writes to stderr while it is imported.
-
-    Its logging ignores the log level until it is initialized, so the stream itself is set aside.
-    An error still reaches Python as an exception.
-    """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def parse_truncation(text: str) -> int | None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from kbptt import _checks, tasks
+from kbptt._quiet import quiet_start
 from kbptt.cli import terminal
 
 MODEL, TRAINING, RUN = "Model", "Training", "Run"
@@ -127,7 +128,7 @@ def train(
         raise ValueError("`--resume` needs `--logdir`, the directory of the run to continue.")
     logdir = terminal.make_directory(logdir or _new_directory(Path("runs"), task))
 
-    with terminal.quiet_start():
+    with quiet_start():
         from kbptt.cli import training
     run = training.Run(
         task=chosen,
