@@ -125,7 +125,7 @@ class GradientNormPenalty(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
             statistics = self.statistics()
-            logs["gradient_norm"] = statistics["gradient_norm"]
+            logs["gradient_penalty_norm"] = statistics["gradient_norm"]
             logs["gradient_norm_penalty"] = statistics["penalty"]
 
     def on_train_end(self, logs=None):

@@ -341,9 +341,9 @@ def test_evaluate_predict_and_history():
     history = model.fit(
         *DENSE, validation_data=DENSE, epochs=30, batch_size=8, verbose=0, callbacks=[penalty]
     ).history
-    assert history["gradient_norm"][-1] < history["gradient_norm"][0]
+    assert history["gradient_penalty_norm"][-1] < history["gradient_penalty_norm"][0]
     assert history["gradient_norm_penalty"][0] == pytest.approx(
-        0.01 * history["gradient_norm"][0] ** 2, rel=1e-4
+        0.01 * history["gradient_penalty_norm"][0] ** 2, rel=1e-4
     )
 
 
