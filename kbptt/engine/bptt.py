@@ -455,4 +455,6 @@ def _select(condition: tf.Tensor, yes: Tensors, no: Tensors) -> Tensors:
 def norm_per_sample(gradient: tf.Tensor) -> tf.Tensor:
     """‖·‖₂ over the last axis, in float32."""
     gradient = tf.cast(gradient, tf.float32)
-    return tf.sqrt(tf.reduce_sum(gradient * gradient, axis=-1))
+    # A product with ones is a vectorized sum; XLA's own reduction over a row is not, on a CPU.
+    ones = tf.ones([_size(gradient, -1), 1], tf.float32)
+    return tf.sqrt(tf.matmul(gradient * gradient, ones)[..., 0])

@@ -115,7 +115,7 @@ class NormalizedLSTMStep(LSTMStep):
     def backward(self, x, previous, state, stored, gradient, weights):
         dh, dc = gradient
         gates, _, _, cell_standard, cell_inverse = stored[:5]
-        i, f, g, o = tf.split(gates, 4, axis=-1)
+        f, o = tf.split(gates, 4, axis=-1)[1::2]
         y = self.activation(weights[2] * cell_standard + weights[3])
         d_normalized = dh * o * self.derivative(y)
         if self.carry_normalized:
@@ -124,16 +124,8 @@ class NormalizedLSTMStep(LSTMStep):
         # Unlike h·U, the cell state is centred inside the step.
         d_cell -= tf.reduce_mean(d_cell, axis=-1, keepdims=True)
         dc = d_cell if self.carry_normalized else dc + d_cell
-        sigma = self.recurrent_derivative
-        dz = tf.concat(
-            [
-                dc * g * sigma(i),
-                dc * previous[1] * sigma(f),
-                dc * i * self.derivative(g),
-                dh * y * sigma(o),
-            ],
-            axis=-1,
-        )
+        do = dh * y * self.recurrent_derivative(o)
+        dz = self.gate_gradients(dc, do, gates, previous[1])
         da = self._recurrent(dz, stored, weights)
         carry = tf.matmul(da, weights[0], transpose_b=True), dc * f
         return carry, (dz, d_normalized)

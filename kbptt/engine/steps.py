@@ -152,20 +152,29 @@ class LSTMStep(ProjectedStep):
     def backward(self, x, previous, state, stored, gradient, weights):
         (kernel,) = weights
         dh, dc = gradient
-        i, f, g, o = tf.split(stored[0], 4, axis=-1)
-        c = self.activation(stored[1])
-        dc = dc + dh * o * self.derivative(c)
+        f, o = tf.split(stored[0], 4, axis=-1)[1::2]
+        d_cell, do = self.output_gradients(dh, o, state[0], stored[1])
+        dc = dc + d_cell
+        dz = self.gate_gradients(dc, do, stored[0], previous[1])
+        return (tf.matmul(dz, kernel, transpose_b=True), dc * f), (dz,)
+
+    def output_gradients(self, dh, o, h, c):
+        """Gradients of c and of the output gate's sum through h = o·φ(c)."""
+        if self.scale is not None:
+            # With h at hand, tanh(c) = h/o need not be computed again; o may be 0, and then h is.
+            tiny = tf.constant(np.finfo(h.dtype.as_numpy_dtype).tiny, h.dtype)
+            return dh * (o - h * h / tf.maximum(o, tiny)), dh * h * (1 - o)
+        y = self.activation(c)
+        return dh * o * self.derivative(y), dh * y * self.recurrent_derivative(o)
+
+    def gate_gradients(self, dc, do, gates, previous_c):
+        """Gradients of the four sums, from those of c' and of the output gate's sum."""
+        i, f, g, _ = tf.split(gates, 4, axis=-1)
         sigma = self.recurrent_derivative
-        dz = tf.concat(
-            [
-                dc * g * sigma(i),
-                dc * previous[1] * sigma(f),
-                dc * i * self.derivative(g),
-                dh * c * sigma(o),
-            ],
+        return tf.concat(
+            [dc * g * sigma(i), dc * previous_c * sigma(f), dc * i * self.derivative(g), do],
             axis=-1,
         )
-        return (tf.matmul(dz, kernel, transpose_b=True), dc * f), (dz,)
 
     def weight_gradients(self, x, previous, stored, local, weights):
         return local[0], (self.recurrent_gradient(previous[0], local[0]),)

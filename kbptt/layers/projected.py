@@ -105,14 +105,21 @@ class ProjectedLayer(CellLayer):
     def _project(self, x):
         """``x·W + b`` for all timesteps in one product, normalised if asked."""
         kernel = ops.convert_to_tensor(self.cell.kernel, dtype=self.compute_dtype)
-        width = kernel.shape[-1]
-        projected = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel)
-        if self.normalization is not None:
-            projected = self._normalize_projection(projected)
         bias = self._projection_bias()
-        if bias is not None:
-            projected += ops.cast(bias, projected.dtype)
-        shape = tf.shape(x)
+        width, shape = kernel.shape[-1], tf.shape(x)
+        flat = tf.reshape(x, [-1, x.shape[-1]])
+        if self.normalization is not None:
+            projected = self._normalize_projection(tf.matmul(flat, kernel))
+            if bias is not None:
+                projected += ops.cast(bias, projected.dtype)
+        elif bias is not None:
+            # The bias as one more row of the kernel: adding it, and above all summing its gradient
+            # over all timesteps, would each be one more pass over the largest tensor there is.
+            flat = tf.concat([flat, tf.ones([tf.shape(flat)[0], 1], flat.dtype)], axis=-1)
+            bias = ops.cast(bias, kernel.dtype)
+            projected = tf.matmul(flat, tf.concat([kernel, bias[None]], axis=0))
+        else:
+            projected = tf.matmul(flat, kernel)
         projected = tf.reshape(projected, [shape[0], shape[1], width])
         projected.set_shape([x.shape[0], x.shape[1], width])
         return projected
