@@ -35,6 +35,17 @@ class Factors:
         return draw_factors(uniform, self.truncation.cut_probability)
 
 
+class KeptStates:
+    """The states of a stateful layer: those of training, apart from those of inference.
+
+    A validation in the middle of training does not change where training goes on.
+    """
+
+    def __init__(self, training: list, inference: list) -> None:
+        self.training = training
+        self.inference = inference
+
+
 class TruncatedLayer:
     """Mixin in front of a `keras.layers.RNN`: replaces its loop and leaves everything else.
 
@@ -126,6 +137,24 @@ class TruncatedLayer:
                 name="gradient_norms",
             )
 
+    def _create_state_variables(self, batch_size):
+        super()._create_state_variables(batch_size)
+        training = self.states
+        super()._create_state_variables(batch_size)
+        self._kept_states = KeptStates(training, self.states)
+        self._choose_states(self._kept_states.training)
+
+    def _choose_states(self, states: list) -> None:
+        # Not by `setattr`, which would count the variables among the weights.
+        vars(self)["states"] = states
+
+    def reset_state(self):
+        """Sets the states that a stateful layer keeps back to zeros."""
+        if self.states is not None:
+            for states in (self._kept_states.training, self._kept_states.inference):
+                for variable in keras.tree.flatten(states):
+                    variable.assign(ops.zeros_like(variable.value))
+
     def call(self, sequences, initial_state=None, mask=None, training=False, resets=None):
         """Runs the layer.
 
@@ -139,12 +168,16 @@ class TruncatedLayer:
         """
         self._check_call(sequences, initial_state, mask, resets)
         self._resets = resets
+        if self.stateful and not training:
+            self._choose_states(self._kept_states.inference)
         try:
             return super().call(
                 sequences, initial_state=initial_state, mask=mask, training=training
             )
         finally:
             self._resets = None
+            if self.stateful:
+                self._choose_states(self._kept_states.training)
 
     def _check_call(self, sequences, initial_state, mask, resets) -> None:
         shape = tuple(sequences.shape)
@@ -187,12 +220,16 @@ class TruncatedLayer:
                     f"{len(given)} of shape {[tuple(s.shape) for s in given]}."
                 )
         if self.stateful and self._expected_batch_size is not None:
-            # Keras checks only where the batch size is static.
-            tf.debugging.assert_equal(
-                tf.shape(sequences)[0],
-                int(self._expected_batch_size),
-                message=f"Layer '{self.name}' is stateful: the batch size must stay the same.",
-            ) if not isinstance(sequences, keras.KerasTensor) and shape[0] is None else None
+            message = (
+                f"Layer '{self.name}' is stateful: the batch size must stay the same, "
+                f"{self._expected_batch_size}."
+            )
+            if shape[0] is None and not isinstance(sequences, keras.KerasTensor):
+                tf.debugging.assert_equal(
+                    tf.shape(sequences)[0], int(self._expected_batch_size), message=message
+                )
+            elif shape[0] not in (None, self._expected_batch_size):
+                raise ValueError(f"{message} Received a batch of {shape[0]}.")
 
     # The loop ---------------------------------------------------------------------------------
 

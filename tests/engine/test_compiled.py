@@ -75,8 +75,7 @@ def test_full_bptt_and_last_output_compiled(cell):
     assert_same(found, expected)
 
 
-@pytest.mark.parametrize("align", ["end", "start"])
-@pytest.mark.parametrize("size", [(4, 4), (5, 2), (20, 3)])
+@pytest.mark.parametrize(("size", "align"), [((4, 4), "end"), ((5, 2), "start"), ((20, 3), "end")])
 def test_timesteps_known_only_at_run_time(size, align):
     """One traced function for every number of timesteps, compiled and not."""
     layer = make("GRU", truncation=Windowed(*size, align))
@@ -94,7 +93,7 @@ def test_timesteps_known_only_at_run_time(size, align):
             loss += sum(tf.reduce_sum(a * b) for a, b in zip(final, d, strict=True))
         return tape.gradient(loss, sources), outputs, final
 
-    for timesteps in (9, 7, 4, 3, 1, 12):
+    for timesteps in (9, 7, 3, 1):
         problem = data("GRU", timesteps)
         parts, outputs, final = step(*tf.nest.map_structure(tf.constant, problem))
         parts = [g.numpy() for g in parts]

@@ -48,12 +48,12 @@ def data(cell="SimpleRNN", timesteps=9, batch=2, features=3, units=4, seed=0):
     return x, state, e, d
 
 
-def make(cell, units=4, features=3, seed=1, library=kbptt, dtype="float64", **arguments):
+def make(cell, units=4, features=3, library=kbptt, dtype="float64", **arguments):
     """A built layer that returns everything, with large random weights, biases included."""
     arguments = {"return_sequences": True, "return_state": True, "dtype": dtype, **arguments}
     layer = getattr(library, cell)(units, **arguments)
     layer.build((arguments.get("batch"), None, features))
-    randomize(layer, seed)
+    randomize(layer)
     return layer
 
 
