@@ -4,7 +4,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["gradient_flow", "linear_rnn", "lyapunov", "spectral"],
+    submodules=["adaptive", "gradient_flow", "lags", "linear_rnn", "lyapunov", "spectral"],
     submod_attrs={
         "gradient_flow": [
             "decay_per_step",
@@ -15,6 +15,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "summarize",
             "verdict",
             "zero_fraction",
+        ],
+        "lags": [
+            "LagProfile",
+            "SuggestedLength",
+            "lag_profile",
+            "suggest_truncation",
+            "truncation_bias",
         ],
         "lyapunov": ["lyapunov_exponents"],
         "spectral": [

@@ -1,0 +1,384 @@
+"""Gradients by lag of a model on data: how far back its losses reach, and the window they need."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kbptt import _checks
+from kbptt.analysis import adaptive, spectral
+
+# Lags measured if nobody tells how many. The work grows with lags × timesteps.
+MAX_LAGS = 512
+
+
+@dataclass(frozen=True, eq=False)
+class LagProfile:
+    """Gradients by lag of one layer.
+
+    Attributes:
+        layer: The layer's name.
+        norms: φ, `(lags,)`: the mean over samples and losses of ‖∂L_s/∂h_{s−k}‖.
+        truncated: ‖ĝ_K‖ for K = 1 … lags, `(lags,)`: the norm of Σ_{k<K} ∂L_s/∂h_{s−k}, averaged
+            over samples and losses before the norm is taken. It is the gradient, truncated at K, of
+            a shift added to all states.
+        timesteps: Integer or None: where the sums over lags end. None for a stateful layer, whose
+            sequence goes on in the next batch.
+    """
+
+    layer: str
+    norms: np.ndarray
+    truncated: np.ndarray
+    timesteps: int | None
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.norms, dtype)
+
+    def __len__(self) -> int:
+        return self.norms.size
+
+    def estimate(self, tolerance: float = 0.1, **arguments: Any) -> adaptive.WindowEstimate:
+        """`kbptt.analysis.adaptive.estimate_window` of this profile."""
+        arguments.setdefault("timesteps", self.timesteps)
+        return adaptive.estimate_window(self.norms, self.truncated, tolerance, **arguments)
+
+
+class SuggestedLength(int):
+    """A window length, which can be given as it is to ``truncation=``, and how it was found.
+
+    Attributes:
+        beta: Float. Factor per lag by which the gradients fall.
+        relative_bias: Float. Estimated bound of the relative bias of the gradient, infinite where
+            there is none.
+        tolerance: Float. What was asked for.
+        within_tolerance: Boolean. Whether the bias is below the tolerance; else the length is the
+            largest that was allowed or measured.
+        profile: The `LagProfile` of the layer that needs this length.
+    """
+
+    def __new__(
+        cls, estimate: adaptive.WindowEstimate, tolerance: float, profile: LagProfile
+    ) -> "SuggestedLength":
+        self = super().__new__(cls, estimate.length)
+        self.beta = estimate.beta
+        self.relative_bias = estimate.relative_bias
+        self.tolerance = tolerance
+        self.within_tolerance = estimate.relative_bias < tolerance
+        self.profile = profile
+        return self
+
+    def __repr__(self) -> str:
+        return (
+            f"<SuggestedLength {int(self)}: layer={self.profile.layer!r}, beta={self.beta:.4g}, "
+            f"relative_bias={self.relative_bias:.3g}, tolerance={self.tolerance:g}>"
+        )
+
+    __str__ = int.__repr__
+
+
+def lag_profile(
+    model: keras.Model,
+    x: Any,
+    y: Any,
+    maximum: int | None = None,
+    layer: Any = None,
+    sample_weight: Any = None,
+    batch_size: int = 32,
+) -> LagProfile:
+    """φ_k: the mean norm of ∂L_s/∂h_{s−k}, how strongly a loss reaches the state k steps earlier.
+
+    One backward pass gives all losses s and all lags k, whatever the layer's truncation is. The
+    mean goes over the samples and over the timesteps s at which a loss enters the layer and
+    s−k is a timestep. The model is left as it is: weights, states, truncation, recorded norms.
+
+    L_s is what the layer's output at step s is told: for the topmost recurrent layer the loss at
+    that step, below another recurrent layer all losses that step s reaches through that layer.
+    Dropout is off. Give sequences without padding: masked timesteps count as lags.
+
+    Args:
+        model: A compiled `keras.Model`.
+        x: Inputs as for `model.fit`, arrays of `(samples, timesteps, …)`.
+        y: Targets as for `model.fit`.
+        maximum: Integer of at least 2. Number of lags; at most the number of timesteps. The work
+            grows with `maximum` × timesteps. Defaults to the number of timesteps up to 512.
+        layer: The recurrent kbptt layer or its name. Defaults to the model's only one.
+        sample_weight: As for `model.fit`. Defaults to `None`.
+        batch_size: Integer. Samples measured at a time. Defaults to `32`.
+
+    Returns:
+        A `LagProfile`; `np.asarray` of it is φ, `(lags,)`.
+
+    Raises:
+        ValueError: If the model has no such layer or no loss reaches it.
+    """
+    layers = truncated_layers(model)
+    if layer is None and len(layers) > 1:
+        names = ", ".join(repr(one.name) for one in layers)
+        raise ValueError(f"The model has several recurrent layers. Give `layer`, one of {names}.")
+    layers = choose_layers(model, layer)
+    return lag_profiles(model, x, y, maximum, layers, sample_weight, batch_size)[0]
+
+
+def lag_profiles(
+    model: keras.Model,
+    x: Any,
+    y: Any,
+    maximum: int | None = None,
+    layers: list | None = None,
+    sample_weight: Any = None,
+    batch_size: int = 32,
+) -> list[LagProfile]:
+    """`lag_profile` of several layers (all, by default) at the cost of one."""
+    layers = truncated_layers(model) if layers is None else layers
+    maximum = MAX_LAGS if maximum is None else _checks.positive_integer("maximum", maximum)
+    if maximum < 2:
+        raise ValueError(
+            "Invalid value for argument `maximum`. Expected at least 2 lags. "
+            f"Received: maximum={maximum}."
+        )
+    sums = [_Sums(maximum) for _ in layers]
+    recorded = {id(one): [] for one in truncated_layers(model)}
+    with _left_as_it_is(model), contextlib.ExitStack() as stack:
+        # All of them, or chunks of an upper layer would hide what the lower one is told.
+        for one in truncated_layers(model):
+            stack.enter_context(one.recording_lags(maximum, recorded[id(one)].append))
+        for samples, batch in _batches(x, y, sample_weight, batch_size):
+            scale, _ = _gradients(model, *batch)
+            for one, total in zip(layers, sums, strict=True):
+                if not recorded[id(one)]:
+                    raise ValueError(
+                        f"No gradient reaches layer '{one.name}': the loss does not depend on it, "
+                        "or its weights and those of the layers before it are frozen."
+                    )
+                for monitor in recorded[id(one)]:
+                    total.add(monitor, samples, scale)
+            for monitors in recorded.values():
+                monitors.clear()
+    return [
+        LagProfile(one.name, *total.means(), None if one.stateful else total.timesteps)
+        for one, total in zip(layers, sums, strict=True)
+    ]
+
+
+def suggest_truncation(
+    model: keras.Model,
+    x: Any,
+    y: Any,
+    tolerance: float = 0.1,
+    minimum: int = 1,
+    maximum: int | None = None,
+    layer: Any = None,
+    tau: int | None = None,
+    method: str = "least_squares",
+    sample_weight: Any = None,
+    batch_size: int = 32,
+) -> SuggestedLength:
+    """Answers how long the windows of `model` must be: ``truncation=`` for its layers.
+
+    The bias of the truncated gradient is bounded from the gradients by lag (see `lag_profile`),
+    under the assumption that from lag `tau` on they fall geometrically. It holds for the model as
+    it is now: a network that has not learned yet does not use its past.
+
+    Args:
+        model: A compiled `keras.Model`.
+        x: Inputs as for `model.fit`: a few hundred unpadded sequences are plenty.
+        y: Targets as for `model.fit`.
+        tolerance: Number above 0. Bias allowed, relative to the gradient. Defaults to `0.1`.
+        minimum: Positive integer. Shortest answer. Defaults to `1`.
+        maximum: Integer of at least 2. Longest answer, and number of lags measured. Defaults to
+            the number of timesteps up to 512.
+        layer: A recurrent kbptt layer or its name. Defaults to all; the longest window counts,
+            since chunks cut every layer of a stack at the same places.
+        tau: Integer. Lag from which the gradients fall geometrically. Defaults to 0.8 × lags.
+        method: How β is estimated; see `kbptt.analysis.adaptive.decay`.
+        sample_weight: As for `model.fit`. Defaults to `None`.
+        batch_size: Integer. Samples measured at a time. Defaults to `32`.
+
+    Returns:
+        A `SuggestedLength`, an integer with `beta`, `relative_bias`, `within_tolerance`.
+
+    Raises:
+        ValueError: If an argument is out of its range, the model has no such layer, or the
+            gradients are not finite or all zero.
+    """
+    minimum, maximum = adaptive.check_bounds(minimum, maximum)
+    layers = choose_layers(model, layer)
+    suggestions = [
+        SuggestedLength(
+            profile.estimate(tolerance, minimum=minimum, tau=tau, method=method),
+            tolerance,
+            profile,
+        )
+        for profile in lag_profiles(model, x, y, maximum, layers, sample_weight, batch_size)
+    ]
+    return max(suggestions, key=int)
+
+
+def truncation_bias(
+    model: keras.Model,
+    x: Any,
+    y: Any,
+    truncation: Any,
+    sample_weight: Any = None,
+    batch_size: int = 32,
+) -> float:
+    """‖ĝ − g‖/‖g‖: by how much the gradient of all weights differs from that of full BPTT.
+
+    Measured, not estimated, at the cost of two backward passes: what a truncation does to the
+    gradient on these data. Dropout is off.
+
+    Args:
+        model: A compiled `keras.Model`.
+        x: Inputs as for `model.fit`.
+        y: Targets as for `model.fit`.
+        truncation: As for the layers, for all recurrent kbptt layers of the model.
+        sample_weight: As for `model.fit`. Defaults to `None`.
+        batch_size: Integer. Samples measured at a time. Defaults to `32`.
+    """
+    whole, truncated = (
+        _mean_gradient(model, x, y, one, sample_weight, batch_size) for one in (None, truncation)
+    )
+    norm = np.linalg.norm(whole)
+    return float(np.linalg.norm(truncated - whole) / norm) if norm else 0.0
+
+
+def truncated_layers(model: keras.Model) -> list:
+    """The recurrent kbptt layers of a model at any depth, those inside wrappers included."""
+    return [one for one in spectral.recurrent_layers(model) if hasattr(one, "recording_lags")]
+
+
+def choose_layers(model: keras.Model, layer: Any = None) -> list:
+    """The layer of that name, or that layer; all of them for None.
+
+    Raises:
+        ValueError: If the model has none, or has none of that name.
+    """
+    layers = truncated_layers(model)
+    if not layers:
+        raise ValueError(
+            f"Model {model.name!r} has no recurrent kbptt layer. Use kbptt.LSTM, kbptt.GRU, "
+            "kbptt.SimpleRNN or kbptt.RNN, or kbptt.convert(model)."
+        )
+    if layer is None:
+        return layers
+    chosen = [one for one in layers if one is layer or one.name == layer]
+    if not chosen:
+        names = ", ".join(repr(one.name) for one in layers)
+        raise ValueError(
+            f"Invalid value for argument `layer`. Expected one of {names}, or that layer itself. "
+            f"Received: layer={layer!r}."
+        )
+    return chosen
+
+
+class _Sums:
+    """Adds up what the backward passes of several batches measure in one layer."""
+
+    def __init__(self, maximum: int) -> None:
+        self.maximum = maximum
+        self.norms = self.vectors = 0.0
+        self.samples = 0
+        self.timesteps = 0
+
+    def add(self, monitor: Any, samples: int, scale: float) -> None:
+        norms, vectors = monitor.norms.numpy(), monitor.lag_sums.numpy().astype("float64")
+        if self.timesteps not in (0, norms.size):
+            raise ValueError(
+                "One layer is called on sequences of different lengths "
+                f"({self.timesteps} and {norms.size}): its gradients by lag have no common mean."
+            )
+        self.timesteps = norms.size
+        lags = min(self.maximum, self.timesteps)
+        if monitor.lags is None:  # one loss, at the last step
+            by_lag = norms[::-1][:lags, None]
+        else:
+            by_lag = monitor.lags.numpy()[:lags]
+        # Those of a batch are means over its samples.
+        self.norms = self.norms + samples / scale * by_lag.astype("float64")
+        self.vectors = self.vectors + samples / scale * vectors[:lags]
+        self.samples += samples
+
+    def means(self) -> tuple[np.ndarray, np.ndarray]:
+        """φ and ‖ĝ_K‖."""
+        lags, losses = self.norms.shape
+        at = np.arange(self.timesteps - losses, self.timesteps)
+        # Of the losses that enter the layer (NaN included), those whose lag is within the sequence.
+        counts = (self.norms[0] != 0) & (at >= np.arange(lags)[:, None])
+        count = self.samples * np.maximum(counts.sum(axis=1), 1)
+        truncated = np.cumsum(self.vectors / count[:, None], axis=0)
+        return self.norms.sum(axis=1) / count, np.linalg.norm(truncated, axis=1)
+
+
+@contextlib.contextmanager
+def _left_as_it_is(model: keras.Model) -> Iterator[None]:
+    """Puts back every variable that a forward pass changes: states, metrics, random numbers."""
+    variables = [*model.non_trainable_variables, *model.metrics_variables]
+    # Keras does not count the states of stateful layers among the variables.
+    states = [one.states for one in spectral.recurrent_layers(model) if one.stateful]
+    variables += [v for v in keras.tree.flatten(states) if v is not None]
+    saved = [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, saved, strict=True):
+            variable.assign(value)
+
+
+def _batches(x: Any, y: Any, sample_weight: Any, batch_size: int) -> Iterator[tuple[int, tuple]]:
+    """(number of samples, (x, y, sample_weight)) of each batch."""
+    batch_size = _checks.positive_integer("batch_size", batch_size)
+    data = keras.tree.map_structure(
+        lambda a: None if a is None else np.asarray(a), (x, y, sample_weight)
+    )
+    sizes = {len(a) for a in keras.tree.flatten(data) if a is not None and a.ndim}
+    if len(sizes) != 1 or sizes == {0}:
+        raise ValueError(
+            "`x`, `y` and `sample_weight` must hold equally many samples, at least one. Received "
+            f"{sorted(sizes)}."
+        )
+    (size,) = sizes
+    for start in range(0, size, batch_size):
+        stop = min(start + batch_size, size)
+        batch = keras.tree.map_structure(
+            lambda a, part=slice(start, stop): None if a is None else a[part], data
+        )
+        yield stop - start, batch
+
+
+def _gradients(model: keras.Model, x: Any, y: Any, sample_weight: Any) -> tuple[float, list]:
+    """Scale and gradients of the scaled loss of one batch with respect to all weights."""
+    if not model.compiled:
+        raise ValueError(f"Model {model.name!r} must be compiled with a loss.")
+    optimizer = model.optimizer
+    with tf.GradientTape() as tape:
+        predictions = model(x, training=False)
+        loss = model.compute_loss(x, y, predictions, sample_weight, training=False)
+        # Small gradients of half precision would be lost without.
+        scaled = loss if optimizer is None else optimizer.scale_loss(loss)
+    scale = 1.0 if optimizer is None else float(optimizer.scale_loss(keras.ops.ones(())))
+    weights = [v.value for v in model.trainable_variables]
+    return scale, tape.gradient(scaled, weights, unconnected_gradients="zero")
+
+
+def _mean_gradient(model, x, y, truncation, sample_weight, batch_size) -> np.ndarray:
+    """The gradient of all weights, one vector in float64, under a truncation of all layers."""
+    total, size = 0.0, 0
+    layers = choose_layers(model)
+    saved = [(one, one.truncation, one.record_gradient_norms) for one in layers]
+    try:
+        for one in layers:
+            one.truncation, one.record_gradient_norms = truncation, False
+        with _left_as_it_is(model):
+            for samples, batch in _batches(x, y, sample_weight, batch_size):
+                scale, gradients = _gradients(model, *batch)
+                flat = [np.ravel(tf.convert_to_tensor(g).numpy()) for g in gradients]
+                total = total + np.concatenate(flat).astype("float64") * (samples / scale)
+                size += samples
+    finally:
+        for one, truncation, record in saved:
+            one.truncation, one.record_gradient_norms = truncation, record
+    return total / size
