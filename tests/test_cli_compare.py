@@ -45,6 +45,16 @@ def test_compare_then_report(tmp_path):
         assert (logdir / name).exists()
     again = kbptt("compare", *GRID, *DUMMY, "--logdir", logdir)
     assert again.returncode == 0 and "done" not in again.stdout  # nothing ran again
+    code = (
+        "import kbptt\n"
+        "report = kbptt.ablation.compare('adding', ['baseline', 'clip'], 2, verbose='progress',"
+        f" trial='dummy_trials:score', logdir={str(logdir)!r})\n"
+        "print(report.rows[0].arm)"
+    )
+    alone = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=120
+    )
+    assert alone.stdout == "clip\n", alone.stderr  # no progress was left to show, and no table
     (logdir / "report.html").unlink()
     report = kbptt("report", logdir, "--reference", "clip")
     assert report.returncode == 0 and (logdir / "report.html").exists()
