@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["gradient_flow", "gradient_transform"],
     submod_attrs={
         "adaptive_gradient_clip": ["AdaptiveGradientClip"],
+        "adaptive_truncation": ["AdaptiveTruncation"],
         "auto_clip": ["AutoClip"],
         "clip_by_global_norm": ["ClipByGlobalNorm"],
         "clip_by_norm": ["ClipByNorm"],
