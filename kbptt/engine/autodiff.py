@@ -23,6 +23,7 @@ def autodiff_loop(
     resets: tf.Tensor | None = None,
     factors: tf.Tensor | None = None,
     monitor: Callable[[Monitor], None] | None = None,
+    weights: Tensors = (),
 ) -> tuple[tf.Tensor, Tensors]:
     """Runs ``forward(x_t, state) -> state`` over time.
 
@@ -35,7 +36,9 @@ def autodiff_loop(
         mask: As for `kbptt.engine.BPTT`.
         resets: As for `kbptt.engine.BPTT`.
         factors: ξ as ``(timesteps, batch or 1)``, or None.
-        monitor: As for `kbptt.engine.BPTT`.
+        monitor: As for `kbptt.engine.BPTT`. Called if a gradient of `x`, `initial_state` or
+            `weights` is asked for.
+        weights: What `forward` reads.
 
     Returns:
         All states over time, a tuple of ``(timesteps, batch, width)``, and the final states.
@@ -58,7 +61,7 @@ def autodiff_loop(
         carried = tf.where(cut[:, None], tf.zeros_like(carried), carried)
     if factors is not None:
         carried *= tf.cast(factors, carried.dtype)
-    tap = _tap(initial_state[hidden], timesteps, monitor)
+    tap = _tap(initial_state[hidden], timesteps, monitor, (x, *initial_state, *weights))
 
     def body(t, state, histories):
         previous = tuple(_gate(s, carried[t][:, None], options.clip) for s in state)
@@ -104,17 +107,22 @@ def _gate(state: tf.Tensor, factor: tf.Tensor, clip: float | None) -> tf.Tensor:
     return identity(state, factor)
 
 
-def _tap(state: tf.Tensor, timesteps: tf.Tensor, monitor: Callable | None) -> tf.Tensor:
-    """Zeros ``(timesteps, batch, width)`` to add to h_t: their gradient is ∂L/∂h_t."""
+def _tap(
+    state: tf.Tensor, timesteps: tf.Tensor, monitor: Callable | None, sources: Tensors
+) -> tf.Tensor:
+    """Zeros ``(timesteps, batch, width)`` to add to h_t: their gradient is ∂L/∂h_t.
+
+    They pass for a function of `sources`, or else no backward pass would come by.
+    """
     shape = tf.concat([[timesteps], tf.shape(state)], axis=0)
 
     @tf.custom_gradient
-    def zeros(anchor):
+    def zeros(*sources):
         def gradient(upstream):
             if monitor is not None:
                 monitor(Monitor(tf.reduce_sum(norm_per_sample(upstream), axis=1)))
-            return tf.zeros_like(anchor)
+            return (None,) * len(sources)
 
-        return tf.zeros(shape, anchor.dtype), gradient
+        return tf.zeros(shape, state.dtype), gradient
 
-    return zeros(state)
+    return zeros(*sources)

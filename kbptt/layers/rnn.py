@@ -19,7 +19,7 @@ class CellLayer(TruncatedLayer):
         features = tuple(x.shape[2:])
         x = tf.reshape(x, [tf.shape(x)[0], tf.shape(x)[1], _product(features)])
         x.set_shape([sequences.shape[1], sequences.shape[0], _product(features)])
-        cell = CellFunction(self.cell, self.state_size, features, training)
+        cell = CellFunction(self.cell, self.state_size, features, training, sequences.dtype)
         state = tuple(tree.flatten(initial_state))
         weights = cell.weights(x[0], state)
         output, hidden, changes = cell.probe(x[0], state, weights)
@@ -58,10 +58,15 @@ class CellFunction:
         state_size: Nested list of the widths of the states.
         features: Shape of the inputs of one sample and timestep.
         training: Boolean.
+        dtype: What the cell wants its inputs to be. The engine computes with floats alone.
     """
 
-    def __init__(self, cell: Any, state_size: Any, features: tuple, training: bool) -> None:
+    def __init__(
+        self, cell: Any, state_size: Any, features: tuple, training: bool, dtype: Any
+    ) -> None:
         self.cell = cell
+        self.integers = not tf.as_dtype(dtype).is_floating
+        self.dtype = dtype
         self.state_size = state_size
         self.features = features
         self.states = len(tree.flatten(state_size))
@@ -81,7 +86,8 @@ class CellFunction:
         """The variables and dropout masks as tensors."""
         variables = ()
         if self.is_layer:
-            variables = (*self.cell.trainable_variables, *self.cell.non_trainable_variables)
+            # In an order that freezing a part of the cell does not change.
+            variables = tuple(self.cell.variables)
         if any(c._dropout_mask is None and c.dropout for c in map(_with_masks, self.masked_cells)):
             # A wrapper hides its cell from Keras, which then makes the masks inside the loop.
             self.stateful_call(x, state)
@@ -120,10 +126,11 @@ class CellFunction:
         variables, masks = list(weights[:count]), list(weights[count:])
         with _tiled_masks(self.masked_cells, self.mask_structure, masks, rows):
             if self.is_layer:
-                trainable = len(self.cell.trainable_variables)
-                given = variables[trainable:]
+                value = {id(v): t for v, t in zip(self.cell.variables, variables, strict=True)}
+                trainable = [value[id(v)] for v in self.cell.trainable_variables]
+                given = [value[id(v)] for v in self.cell.non_trainable_variables]
                 (output, new), after = self.cell.stateless_call(
-                    variables[:trainable], given, inputs, states, **self.arguments
+                    trainable, given, inputs, states, **self.arguments
                 )
                 changes = any(a is not b for a, b in zip(after, given, strict=True))
             else:
@@ -133,6 +140,8 @@ class CellFunction:
 
     def _unflatten(self, x, state):
         x = tf.reshape(x, [tf.shape(x)[0], *self.features])
+        if self.integers:
+            x = tf.cast(x, self.dtype)
         return x, tree.pack_sequence_as(self.state_size, list(state))
 
     def _flatten(self, output, new, dtype):

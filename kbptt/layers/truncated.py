@@ -30,6 +30,10 @@ class Factors:
 
     def __call__(self, timesteps: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
         """ξ as ``(timesteps, batch or 1)``."""
+        schedule = getattr(self.truncation, "keep_probability", None)
+        if isinstance(schedule, list):
+            message = "`keep_probability` has another length than the sequence."
+            tf.debugging.assert_equal(timesteps, len(schedule), message=message)
         columns = batch if self.truncation.per_sample else 1
         uniform = keras.random.uniform((timesteps, columns), dtype="float32", seed=self.seed)
         return draw_factors(uniform, self.truncation.cut_probability)
@@ -123,6 +127,7 @@ class TruncatedLayer:
             self._truncation, self._factors, self._lag_recorder = saved
 
     def build(self, sequences_shape, initial_state_shape=None):
+        self._check_shape(tuple(sequences_shape))
         super().build(sequences_shape, initial_state_shape)
         self._norms_size = sequences_shape[1] or UNKNOWN_TIMESTEPS
         with tf.init_scope():
@@ -179,6 +184,13 @@ class TruncatedLayer:
             if self.stateful:
                 self._choose_states(self._kept_states.training)
 
+    def _check_shape(self, shape: tuple) -> None:
+        if len(shape) < 3 or shape[1] == 0:
+            raise ValueError(
+                f"Layer '{self.name}' expected sequences of shape (batch, timesteps, features) "
+                f"with at least one timestep. Received shape {shape}."
+            )
+
     def _check_call(self, sequences, initial_state, mask, resets) -> None:
         shape = tuple(sequences.shape)
         if isinstance(sequences, tf.RaggedTensor):
@@ -186,11 +198,7 @@ class TruncatedLayer:
                 f"Layer '{self.name}' expected a dense tensor. Received a RaggedTensor. Pad it "
                 "with `sequences.to_tensor()` and pass a mask."
             )
-        if len(shape) < 3 or shape[1] == 0:
-            raise ValueError(
-                f"Layer '{self.name}' expected sequences of shape (batch, timesteps, features) "
-                f"with at least one timestep. Received shape {shape}."
-            )
+        self._check_shape(shape)
         for name, value in (("mask", mask), ("resets", resets)):
             value = value[0] if isinstance(value, (list, tuple)) else value
             if value is None:
@@ -241,6 +249,8 @@ class TruncatedLayer:
             self.truncation.check_timesteps(sequences.shape[1])
         resets = self._resets
         x = ops.swapaxes(sequences, 0, 1)
+        if not x.dtype.is_floating:
+            x = tf.cast(x, self.compute_dtype)
         if mask is not None:
             mask = tf.transpose(tf.cast(mask, tf.bool))
             # What stands in a masked step, NaN included, must not reach any gradient.
@@ -291,6 +301,7 @@ class TruncatedLayer:
             resets,
             factors,
             self._record,
+            tuple(tf.convert_to_tensor(v.value) for v in self.trainable_variables),
         )
         outputs = states[step.output] if self.return_sequences else None
         return *self._show(outputs, final[step.output], mask), final

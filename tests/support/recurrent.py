@@ -74,8 +74,9 @@ def differentiate(layer, x, state=None, e=None, d=None, **arguments):
     with tf.GradientTape() as tape:
         tape.watch(sources)
         outputs, *final = layer(x, initial_state=state, **arguments)
+        final = keras.tree.flatten(final)
         loss = tf.reduce_sum(outputs * e) if e is not None else 0.0
-        for s, g in zip(keras.tree.flatten(final), d if d is not None else [], strict=False):
+        for s, g in zip(final, d if d is not None else [], strict=False):
             loss += tf.reduce_sum(s * g)
     parts = [g.numpy() for g in tape.gradient(loss, sources, unconnected_gradients="zero")]
     n = 1 + len(state or [])
