@@ -1,0 +1,50 @@
+"""The programs in scripts/ as a user starts them, made small."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+def script(name, *arguments, cwd):
+    return subprocess.run(
+        [sys.executable, SCRIPTS / name, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+
+
+@pytest.mark.slow
+def test_demo_runs_and_is_shown_again(tmp_path):
+    first = script("demo.py", "--epochs", 1, "--seeds", 1, cwd=tmp_path)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert "5/5 done" in first.stdout
+    table = first.stdout[first.stdout.index("SimpleRNN, truncation 128") :]
+    for text in ("accuracy", "loss", "decay", "horizon", "clipped", "s/step", "orthogonal+clip"):
+        assert text in table  # nothing was cut off to fit the terminal
+    assert "tensorboard --logdir runs/demo" in table
+    assert (tmp_path / "runs/demo/gradient.png").stat().st_size > 10_000
+    again = script("demo.py", "--epochs", 1, "--seeds", 1, cwd=tmp_path)
+    assert again.returncode == 0 and "done" not in again.stdout.partition("Done in")[0]
+    rows = [line for line in table.splitlines() if " % " in line and "→" in line]
+    assert len(rows) == 5 and all(row in again.stdout for row in rows)
+    changed = script("demo.py", "--epochs", 2, "--seeds", 1, cwd=tmp_path)
+    assert changed.returncode == 1 and "--overwrite" in changed.stderr
+    assert "Traceback" not in changed.stderr
+
+
+def test_temporal_order_in_pieces(tmp_path):
+    arguments = ("--length", 10, "--steps", 1000, "--seeds", 0, "--output", "a/results.csv")
+    done = script("temporal_order.py", "--methods", "clip+omega", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "clip+omega   solved" in done.stdout and "of 1" in done.stdout
+    again = script("temporal_order.py", "--methods", "clip+omega", *arguments, cwd=tmp_path)
+    assert again.stdout.strip() in done.stdout  # read from the file, not run again
+    assert len((tmp_path / "a/results.csv").read_text().splitlines()) == 2
