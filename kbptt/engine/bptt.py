@@ -54,10 +54,16 @@ class Options(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What the forward pass leaves for the backward pass, each ``(timesteps, batch, width)``."""
+    """What the forward pass leaves for the backward pass.
+
+    Attributes:
+        stored: What the step wants kept, each ``(timesteps, batch, width)``.
+        trajectory: The states from the initial one on, ``(timesteps + 1, batch, width)``: all but
+            the first are the states, all but the last the previous states, and neither is a copy.
+    """
 
     stored: Tensors
-    states: Tensors
+    trajectory: Tensors
 
 
 class Monitor(NamedTuple):
@@ -131,7 +137,7 @@ class BPTT:
             x, *flat = map(tf.stop_gradient, given)
             start, weights = tuple(flat[:states]), tuple(flat[states:])
             final, trace = self._compiled_forward(x, start, weights, mask, resets)
-            outputs = (trace.states[self.step.output],) if sequences else ()
+            outputs = (trace.trajectory[self.step.output][1:],) if sequences else ()
 
             @tf.custom_gradient
             def gradients(*inputs):
@@ -167,8 +173,9 @@ class BPTT:
         step, jit = self.step, self.jit
         timesteps = _size(x, 0)
         _, example = step.forward(x[0], initial_state, weights)
-        # A cell's stored values tell its states, unless a mask holds or a reset replaces them.
-        keep_states = mask is not None or resets is not None or step.history(example) is None
+        # The step can tell some states from others, unless a mask holds or a reset replaces them.
+        everything = mask is not None or resets is not None
+        written = range(len(initial_state)) if everything else step.written
 
         def body(t, state, stored, kept):
             previous = state
@@ -178,9 +185,11 @@ class BPTT:
             if mask is not None:
                 state = _select(mask[t][:, None], state, previous)
             stored = _write_all(stored, values, t, jit)
-            if keep_states:
-                kept = _write_all(kept, state, t, jit)
+            kept = _write_all(kept, tuple(state[i] for i in written), t + 1, jit)
             return t + 1, state, stored, kept
+
+        def trajectory(state):
+            return tf.concat([state[None], _history(timesteps, state)], axis=0)
 
         _, final, stored, kept = tf.while_loop(
             lambda t, *_: t < timesteps,
@@ -189,19 +198,20 @@ class BPTT:
                 0,
                 tuple(initial_state),
                 tuple(_history(timesteps, v) for v in example),
-                tuple(_history(timesteps, v) for v in initial_state) if keep_states else (),
+                tuple(trajectory(initial_state[i]) for i in written),
             ),
         )
-        return final, Trace(stored, kept if keep_states else step.history(stored))
+        if not everything:
+            kept = step.recover(initial_state, stored, kept)
+        return final, Trace(stored, kept)
 
     # Backward --------------------------------------------------------------------------------
 
     def _gradient(self, x, start, weights, trace, mask, resets, xi, weight, dy, d_final):
         """Gradients of inputs, initial state and weights, and the norms of every timestep."""
         timesteps = _size(x, 0)
-        previous = tuple(
-            tf.concat([s[None], h[:-1]], axis=0) for s, h in zip(start, trace.states, strict=True)
-        )
+        previous = tuple(h[:-1] for h in trace.trajectory)
+        states = tuple(h[1:] for h in trace.trajectory)
         if resets is not None:
             previous = tuple(
                 tf.where(resets[:, :, None], s[None], p)
@@ -218,7 +228,7 @@ class BPTT:
         def cut(tensor):
             return None if tensor is None else tensor[first:]
 
-        window = (cut(x), *(tuple(map(cut, p)) for p in (previous, trace.states, trace.stored)))
+        window = (cut(x), *(tuple(map(cut, p)) for p in (previous, states, trace.stored)))
         local, d_start, norms, lags, penalty, hidden = self._compiled_backward(
             *window,
             weights,
@@ -453,8 +463,13 @@ def _select(condition: tf.Tensor, yes: Tensors, no: Tensors) -> Tensors:
 
 
 def norm_per_sample(gradient: tf.Tensor) -> tf.Tensor:
-    """‖·‖₂ over the last axis, in float32."""
-    gradient = tf.cast(gradient, tf.float32)
+    """‖·‖₂ over the last axis, as float32.
+
+    Computed in float64, whose squares neither underflow nor overflow: a gradient that has vanished
+    to 1e-30 must not be shown as an exact 0.
+    """
+    gradient = tf.cast(gradient, tf.float64)
     # A product with ones is a vectorized sum; XLA's own reduction over a row is not, on a CPU.
-    ones = tf.ones([_size(gradient, -1), 1], tf.float32)
-    return tf.sqrt(tf.matmul(gradient * gradient, ones)[..., 0])
+    ones = tf.ones([_size(gradient, -1), 1], tf.float64)
+    norms = tf.sqrt(tf.matmul(gradient * gradient, ones)[..., 0])
+    return tf.cast(norms, tf.float32)

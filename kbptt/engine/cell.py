@@ -29,13 +29,14 @@ class CellStep:
         self.separate_output = output is None
         self.output = states if output is None else output
         self.hidden = hidden
+        self.written = tuple(range(states + self.separate_output))
 
     def forward(self, x, state, weights):
         output, new = self.call(x, state[: self.states], weights)
         return (*new, output) if self.separate_output else tuple(new), ()
 
-    def history(self, stored):
-        return None
+    def recover(self, start, stored, written):
+        return written
 
     def backward(self, x, previous, state, stored, gradient, weights):
         with tf.GradientTape() as tape:

@@ -46,13 +46,10 @@ class NormalizedSimpleRNNStep(SimpleRNNStep):
         inverse = _inverse_deviation(a, self.epsilon)
         standard = a * inverse
         h = self.activation(gain * standard + bias)
-        return (h,), (h, standard, inverse)
-
-    def history(self, stored):
-        return stored[:1]
+        return (h,), (standard, inverse)
 
     def _pre_activation(self, dy, stored, weights):
-        return _back(dy * weights[1], stored[1], stored[2])
+        return _back(dy * weights[1], *stored)
 
     def backward(self, x, previous, state, stored, gradient, weights):
         dy = gradient[0] * self.derivative(state[0])
@@ -62,7 +59,7 @@ class NormalizedSimpleRNNStep(SimpleRNNStep):
     def weight_gradients(self, x, previous, stored, local, weights):
         (dy,) = local
         da = self._pre_activation(dy, stored, weights)
-        gain = tf.reduce_sum(dy * stored[1], axis=[0, 1])
+        gain = tf.reduce_sum(dy * stored[0], axis=[0, 1])
         bias = tf.reduce_sum(dy, axis=[0, 1])
         return da, (self.recurrent_gradient(previous[0], da), gain, bias)
 
@@ -73,6 +70,8 @@ class NormalizedLSTMStep(LSTMStep):
     The inputs x are normalised outside. With `carry_normalized` the state that is carried is
     LN(c') instead of c', as in TensorFlow Addons: other dynamics under the same name.
     """
+
+    written = (0, 1)
 
     def __init__(
         self,
@@ -104,17 +103,17 @@ class NormalizedLSTMStep(LSTMStep):
         normalized, cell_standard, cell_inverse = self._normalize_cell(c, weights)
         h = o * self.activation(normalized)
         carried = normalized if self.carry_normalized else c
-        return (h, carried), (gates, standard, inverse, cell_standard, cell_inverse, h, carried)
+        return (h, carried), (gates, standard, inverse, cell_standard, cell_inverse)
 
-    def history(self, stored):
-        return stored[5], stored[6]
+    def recover(self, start, stored, written):
+        return written
 
     def _recurrent(self, dz, stored, weights):
         return _back(dz * weights[1], stored[1], stored[2])
 
     def backward(self, x, previous, state, stored, gradient, weights):
         dh, dc = gradient
-        gates, _, _, cell_standard, cell_inverse = stored[:5]
+        gates, _, _, cell_standard, cell_inverse = stored
         f, o = tf.split(gates, 4, axis=-1)[1::2]
         y = self.activation(weights[2] * cell_standard + weights[3])
         d_normalized = dh * o * self.derivative(y)
@@ -165,19 +164,16 @@ class NormalizedGRUStep(GRUStep):
         hn = hu[:, 2 * units :] + bias
         n = self.activation(x[:, 2 * units :] + r * hn)
         h = z * h + (1 - z) * n
-        return (h,), (tf.concat([zr, n, hn], -1), h, standard, inverse_zr, inverse_n)
-
-    def history(self, stored):
-        return stored[1:2]
+        return (h,), (tf.concat([zr, n, hn], -1), standard, inverse_zr, inverse_n)
 
     def _recurrent(self, dhu, stored, weights):
-        units = stored[1].shape[-1]
-        d_standard, standard = dhu * weights[2], stored[2]
+        units = stored[0].shape[-1] // 4
+        d_standard, standard = dhu * weights[2], stored[1]
         groups = (2 * units, units)
         parts = zip(
             tf.split(d_standard, groups, axis=-1),
             tf.split(standard, groups, axis=-1),
-            stored[3:],
+            stored[2:],
             strict=True,
         )
         return tf.concat([_back(d, s, inverse) for d, s, inverse in parts], axis=-1)
@@ -192,5 +188,5 @@ class NormalizedGRUStep(GRUStep):
         dhu, _ = local
         dx, bias = self.input_gradients(local)
         da = self._recurrent(dhu, stored, weights)
-        gain = tf.reduce_sum(dhu * stored[2], axis=[0, 1])
+        gain = tf.reduce_sum(dhu * stored[1], axis=[0, 1])
         return dx, (self.recurrent_gradient(previous[0], da), bias, gain)

@@ -24,16 +24,18 @@ class Step(Protocol):
     Attributes:
         output: Index of the state that is the step's output.
         hidden: Index of the state whose gradient norm is recorded.
+        written: Indices of the states that the loop writes down; `recover` gives the others.
     """
 
     output: int
     hidden: int
+    written: tuple[int, ...]
 
     def forward(self, x: tf.Tensor, state: Tensors, weights: Tensors) -> tuple[Tensors, Tensors]:
         """Returns the next state and what the backward pass wants stored of this step."""
 
-    def history(self, stored: Tensors) -> Tensors | None:
-        """The states over time, recovered from what was stored; None if they must be kept."""
+    def recover(self, start: Tensors, stored: Tensors, written: Tensors) -> Tensors:
+        """All states over time, start included, from those written down and what was stored."""
 
     def backward(
         self,
@@ -78,6 +80,10 @@ class ProjectedStep:
 
     output = 0
     hidden = 0
+    written = (0,)
+
+    def recover(self, start, stored, written):
+        return written
 
     def recurrent_gradient(self, h: tf.Tensor, dz: tf.Tensor) -> tf.Tensor:
         """∂L/∂U = Σ_t h_{t-1}ᵀ dz_t (guide 2.5), as one product over all timesteps."""
@@ -94,10 +100,7 @@ class SimpleRNNStep(ProjectedStep):
     def forward(self, x, state, weights):
         (kernel,) = weights
         h = self.activation(x + tf.matmul(state[0], kernel))
-        return (h,), (h,)
-
-    def history(self, stored):
-        return stored
+        return (h,), ()
 
     def backward(self, x, previous, state, stored, gradient, weights):
         (kernel,) = weights
@@ -110,6 +113,8 @@ class SimpleRNNStep(ProjectedStep):
 
 class LSTMStep(ProjectedStep):
     """Gates i, f, g, o = σ, σ, φ, σ(x + h·U);  c' = f·c + i·g;  h' = o·φ(c')."""
+
+    written: tuple[int, ...] = (1,)
 
     def __init__(self, units: int, activation: str, recurrent_activation: str) -> None:
         self.activation = ACTIVATION[activation]
@@ -143,17 +148,19 @@ class LSTMStep(ProjectedStep):
         gates = self.gates(x + tf.matmul(state[0], kernel))
         i, f, g, o = tf.split(gates, 4, axis=-1)
         c = f * state[1] + i * g
-        return (o * self.activation(c), c), (gates, c)
+        return (o * self.activation(c), c), (gates,)
 
-    def history(self, stored):
-        gates, c = stored
-        return tf.split(gates, 4, axis=-1)[3] * self.activation(c), c
+    def recover(self, start, stored, written):
+        # The loop is spared one write a step; here all outputs are computed at once.
+        (c,) = written
+        h = tf.split(stored[0], 4, axis=-1)[3] * self.activation(c[1:])
+        return tf.concat([start[0][None], h], axis=0), c
 
     def backward(self, x, previous, state, stored, gradient, weights):
         (kernel,) = weights
         dh, dc = gradient
         f, o = tf.split(stored[0], 4, axis=-1)[1::2]
-        d_cell, do = self.output_gradients(dh, o, state[0], stored[1])
+        d_cell, do = self.output_gradients(dh, o, *state)
         dc = dc + d_cell
         dz = self.gate_gradients(dc, do, stored[0], previous[1])
         return (tf.matmul(dz, kernel, transpose_b=True), dc * f), (dz,)
@@ -199,10 +206,7 @@ class GRUStep(ProjectedStep):
         hn = hu[:, 2 * units :] + bias
         n = self.activation(x[:, 2 * units :] + r * hn)
         h = z * h + (1 - z) * n
-        return (h,), (tf.concat([zr, n, hn], axis=-1), h)
-
-    def history(self, stored):
-        return stored[1:]
+        return (h,), (tf.concat([zr, n, hn], axis=-1),)
 
     def local_gradients(self, previous, gates, dh):
         """The direct gradient of h, and those of h·U (z, r, n) and of the candidate's sum."""
