@@ -43,6 +43,10 @@ class SimpleRNN(ProjectedLayer, keras.layers.SimpleRNN):
         **kwargs: Any,
     ) -> None:
         super().__init__(units, *args, **kwargs)
+        # Keras 3.15's SimpleRNN takes this argument and drops it.
+        activity_regularizer = kwargs.get("activity_regularizer")
+        if self.activity_regularizer is None and activity_regularizer is not None:
+            self.activity_regularizer = keras.regularizers.get(activity_regularizer)
         self._set_up(truncation, gradient_clip, normalization, gradient_regularizer)
 
     def _projected_step(self):
