@@ -88,7 +88,7 @@ def keras_step(variant: str, cell: str, c: Config) -> Callable[[], None]:
     x = rng.normal(size=(c.batch, c.timesteps, c.features)).astype("float32")
     y = rng.normal(size=(c.batch, c.timesteps, 1)).astype("float32")
     data = tf.data.Dataset.from_tensors((x, y)).repeat()
-    model.fit(data, steps_per_epoch=1, verbose=0)
+    model.fit(data, steps_per_epoch=1, shuffle=False, verbose=0)
     batches = iter(data)
     return lambda: model.train_function(batches)
 
@@ -123,41 +123,39 @@ def torch_step(variant: str, cell: str, c: Config) -> Callable[[], None]:
 
 
 def floor_step(variant: str, cell: str, c: Config) -> Callable[[], None]:
-    """The matrix products of a step alone: what no implementation can go below."""
+    """The matrix products of a windowed step alone: what no implementation can go below."""
     import tensorflow as tf
 
     gates = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4}[cell]
-    h = tf.random.normal([c.batch, c.units])
-    rows = tf.random.normal([c.batch * c.timesteps // c.window, gates * c.units])
-    kernel = tf.random.normal([c.units, gates * c.units])
-    history = tf.random.normal([c.batch * c.timesteps, c.units])
-    dz = tf.random.normal([c.batch * c.timesteps, gates * c.units])
-    x = tf.random.normal([c.batch * c.timesteps, c.features])
+    width, everything = gates * c.units, c.batch * c.timesteps
+    state = tf.random.normal([c.batch, c.units])
+    rows = tf.random.normal([everything // c.window, width])
+    kernel = tf.random.normal([c.units, width])
+    history, dz = tf.random.normal([everything, c.units]), tf.random.normal([everything, width])
+    x = tf.random.normal([everything, c.features])
+    input_kernel = tf.random.normal([c.features, width])
 
     @tf.function(jit_compile=True)
-    def products():
-        h_t, d_t = h, rows
-        for_each = tf.while_loop(
+    def loops(state, rows):
+        forward = tf.while_loop(
             lambda t, _: t < c.timesteps,
-            lambda t, h_t: (t + 1, tf.matmul(h_t, kernel)[:, : c.units]),
-            (0, h_t),
-        )
+            lambda t, z: (t + 1, tf.matmul(z[:, : c.units], kernel)),
+            (0, tf.matmul(state, kernel)),
+        )[1]
         backward = tf.while_loop(
             lambda t, _: t < c.window,
-            lambda t, d: (
-                t + 1,
-                tf.tile(tf.matmul(d, kernel, transpose_b=True), [1, gates]),
-            ),
-            (0, d_t),
-        )
+            lambda t, d: (t + 1, tf.tile(tf.matmul(d, kernel, transpose_b=True), [1, gates])),
+            (0, rows),
+        )[1]
+        return forward, backward
+
+    @tf.function
+    def products():
         return (
-            for_each,
-            backward,
-            tf.matmul(history, dz, transpose_a=True),
-            tf.matmul(x, dz, transpose_a=True),
-            tf.matmul(x, tf.transpose(tf.matmul(x, dz, transpose_a=True)), transpose_b=True)
-            if False
-            else None,
+            tf.matmul(x, input_kernel),  # projection
+            *loops(state, rows),
+            tf.matmul(history, dz, transpose_a=True),  # recurrent kernel
+            tf.matmul(x, dz, transpose_a=True),  # input kernel
         )
 
     products()
