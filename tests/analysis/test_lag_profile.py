@@ -228,6 +228,27 @@ def test_suggestion_is_a_truncation_and_says_how_it_was_found():
     assert suggest_truncation(model, X, Y, 1e-9, maximum=3) == 3
 
 
+def test_the_window_covers_the_memory_of_a_shift_register():
+    """The target is the input of 5 steps ago, which moves from unit to unit: 6 states matter."""
+    units, steps = 6, 16
+    layer = kbptt.SimpleRNN(units, activation="linear", return_sequences=True, dtype="float64")
+    head = keras.layers.Dense(1, dtype="float64")
+    model = keras.Sequential([keras.Input((steps, 1)), layer, head])
+    model.compile("sgd", "mse")
+    first, last = np.eye(units)[:1], np.eye(units)[:, -1:]
+    shift = np.eye(units, k=1)
+    model.set_weights([0.9 * first, shift, np.zeros(units), last, np.zeros(1)])
+    x = RNG.normal(size=(4, steps, 1)) + 1
+    y = np.concatenate([np.zeros((4, units - 1, 1)), x[:, : 1 - units]], axis=1)
+    norms = lag_profile(model, x, y).norms
+    assert np.all(norms[:units] > 0) and np.all(norms[units:] == 0)
+    assert suggest_truncation(model, x, y) == units
+    # One state less loses all of the input kernel's gradient.
+    sliding = [kbptt.truncation.Windowed(n, stride=1) for n in (units - 1, units)]
+    biases = [truncation_bias(model, x, y, one) for one in sliding]
+    assert biases[0] > 0.3 and biases[1] < 1e-6
+
+
 def test_bias_of_a_truncation_is_the_distance_of_the_gradients():
     model = build(recurrent("SimpleRNN", truncation=3))
 
