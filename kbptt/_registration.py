@@ -49,20 +49,34 @@ def register_when_keras_is_imported() -> None:
 
 
 class _AfterKeras(importlib.abc.MetaPathFinder):
-    """Finds ``keras`` as Python would, and calls `register` after the module has run."""
+    """Finds ``keras`` and kbptt's modules as Python would; calls `register` once Keras has run.
+
+    If a module of kbptt imports Keras, `register` waits for the end of that module: what it imports
+    needs the module complete.
+    """
+
+    def __init__(self):
+        self.running = set()
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname != "keras":
+        if fullname != "keras" and not fullname.startswith("kbptt."):
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec("keras")
+        others = [finder for finder in sys.meta_path if finder is not self]
+        specs = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next((spec for spec in specs if spec is not None), None)
         if spec is None or spec.loader is None:
             return spec
         run = spec.loader.exec_module
 
         def exec_module(module):
-            run(module)
-            register()
+            self.running.add(fullname)
+            try:
+                run(module)
+            finally:
+                self.running.discard(fullname)
+            if not self.running and "keras" in sys.modules and self in sys.meta_path:
+                sys.meta_path.remove(self)
+                register()
 
         spec.loader.exec_module = exec_module
         return spec

@@ -17,11 +17,25 @@ def python(code):
     )
 
 
-@pytest.mark.parametrize("order", ["import kbptt, keras", "import keras, kbptt"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        "import kbptt, keras",
+        "import keras, kbptt",
+        # Each imports Keras on its way, and is needed by the layers, which are registered then.
+        "from kbptt import truncation; import keras",
+        "import kbptt.engine, keras",
+    ],
+)
 def test_keras_knows_the_classes(order):
-    code = f"{order}\nprint(keras.saving.get_registered_object('kbptt>LSTM').__module__)"
+    code = (
+        f"{order}\n"
+        "for name in ('LSTM', 'Windowed', 'VanishingGradient'):"
+        "    print(keras.saving.get_registered_object('kbptt>' + name).__name__)"
+    )
     done = python(code)
-    assert done.stdout.strip() == "kbptt.layers.lstm", done.stderr
+    assert done.stdout.split() == ["LSTM", "Windowed", "VanishingGradient"], done.stderr
+    assert "does not know" not in done.stderr
 
 
 @pytest.mark.parametrize("order", ["import kbptt, keras", "import keras, kbptt"])
