@@ -1,0 +1,89 @@
+"""Saving, cloning and exporting models."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import kbptt
+from kbptt.truncation import Windowed
+
+T = 6
+X = np.random.default_rng(0).normal(size=(2, T, 3)).astype("float32")
+
+
+def model_of_everything():
+    inputs = keras.Input((T, 3))
+    x = kbptt.LSTM(4, truncation=Windowed(4, 2), return_sequences=True, name="a")(inputs)
+    x = keras.layers.Bidirectional(
+        kbptt.GRU(3, truncation="artbp", gradient_clip=0.5, return_sequences=True), name="b"
+    )(x)
+    x = kbptt.RNN([keras.layers.GRUCell(3), keras.layers.LSTMCell(2)], truncation=3, name="c")(x)
+    return keras.Model(inputs, keras.layers.Dense(1)(x))
+
+
+def test_keras_files(tmp_path):
+    """Written, and read by a process that does `import kbptt` and nothing else of ours."""
+    model = model_of_everything()
+    model.compile("adam", "mse")
+    model.fit(X, np.zeros((2, 1)), verbose=0)
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "x.npy", X)
+    expected = model.predict(X, verbose=0)
+    code = """
+import sys, kbptt
+assert "keras" not in sys.modules
+import keras, numpy as np
+model = keras.models.load_model(sys.argv[1] + "/model.keras")
+assert type(model.get_layer("a")) is kbptt.LSTM, type(model.get_layer("a"))
+assert model.get_layer("a").truncation == kbptt.truncation.Windowed(4, 2)
+assert model.get_layer("b").backward_layer.gradient_clip == 0.5
+x = np.load(sys.argv[1] + "/x.npy")
+assert int(model.optimizer.iterations) == 1
+np.save(sys.argv[1] + "/y.npy", model.predict(x, verbose=0))
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=300)
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_clone_model():
+    model = model_of_everything()
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    np.testing.assert_allclose(clone(X), model(X), rtol=1e-5, atol=1e-6)
+    assert clone.get_layer("a") is not model.get_layer("a")
+    assert clone.get_layer("a").truncation == Windowed(4, 2)
+
+
+@pytest.mark.filterwarnings("ignore")  # of TensorFlow's own exporter
+def test_export(tmp_path):
+    inputs = keras.Input((None, 3))
+    model = keras.Model(inputs, kbptt.LSTM(4, truncation=3)(inputs))
+    model.compile("sgd", "mse")
+    model.fit(X, np.zeros((2, 4)), verbose=0)
+    model.export(tmp_path / "exported", verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "exported"))
+    for x in (X, X[:1, :4]):
+        np.testing.assert_allclose(served.serve(x), model(x), rtol=1e-5, atol=1e-6)
+
+
+def test_weights_are_exchanged_with_a_model_of_keras(tmp_path):
+    def build(library):
+        return keras.Sequential(
+            [
+                keras.Input((T, 3)),
+                library.GRU(4, return_sequences=True, name="gru"),
+                keras.layers.Bidirectional(library.LSTM(3), name="both"),
+            ]
+        )
+
+    ours, theirs = build(kbptt), build(keras.layers)
+    path = tmp_path / "w.weights.h5"
+    for source, target in ((ours, theirs), (theirs, ours)):
+        source.set_weights([w + 0.1 for w in source.get_weights()])
+        source.save_weights(path)
+        target.load_weights(path)
+        np.testing.assert_allclose(source(X), target(X), rtol=1e-5, atol=1e-6)
