@@ -46,7 +46,7 @@ class AdaptiveTruncation(keras.callbacks.Callback):
             Defaults to `0.1`.
         minimum: Positive integer. Shortest window. Defaults to `10`.
         maximum: Integer of at least 2. Longest window, and number of lags measured: measuring costs
-            about as much as `maximum` times a forward pass over `data`. Defaults to `100`.
+            about as much as `maximum` training steps on `data`. Defaults to `100`.
         data: Tuple `(x, y)` or `(x, y, sample_weight)` as for `model.fit`, unpadded sequences of at
             least `maximum` timesteps where there are such. Required.
         freq: Positive integer. Epochs from one estimate to the next. Defaults to `1`.
