@@ -1,59 +1,89 @@
-"""Keras and kbptt imported in either order, also where kbptt's layers cannot be."""
+"""`import kbptt` is light, complete, and enough for Keras to know every class."""
 
-import os
+import pathlib
+import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
+ROOT = pathlib.Path(__file__).parents[1]
 
-def python(code):
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        timeout=300,
+
+def run(code, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300
     )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
-@pytest.mark.parametrize(
-    "order",
-    [
-        "import kbptt, keras",
-        "import keras, kbptt",
-        # Each imports Keras on its way, and is needed by the layers, which are registered then.
-        "from kbptt import truncation; import keras",
-        "import kbptt.engine, keras",
-    ],
-)
-def test_keras_knows_the_classes(order):
-    code = (
-        f"{order}\n"
-        "for name in ('LSTM', 'Windowed', 'VanishingGradient'):"
-        "    print(keras.saving.get_registered_object('kbptt>' + name).__name__)"
+def test_import_is_light():
+    out = run(
+        "import sys, kbptt\n"
+        "heavy = {'keras', 'tensorflow', 'matplotlib', 'distributed', 'sklearn', 'scipy'}\n"
+        "print(sorted(heavy & set(sys.modules)), kbptt.__version__)"
     )
-    done = python(code)
-    assert done.stdout.split() == ["LSTM", "Windowed", "VanishingGradient"], done.stderr
-    assert "does not know" not in done.stderr
+    assert out.startswith("[] 0.")
 
 
 @pytest.mark.parametrize("order", ["import kbptt, keras", "import keras, kbptt"])
-def test_what_cannot_be_imported_breaks_neither_keras_nor_plugins(order):
-    """TensorBoard loads the plugin, and with it kbptt, in whatever environment there is."""
-    code = f"""
-import sys
-sys.modules["kbptt.layers"] = None  # importing it raises ImportError
-{order}
-import kbptt.tensorboard.layout
-print(keras.layers.LSTM.__name__)
-try:
-    kbptt.LSTM
-except ImportError as error:
-    print(error)
-"""
-    done = python(code)
-    assert done.returncode == 0, done.stderr
-    name, error = done.stdout.splitlines()
-    assert name == "LSTM" and "kbptt.layers" in error
-    assert "does not know kbptt's classes" in done.stderr
+def test_keras_knows_every_class_in_either_order(order):
+    """`from_config` of a model needs no `custom_objects` and no attribute of kbptt touched."""
+    out = run(
+        f"{order}\n"
+        "for name in ['LSTM', 'GRU', 'SimpleRNN', 'RNN', 'Windowed', 'AnticipatedReweighted']:\n"
+        "    assert keras.saving.get_registered_object('kbptt>' + name) is not None, name\n"
+        "print('all')"
+    )
+    assert out.strip() == "all"
+
+
+def test_importing_keras_after_kbptt_leaves_no_trace_in_the_import_system():
+    out = run(
+        "import sys\n"
+        "finders = list(sys.meta_path)\n"
+        "import kbptt\n"
+        "import keras\n"
+        "print([f for f in sys.meta_path if f not in finders and 'kbptt' in type(f).__module__])"
+    )
+    assert out.strip() == "[]"
+
+
+def test_every_public_name_exists():
+    run("import kbptt\nfor name in kbptt.__all__:\n    getattr(kbptt, name)")
+    run("import kbptt\nfor name in dir(kbptt.callbacks):\n    getattr(kbptt.callbacks, name)")
+
+
+def python_files():
+    for folder in ("kbptt", "callbacks", "scripts", "tests"):
+        yield from sorted((ROOT / folder).rglob("*.py"))
+
+
+def test_callbacks_are_never_imported_as_a_package_of_their_own():
+    """A bare `import callbacks` would register a second copy of every class."""
+    bare = re.compile(r"^\s*(import callbacks|from callbacks)\b", re.MULTILINE)
+    guilty = [str(path) for path in python_files() if bare.search(path.read_text())]
+    assert guilty == []
+    assert "callbacks" not in sys.modules
+
+
+def test_no_private_modules_of_keras():
+    private = re.compile(r"keras\.src")
+    files = [path for path in python_files() if "tests" not in path.parts]
+    assert [str(path) for path in files if private.search(path.read_text())] == []
+
+
+def test_every_package_is_packaged():
+    import configparser
+
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    listed = set(setup["options"]["packages"].split())
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in (ROOT / "kbptt").rglob("__init__.py")
+    }
+    assert listed == found | {"kbptt.callbacks"}
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]

@@ -26,7 +26,6 @@ def run(layer, problem, mode, **arguments):
             return differentiate(layer, *problem, **arguments)
     if mode == "eager":  # the engine's own compiled loops, called eagerly
         return differentiate(layer, *problem, **arguments)
-    x, state, e, d = problem
     weights = [v.value for v in layer.trainable_variables]
 
     @tf.function(jit_compile=mode == "xla", autograph=False)
@@ -42,7 +41,7 @@ def run(layer, problem, mode, **arguments):
     arguments = {k: tf.constant(v) for k, v in arguments.items()}
     parts, outputs, final = step(*tf.nest.map_structure(tf.constant, problem), **arguments)
     parts = [g.numpy() for g in parts]
-    n = 1 + len(state)
+    n = 1 + len(problem[1])
     return (
         parts[0],
         parts[1:n],

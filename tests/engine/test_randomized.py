@@ -77,7 +77,7 @@ def test_the_mean_over_all_cut_patterns_is_full_bptt(cell, policy):
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("policy", POLICIES, ids=repr)
 def test_every_pattern_is_drawn_as_defined(policy):
-    """`draw_factors` with numbers that force each pattern, then with those that just keep or cut."""
+    """`draw_factors` with numbers that force each pattern."""
     xi, probability = all_patterns(policy)
     uniform = np.where(xi == 0, 0.0, 1 - 1e-12)
     # A timestep that is never cut has no such pattern.
@@ -130,7 +130,7 @@ def test_given_factors(cell):
 @pytest.mark.usefixtures("eager")
 def test_one_draw_per_batch_or_one_per_sample():
     """The gradient of one sample's last loss, seen at the first input."""
-    x, state, e, d = data("SimpleRNN", 4, batch=40)
+    x, state, e, _ = data("SimpleRNN", 4, batch=40)
     e[:, :-1] = 0
     for per_sample in (False, True):
         layer = make("SimpleRNN", truncation=Randomized(0.8, per_sample, seed=1))

@@ -92,7 +92,7 @@ def reference(layer, x, state, e, d, length=None, stride=None, align="end", **ar
         activation=layer.activation,
         **({} if name == "SimpleRNN" else {"recurrent_activation": layer.recurrent_activation}),
     )
-    weights = layer.get_weights()
+    weights = [np.float64(w) for w in layer.get_weights()]
     problem = reference_bptt.Problem(cell, x, state, weights, e, d, **arguments)
     return reference_bptt.gradients(
         problem, reference_bptt.windows(x.shape[1], length, stride, align)
