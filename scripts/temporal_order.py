@@ -2,7 +2,7 @@
 
     python scripts/temporal_order.py                                     # all methods, 5 seeds
     python scripts/temporal_order.py --methods clip --seeds 3 4          # a part of it
-    python scripts/temporal_order.py --length 50 --steps 400000
+    python scripts/temporal_order.py --length 100 --steps 400000
 
 The settings of Pascanu, Mikolov & Bengio (2013, https://arxiv.org/abs/1211.5063): SimpleRNN with 50
 tanh units, fresh sequences at every step in batches of 20, SGD with learning rate 0.01, clip at 1.
@@ -35,7 +35,7 @@ def main() -> None:
     )
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)))
-    parser.add_argument("--length", type=int, default=30, help="timesteps (default: 30)")
+    parser.add_argument("--length", type=int, default=50, help="timesteps (default: 50)")
     parser.add_argument("--steps", type=int, default=20_000, help="at most (default: 20000)")
     parser.add_argument("--weight", type=float, default=4.0, help="λ of Ω (default: 4)")
     parser.add_argument("--output", type=Path, default=Path("runs/temporal_order.csv"))
