@@ -137,6 +137,8 @@ class BPTT:
             x, *flat = map(tf.stop_gradient, given)
             start, weights = tuple(flat[:states]), tuple(flat[states:])
             final, trace = self._compiled_forward(x, start, weights, mask, resets)
+            # Projected inputs are the largest tensor there is: not kept where nothing reads them.
+            inputs = x if self.step.reads_inputs else None
             outputs = (trace.trajectory[self.step.output][1:],) if sequences else ()
 
             @tf.custom_gradient
@@ -148,12 +150,13 @@ class BPTT:
                 d_final = upstream[1:] if sequences else upstream
                 xi = None
                 if factors is not None:
-                    xi = factors(tf.shape(x)[0], tf.shape(x)[1])
+                    shape = tf.shape(trace.trajectory[0])
+                    xi = factors(shape[0] - 1, shape[1])
                 weight = None
                 if self.options.penalty is not None:
-                    weight = tf.cast(penalty_weight(), x.dtype)
+                    weight = tf.cast(penalty_weight(), start[0].dtype)
                 dx, d_state, d_weights, measured = self._gradient(
-                    x, start, weights, trace, mask, resets, xi, weight, dy, tuple(d_final)
+                    inputs, start, weights, trace, mask, resets, xi, weight, dy, tuple(d_final)
                 )
                 if monitor is not None and not is_being_exported():
                     monitor(measured)
@@ -209,8 +212,8 @@ class BPTT:
 
     def _gradient(self, x, start, weights, trace, mask, resets, xi, weight, dy, d_final):
         """Gradients of inputs, initial state and weights, and the norms of every timestep."""
-        timesteps = _size(x, 0)
         previous = tuple(h[:-1] for h in trace.trajectory)
+        timesteps = _size(previous[0], 0)
         states = tuple(h[1:] for h in trace.trajectory)
         if resets is not None:
             previous = tuple(
@@ -262,7 +265,9 @@ class BPTT:
         step, jit, clip = self.step, self.jit, self.options.clip
         penalized = self.options.penalty is not None
         recorded = self.options.record or penalized
-        timesteps, batch = _size(x, 0), _size(x, 1)
+        timesteps, batch = _size(previous[0], 0), _size(previous[0], 1)
+        inputs = () if x is None else (x,)
+        dtype = previous[0].dtype
         if dy is None:
             blocks = Blocks.of(timesteps, None, None, "end")
         else:
@@ -276,7 +281,7 @@ class BPTT:
         def view(tensors):
             return tuple(blocks.split(v, before) for v in tensors)
 
-        blocked = [view((x,)), view(previous), view(states), view(stored)]
+        blocked = [view(inputs), view(previous), view(states), view(stored)]
         blocked_e = None if dy is None else blocks.split(dy, before)
         keep = None
         if mask is not None:
@@ -286,8 +291,13 @@ class BPTT:
         if resets is not None:
             resets = blocks.split(resets[:, :, None], before)
         if xi is not None:
-            xi = tf.broadcast_to(tf.cast(xi, x.dtype), [timesteps, batch])[:, :, None]
+            xi = tf.broadcast_to(tf.cast(xi, dtype), [timesteps, batch])[:, :, None]
             xi = tf.where(blocks.real(before)[:, :, None, None], blocks.split(xi, before), 1)
+
+        bounds = None
+        if clip is not None and self.options.align == "start" and blocks.padded:
+            bounds = tf.where(blocks.real(before), tf.cast(clip, dtype), dtype.max)
+            bounds = tf.tile(bounds[:, :, None, None], [1, 1, batch, 1])
 
         def read(block, s, tensor):
             """Timestep `s` of `count` blocks from `block` on, as rows ``(count·batch, width)``."""
@@ -316,7 +326,9 @@ class BPTT:
             x_t, previous_t, state_t, stored_t = (
                 tuple(read(block, s, v) for v in group) for group in blocked
             )
-            carry, local = step.backward(x_t[0], previous_t, state_t, stored_t, gradient, weights)
+            carry, local = step.backward(
+                _only(x_t), previous_t, state_t, stored_t, gradient, weights
+            )
             if penalized and not overlapping:
                 pulled = place(pulled, carry[step.hidden], block, s)
             if keep is not None:
@@ -334,7 +346,9 @@ class BPTT:
                 xi_t = read(block, s, xi)
                 carry = tuple(v * xi_t for v in carry)
             if clip is not None:
-                carry = tuple(tf.clip_by_value(v, -clip, clip) for v in carry)
+                # Padding behind the sequence passes what is given for the final state.
+                bound = clip if bounds is None else read(block, s, bounds)
+                carry = tuple(tf.clip_by_value(v, -bound, bound) for v in carry)
             # Windows overlap in the gradients of the states, of which everything else is linear.
             local = gradient if overlapping else local
             kept = tuple(place(k, v, block, s) for k, v in zip(kept, local, strict=True))
@@ -361,8 +375,8 @@ class BPTT:
             example = carry
         else:
             # Traced for its shapes alone; XLA removes the computation.
-            (x_0,), *trace_0 = (tuple(read(0, 0, v) for v in group) for group in blocked)
-            _, example = step.backward(x_0, *trace_0, carry, weights)
+            x_0, *trace_0 = (tuple(read(0, 0, v) for v in group) for group in blocked)
+            _, example = step.backward(_only(x_0), *trace_0, carry, weights)
         shape = [before + count, stride, batch]
         vector = _size(carry[step.hidden], 1) if self.options.lags else 0
         by_lag = [blocks.length, count + vector]
@@ -393,9 +407,9 @@ class BPTT:
             norms = norm_per_sample(gradient[step.hidden])
             flat = [
                 tuple(tf.reshape(v, [timesteps * batch, _size(v, 2)]) for v in group)
-                for group in ((x,), previous, states, stored, gradient)
+                for group in (inputs, previous, states, stored, gradient)
             ]
-            back, local = step.backward(flat[0][0], *flat[1:], weights)
+            back, local = step.backward(_only(flat[0]), *flat[1:], weights)
             kept = tuple(tf.reshape(v, [timesteps, batch, _size(v, 1)]) for v in local)
             if mask is not None:
                 real = blocks.join(keep, before)
@@ -442,6 +456,11 @@ def _refuse_second_order(*_):
         "hand-made. Call the layer inside `with kbptt.engine.differentiable():` to run a loop "
         "that TensorFlow differentiates itself."
     )
+
+
+def _only(inputs: Tensors) -> tf.Tensor | None:
+    """The inputs of a step that reads them, which come as a tuple of one."""
+    return inputs[0] if inputs else None
 
 
 def _size(tensor: tf.Tensor, axis: int) -> int | tf.Tensor:

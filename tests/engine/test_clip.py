@@ -25,6 +25,15 @@ def test_every_element_that_is_carried_back_is_bounded(cell, size):
     np.testing.assert_array_equal(high[0], unclipped[0])
 
 
+def test_padding_behind_the_sequence_clips_nothing():
+    """The gradient of the final state arrives at the last timestep as it is."""
+    problem = data("LSTM")
+    for size in [(4, 4, "start"), (5, 2, "start")]:
+        layer = make("LSTM", truncation=Windowed(*size), gradient_clip=0.05)
+        found = differentiate(layer, *problem)
+        assert_same(found, reference(layer, *problem, *size, clip=0.05))
+
+
 def test_one_step_by_hand():
     """h' = w·h: ∂L/∂h_0 = clip(w·clip(w·e)), computed with three numbers."""
     layer = make("SimpleRNN", 1, 1, activation="linear", use_bias=False, gradient_clip=1.0)
