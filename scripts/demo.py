@@ -23,10 +23,11 @@ import kbptt
 
 METHODS = ("baseline", "clip", "omega+clip", "orthogonal", "orthogonal+clip")
 COLORS = ("#4477AA", "#EE6677", "#AA3377", "#228833", "#CCBB44")
-TRUNCATION = 128
+BLANK, TRUNCATION = 96, 128
+TIMESTEPS = 64 + BLANK
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -48,9 +49,10 @@ def main() -> None:
         seeds=arguments.seeds,
         logdir=arguments.logdir,
         overwrite=arguments.overwrite,
+        retry_failed=True,
         verbose="progress",
         permuted=True,
-        blank=96,
+        blank=BLANK,
         cell="SimpleRNN",
         units=64,
         truncation=TRUNCATION,
@@ -68,12 +70,13 @@ def main() -> None:
     console.print(f"The gradient of every timestep: {picture}", soft_wrap=True)
     console.print(f"All figures and intervals:      {report.directory / 'report.html'}")
     console.print(f"Watch it step by step:          {report.tensorboard}", soft_wrap=True)
+    return 1 if report.failures() else 0
 
 
 def table(results: kbptt.ablation.Results, ranking: list[str]) -> Table:
     """Best method first; means over the seeds."""
     shown = Table(
-        title=f"SimpleRNN, truncation {TRUNCATION} of 160 timesteps; means over the seeds",
+        title=f"SimpleRNN, truncation {TRUNCATION} of {TIMESTEPS} timesteps; means over the seeds",
         caption="decay: of ‖∂L/∂h_t‖ per timestep into the past, first → last step\n"
         "horizon: last timesteps that hold 90 % of the gradient",
         caption_justify="left",
@@ -123,7 +126,7 @@ def draw(results: kbptt.ablation.Results) -> Figure:
                 label = method if number == 0 else None
                 # At the first step several methods coincide: wide lines show below narrow ones.
                 axes.plot(norms, color=color, label=label, lw=width if when == "start" else 1.3)
-        cut = len(norms) - TRUNCATION
+        cut = TIMESTEPS - TRUNCATION
         axes.axvspan(0, cut, color="#dddddd", lw=0)
         axes.text(
             cut / 2,
@@ -134,7 +137,9 @@ def draw(results: kbptt.ablation.Results) -> Figure:
             va="center",
             transform=axes.get_xaxis_transform(),
         )
-        axes.set(title=f"{title} of training", xlabel="timestep t", yscale="log", xlim=(0, None))
+        axes.set(
+            title=f"{title} of training", xlabel="timestep t", yscale="log", xlim=(0, TIMESTEPS)
+        )
         axes.axvline(64, color="grey", ls=":", lw=1)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("‖∂L/∂h_t‖")
@@ -154,7 +159,7 @@ def draw(results: kbptt.ablation.Results) -> Figure:
 # Workers import this file: without the guard each would start a demo of its own.
 if __name__ == "__main__":
     try:
-        main()
+        sys.exit(main())
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
