@@ -137,8 +137,6 @@ class BPTT:
             x, *flat = map(tf.stop_gradient, given)
             start, weights = tuple(flat[:states]), tuple(flat[states:])
             final, trace = self._compiled_forward(x, start, weights, mask, resets)
-            # Projected inputs are the largest tensor there is: not kept where nothing reads them.
-            inputs = x if self.step.reads_inputs else None
             outputs = (trace.trajectory[self.step.output][1:],) if sequences else ()
 
             @tf.custom_gradient
@@ -150,13 +148,12 @@ class BPTT:
                 d_final = upstream[1:] if sequences else upstream
                 xi = None
                 if factors is not None:
-                    shape = tf.shape(trace.trajectory[0])
-                    xi = factors(shape[0] - 1, shape[1])
+                    xi = factors(tf.shape(x)[0], tf.shape(x)[1])
                 weight = None
                 if self.options.penalty is not None:
-                    weight = tf.cast(penalty_weight(), start[0].dtype)
+                    weight = tf.cast(penalty_weight(), x.dtype)
                 dx, d_state, d_weights, measured = self._gradient(
-                    inputs, start, weights, trace, mask, resets, xi, weight, dy, tuple(d_final)
+                    x, start, weights, trace, mask, resets, xi, weight, dy, tuple(d_final)
                 )
                 if monitor is not None and not is_being_exported():
                     monitor(measured)
@@ -212,8 +209,8 @@ class BPTT:
 
     def _gradient(self, x, start, weights, trace, mask, resets, xi, weight, dy, d_final):
         """Gradients of inputs, initial state and weights, and the norms of every timestep."""
+        timesteps = _size(x, 0)
         previous = tuple(h[:-1] for h in trace.trajectory)
-        timesteps = _size(previous[0], 0)
         states = tuple(h[1:] for h in trace.trajectory)
         if resets is not None:
             previous = tuple(
@@ -265,9 +262,7 @@ class BPTT:
         step, jit, clip = self.step, self.jit, self.options.clip
         penalized = self.options.penalty is not None
         recorded = self.options.record or penalized
-        timesteps, batch = _size(previous[0], 0), _size(previous[0], 1)
-        inputs = () if x is None else (x,)
-        dtype = previous[0].dtype
+        timesteps, batch = _size(x, 0), _size(x, 1)
         if dy is None:
             blocks = Blocks.of(timesteps, None, None, "end")
         else:
@@ -281,7 +276,7 @@ class BPTT:
         def view(tensors):
             return tuple(blocks.split(v, before) for v in tensors)
 
-        blocked = [view(inputs), view(previous), view(states), view(stored)]
+        blocked = [view((x,)), view(previous), view(states), view(stored)]
         blocked_e = None if dy is None else blocks.split(dy, before)
         keep = None
         if mask is not None:
@@ -291,12 +286,12 @@ class BPTT:
         if resets is not None:
             resets = blocks.split(resets[:, :, None], before)
         if xi is not None:
-            xi = tf.broadcast_to(tf.cast(xi, dtype), [timesteps, batch])[:, :, None]
+            xi = tf.broadcast_to(tf.cast(xi, x.dtype), [timesteps, batch])[:, :, None]
             xi = tf.where(blocks.real(before)[:, :, None, None], blocks.split(xi, before), 1)
 
         bounds = None
         if clip is not None and self.options.align == "start" and blocks.padded:
-            bounds = tf.where(blocks.real(before), tf.cast(clip, dtype), dtype.max)
+            bounds = tf.where(blocks.real(before), tf.constant(clip, x.dtype), x.dtype.max)
             bounds = tf.tile(bounds[:, :, None, None], [1, 1, batch, 1])
 
         def read(block, s, tensor):
@@ -326,9 +321,7 @@ class BPTT:
             x_t, previous_t, state_t, stored_t = (
                 tuple(read(block, s, v) for v in group) for group in blocked
             )
-            carry, local = step.backward(
-                _only(x_t), previous_t, state_t, stored_t, gradient, weights
-            )
+            carry, local = step.backward(x_t[0], previous_t, state_t, stored_t, gradient, weights)
             if penalized and not overlapping:
                 pulled = place(pulled, carry[step.hidden], block, s)
             if keep is not None:
@@ -375,8 +368,8 @@ class BPTT:
             example = carry
         else:
             # Traced for its shapes alone; XLA removes the computation.
-            x_0, *trace_0 = (tuple(read(0, 0, v) for v in group) for group in blocked)
-            _, example = step.backward(_only(x_0), *trace_0, carry, weights)
+            (x_0,), *trace_0 = (tuple(read(0, 0, v) for v in group) for group in blocked)
+            _, example = step.backward(x_0, *trace_0, carry, weights)
         shape = [before + count, stride, batch]
         vector = _size(carry[step.hidden], 1) if self.options.lags else 0
         by_lag = [blocks.length, count + vector]
@@ -407,9 +400,9 @@ class BPTT:
             norms = norm_per_sample(gradient[step.hidden])
             flat = [
                 tuple(tf.reshape(v, [timesteps * batch, _size(v, 2)]) for v in group)
-                for group in (inputs, previous, states, stored, gradient)
+                for group in ((x,), previous, states, stored, gradient)
             ]
-            back, local = step.backward(_only(flat[0]), *flat[1:], weights)
+            back, local = step.backward(flat[0][0], *flat[1:], weights)
             kept = tuple(tf.reshape(v, [timesteps, batch, _size(v, 1)]) for v in local)
             if mask is not None:
                 real = blocks.join(keep, before)
@@ -456,11 +449,6 @@ def _refuse_second_order(*_):
         "hand-made. Call the layer inside `with kbptt.engine.differentiable():` to run a loop "
         "that TensorFlow differentiates itself."
     )
-
-
-def _only(inputs: Tensors) -> tf.Tensor | None:
-    """The inputs of a step that reads them, which come as a tuple of one."""
-    return inputs[0] if inputs else None
 
 
 def _size(tensor: tf.Tensor, axis: int) -> int | tf.Tensor:
