@@ -1,0 +1,130 @@
+"""Influence balancing: a short truncation has the wrong sign, and training runs away.
+
+    python scripts/influence_balancing.py
+
+A chain of 23 linear units is driven by one parameter θ: with a plus sign at the 10 units nearest to
+the output, with a minus sign at the 13 others, whose influence arrives later. The output should be
+1, which θ = −1/6 achieves. As long as a gradient sees more of the early influence than of the late
+one, it points away from there: that of chunks shorter than 110 timesteps, and of sliding windows
+shorter than 41. Full BPTT and ARTBP, whose random cuts are unbiased, converge.
+
+Trains one endless sequence, from batch to batch, with each truncation; prints a table, and draws
+the distance from the solution. Reference: Tallec & Ollivier, https://arxiv.org/abs/1705.08209.
+"""
+
+import argparse
+import os
+
+import keras
+import matplotlib
+import numpy as np
+
+import kbptt
+from kbptt.tasks.keras_objects import InfluenceBalancingCell
+from kbptt.truncation import Full, Randomized, Truncation, Windowed
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+SOLUTION = -1 / 6
+UNITS, POSITIVE, TIMESTEPS = 23, 10, 400
+TRUNCATIONS = {
+    "chunks of 10": Windowed(10),
+    "chunks of 50": Windowed(50),
+    "chunks of 100": Windowed(100),
+    "chunks of 200": Windowed(200),
+    "sliding, 20": Windowed(20, 1),
+    "sliding, 38": Windowed(38, 1),
+    "sliding, 60": Windowed(60, 1),
+    "ARTBP, mean length 16": Randomized.artbp(16, 5, seed=1),
+    "full BPTT": Full(),
+}
+
+
+def influence(lags: int) -> np.ndarray:
+    """∂s_t/∂θ through exactly k = 0, 1, … timesteps: the first entry of A^k (1, …, −1, …)."""
+    chain = 0.5 * (np.eye(UNITS) + np.eye(UNITS, k=1))
+    drive = np.where(np.arange(UNITS) < POSITIVE, 1.0, -1.0)
+    found = []
+    for _ in range(lags):
+        found.append(drive[0])
+        drive = chain @ drive
+    return np.array(found)
+
+
+def expected_influence(truncation: Truncation) -> float:
+    """∂s/∂θ as far as `truncation` sees it, in the mean over the timesteps of a window."""
+    if isinstance(truncation, Windowed):
+        seen = np.cumsum(influence(truncation.length))
+        return float(np.mean(seen[-truncation.stride :]))
+    return 2.0 * (2 * POSITIVE - UNITS)
+
+
+class Record(keras.callbacks.Callback):
+    """Keeps θ after every step; ends a training that has run away."""
+
+    def __init__(self, cell: InfluenceBalancingCell):
+        super().__init__()
+        self.cell, self.values = cell, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.values.append(float(self.cell.theta.numpy()))
+        if abs(self.values[-1] - SOLUTION) > 50:
+            self.model.stop_training = True
+
+
+def train(truncation: Truncation, steps: int, learning_rate: float) -> np.ndarray:
+    """θ after every step of SGD, each on the next `TIMESTEPS` timesteps of one sequence."""
+    cell = InfluenceBalancingCell(UNITS, POSITIVE)
+    layer = kbptt.RNN(cell, truncation=truncation, return_sequences=True, stateful=True)
+    model = keras.Sequential([keras.Input(batch_shape=(1, TIMESTEPS, 1)), layer])
+    model.compile(keras.optimizers.SGD(learning_rate), lambda y, s: 0.5 * (s - y) ** 2)
+    nothing, target = np.zeros((1, TIMESTEPS, 1)), np.ones((1, TIMESTEPS, 1))
+    record = Record(cell)
+    model.fit(nothing, target, batch_size=1, epochs=steps, verbose=0, callbacks=[record])
+    return np.array([cell.theta_start, *record.values])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--only", nargs="*", choices=TRUNCATIONS, help="some truncations alone")
+    parser.add_argument("--figure", default="influence_balancing.png", help="file to write")
+    a = parser.parse_args()
+
+    print(f"{'truncation':<24}{'∂s/∂θ it sees':>14}{'steps':>8}{'θ at the end':>15}")
+    curves = {}
+    for name in a.only or TRUNCATIONS:
+        theta = curves[name] = train(TRUNCATIONS[name], a.steps, a.learning_rate)
+        near, start = abs(theta[-1] - SOLUTION), abs(theta[0] - SOLUTION)
+        verdict = "converges" if near < 0.1 * start else "diverges" if near > start else ""
+        seen = expected_influence(TRUNCATIONS[name])
+        print(
+            f"{name:<24}{seen:>14.2f}{len(theta) - 1:>8}{theta[-1]:>15.4g}  {verdict}", flush=True
+        )
+    draw(curves).savefig(a.figure, dpi=120)
+    print(f"\nFigure: {os.path.abspath(a.figure)}")
+
+
+def draw(curves: dict[str, np.ndarray]) -> plt.Figure:
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.5), layout="constrained")
+    lags = np.arange(1, 121)
+    seen = np.cumsum(influence(len(lags)))
+    left.plot(lags, seen, label="sliding windows: a loss sees so many timesteps")
+    left.plot(lags, np.cumsum(seen) / lags, label="chunks: the mean over a chunk")
+    left.axhline(0, color="gray", linewidth=0.8)
+    left.axhline(2 * (2 * POSITIVE - UNITS), color="gray", linestyle=":", label="all of it: −6")
+    left.set(xlabel="length of the window", ylabel="∂s/∂θ that the gradient sees")
+    left.set_title("Wrong sign above 0")
+    left.legend(fontsize=8)
+    for name, theta in curves.items():
+        style = "--" if "sliding" in name else "-" if "chunks" in name else "-."
+        right.semilogy(np.abs(theta - SOLUTION), style, label=name)
+    right.set(xlabel="step", ylabel="|θ − θ*|", title="Training with each truncation")
+    right.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+if __name__ == "__main__":
+    main()

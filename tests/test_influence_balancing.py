@@ -1,0 +1,84 @@
+"""Influence balancing: what every truncation sees of ∂s/∂θ, and where training goes with it."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from recurrent import running_eagerly
+
+import kbptt
+from kbptt.tasks.keras_objects import InfluenceBalancingCell
+from kbptt.truncation import Full, Randomized, Windowed
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "influence_balancing.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("influence_balancing", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_sign_of_every_truncation(script):
+    """In the steady state ∂L/∂θ is (s − 1)·Σ of the influences that the window sees: exactly."""
+    theta, timesteps = 0.5, 240
+    chain = 0.5 * (np.eye(23) + np.eye(23, k=1))
+    drive = np.where(np.arange(23) < 10, 1.0, -1.0)
+    steady = np.linalg.solve(np.eye(23) - chain, theta * drive)
+    assert steady[0] == pytest.approx(-6 * theta)
+    seen = np.cumsum(script.influence(timesteps))
+    cell = InfluenceBalancingCell(dtype="float64")
+    layer = kbptt.RNN(cell, return_sequences=True, dtype="float64")
+    x, state = np.zeros((1, timesteps, 1)), tf.constant(steady[None])
+    layer.build((1, timesteps, 1))
+
+    def gradient(truncation):
+        layer.truncation = truncation
+        with running_eagerly(), tf.GradientTape() as tape:
+            s = layer(x, initial_state=[state])
+            loss = tf.reduce_mean(0.5 * (s - 1) ** 2)
+        return float(tape.gradient(loss, cell.theta.value))
+
+    error = steady[0] - 1
+    for length in (10, 60, 120):  # all of which divide the timesteps
+        expected = error * np.mean(seen[:length])
+        assert gradient(Windowed(length)) == pytest.approx(expected, rel=1e-9)
+        assert expected / error == pytest.approx(script.expected_influence(Windowed(length)))
+        assert (expected < 0) == (length < 110)  # a negative gradient lets θ grow: away
+    for length in (10, 40, 41):
+        lags = np.minimum(np.arange(timesteps), length - 1)
+        assert gradient(Windowed(length, 1)) == pytest.approx(error * np.mean(seen[lags]), rel=1e-9)
+        assert (script.expected_influence(Windowed(length, 1)) > 0) == (length < 41)
+    assert gradient(Full()) == pytest.approx(error * np.mean(seen), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("truncation", "converges"),
+    [(Windowed(50), False), (Randomized.artbp(16, 5, seed=1), True), (Full(), True)],
+    ids=["chunks", "artbp", "full"],
+)
+def test_training(script, truncation, converges):
+    theta = script.train(truncation, steps=40, learning_rate=5e-3)
+    distance = np.abs(theta - script.SOLUTION)
+    assert distance[0] == pytest.approx(2 / 3)
+    if converges:
+        assert distance[-1] < 0.1
+    else:
+        assert distance[-1] > 10
+        assert np.all(np.diff(distance) > 0)
+
+
+def test_the_figure(script, tmp_path, monkeypatch, capsys):
+    figure = tmp_path / "figure.png"
+    monkeypatch.setattr(
+        "sys.argv", ["x", "--steps", "3", "--only", "full BPTT", "--figure", str(figure)]
+    )
+    script.main()
+    out = capsys.readouterr().out
+    assert f"Figure: {figure}" in out
+    assert "full BPTT" in out
+    assert figure.stat().st_size > 10_000
