@@ -51,8 +51,8 @@ class GradientNormPenalty(keras.callbacks.Callback):
         squared: Boolean, the squared norm rather than the norm. Defaults to `True`.
 
     Raises:
-        ValueError: from `fit`, if the model overrides `train_step` (the loss that it minimizes is
-            unknown) or is distributed over several replicas.
+        ValueError: from `fit`, if the model has a `train_step` of its own (the loss that it
+            minimizes is unknown) or is distributed over several replicas.
 
     Reference:
 
@@ -144,13 +144,13 @@ class GradientNormPenalty(keras.callbacks.Callback):
         weight, norm = self._variables["weight"], gradient_norm.global_norm(g)
         dtype = norm.dtype
         weight, scale = tf.cast(weight, dtype), tf.cast(scale, dtype)
-        if self.form == "exact":
-            # kbptt layers own their gradient, which has none of its own except in this scope.
-            with engine.differentiable():
-                extra = gradient_norm.exact(loss, values, weight, self.squared, scale)
-        else:
-            # kbptt layers record ‖∂L/∂h_t‖ at θ, not at the point beside it.
-            with _unrecorded(self.model):
+        # kbptt layers have recorded ‖∂L/∂h_t‖; the passes that follow are not those of L at θ.
+        with _unrecorded(self.model):
+            if self.form == "exact":
+                # kbptt layers own their gradient, which has none of its own except in this scope.
+                with engine.differentiable():
+                    extra = gradient_norm.exact(loss, values, weight, self.squared, scale)
+            else:
                 extra = gradient_norm.finite_difference(
                     loss, values, g, weight, self.radius, self.squared, scale
                 )
@@ -203,8 +203,6 @@ class _PenalizedStep:
     def remove(self) -> None:
         if vars(self.model).get("train_step") is self:
             del self.model.train_step
-            if self.replaced != self.model.train_step:  # somebody's, not the class's own
-                self.model.train_step = self.replaced
         # Whatever was compiled with this step: `fit` makes a new function.
         self.model.train_function = None
 
@@ -273,15 +271,20 @@ def _takes_training(model: keras.Model) -> bool:
 
 
 def _check_model(model: keras.Model) -> None:
-    if type(model).train_step is not keras.Model.train_step:
+    step = vars(model).get("train_step")
+    theirs = step is not None and not isinstance(step, _PenalizedStep)
+    if theirs or type(model).train_step is not keras.Model.train_step:
         raise ValueError(
-            f"GradientNormPenalty cannot be used with {type(model).__name__}, which overrides "
-            "`train_step`: the loss that it minimizes is unknown. Override `compute_loss` instead."
+            "GradientNormPenalty needs the `train_step` of keras.Model, or else the loss that is "
+            f"minimized is unknown. Received: {type(model).__name__}, which has a `train_step` of "
+            "its own. Override `compute_loss` instead."
         )
-    if model.distribute_strategy.num_replicas_in_sync > 1:
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    if replicas > 1:
         raise ValueError(
-            "GradientNormPenalty supports one replica: the norm of the whole batch's gradient is "
-            "not the sum of the replicas' norms. Fit without the distribution strategy."
+            "GradientNormPenalty works on one replica, since the norm of the whole batch's "
+            "gradient is not the sum of the replicas' norms. Received: a distribution strategy of "
+            f"{replicas} replicas. Fit without it."
         )
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from kbptt._checks import number
+from kbptt._checks import number, one_of
 
 
 @keras.saving.register_keras_serializable(package="kbptt")
@@ -16,7 +16,7 @@ class LayerNormalization:
       ``c' = f·c + i·g`` and ``h' = o·φ(gain_c·LN(c') + b_c)``.
     * GRU: as the LSTM, the two gates together and the candidate on its own.
 
-    The layer gets the gains (ones at first) as further weights after those of the Keras layer.
+    The layer gets the gains (ones at first) as further weights beside those of the Keras layer.
 
     Args:
         epsilon: Positive float. Added to the variance. Defaults to 1e-5, as in the paper.
@@ -25,14 +25,14 @@ class LayerNormalization:
             no longer keeps a value over many timesteps. Defaults to `False`.
 
     Raises:
-        ValueError: If `epsilon` is not positive.
+        ValueError: If `epsilon` is not positive, or `carry_normalized` no boolean.
 
     Reference: [Ba, Kiros & Hinton, 2016](https://arxiv.org/abs/1607.06450), eqs. 4 and 20 to 31.
     """
 
     def __init__(self, epsilon: float = 1e-5, carry_normalized: bool = False) -> None:
         self.epsilon = number("epsilon", epsilon, above=0)
-        self.carry_normalized = bool(carry_normalized)
+        self.carry_normalized = bool(one_of("carry_normalized", carry_normalized, (True, False)))
 
     def get_config(self) -> dict[str, Any]:
         return {"epsilon": self.epsilon, "carry_normalized": self.carry_normalized}

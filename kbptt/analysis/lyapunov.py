@@ -102,12 +102,9 @@ def inputs_of(model: keras.Model, layer: keras.Layer, x: Any) -> Any:
 
 
 def _advance(layer: keras.layers.RNN, x_t: Any, state: list) -> list:
-    """s_t of s_{t−1} (flat lists of tensors), by one step of the layer's cell."""
-    if getattr(layer, "normalization", None) is not None:
-        # The gains belong to the layer; its cell alone is the one without normalization.
-        weights = tuple(map(keras.ops.convert_to_tensor, layer._recurrent_weights()))
-        projected = layer._project(x_t[None])[0]
-        return list(layer._projected_step().forward(projected, tuple(state), weights)[0])
+    """s_t of s_{t−1} (flat lists of tensors), by one step of the layer."""
+    if hasattr(layer, "advance"):  # kbptt's: a layer with normalization is more than its cell
+        return layer.advance(x_t, state)
     _, new = layer.cell(x_t, _nest(layer, state), training=False)
     return keras.tree.flatten(new)
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from kbptt.engine.bptt import Monitor, Options, norm_per_sample
+from kbptt.engine.bptt import norm_per_sample
+from kbptt.engine.loop import Monitor, Options
 from kbptt.engine.steps import Tensors
 
 
@@ -37,7 +38,7 @@ def autodiff_loop(
         resets: As for `kbptt.engine.BPTT`.
         factors: ξ as ``(timesteps, batch or 1)``, or None.
         monitor: As for `kbptt.engine.BPTT`. Called if a gradient of `x`, `initial_state` or
-            `weights` is asked for.
+            `weights` is asked for: in every backward pass, that of a gradient of it included.
         weights: What `forward` reads.
 
     Returns:

@@ -17,40 +17,14 @@ loop is not left to automatic differentiation:
 Everything here is time-major: ``(timesteps, batch, width)``.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from kbptt.engine.blocks import Blocks
-from kbptt.engine.compiled import compiled, is_being_exported, write
+from kbptt.engine.compiled import compiled, write
+from kbptt.engine.loop import Loop, Monitor, Options
 from kbptt.engine.steps import Step, Tensors
-
-
-class Options(NamedTuple):
-    """How the backward pass treats the carried gradient.
-
-    Attributes:
-        length: Timesteps a window reaches back; None for the whole sequence.
-        stride: Timesteps between the ends of two windows.
-        align: `"end"` or `"start"`: from where windows are counted.
-        clip: Bound on every element of the carried gradient, or None.
-        record: Whether the norms of every timestep are wanted.
-        lags: Whether the gradients by lag are wanted too. For windows of stride 1, or where only
-            the final state has a gradient.
-        penalty: None, or a function of J_tᵀ ∂L/∂h_t ``(timesteps, batch, width)``, of ‖∂L/∂h_t‖ and
-            of which timesteps count, both ``(timesteps, batch)``. Returns a penalty and its
-            gradient with respect to the first argument. It adds to the gradient of the recurrent
-            kernel alone.
-    """
-
-    length: int | None = None
-    stride: int | None = None
-    align: str = "end"
-    clip: float | None = None
-    record: bool = True
-    lags: bool = False
-    penalty: Callable | None = None
 
 
 class Trace(NamedTuple):
@@ -66,24 +40,7 @@ class Trace(NamedTuple):
     trajectory: Tensors
 
 
-class Monitor(NamedTuple):
-    """What the backward pass measures on its way; fields that were not asked for are None.
-
-    Attributes:
-        norms: Σ_b ‖∂L/∂h_t‖₂, float32 ``(timesteps,)``.
-        lags: Σ_b ‖∂L_s/∂h_{s−k}‖₂, float32 ``(length, windows)``: lag k, window s. Zero where s−k
-            is no timestep or a masked one. None for the final state alone: `norms` tell it.
-        lag_sums: Σ_s Σ_b ∂L_s/∂h_{s−k}, float32 ``(length, units)``.
-        penalty: Value of `Options.penalty`, a scalar.
-    """
-
-    norms: tf.Tensor | None = None
-    lags: tf.Tensor | None = None
-    penalty: tf.Tensor | None = None
-    lag_sums: tf.Tensor | None = None
-
-
-class BPTT:
+class BPTT(Loop):
     """A recurrent loop with its own truncated gradient.
 
     Args:
@@ -92,79 +49,19 @@ class BPTT:
         jit: Whether XLA compiles the loops. Defaults to `True`.
     """
 
+    time_major = True
+
     def __init__(self, step: Step, options: Options, jit: bool = True) -> None:
+        super().__init__(options)
         self.step = step
-        self.options = options
+        self.output = step.output
         self.jit = jit
         self._compiled_forward = compiled(self._forward, jit)
         self._compiled_backward = compiled(self._backward, jit)
 
-    def __call__(
-        self,
-        x: tf.Tensor,
-        initial_state: Tensors,
-        weights: Tensors,
-        mask: tf.Tensor | None = None,
-        resets: tf.Tensor | None = None,
-        sequences: bool = True,
-        factors: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
-        monitor: Callable[[Monitor], None] | None = None,
-        penalty_weight: Callable[[], tf.Tensor] | None = None,
-    ) -> tuple[tf.Tensor | None, Tensors]:
-        """Runs the loop; the result is differentiable once.
-
-        Args:
-            x: Inputs of the step, ``(timesteps, batch, features)``.
-            initial_state: Tuple of ``(batch, width)``.
-            weights: Tuple of tensors that the step reads.
-            mask: Boolean ``(timesteps, batch)``: False where the state is held.
-            resets: Boolean ``(timesteps, batch)``: True where the state returns to `initial_state`
-                before the step; no gradient crosses such a place.
-            sequences: Whether the output of every timestep is wanted.
-            factors: Called in the backward pass with (timesteps, batch); returns ξ as
-                ``(timesteps, batch or 1)`` with which the carried gradient is multiplied.
-            monitor: Called in the backward pass with a `Monitor`.
-            penalty_weight: Called in the backward pass; the weight of `Options.penalty`.
-
-        Returns:
-            Outputs ``(timesteps, batch, units)`` (None unless `sequences`) and the final states.
-        """
-        states = len(initial_state)
-
-        @tf.custom_gradient
-        def run(*given):
-            # Without this an eager tape would try to differentiate the compiled loop as well.
-            x, *flat = map(tf.stop_gradient, given)
-            start, weights = tuple(flat[:states]), tuple(flat[states:])
-            final, trace = self._compiled_forward(x, start, weights, mask, resets)
-            outputs = (trace.trajectory[self.step.output][1:],) if sequences else ()
-
-            @tf.custom_gradient
-            def gradients(*inputs):
-                # `given` is among the inputs so that a gradient of these gradients is refused and
-                # not just missing where the loss is linear in the outputs.
-                upstream = tuple(map(tf.stop_gradient, inputs[len(given) :]))
-                dy = upstream[0] if sequences else None
-                d_final = upstream[1:] if sequences else upstream
-                xi = None
-                if factors is not None:
-                    xi = factors(tf.shape(x)[0], tf.shape(x)[1])
-                weight = None
-                if self.options.penalty is not None:
-                    weight = tf.cast(penalty_weight(), x.dtype)
-                dx, d_state, d_weights, measured = self._gradient(
-                    x, start, weights, trace, mask, resets, xi, weight, dy, tuple(d_final)
-                )
-                if monitor is not None and not is_being_exported():
-                    monitor(measured)
-                return (dx, *d_state, *d_weights), _refuse_second_order
-
-            return (*outputs, *final), lambda *upstream: gradients(*given, *upstream)
-
-        result = run(x, *initial_state, *weights)
-        if sequences:
-            return result[0], tuple(result[1:])
-        return None, tuple(result)
+    def _run(self, x, start, weights, mask, resets):
+        final, trace = self._compiled_forward(x, start, weights, mask, resets)
+        return trace.trajectory[self.output][1:], final, trace
 
     # Forward ---------------------------------------------------------------------------------
 
@@ -207,8 +104,7 @@ class BPTT:
 
     # Backward --------------------------------------------------------------------------------
 
-    def _gradient(self, x, start, weights, trace, mask, resets, xi, weight, dy, d_final):
-        """Gradients of inputs, initial state and weights, and the norms of every timestep."""
+    def _pull(self, x, start, weights, mask, resets, trace, dy, d_final, xi, weight):
         timesteps = _size(x, 0)
         previous = tuple(h[:-1] for h in trace.trajectory)
         states = tuple(h[1:] for h in trace.trajectory)
@@ -219,7 +115,7 @@ class BPTT:
             )
         blocks = Blocks.of(timesteps, self.options.length, self.options.stride, self.options.align)
         first = 0
-        if dy is None and blocks.length is not timesteps:
+        if dy is None and not (isinstance(blocks.count, int) and blocks.count == 1):
             # Only the final state has a gradient: nothing flows outside the last window.
             first = tf.maximum(blocks.count * blocks.stride - blocks.front - blocks.length, 0)
             if isinstance(timesteps, int):
@@ -248,7 +144,7 @@ class BPTT:
         if not (isinstance(first, int) and first == 0):
             dx = tf.pad(dx, [[first, 0], [0, 0], [0, 0]])
             norms = tf.pad(norms, [[first, 0]])
-        return dx, d_start, d_weights, Monitor(norms, lags[0], penalty, lags[1])
+        return (dx, d_start, d_weights), Monitor(norms, lags[0], penalty, lags[1])
 
     def _backward(
         self, x, previous, states, stored, weights, mask, resets, xi, weight, dy, d_final, at_start
@@ -441,14 +337,6 @@ class BPTT:
             penalty = weight * tf.cast(penalty, weight.dtype)
             hidden = previous[step.hidden] + weight * d_pulled
         return kept, tuple(d_start), tf.reduce_sum(norms, axis=1), (lags, sums), penalty, hidden
-
-
-def _refuse_second_order(*_):
-    raise ValueError(
-        "Gradients of gradients through a kbptt layer are not defined: its backward pass is "
-        "hand-made. Call the layer inside `with kbptt.engine.differentiable():` to run a loop "
-        "that TensorFlow differentiates itself."
-    )
 
 
 def _size(tensor: tf.Tensor, axis: int) -> int | tf.Tensor:

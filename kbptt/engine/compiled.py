@@ -18,7 +18,9 @@ import tensorflow as tf
 # history or compile to a loop of their own. This module has been in TensorFlow since 1.14.
 from tensorflow.compiler.tf2xla.python import xla
 
-# Says whether a SavedModel is being written, which has no public name either.
+# Say whether XLA compiles what is being traced, and whether it goes into a SavedModel; they have no
+# public names either.
+from tensorflow.python.ops import control_flow_util
 from tensorflow.python.saved_model import save_context
 
 _differentiable: ContextVar[bool] = ContextVar("kbptt_differentiable", default=False)
@@ -48,6 +50,13 @@ def is_differentiable() -> bool:
 def is_being_exported() -> bool:
     """Whether `function`s are being traced for a SavedModel, which can hold no side effects."""
     return save_context.in_save_context()
+
+
+def is_being_compiled() -> bool:
+    """Whether XLA is to compile the graph that is being traced."""
+    if tf.executing_eagerly():
+        return False
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 def compiled(function: Callable, jit: bool) -> Callable:

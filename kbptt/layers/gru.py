@@ -31,6 +31,8 @@ class GRU(ProjectedLayer, keras.layers.GRU):
         ValueError: If an argument is out of its range.
     """
 
+    cell_name = "GRU"
+
     def __init__(
         self,
         units: int,
@@ -62,6 +64,12 @@ class GRU(ProjectedLayer, keras.layers.GRU):
         inputs, recurrent = ops.unstack(self.cell.bias, 2)
         units = self.units
         return inputs + ops.concatenate([recurrent[: 2 * units], ops.zeros_like(inputs[:units])])
+
+    def _native_weights(self):
+        weights = super()._native_weights()
+        if self.cell.bias is None:
+            return weights
+        return weights._replace(recurrent_bias=self.cell.bias[1, 2 * self.units :])
 
     def _recurrent_weights(self):
         units = self.units

@@ -39,6 +39,8 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
         ValueError: If an argument is out of its range.
     """
 
+    cell_name = "LSTM"
+
     def __init__(
         self,
         units: int,
@@ -66,6 +68,12 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
         shape = (self.units,)
         self.state_gain = self.add_weight(shape=shape, name="state_gain", initializer="ones")
         self.state_bias = self.add_weight(shape=shape, name="state_bias", initializer="zeros")
+
+    def _native_weights(self):
+        weights = super()._native_weights()
+        if self.normalization is None:
+            return weights
+        return weights._replace(state_gain=self.state_gain, state_bias=self.state_bias)
 
     def _recurrent_weights(self):
         if self.normalization is None:

@@ -1,5 +1,7 @@
 """SimpleRNN, GRU and LSTM: input projection outside the loop, an elementwise step inside."""
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -7,7 +9,16 @@ import tensorflow as tf
 from keras import ops
 
 from kbptt import normalization as normalizations
-from kbptt.engine import Monitor, Options, center, is_differentiable, standardize
+from kbptt.engine import (
+    BPTT,
+    Monitor,
+    NativeBPTT,
+    NativeWeights,
+    Options,
+    center,
+    is_differentiable,
+    standardize,
+)
 from kbptt.engine.steps import ACTIVATION, ProjectedStep
 from kbptt.layers.rnn import CellLayer
 from kbptt.regularizers import vanishing_gradient
@@ -18,7 +29,12 @@ class ProjectedLayer(CellLayer):
 
     A layer tells three things: `_projected_step`, the bias that goes into the projection, and the
     weights that the step reads.
+
+    Attributes:
+        cell_name: Name of the cell among those that the compiled loops know.
     """
+
+    cell_name: str
 
     def _set_up(
         self, truncation: Any, gradient_clip: float | None, normalization: Any, regularizer: Any
@@ -75,6 +91,25 @@ class ProjectedLayer(CellLayer):
             return None
         return float(self._penalty.numpy())
 
+    def advance(self, x_t: Any, states: Sequence) -> list:
+        """Runs one timestep, without dropout: what analyses of the dynamics differentiate.
+
+        The gradient is that of ordinary operations: not truncated, not clipped, not recorded.
+
+        Args:
+            x_t: Inputs of one timestep, ``(batch, features)``.
+            states: The states before it, each ``(batch, units)``: h, and for an LSTM c.
+
+        Returns:
+            List of the states after it, of which the first is the output.
+        """
+        if self.normalization is None:
+            return list(self.cell(x_t, list(states), training=False)[1])
+        # The gains belong to the layer; its cell alone is the one without normalization.
+        weights = tuple(map(ops.convert_to_tensor, self._recurrent_weights()))
+        projected = self._project(x_t[None])[0]
+        return list(self._projected_step().forward(projected, tuple(states), weights)[0])
+
     def inner_loop(self, sequences, initial_state, mask, training=False):
         step = self._projected_step()
         # Masks per gate (`implementation=1`, recurrent dropout) need the cell's own products.
@@ -87,7 +122,15 @@ class ProjectedLayer(CellLayer):
             return super().inner_loop(sequences, initial_state, mask, training)
         x, mask, resets = self._prepare(sequences, mask)
         if training and cell.dropout:
-            x *= cell.get_dropout_mask(sequences[:, 0, :])
+            x *= cell.get_dropout_mask(sequences[:, 0, :])[:, None]
+        if self._is_native(x):
+            names = self._activation_names()
+            make = functools.partial(NativeBPTT, self.cell_name, names)
+            engine = self._engine("native", lambda o: make(o, self.normalization))
+            given = (
+                None if w is None else ops.convert_to_tensor(w) for w in self._native_weights()
+            )
+            return self._run(engine, x, initial_state, NativeWeights(*given), mask, resets)
         x = self._project(x)
         weights = tuple(map(ops.convert_to_tensor, self._recurrent_weights()))
         if is_differentiable():
@@ -99,8 +142,26 @@ class ProjectedLayer(CellLayer):
                 mask,
                 resets,
             )
-        engine = self._engine("projected", lambda: step)
+        engine = self._engine("projected", lambda options: BPTT(step, options))
         return self._run(engine, x, initial_state, weights, mask, resets)
+
+    def _is_native(self, x) -> bool:
+        """Whether the compiled loops can run this layer here."""
+        usable = NativeBPTT.supports(self._options(), self._loop_dtype(x))
+        return usable and not is_differentiable()
+
+    def _native_weights(self) -> NativeWeights:
+        """What the compiled loops read."""
+        cell = self.cell
+        if self.normalization is None:
+            return NativeWeights(cell.kernel, cell.recurrent_kernel, self._projection_bias())
+        return NativeWeights(
+            center(ops.convert_to_tensor(cell.kernel), self._groups()),
+            self._centred_recurrent_kernel(),
+            self._projection_bias(),
+            input_gain=getattr(self, "input_gain", None),
+            recurrent_gain=self.recurrent_gain,
+        )
 
     def _project(self, x):
         """``x·W + b`` for all timesteps in one product, normalised if asked."""

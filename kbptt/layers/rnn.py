@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from keras import tree
 
-from kbptt.engine import is_differentiable
+from kbptt.engine import BPTT, is_differentiable
 from kbptt.engine.cell import CellStep
 from kbptt.layers.truncated import TruncatedLayer
 
@@ -18,14 +18,14 @@ class CellLayer(TruncatedLayer):
         x, mask, resets = self._prepare(sequences, mask)
         features = tuple(x.shape[2:])
         x = tf.reshape(x, [tf.shape(x)[0], tf.shape(x)[1], _product(features)])
-        x.set_shape([sequences.shape[1], sequences.shape[0], _product(features)])
+        x.set_shape([*sequences.shape[:2], _product(features)])
         cell = CellFunction(self.cell, self.state_size, features, training, sequences.dtype)
         state = tuple(tree.flatten(initial_state))
-        weights = cell.weights(x[0], state)
-        output, hidden, changes = cell.probe(x[0], state, weights)
+        weights = cell.weights(x[:, 0], state)
+        output, hidden, changes = cell.probe(x[:, 0], state, weights)
         if output is None:
             # Keras repeats the last output at masked steps; it starts as zeros.
-            example, _ = cell(x[0], state, weights)
+            example, _ = cell(x[:, 0], state, weights)
             state += (tf.zeros_like(example),)
         step = CellStep(cell, output, hidden, cell.states)
         if changes or is_differentiable():
@@ -37,7 +37,8 @@ class CellLayer(TruncatedLayer):
             last, outputs, final = self._run_autodiff(forward, step, x, state, mask, resets)
             return last, outputs, self._pack(final)
         # One engine for each way the cell can be called, since compiling costs.
-        engine = self._engine(("cell", bool(training), cell.mask_count), lambda: step)
+        key = ("cell", bool(training), cell.mask_count)
+        engine = self._engine(key, lambda options: BPTT(step, options))
         last, outputs, final = self._run(engine, x, state, weights, mask, resets)
         return last, outputs, self._pack(final)
 

@@ -32,6 +32,8 @@ class SimpleRNN(ProjectedLayer, keras.layers.SimpleRNN):
         ValueError: If an argument is out of its range.
     """
 
+    cell_name = "SimpleRNN"
+
     def __init__(
         self,
         units: int,
@@ -68,6 +70,9 @@ class SimpleRNN(ProjectedLayer, keras.layers.SimpleRNN):
 
     def _projection_bias(self):
         return self.cell.bias if self.normalization is None else None
+
+    def _native_weights(self):
+        return super()._native_weights()._replace(bias=self.cell.bias)
 
     def _recurrent_weights(self):
         if self.normalization is None:

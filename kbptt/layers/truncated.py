@@ -11,11 +11,16 @@ from keras import ops
 
 from kbptt import truncation as truncations
 from kbptt._checks import number
-from kbptt.engine import BPTT, Monitor, Options, autodiff_loop, draw_factors
+from kbptt.engine import BPTT, Monitor, NativeBPTT, Options, autodiff_loop, draw_factors
 
 # Norms that are kept of a layer that does not know its number of timesteps when it is built; more
 # are kept as well, except by XLA.
 UNKNOWN_TIMESTEPS = 2**16
+
+
+def _swap(x):
+    """Batch-major as time-major and back; None stays None."""
+    return None if x is None else ops.swapaxes(x, 0, 1)
 
 
 class Factors:
@@ -242,86 +247,95 @@ class TruncatedLayer:
     # The loop ---------------------------------------------------------------------------------
 
     def _prepare(self, sequences, mask):
-        """Time-major inputs, mask and resets, in the order in which they are processed."""
+        """Inputs, mask and resets ``(batch, timesteps, …)`` in the order of processing."""
         if isinstance(mask, (list, tuple)):
             mask = mask[0]
         if self.truncation.stochastic and sequences.shape[1] is not None:
             self.truncation.check_timesteps(sequences.shape[1])
-        resets = self._resets
-        x = ops.swapaxes(sequences, 0, 1)
+        x, resets = sequences, self._resets
         if not x.dtype.is_floating:
             x = tf.cast(x, self.compute_dtype)
         if mask is not None:
-            mask = tf.transpose(tf.cast(mask, tf.bool))
+            mask = tf.cast(mask, tf.bool)
             # What stands in a masked step, NaN included, must not reach any gradient.
             shape = tf.concat([tf.shape(mask), tf.ones([len(x.shape) - 2], tf.int32)], 0)
             x = tf.where(tf.reshape(mask, shape), x, tf.zeros_like(x))
         if resets is not None:
-            resets = tf.transpose(tf.cast(resets, tf.bool))
+            resets = tf.cast(resets, tf.bool)
         if self.go_backwards:
-            x, mask, resets = (None if v is None else tf.reverse(v, [0]) for v in (x, mask, resets))
+            x, mask, resets = (None if v is None else tf.reverse(v, [1]) for v in (x, mask, resets))
         return x, mask, resets
 
-    def _run(self, engine: BPTT, x, initial_state, weights, mask, resets):
+    def _run(self, engine: BPTT | NativeBPTT, x, initial_state, weights, mask, resets):
         """Runs the engine; returns what `keras.layers.RNN.inner_loop` returns."""
-        dtype = tf.as_dtype(
-            self.cell.compute_dtype if hasattr(self.cell, "compute_dtype") else x.dtype
+        dtype = self._loop_dtype(x)
+        x, state, weights = tf.nest.map_structure(
+            lambda v: None if v is None else tf.cast(v, dtype), (x, tuple(initial_state), weights)
         )
-        if dtype.size < 4:
-            # Half precision keeps its inputs and outputs; the recurrence runs in float32, which is
-            # at least as fast on a CPU and does not lose small gradients.
-            dtype = tf.float32
-        x, *rest = (tf.cast(v, dtype) for v in (x, *initial_state, *weights))
-        state, weights = tuple(rest[: len(initial_state)]), tuple(rest[len(initial_state) :])
+        given = (x, mask, resets)
+        if engine.time_major:
+            given = map(_swap, given)
+        x, kept, resets = given
         outputs, states = engine(
             x,
             state,
             weights,
-            mask=mask,
+            mask=kept,
             resets=resets,
             sequences=self.return_sequences,
             factors=self._factors,
             monitor=self._lag_recorder or (self._record if self.record_gradient_norms else None),
             penalty_weight=self._penalty_weight,
         )
-        return *self._show(outputs, states[engine.step.output], mask), states
+        if engine.time_major:
+            outputs = _swap(outputs)
+        return *self._show(outputs, states[engine.output], mask), states
+
+    def _loop_dtype(self, x) -> tf.DType:
+        dtype = tf.as_dtype(
+            self.cell.compute_dtype if hasattr(self.cell, "compute_dtype") else x.dtype
+        )
+        # Half precision keeps its inputs and outputs; the recurrence runs in float32, which is at
+        # least as fast on a CPU and does not lose small gradients.
+        return tf.float32 if dtype.size < 4 else dtype
 
     def _run_autodiff(self, forward, step, x, initial_state, mask, resets):
         """Runs the ordinary loop that TensorFlow differentiates; returns as `_run`."""
         factors = None
         if self._factors is not None:
-            factors = self._factors(tf.shape(x)[0], tf.shape(x)[1])
+            factors = self._factors(tf.shape(x)[1], tf.shape(x)[0])
         states, final = autodiff_loop(
             forward,
             step.hidden,
             self._options(),
-            x,
+            _swap(x),
             initial_state,
-            mask,
-            resets,
+            _swap(mask),
+            _swap(resets),
             factors,
-            self._record,
+            self._record if self.record_gradient_norms else None,
             tuple(tf.convert_to_tensor(v.value) for v in self.trainable_variables),
         )
-        outputs = states[step.output] if self.return_sequences else None
+        outputs = _swap(states[step.output]) if self.return_sequences else None
         return *self._show(outputs, final[step.output], mask), final
 
     def _show(self, outputs, last, mask):
         """Last and all outputs ``(batch, timesteps, units)`` as Keras shows them under a mask."""
         if mask is not None:
             # A masked step repeats the output before it, which is zero before the first one.
-            shown = mask if self.zero_output_for_mask else tf.cumsum(tf.cast(mask, tf.int32)) > 0
-            last = tf.where(shown[-1][:, None], last, tf.zeros_like(last))
+            shown = mask
+            if not self.zero_output_for_mask:
+                shown = tf.cumsum(tf.cast(mask, tf.int32), axis=1) > 0
+            last = tf.where(shown[:, -1:], last, tf.zeros_like(last))
             if outputs is not None:
                 outputs = tf.where(shown[:, :, None], outputs, tf.zeros_like(outputs))
-        outputs = last[:, None] if outputs is None else tf.transpose(outputs, [1, 0, 2])
-        return last, outputs
+        return last, last[:, None] if outputs is None else outputs
 
-    def _engine(self, key: Any, make_step) -> BPTT:
-        """The engine for a step and the present options: made once, since compiling costs."""
+    def _engine(self, key: Any, make: Callable[[Options], Any]) -> Any:
+        """The engine for the present options: made once, since compiling costs."""
         options = self._options()
         if (key, options) not in self._engines:
-            self._engines[key, options] = BPTT(make_step(), options)
+            self._engines[key, options] = make(options)
         return self._engines[key, options]
 
     def _options(self) -> Options:
@@ -336,9 +350,12 @@ class TruncatedLayer:
     def _record(self, monitor: Monitor) -> None:
         """Keeps what the backward pass measured."""
         if self._norms is not None:
-            # Filled up to a size that stays the same, as XLA wants it.
-            missing = tf.maximum(self._norms_size - tf.shape(monitor.norms)[0], 0)
-            self._norms.assign(tf.pad(monitor.norms, [[0, missing]], constant_values=-1.0))
+            norms = monitor.norms
+            if norms.shape[0] != self._norms_size:
+                # Filled up to a size that stays the same, as XLA wants it.
+                missing = tf.maximum(self._norms_size - tf.shape(norms)[0], 0)
+                norms = tf.pad(norms, [[0, missing]], constant_values=-1.0)
+            self._norms.assign(norms)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

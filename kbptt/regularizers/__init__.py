@@ -30,16 +30,33 @@ NAMES = {
     "ar": lambda: ActivationRegularization(beta=0.0),
     "tar": lambda: ActivationRegularization(alpha=0.0),
     "ar_tar": ActivationRegularization,
+    "vanishing_gradient": VanishingGradient,
+}
+_CLASSES = {
+    one.__name__: one
+    for one in (ActivationRegularization, NormStabilizer, Orthogonality, VanishingGradient)
 }
 
 
 def get(identifier: Any) -> Any:
-    """Returns the regularizer for a snake_case name, a config, an object, or None.
+    """Returns the regularizer for a name, a config, an object, or None.
 
-    Names are those of this module and then those of `keras.regularizers.get`.
+    Names are the snake_case names and the classes of this module, then those of
+    `keras.regularizers.get`. A config is what `keras.saving.serialize_keras_object` returns, or
+    its `class_name` and `config` alone.
+
+    Raises:
+        ValueError: If the identifier is none of these, or an argument in a config is wrong.
     """
-    if isinstance(identifier, str) and identifier in NAMES:
-        return NAMES[identifier]()
+    make = {**_CLASSES, **NAMES}.get(identifier) if isinstance(identifier, str) else None
+    if make is not None:
+        return make()
+    if isinstance(identifier, dict):
+        # Keras would hide which argument is wrong, and wants the package before the class.
+        name = identifier.get("registered_name") or identifier.get("class_name")
+        own = _CLASSES.get(str(name).removeprefix("kbptt>"))
+        if own is not None:
+            return own.from_config(identifier.get("config", {}))
     try:
         return keras.regularizers.get(identifier)
     except (ValueError, TypeError) as error:

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kbptt._checks import number
+from kbptt._checks import number, one_of
 
 
 @keras.saving.register_keras_serializable(package="kbptt")
@@ -43,7 +43,7 @@ class VanishingGradient:
         if decay_steps is not None:
             decay_steps = number("decay_steps", decay_steps, above=0)
         self.decay_steps = decay_steps
-        self.squared = bool(squared)
+        self.squared = bool(one_of("squared", squared, (True, False)))
 
     def weight_at(self, step: Any) -> Any:
         """λ after `step` updates, a number or tensor."""
@@ -51,7 +51,7 @@ class VanishingGradient:
             return ops.ones_like(ops.cast(step, "float32")) * self.weight
         return self.weight / (1 + ops.cast(step, "float32") / self.decay_steps)
 
-    def __call__(self, pulled: Any, norms: Any, counts: Any) -> tuple[Any, Any]:
+    def __call__(self, pulled: Any, norms: Any = None, counts: Any = None) -> tuple[Any, Any]:
         """Returns Ω and its gradient with respect to `pulled`.
 
         Args:
@@ -59,6 +59,11 @@ class VanishingGradient:
             norms: ‖v_t‖, ``(timesteps, batch)``.
             counts: Boolean ``(timesteps, batch)``: which terms belong to the sum.
         """
+        if norms is None:
+            raise TypeError(
+                "VanishingGradient regularizes gradients. Received a tensor of weights or outputs. "
+                "Pass it to a kbptt layer as `gradient_regularizer`."
+            )
         norms = ops.cast(norms, pulled.dtype)
         pulled_norms = ops.sqrt(ops.sum(pulled * pulled, axis=-1))
         valid = counts & (norms > self.SMALLEST_NORM) & ops.isfinite(norms)
@@ -91,10 +96,10 @@ def get(identifier: Any) -> VanishingGradient | None:
     """
     if identifier is None or isinstance(identifier, VanishingGradient):
         return identifier
-    if identifier == "vanishing_gradient":
-        return VanishingGradient()
-    if isinstance(identifier, dict):
-        result = keras.saving.deserialize_keras_object(identifier)
+    if isinstance(identifier, dict) or identifier in ("vanishing_gradient", "VanishingGradient"):
+        from kbptt import regularizers  # not at the top: the package imports this module
+
+        result = regularizers.get(identifier)
         if isinstance(result, VanishingGradient):
             return result
     raise ValueError(

@@ -1,5 +1,7 @@
 """Eager, graph and XLA give the same numbers, with everything switched on."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,9 +17,17 @@ from recurrent import (
 )
 
 import kbptt
+from kbptt.engine import native
 from kbptt.truncation import Windowed
 
 T = 9
+
+
+@pytest.fixture(autouse=True, params=["xla", "native"])
+def engine(request):
+    """What compiled the loops; inside a function that XLA compiles it is always XLA."""
+    with contextlib.nullcontext() if request.param == "native" else native.disabled():
+        yield
 
 
 def run(layer, problem, mode, **arguments):

@@ -62,6 +62,30 @@ def test_second_order_gradients_are_those_of_keras(cell):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "graph"])
+def test_the_ordinary_loop_records_every_backward_pass(wrap):
+    """Of either call of the layer, on one tape and in any order, as the engine does."""
+    layer = make("GRU", return_sequences=False, return_state=False)
+    inputs = [tf.convert_to_tensor(data("GRU", T, seed=seed)[0]) for seed in (0, 1)]
+
+    def norms():
+        with tf.GradientTape(persistent=True) as tape:
+            losses = [tf.reduce_sum(layer(x) ** 2) for x in inputs]
+        found = []
+        for loss in (*losses, losses[0]):
+            gradient = tape.gradient(loss, layer.trainable_variables)
+            with tf.control_dependencies(gradient):
+                found.append(tf.identity(layer._norms))
+        return found
+
+    expected = [n.numpy()[:T] for n in wrap(norms)()]
+    with differentiable():
+        found = [n.numpy()[:T] for n in wrap(norms)()]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_array_equal(found[0], found[2])
+    assert not np.allclose(found[0], found[1])
+
+
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "graph"])
 def test_second_order_gradients_are_refused_elsewhere(cell, wrap):

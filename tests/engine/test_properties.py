@@ -40,10 +40,11 @@ def cases(draw):
         "zero_output_for_mask": draw(st.booleans()),
         "use_bias": draw(st.booleans()),
         "seed": draw(st.integers(0, 99)),
+        "engine": draw(st.sampled_from(["native", "tensorflow"])),
     }
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@settings(max_examples=80, deadline=None, derandomize=True, database=None)
 @given(cases())
 def test_any_combination(case):
     c = case
@@ -73,7 +74,7 @@ def test_any_combination(case):
     randomize(layer, c["seed"])
     cast = {"float32": np.float32, "float64": np.float64}[c["dtype"]]
     values = [cast(x), [cast(s) for s in state], cast(e), [cast(v) for v in d]]
-    with running_eagerly():
+    with running_eagerly(c["engine"]):
         if c["stateful"]:
             # The states come from the batch before.
             layer(cast(rng.normal(size=x.shape)), training=True)

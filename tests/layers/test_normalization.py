@@ -107,6 +107,20 @@ def test_sliding_windows_masks_and_resets_agree_with_the_plain_loop(name):
         np.testing.assert_allclose(a, b, atol=1e-10)
 
 
+@pytest.mark.parametrize("name", ["SimpleRNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("normalization", [None, "layer"])
+def test_advancing_step_by_step_is_running_the_layer(name, normalization):
+    layer = make(name, normalization=normalization, return_state=True)
+    x = np.random.default_rng(2).normal(size=(B, T, D))
+    outputs, *final = layer(x)
+    states = keras.tree.flatten(layer.get_initial_state(B))
+    for t in range(T):
+        states = layer.advance(x[:, t], states)
+        np.testing.assert_allclose(states[0], outputs[:, t], atol=1e-12)
+    for found, expected in zip(states, final, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
 def test_without_normalization_there_are_no_further_weights():
     assert [v.name for v in make("LSTM").weights] == ["kernel", "recurrent_kernel", "bias"]
 
@@ -142,3 +156,27 @@ def test_what_normalization_cannot_be_combined_with_is_said():
     layer = kbptt.LSTM(U, normalization="layer", recurrent_dropout=0.5)
     with pytest.raises(ValueError, match=r"normalization.*recurrent dropout"):
         layer(np.zeros((B, T, D), "float32"), training=True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"epsilon": 0},
+        {"epsilon": -1},
+        {"epsilon": float("nan")},
+        {"epsilon": "1"},
+        {"carry_normalized": "yes"},
+        {"carry_normalized": None},
+    ],
+)
+def test_arguments_out_of_range_are_refused(arguments):
+    with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`"):
+        LayerNormalization(**arguments)
+
+
+@pytest.mark.parametrize("bad", ["batch", 1, True, kbptt.LSTM, keras.layers.LayerNormalization()])
+def test_what_is_no_normalization_is_refused_with_those_that_are(bad):
+    with pytest.raises(
+        ValueError, match=r"`normalization`. Expected None, 'layer', 'layer_carried'"
+    ):
+        kbptt.GRU(3, normalization=bad)

@@ -7,6 +7,7 @@ import tensorflow as tf
 from recurrent import data, differentiate, make, randomize, running_eagerly
 
 import kbptt
+from kbptt.engine import native
 from kbptt.truncation import Windowed
 
 T = 6
@@ -86,8 +87,9 @@ def test_the_number_of_timesteps_changes_between_batches(jit_compile):
 def test_compiled_functions_are_made_once():
     """One trace for all batches of one shape, one more when the shape changes."""
     layer = make("GRU", truncation=4)
-    for timesteps in (6, 6, 5, 4, 7):
-        differentiate(layer, *data("GRU", timesteps))
+    with native.disabled():
+        for timesteps in (6, 6, 5, 4, 7):
+            differentiate(layer, *data("GRU", timesteps))
     (engine,) = layer._engines.values()
     assert engine._compiled_forward.experimental_get_tracing_count() <= 2
     assert engine._compiled_backward.experimental_get_tracing_count() <= 2

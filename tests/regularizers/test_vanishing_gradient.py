@@ -164,7 +164,15 @@ def test_config_round_trip_and_file(tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"weight": 0}, {"weight": -1}, {"weight": float("nan")}, {"weight": "1"}, {"decay_steps": 0}],
+    [
+        {"weight": 0},
+        {"weight": -1},
+        {"weight": float("nan")},
+        {"weight": "1"},
+        {"decay_steps": 0},
+        {"squared": "no"},
+        {"squared": None},
+    ],
 )
 def test_arguments_out_of_range_are_refused(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
@@ -174,3 +182,19 @@ def test_arguments_out_of_range_are_refused(arguments):
 def test_loss_scaling_is_refused():
     with pytest.raises(ValueError, match="mixed_float16"):
         kbptt.LSTM(3, gradient_regularizer="vanishing_gradient", dtype="mixed_float16")
+
+
+def test_a_layer_takes_a_name_a_config_or_an_object():
+    config = {"class_name": "VanishingGradient", "config": {"weight": 1.5}}
+    for given, weight in (
+        ("vanishing_gradient", 4.0),
+        (config, 1.5),
+        (VanishingGradient(2.0), 2.0),
+    ):
+        layer = kbptt.GRU(3, gradient_regularizer=given)
+        assert layer.gradient_regularizer.weight == weight
+    with pytest.raises(ValueError, match="`weight`"):
+        kbptt.GRU(3, gradient_regularizer={**config, "config": {"weight": -1}})
+    for other in ("orthogonality", kbptt.regularizers.Orthogonality(), 3):
+        with pytest.raises(ValueError, match=r"`gradient_regularizer`.*'vanishing_gradient'"):
+            kbptt.GRU(3, gradient_regularizer=other)

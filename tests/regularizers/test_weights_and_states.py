@@ -13,6 +13,7 @@ from kbptt.regularizers import (
     NormStabilizer,
     Orthogonality,
     SequenceRegularization,
+    VanishingGradient,
 )
 
 RNG = np.random.default_rng(0)
@@ -179,15 +180,23 @@ def test_states_of_the_last_step_alone_are_refused():
         layer(np.zeros((2, 5, 2), "float32"))
 
 
-ALL = [NormStabilizer(3.0), ActivationRegularization(0.5, 0.0), Orthogonality(0.2, gates=4)]
+ALL = [
+    NormStabilizer(3.0),
+    ActivationRegularization(0.5, 0.0),
+    Orthogonality(0.2, gates=4),
+    VanishingGradient(2.0, decay_steps=10.0),
+]
 
 
 @pytest.mark.parametrize("regularizer", ALL)
 def test_config_round_trip_through_json(regularizer):
-    config = json.loads(json.dumps(keras.regularizers.serialize(regularizer)))
-    again = regularizers.get(config)
-    assert type(again) is type(regularizer)
-    assert again.get_config() == regularizer.get_config()
+    whole = json.loads(json.dumps(keras.saving.serialize_keras_object(regularizer)))
+    name = type(regularizer).__name__
+    # As `serialize` writes it, and as a person does.
+    for config in (whole, {"class_name": name, "config": regularizer.get_config()}):
+        again = regularizers.get(config)
+        assert type(again) is type(regularizer)
+        assert again.get_config() == regularizer.get_config()
 
 
 def test_a_saved_model_loads(tmp_path):
@@ -214,13 +223,56 @@ def test_a_saved_model_loads(tmp_path):
 def test_get_by_name():
     assert isinstance(regularizers.get("orthogonality"), Orthogonality)
     assert isinstance(regularizers.get("norm_stabilizer"), NormStabilizer)
+    assert isinstance(regularizers.get("vanishing_gradient"), VanishingGradient)
     assert regularizers.get("ar").get_config() == {"alpha": 2.0, "beta": 0.0}
     assert regularizers.get("tar").get_config() == {"alpha": 0.0, "beta": 1.0}
     assert regularizers.get("ar_tar").get_config() == {"alpha": 2.0, "beta": 1.0}
     assert isinstance(regularizers.get("l2"), keras.regularizers.L2)
     assert regularizers.get(None) is None
-    with pytest.raises(ValueError, match=r"'orthogonality'.*'nonsense'"):
-        regularizers.get("nonsense")
+    for regularizer in ALL:  # Keras knows its own by these names too
+        assert type(regularizers.get(type(regularizer).__name__)) is type(regularizer)
+
+
+@pytest.mark.parametrize(
+    "identifier", ["nonsense", 3, [1], {"foo": 1}, {"class_name": "Nope", "config": {}}], ids=str
+)
+def test_what_is_no_regularizer_is_refused_with_all_names(identifier):
+    with pytest.raises(ValueError) as raised:
+        regularizers.get(identifier)
+    message = str(raised.value)
+    for name in ("orthogonality", "norm_stabilizer", "ar", "tar", "ar_tar", "vanishing_gradient"):
+        assert repr(name) in message
+    assert message.endswith(f"Received: {identifier!r}.")
+
+
+def test_a_wrong_argument_in_a_config_is_named():
+    with pytest.raises(ValueError, match="`factor`"):
+        regularizers.get({"class_name": "Orthogonality", "config": {"factor": -1}})
+    with pytest.raises(TypeError, match="'facto'"):
+        regularizers.get({"class_name": "kbptt>Orthogonality", "config": {"facto": 1}})
+
+
+@keras.saving.register_keras_serializable(package="mine", name="Orthogonality")
+class Mine(keras.regularizers.Regularizer):
+    def __call__(self, x):
+        return 0.0
+
+    def get_config(self):
+        return {}
+
+
+def test_a_class_of_the_user_with_the_same_name_is_the_users():
+    config = keras.regularizers.serialize(Mine())
+    assert type(regularizers.get(config)) is Mine
+
+
+def test_a_gradient_regularizer_elsewhere_says_where_it_belongs():
+    omega = regularizers.get("vanishing_gradient")
+    for argument in ("recurrent_regularizer", "activity_regularizer"):
+        layer = keras.layers.GRU(3, return_sequences=True, **{argument: omega})
+        with pytest.raises(TypeError, match="`gradient_regularizer`"):
+            layer(np.zeros((2, 5, 2), "float32"))
+            sum(layer.losses)
 
 
 @pytest.mark.parametrize(

@@ -10,20 +10,24 @@ import reference_bptt
 import tensorflow as tf
 
 import kbptt
-from kbptt.engine import BPTT
+from kbptt.engine import BPTT, native
 
 CELLS = ["SimpleRNN", "GRU", "LSTM"]
 STATES = {"SimpleRNN": 1, "GRU": 1, "LSTM": 2}
 
 
 @contextlib.contextmanager
-def running_eagerly():
-    """Runs the engine's loops operation by operation: no tracing, no compiling, the same numbers.
+def running_eagerly(engine="tensorflow"):
+    """Runs the loops operation by operation: no tracing, no compiling, the same numbers.
 
-    That a compiled engine gives the same is the subject of test_compiled.py.
+    That XLA gives the same is the subject of test_compiled.py. With `"native"` the loops compiled
+    from C run wherever they can.
     """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kbptt.layers.truncated.BPTT", functools.partial(BPTT, jit=False))
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+        if engine != "native":
+            stack.enter_context(native.disabled())
+        for module in ("projected", "rnn"):
+            patch.setattr(f"kbptt.layers.{module}.BPTT", functools.partial(BPTT, jit=False))
         tf.config.run_functions_eagerly(True)
         try:
             yield
@@ -31,9 +35,9 @@ def running_eagerly():
             tf.config.run_functions_eagerly(False)
 
 
-@pytest.fixture
-def eager():
-    with running_eagerly():
+@pytest.fixture(params=["native", "tensorflow"])
+def eager(request):
+    with running_eagerly(request.param):
         yield
 
 

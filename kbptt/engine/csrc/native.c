@@ -1,0 +1,91 @@
+/* Backpropagation through time on a CPU: picks the loops made for the machine it runs on.
+
+   loops.h is compiled for float and double, and on x86 for AVX-512, AVX2 and the baseline. No
+   Python, no TensorFlow: called through ctypes by native.py, which also splits the rows of the
+   batch over threads. Rows never meet, so threads never wait for each other. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include "problem.h"
+
+#define GLUE(a, b, c) a##_##b##_##c
+#define NAME3(a, b, c) GLUE(a, b, c)
+#define NAME(a) NAME3(a, TYPE, ISA)
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define DISPATCH 1
+#ifdef __clang__
+#define TARGET(features, gcc) \
+    DO(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define END_TARGET DO(clang attribute pop)
+#else
+#define TARGET(features, gcc) DO(GCC push_options) DO(GCC target(features gcc))
+#define END_TARGET DO(GCC pop_options)
+#endif
+#define DO(pragma) _Pragma(#pragma)
+
+TARGET("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma", ",prefer-vector-width=512")
+#define ISA avx512
+#define VECTOR 64
+#define WIDE 4
+#include "types.h"
+END_TARGET
+
+TARGET("avx2,fma", "")
+#define ISA avx2
+#define VECTOR 32
+#define WIDE 2
+#include "types.h"
+END_TARGET
+#endif
+
+/* What every machine has: SSE2 with 16 registers, NEON with 32. */
+#define ISA base
+#define VECTOR 16
+#ifdef __aarch64__
+#define WIDE 4
+#else
+#define WIDE 2
+#endif
+#include "types.h"
+
+typedef int (*Pass)(const Problem *, int64_t, int64_t, int64_t);
+
+static int level = -1; /* 0: baseline, 1: AVX2, 2: AVX-512 */
+
+/* The instruction set in use; `wanted` >= 0 asks for a lower one, for tests. */
+int kbptt_level(int wanted) {
+    int best = 0;
+#ifdef DISPATCH
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) best = 1;
+    if (best && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
+        best = 2;
+#endif
+    level = wanted >= 0 && wanted < best ? wanted : best;
+    return level;
+}
+
+static Pass pick(int is_double, int backward) {
+    static const Pass table[][2][2] = {
+        {{forward_float_base, backward_float_base}, {forward_double_base, backward_double_base}},
+#ifdef DISPATCH
+        {{forward_float_avx2, backward_float_avx2}, {forward_double_avx2, backward_double_avx2}},
+        {{forward_float_avx512, backward_float_avx512},
+         {forward_double_avx512, backward_double_avx512}},
+#endif
+    };
+    if (level < 0) kbptt_level(-1);
+    return table[level][is_double][backward];
+}
+
+/* Forward pass of the samples `first` up to `last`. Returns 0, or 1 if memory ran out. */
+int kbptt_forward(const Problem *p, int is_double, int64_t first, int64_t last) {
+    return pick(is_double, 0)(p, 0, first, last);
+}
+
+/* Backward pass of the rows `first` up to `last` of all (window, sample) pairs, by `thread`. */
+int kbptt_backward(const Problem *p, int is_double, int64_t thread, int64_t first, int64_t last) {
+    return pick(is_double, 1)(p, thread, first, last);
+}

@@ -1,0 +1,26 @@
+"""The compiled loops, the one thing that setup.cfg cannot describe."""
+
+from setuptools import Extension, setup
+
+HEADERS = ("problem", "types", "products", "cells", "loops")
+
+setup(
+    ext_modules=[
+        Extension(
+            "kbptt.engine._native",
+            ["kbptt/engine/csrc/native.c"],
+            depends=[f"kbptt/engine/csrc/{name}.h" for name in HEADERS],
+            # No -march: the file holds the loops for several instruction sets and picks one when it
+            # runs. NaN and Inf keep their meaning, so no -ffast-math.
+            extra_compile_args=[
+                "-O3",
+                "-std=gnu11",
+                "-fno-math-errno",
+                "-fno-trapping-math",
+                "-ffp-contract=fast",
+            ],
+            # Without a C compiler kbptt installs all the same and runs its loops with XLA.
+            optional=True,
+        )
+    ]
+)
