@@ -217,6 +217,7 @@ class GradientChain:
 
     def _apply_scaled(self, gradients: Any, trainable_variables: Any = None) -> None:
         """In place of the loss scale optimizer's `apply`: counts the steps that it skips."""
+        self._traced = True  # run eagerly, a step that it skips never gets to `_apply`
         scaler = self._loss_scaler
         finite = scaler.check_finite(gradients)
         missed = tf.cast(tf.logical_not(finite), tf.int64)

@@ -11,6 +11,7 @@ import numpy as np
 
 from kbptt import _checks, truncation
 from kbptt.analysis import adaptive, lags
+from kbptt.callbacks._run_directory import RunWriter
 from kbptt.tensorboard import layout, writer
 
 
@@ -61,14 +62,16 @@ class AdaptiveTruncation(keras.callbacks.Callback):
         method: String. See `kbptt.analysis.adaptive.decay`. Defaults to `"least_squares"`.
         batch_size: Integer. Sequences of `data` measured at a time. Defaults to `32`.
         log_dir: String, path-like or None. TensorBoard directory of this run; may be that of
-            `GradientFlow`. None writes nothing and only fills `history`. Defaults to `None`.
+            `GradientFlow`, and follows it to `<log_dir>_2`. None writes nothing and only fills
+            `history`. Defaults to `None`.
 
     Attributes:
+        log_dir: The directory written to, or None.
         history: Dict of lists, one entry per estimate: `"step"`, `"truncation"` (K, rounded up),
             and for every layer `"<layer>/lag_decay"` (β) and `"<layer>/relative_bias"`, the
             estimate for K, infinite where there is no bound. TensorBoard shows the same under
-            `gradient_flow_stats/`. The logs of `fit` hold the window of each epoch as
-            "truncation", infinite for full BPTT.
+            `gradient_flow_stats/`, and the gradients by lag in the tab *Gradient flow*. The logs of
+            `fit` hold the window of each epoch as "truncation", infinite for full BPTT.
 
     Reference: [Aicher, Foti & Fox, 2019](https://arxiv.org/abs/1905.07473).
     """
@@ -113,18 +116,23 @@ class AdaptiveTruncation(keras.callbacks.Callback):
         self.tau = tau
         self.method = _checks.one_of("method", method, adaptive.METHODS)
         self.batch_size = _checks.positive_integer("batch_size", batch_size)
-        self.log_dir = None if log_dir is None else writer.check_path(log_dir)
+        self._given_log_dir = None if log_dir is None else writer.check_path(log_dir)
         self._grid = adaptive.length_grid(self.minimum, self.maximum)
         self._of_model = lambda: None
         self._forget()
 
+    @property
+    def log_dir(self) -> str | None:
+        return self._writer.log_dir
+
     def get_config(self) -> dict[str, Any]:
         names = ("tolerance", "minimum", "maximum", "freq", "warmup", "overlap")
-        more = ("scale_learning_rate", "tau", "method", "batch_size", "log_dir")
+        more = ("scale_learning_rate", "tau", "method", "batch_size")
         data = keras.tree.map_structure(
             lambda a: None if a is None else np.asarray(a).tolist(), list(self.data)
         )
-        return {"data": data, **{name: getattr(self, name) for name in (*names, *more)}}
+        options = {name: getattr(self, name) for name in (*names, *more)}
+        return {"data": data, **options, "log_dir": self._given_log_dir}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "AdaptiveTruncation":
@@ -138,6 +146,7 @@ class AdaptiveTruncation(keras.callbacks.Callback):
         if self.model is not self._of_model():
             self._forget()
             self._of_model = weakref.ref(self.model)
+        self._writer.begin(self.model)
         steps = self.history["step"]
         self._offset = max(0, (steps[-1] if steps else 0) - self._iterations())  # a new compile()
         if self.scale_learning_rate and isinstance(
@@ -158,13 +167,16 @@ class AdaptiveTruncation(keras.callbacks.Callback):
         if logs is not None:
             logs["truncation"] = self._length()
 
+    def on_train_end(self, logs=None):
+        self._writer.end()
+
     # The estimate.
 
     def _forget(self) -> None:
         self.history = {"step": [], "truncation": []}
         self._epochs = 0
         self._offset = 0
-        self._writer = None if self.log_dir is None else writer.EventWriter(self.log_dir)
+        self._writer = RunWriter("AdaptiveTruncation", self._given_log_dir)
 
     def _adapt(self) -> None:
         layers = lags.choose_layers(self.model)
@@ -183,18 +195,18 @@ class AdaptiveTruncation(keras.callbacks.Callback):
                 stacklevel=2,
             )
             return
+        names = layout.unique_names(profile.layer for profile in profiles)
+        named = dict(zip(names, profiles, strict=True))
         estimates = {
             name: profile.estimate(
                 self.tolerance, minimum=self.minimum, tau=self.tau, method=self.method
             )
-            for name, profile in zip(
-                layout.unique_names(p.layer for p in profiles), profiles, strict=True
-            )
+            for name, profile in named.items()
             if profile.norms.any()
         }
         length = adaptive.round_up(max(e.length for e in estimates.values()), self._grid)
         self._set(layers, length, profiles[0].norms.size)
-        self._log(length, estimates)
+        self._log(length, named, estimates)
 
     def _set(self, layers: list, length: int, lags: int) -> None:
         """Gives the layers windows of this length, if they have not got them."""
@@ -220,9 +232,17 @@ class AdaptiveTruncation(keras.callbacks.Callback):
         new = self.overlap and self.history["truncation"]
         return self.history["truncation"][-1] if new else one.truncation.length or math.inf
 
-    def _log(self, length: int, estimates: dict[str, adaptive.WindowEstimate]) -> None:
+    def _log(
+        self,
+        length: int,
+        profiles: dict[str, lags.LagProfile],
+        estimates: dict[str, adaptive.WindowEstimate],
+    ) -> None:
         step = self._iterations() + self._offset
         values = []
+        for name, profile in profiles.items():
+            content = layout.content(name, "all", None, None, "end", self.overlap)
+            values.append(writer.lag_value(name, profile.norms, content))
         for name, estimate in estimates.items():
             measured = {
                 "truncation": length,
@@ -239,20 +259,7 @@ class AdaptiveTruncation(keras.callbacks.Callback):
         self.history["truncation"].append(length)
         for series in self.history.values():
             series += [np.nan] * (len(self.history["step"]) - len(series))
-        self._write(step, values)
-
-    def _write(self, step: int, values: list) -> None:
-        if self._writer is None:
-            return
-        try:
-            self._writer.write(step, values)
-        except OSError as error:
-            self._writer = None
-            warnings.warn(
-                f"AdaptiveTruncation stops writing; training goes on. Cannot write to "
-                f"{self.log_dir!r}: {error}",
-                stacklevel=2,
-            )
+        self._writer.write(step, values)
 
     def _iterations(self) -> int:
         return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))

@@ -9,8 +9,9 @@ import keras
 import numpy as np
 
 from kbptt import _checks
-from kbptt.analysis import gradient_flow
+from kbptt.analysis import gradient_flow, lags
 from kbptt.callbacks import gradient_transform
+from kbptt.callbacks._run_directory import RunWriter
 from kbptt.callbacks.gradient_norm import GradientNorm
 from kbptt.tensorboard import layout, reader, writer
 from kbptt.tensorboard.history import History
@@ -35,6 +36,9 @@ class GradientFlow(keras.callbacks.Callback):
       `zero_fraction`, `nonfinite_fraction`, and `gradient_penalty` of a layer with a
       `gradient_regularizer`,
     * the image `gradient_flow_heatmap/<layer>`, training step × timestep,
+    * with `lag_data`, the tensor `gradient_flow/<layer>/dL_dh_by_lag`: the mean norm of
+      ∂L_s/∂h_{s−k} by lag k, lag 0 first (see `kbptt.analysis.lag_profile`): how far back the
+      losses reach, whatever the truncation is,
 
     and once for the model, under `gradient_flow_stats/optimizer/…`, the `global_norm` of all weight
     gradients and, if a gradient is clipped by a kbptt callback, `clip_rate`, `threshold` and
@@ -46,7 +50,8 @@ class GradientFlow(keras.callbacks.Callback):
     The step is `optimizer.iterations`: it goes on increasing over several calls of `fit` and when
     training is resumed from a checkpoint into the same directory. A model that starts at iteration
     0 in a directory that already holds profiles, or in one another process is writing to, is
-    another run: it goes to `<log_dir>_2`, with a warning.
+    another run: it goes to `<log_dir>_2`, with a warning, and the other callbacks that were given
+    this directory go there too.
 
     A full disk or a missing permission ends the logging with one warning; training goes on.
 
@@ -67,6 +72,12 @@ class GradientFlow(keras.callbacks.Callback):
         max_profiles: Integer. After so many profiles, and then after each half as many again, the
             logging interval doubles, so that files grow with the logarithm of training time. Also
             the largest number of profiles in `history`. Defaults to 1000.
+        lag_data: Tuple `(x, y)` or `(x, y, sample_weight)` as for `model.fit`, unpadded sequences
+            to measure the gradients by lag on, before the first step and after epochs; or `None`,
+            measure none. Costs about `max_lags` training steps on these data. Defaults to `None`.
+        lag_freq: Positive integer. Epochs from one such measurement to the next. Defaults to 1.
+        max_lags: Integer of at least 2. Number of lags measured, at most the number of timesteps.
+            Defaults to 100.
 
     Attributes:
         log_dir: The directory written to.
@@ -81,9 +92,12 @@ class GradientFlow(keras.callbacks.Callback):
         log_freq: str | int = "epoch",
         heatmap_freq: str | int | None = "auto",
         max_profiles: int = 1000,
+        lag_data: Any = None,
+        lag_freq: int = 1,
+        max_lags: int = 100,
     ):
         super().__init__()
-        self._given_log_dir = self.log_dir = writer.check_path(log_dir)
+        self._given_log_dir = writer.check_path(log_dir)
         if log_freq != "epoch":
             _checks.positive_integer("log_freq", log_freq, 'Or give "epoch".')
         if heatmap_freq is not None and heatmap_freq != "auto":
@@ -91,8 +105,28 @@ class GradientFlow(keras.callbacks.Callback):
         self.log_freq = log_freq
         self.heatmap_freq = heatmap_freq
         self.max_profiles = _checks.positive_integer("max_profiles", max_profiles)
+        if lag_data is not None and not (
+            isinstance(lag_data, list | tuple) and len(lag_data) in (2, 3)
+        ):
+            raise ValueError(
+                "Invalid value for argument `lag_data`. Expected (x, y) or (x, y, sample_weight), "
+                "sequences to measure the gradients by lag on, or None. Received: lag_data of type "
+                f"{type(lag_data).__name__}."
+            )
+        self.lag_data = None if lag_data is None else tuple(lag_data)
+        self.lag_freq = _checks.positive_integer("lag_freq", lag_freq)
+        self.max_lags = _checks.positive_integer("max_lags", max_lags)
+        if self.max_lags < 2:
+            raise ValueError(
+                "Invalid value for argument `max_lags`. Expected at least 2 lags. "
+                f"Received: max_lags={max_lags}."
+            )
         self._of_model = lambda: None
         self._forget()
+
+    @property
+    def log_dir(self) -> str:
+        return self._writer.log_dir
 
     @property
     def history(self) -> dict[str, reader.Profiles]:
@@ -104,11 +138,19 @@ class GradientFlow(keras.callbacks.Callback):
             "log_freq": self.log_freq,
             "heatmap_freq": self.heatmap_freq,
             "max_profiles": self.max_profiles,
+            "lag_data": keras.tree.map_structure(
+                lambda a: None if a is None else np.asarray(a).tolist(), self.lag_data
+            ),
+            "lag_freq": self.lag_freq,
+            "max_lags": self.max_lags,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "GradientFlow":
-        return cls(**config)
+        lag_data = config.get("lag_data")
+        if lag_data is not None:
+            lag_data = [None if a is None else np.asarray(a) for a in lag_data]
+        return cls(**{**config, "lag_data": lag_data})
 
     # Keras's hooks. `on_train_end` is not called when `fit` raises, so `on_train_begin` starts
     # from any state.
@@ -117,7 +159,7 @@ class GradientFlow(keras.callbacks.Callback):
         if self.model is not self._of_model():
             self._forget()
         self._opened = False
-        self._writable = True
+        self._writer.begin(self.model)
         self._logged_at = None
         self._seen = self._interval - 1  # the first step (or epoch) is logged
         # Measures the global norm even if no callback clips. The same object in every `fit`: a new
@@ -132,6 +174,7 @@ class GradientFlow(keras.callbacks.Callback):
         if not self._opened:
             self._opened = True
             self._open()
+            self._log_lags()
 
     def on_epoch_begin(self, epoch, logs=None):
         self._last_batch = -1
@@ -145,6 +188,8 @@ class GradientFlow(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if self.log_freq == "epoch":
             self._count(1)
+        if (epoch + 1) % self.lag_freq == 0:
+            self._log_lags()
         if isinstance(self.heatmap_freq, int) and (epoch + 1) % self.heatmap_freq == 0:
             self._draw()
 
@@ -152,20 +197,19 @@ class GradientFlow(keras.callbacks.Callback):
         if self.heatmap_freq is not None:
             self._draw()
         self._observer.on_train_end(logs)
-        if self._writer is not None:
-            self._writer.release()
+        self._writer.end()
 
     # When to log.
 
     def _forget(self) -> None:
         """Starts anew: for the first model, or for another one."""
-        self._writer = None
+        self._writer = RunWriter("GradientFlow", self._given_log_dir, reader.SUFFIX)
         self._observer = GradientNorm()
         self._history = History(self.max_profiles)
         self._interval = 1 if self.log_freq == "epoch" else int(self.log_freq)
         self._records = 0
         self._drawn = 0
-        self._step = self._last_step = -1
+        self._step = self._last_step = self._last_lag_step = -1
         self._offset = 0
         self._layers = []
         self._opened = False
@@ -201,38 +245,13 @@ class GradientFlow(keras.callbacks.Callback):
                 stacklevel=2,
             )
             return
+        if self._writer.open():
+            self._last_step = self._last_lag_step = self._writer.last_step
         iterations = self._iterations()
-        try:
-            if self._of_model() is self.model and self._writer is not None:
-                # The same run goes on. A new compile() restarts the iterations.
-                self._offset = max(self._offset, self._step - iterations)
-                self._writer.claim()
-            else:
-                self._choose_directory(iterations)
-        except _write_errors() as error:
-            self._stop_writing(error)
+        # The same run goes on after a new compile(), which restarts the iterations.
+        last = max(self._step, self._last_step) if iterations == 0 else self._step
+        self._offset = max(self._offset, last - iterations)
         self._of_model = weakref.ref(self.model)
-
-    def _choose_directory(self, iterations: int) -> None:
-        self.log_dir = self._given_log_dir
-        self._writer = writer.EventWriter(self.log_dir)
-        claimed = self._writer.claim()
-        self._last_step = reader.last_step(self.log_dir)
-        if claimed and not (self._last_step >= 0 and iterations == 0):
-            return
-        reason = "holds the profiles of another run" if claimed else "is in use by another process"
-        self._writer.release()
-        while True:
-            self.log_dir = writer.numbered(self._given_log_dir)
-            self._writer = writer.EventWriter(self.log_dir)
-            if self._writer.claim():
-                break
-        self._last_step = -1
-        warnings.warn(
-            f"GradientFlow writes to {self.log_dir!r}: {self._given_log_dir!r} {reason}. Give "
-            "every run a log_dir of its own.",
-            stacklevel=2,
-        )
 
     def _iterations(self) -> int:
         return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
@@ -262,7 +281,7 @@ class GradientFlow(keras.callbacks.Callback):
             values.append(writer.scalar_value(layout.statistic_tag(_OPTIMIZER, key), value))
         self._step = self._last_step = step
         self._history.add(step, profiles)
-        self._write(values)
+        self._writer.write(step, values)
         self._records += 1
         if self._records >= self.max_profiles:
             self._interval *= 2
@@ -270,13 +289,35 @@ class GradientFlow(keras.callbacks.Callback):
         if self.heatmap_freq == "auto" and self._history.added >= _HEATMAP_GROWTH * self._drawn + 2:
             self._draw()
 
+    def _log_lags(self) -> None:
+        """Measures and writes the gradients by lag, unless this step has them."""
+        if self.lag_data is None or not self._layers or not self._writer.writable:
+            return
+        step = self._iterations() + self._offset
+        if step <= self._last_lag_step:
+            return
+        self._last_lag_step = step
+        measurable = lags.truncated_layers(self.model)
+        layers = [pair for pair in self._layers if any(pair[1] is one for one in measurable)]
+        x, y, *sample_weight = self.lag_data
+        profiles = lags.lag_profiles(
+            self.model, x, y, self.max_lags, [layer for _, layer in layers], *sample_weight
+        )
+        self._writer.write(
+            step,
+            [
+                writer.lag_value(name, profile.norms, _content(name, layer))
+                for (name, layer), profile in zip(layers, profiles, strict=True)
+            ],
+        )
+
     def _optimizer_statistics(self) -> dict[str, float]:
         """Global norm before any clipping, and what each clipping callback reports."""
         transforms = gradient_transform.active(self.model)
         # The first one that looks at all variables; at least this callback's own does.
         first = next(t for t in transforms if t.variables is None)
         statistics = {}
-        if int(first.step_count):  # else a train_step of its own bypasses the optimizer
+        if int(first.step_count.numpy()):  # else a train_step of its own bypasses the optimizer
             statistics["global_norm"] = first.statistics()["norm_before"]
         clipping = [transform for transform in transforms if not transform.observes_only]
         names = layout.unique_names(transform.name for transform in clipping)
@@ -289,7 +330,7 @@ class GradientFlow(keras.callbacks.Callback):
 
     def _draw(self) -> None:
         """Writes a heatmap of the whole record, if it has grown since the last."""
-        if self._history.added == self._drawn or not self._writable:
+        if self._history.added == self._drawn or not self._writer.writable:
             return
         from kbptt.tensorboard import heatmap
 
@@ -306,22 +347,7 @@ class GradientFlow(keras.callbacks.Callback):
             values.append(
                 writer.image_value(f"gradient_flow_heatmap/{name}", *heatmap.to_png(figure))
             )
-        self._write(values)
-
-    def _write(self, values: list) -> None:
-        if self._writable and values:
-            try:
-                self._writer.write(self._step, values)
-            except _write_errors() as error:
-                self._stop_writing(error)
-
-    def _stop_writing(self, error: Exception) -> None:
-        self._writable = False
-        warnings.warn(
-            f"GradientFlow stops logging; training goes on. Cannot write to {self.log_dir!r}: "
-            f"{error}",
-            stacklevel=2,
-        )
+        self._writer.write(self._step, values)
 
 
 def _layers_with_gradient_norms(model: keras.Model) -> list[tuple[str, keras.Layer]]:
@@ -347,9 +373,3 @@ def _windows(layer: keras.Layer) -> tuple[int | None, int | None, str]:
 def _content(name: str, layer: keras.Layer) -> bytes:
     loss = "all" if getattr(layer, "return_sequences", False) else "last"
     return layout.content(name, loss, *_windows(layer))
-
-
-def _write_errors() -> tuple[type[Exception], ...]:
-    import tensorflow as tf  # remote paths go through its file systems
-
-    return OSError, tf.errors.OpError

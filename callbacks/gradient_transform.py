@@ -108,6 +108,11 @@ class GradientTransform(keras.callbacks.Callback):
             mend = "A function of the step, such as a LearningRateSchedule, is possible too."
             self._threshold = _checks.number(self._threshold_name, threshold, above=0, mend=mend)
         self.variables = _patterns(variables)
+        if name is not None and not (isinstance(name, str) and name):
+            raise ValueError(
+                "Invalid value for argument `name`. Expected a string that is not empty, or None. "
+                f"Received: name={name!r} (of type {type(name).__name__})."
+            )
         self.name = name or re.sub(r"(?<!^)(?=[A-Z][a-z])", "_", type(self).__name__).lower()
         self.log_name = self.name
         self.state = None

@@ -10,6 +10,7 @@ import numpy as np
 
 from kbptt import _checks
 from kbptt.analysis import spectral
+from kbptt.callbacks._run_directory import RunWriter
 from kbptt.tensorboard import layout, writer
 
 
@@ -27,7 +28,7 @@ class SpectralMonitor(keras.callbacks.Callback):
 
     Gates are `i f c o` (LSTM) and `z r h` (GRU); a SimpleRNN has one kernel and no suffix. Values
     are logged before the first step, then every `log_freq`, at step `optimizer.iterations`. They
-    may go to the directory that GradientFlow writes to.
+    may go to the directory that GradientFlow writes to, and follow it to `<log_dir>_2`.
 
     Example:
 
@@ -48,6 +49,7 @@ class SpectralMonitor(keras.callbacks.Callback):
             `lyapunov_exponent_1`, … Defaults to `1`.
 
     Attributes:
+        log_dir: The directory written to, or None.
         history: Dict: `"step"`, the steps logged in this process, and `"<layer>/<name>"`, the
             values at these steps.
     """
@@ -60,7 +62,7 @@ class SpectralMonitor(keras.callbacks.Callback):
         exponents: int = 1,
     ):
         super().__init__()
-        self.log_dir = None if log_dir is None else writer.check_path(log_dir)
+        self._given_log_dir = None if log_dir is None else writer.check_path(log_dir)
         if log_freq != "epoch":
             _checks.positive_integer("log_freq", log_freq, 'Or give "epoch".')
         self.log_freq = log_freq
@@ -69,9 +71,13 @@ class SpectralMonitor(keras.callbacks.Callback):
         self._of_model = lambda: None
         self._forget()
 
+    @property
+    def log_dir(self) -> str | None:
+        return self._writer.log_dir
+
     def get_config(self) -> dict[str, Any]:
         return {
-            "log_dir": self.log_dir,
+            "log_dir": self._given_log_dir,
             "log_freq": self.log_freq,
             "x": None if self.x is None else self.x.tolist(),
             "exponents": self.exponents,
@@ -88,6 +94,7 @@ class SpectralMonitor(keras.callbacks.Callback):
             self._forget()
             self._of_model = weakref.ref(self.model)
         self._started = False
+        self._writer.begin(self.model)
 
     def on_train_batch_begin(self, batch, logs=None):
         # Not in on_train_begin: a later callback may restore a checkpoint there, or build.
@@ -107,6 +114,9 @@ class SpectralMonitor(keras.callbacks.Callback):
         if self.log_freq == "epoch":
             self._log()
 
+    def on_train_end(self, logs=None):
+        self._writer.end()
+
     # What to log, and where.
 
     def _forget(self) -> None:
@@ -115,7 +125,7 @@ class SpectralMonitor(keras.callbacks.Callback):
         self._last_step = -1
         self._offset = 0
         self._started = False
-        self._writer = None if self.log_dir is None else writer.EventWriter(self.log_dir)
+        self._writer = RunWriter("SpectralMonitor", self._given_log_dir)
 
     def _find_layers(self) -> None:
         layers = spectral.recurrent_layers(self.model)
@@ -167,21 +177,11 @@ class SpectralMonitor(keras.callbacks.Callback):
         return {f"lyapunov_exponent_{i + 1}": float(e) for i, e in enumerate(exponents)}
 
     def _write(self, step: int, values: dict[tuple[str, str], float]) -> None:
-        if self._writer is None:
-            return
         scalars = [
             writer.scalar_value(layout.statistic_tag(name, key), value)
             for (name, key), value in values.items()
         ]
-        try:
-            self._writer.write(step, scalars)
-        except OSError as error:
-            self._writer = None
-            warnings.warn(
-                f"SpectralMonitor stops writing; training goes on. Cannot write to "
-                f"{self.log_dir!r}: {error}",
-                stacklevel=2,
-            )
+        self._writer.write(step, scalars)
 
     def _iterations(self) -> int:
         return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))

@@ -7,9 +7,10 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["grid", "heatmap", "history", "layout", "plugin", "reader", "writer"],
+    submodules=["grid", "heatmap", "history", "launch", "layout", "plugin", "reader", "writer"],
     submod_attrs={
         "heatmap": ["heatmap_figure", "profile_figure"],
+        "launch": ["command"],
         "reader": ["read"],
         "writer": ["check_log_dir"],
     },

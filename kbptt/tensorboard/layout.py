@@ -8,6 +8,7 @@ from typing import Any
 
 PLUGIN = "gradient_flow"
 PROFILE = "dL_dh"
+LAGS = "dL_dh_by_lag"
 STATISTICS = "gradient_flow_stats"
 
 # TensorFlow's writer repeats the metadata with every record, so it stays small.
@@ -19,9 +20,14 @@ def profile_tag(layer: str) -> str:
     return f"{PLUGIN}/{layer}/{PROFILE}"
 
 
-def layer_of(tag: str) -> str | None:
-    """The layer of a profile tag, or None if it is another tag."""
-    match = re.fullmatch(f"{PLUGIN}/(.+)/{PROFILE}", tag)
+def lag_tag(layer: str) -> str:
+    """Tag of the tensor that holds the norms of every lag."""
+    return f"{PLUGIN}/{layer}/{LAGS}"
+
+
+def layer_of(tag: str, kind: str = PROFILE) -> str | None:
+    """The layer of a tag of this kind, `PROFILE` or `LAGS`, or None if it is another tag."""
+    match = re.fullmatch(f"{PLUGIN}/(.+)/{kind}", tag)
     return match[1] if match else None
 
 
@@ -49,8 +55,15 @@ def unique_names(names: Iterable[str], reserved: Iterable[str] = ()) -> list[str
     return unique
 
 
-def content(layer: str, loss: str, window: int | None, stride: int | None, align: str) -> bytes:
-    """Plugin content of a profile tag: constant per run, under `MAX_CONTENT_BYTES`.
+def content(
+    layer: str,
+    loss: str,
+    window: int | None,
+    stride: int | None,
+    align: str,
+    overlap: bool = False,
+) -> bytes:
+    """Plugin content of a tensor's tag: constant per run, under `MAX_CONTENT_BYTES`.
 
     Args:
         layer: Safe name of the layer; cut if it does not fit.
@@ -58,12 +71,16 @@ def content(layer: str, loss: str, window: int | None, stride: int | None, align
         window: Length of the truncation windows, or None for full BPTT.
         stride: Distance of the windows, or None.
         align: `"end"` or `"start"`: the side from which windows are counted.
+        overlap: Boolean. Whether the windows of changing length that the scalar `truncation` tells
+            overlap, so that no timestep is a sharp cut. Defaults to False.
     """
     fields: dict[str, Any] = {"v": 1, "layer": layer, "loss": loss, "window": window}
     if stride is not None and stride != window:
         fields["stride"] = stride
     if align != "end":
         fields["align"] = align
+    if overlap:
+        fields["overlap"] = True
     while True:
         encoded = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
         if len(encoded) < MAX_CONTENT_BYTES:

@@ -3,33 +3,36 @@
 TensorBoard imports this module at its start, so it must import neither Keras nor TensorFlow.
 """
 
-import io
 import json
 import mimetypes
+import re
 import struct
-import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import werkzeug
 from tensorboard import plugin_util
 from tensorboard.backend import http_util
 from tensorboard.data import provider
 from tensorboard.plugins import base_plugin
+from tensorboard.plugins.scalar import metadata as scalar_metadata
 from werkzeug import wrappers
 
 from kbptt.analysis import gradient_flow
 from kbptt.tensorboard import grid, layout, reader
+from kbptt.tensorboard.series import Cache, Series, fitted_line, pieces
 
 STATIC = Path(__file__).parent / "static"
 
 # TensorBoard wants a number, and thins out at random beyond it.
 _EVERYTHING = 2**31 - 1
+# Bounds of an answer's size, whatever was logged.
 _MAX_CELLS = 1_000_000
-_MAX_SUMMARIES = 300
+_MAX_POINTS = 1000
+_MAX_RUNS = 50
 
 
 class GradientFlowLoader(base_plugin.TBLoader):
@@ -44,13 +47,17 @@ class GradientFlowLoader(base_plugin.TBLoader):
 
 
 class GradientFlowPlugin(base_plugin.TBPlugin):
-    """Serves the gradient profiles that `kbptt.callbacks.GradientFlow` wrote."""
+    """Serves what `GradientFlow` and `AdaptiveTruncation` wrote.
+
+    A series is one tensor per training step, norms by timestep or by lag. In here lag 0, like the
+    last timestep, is the last column: what is said of profiles holds for both.
+    """
 
     plugin_name = layout.PLUGIN
 
     def __init__(self, context: base_plugin.TBContext):
         self._data = context.data_provider
-        self._cache = _Cache()
+        self._cache = Cache()
 
     def get_plugin_apps(self) -> dict[str, Callable]:
         routes = {
@@ -58,6 +65,8 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
             "/grid": self._grid,
             "/profiles": self._profiles,
             "/summary": self._summary,
+            "/statistics": self._statistics,
+            "/trends": self._trends,
             "/export": self._export,
         }
         for file in STATIC.iterdir():
@@ -74,32 +83,30 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
     # Routes.
 
     def _tags(self, request: wrappers.Request) -> dict[str, dict[str, dict[str, Any]]]:
-        """`{run: {tag: {layer, loss, window, …, max_step}}}`."""
-        listed = self._data.list_tensors(
-            plugin_util.context(request.environ),
-            experiment_id=plugin_util.experiment_id(request.environ),
-            plugin_name=self.plugin_name,
-        )
-        return {
-            run: {
-                tag: {
+        """`{run: {tag: {layer, by_lag, loss, window, …, max_step}}}`."""
+        listed = self._data.list_tensors(**self._experiment(request), plugin_name=self.plugin_name)
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for run, tags in listed.items():
+            for tag, series in tags.items():
+                by_lag = layout.layer_of(tag, layout.LAGS)
+                layer = by_lag or layout.layer_of(tag)
+                if layer is not None:
                     # Content is foreign data: the layer's name comes from the tag.
-                    **layout.parse_content(series.plugin_content),
-                    "layer": layout.layer_of(tag),
-                    "max_step": series.max_step,
-                }
-                for tag, series in tags.items()
-                if layout.layer_of(tag) is not None
-            }
-            for run, tags in listed.items()
-        }
+                    found.setdefault(run, {})[tag] = {
+                        **layout.parse_content(series.plugin_content),
+                        "layer": layer,
+                        "by_lag": by_lag is not None,
+                        "max_step": series.max_step,
+                    }
+        return found
 
     def _grid(self, request: wrappers.Request) -> bytes:
         """Reduced log10 norms `(records, timesteps)` as float32 after a JSON header.
 
         Layout: uint32 length of the header, the header padded to a multiple of 4, the values.
         """
-        steps, norms = self._series(request, _one(request, "run"))
+        series = self._one_series(request)
+        steps, norms = series.steps, series.norms
         rows = _integer(request, "rows", 200, 1, _MAX_CELLS)
         columns = _integer(request, "cols", 200, 1, _MAX_CELLS)
         if rows * columns > _MAX_CELLS:
@@ -107,10 +114,12 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
         how = request.args.get("reduce", "mean")
         if how not in ("mean", "max", "min"):
             raise werkzeug.exceptions.BadRequest(f"reduce={how} is none of mean, max, min.")
-        first = _integer(request, "t0", 0, 0)
-        last = _integer(request, "t1", norms.shape[1], 0)
+        timesteps = norms.shape[1]
+        # A part is given by its timesteps or, which tells more of runs that differ in length, lags.
+        first = _integer(request, "t0", timesteps - _integer(request, "l1", timesteps, 0), 0)
+        last = _integer(request, "t1", timesteps - _integer(request, "l0", 0, 0), 0)
         chosen = _between(steps, _integer(request, "s0", None), _integer(request, "s1", None))
-        part = norms[chosen, first:last]
+        part = norms[chosen, max(first, 0) : max(last, 0)]
         if not part.size:
             raise werkzeug.exceptions.NotFound("There is no profile in this range.")
         cells = grid.reduce(part, rows, columns, how)
@@ -120,8 +129,8 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
             "rows": cells.values.shape[0],
             "cols": cells.values.shape[1],
             "step_edges": grid.step_edges(steps[chosen])[cells.row_edges].tolist(),
-            "timestep_edges": (cells.column_edges + first).tolist(),
-            "timesteps": norms.shape[1],
+            "timestep_edges": (cells.column_edges + max(first, 0)).tolist(),
+            "timesteps": timesteps,
             "records": part.shape[0],
             "missing": float(grid.MISSING),
             "min": float(cells.values[finite].min()) if finite.any() else None,
@@ -129,6 +138,7 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
             "zero": int((data == 0).sum()),
             "nan": int(np.isnan(data).sum()),
             "inf": int(np.isinf(data).sum()),
+            "cuts": pieces(series, steps[chosen][cells.row_edges[:-1]]),
         }
         encoded = json.dumps(header).encode()
         encoded += b" " * (-len(encoded) % 4)
@@ -137,36 +147,36 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
     def _profiles(self, request: wrappers.Request) -> list[dict[str, Any]]:
         """For each `run` the last profile at or before `step`, or its first."""
         wanted = _integer(request, "step", None)
-        runs = request.args.getlist("run")
-        if not runs:
-            raise werkzeug.exceptions.BadRequest("The argument 'run' is missing.")
-        profiles = []
-        for run in runs:
-            steps, norms = self._series(request, run)
-            last = len(steps) - 1
-            at = (
-                last if wanted is None else max(int(np.searchsorted(steps, wanted, "right")) - 1, 0)
-            )
-            norms = np.ma.compressed(norms[at])
-            profiles.append(
-                {
-                    "run": run,
-                    "step": int(steps[at]),
-                    "norms": norms.tolist(),
-                    **gradient_flow.summarize(norms),
-                }
-            )
-        return profiles
+        return [self._profile(request, run, wanted) for run in _runs(request)]
+
+    def _profile(self, request: wrappers.Request, run: str, wanted: int | None) -> dict[str, Any]:
+        series = self._series(request, run)
+        steps = series.steps
+        last = len(steps) - 1
+        at = last if wanted is None else max(int(np.searchsorted(steps, wanted, "right")) - 1, 0)
+        norms = np.ma.compressed(series.norms[at])
+        points = grid.reduce(norms[None], 1, _MAX_POINTS)
+        step = int(steps[at])
+        return {
+            "run": run,
+            "step": step,
+            "timesteps": norms.size,
+            # Each point stands for the timesteps from its edge to the next.
+            "edges": points.column_edges.tolist(),
+            "norms": (10.0 ** points.values[0].astype(np.float64)).tolist(),
+            "fit": fitted_line(norms),
+            "window": series.window(step),
+            "cuts": series.cuts(step, norms.size),
+            **gradient_flow.summarize(norms),
+        }
 
     def _summary(self, request: wrappers.Request) -> dict[str, Any]:
-        """Statistics of the run's profiles over training, and the verdict."""
-        run, tag = _one(request, "run"), _one(request, "tag")
-        steps, norms = self._series(request, run)
-        window = self._tags(request)[run][tag].get("window")
-        window = window if isinstance(window, int) and window > 0 else None
-        word, reason = gradient_flow.verdict(norms, window)
-        thinned = np.unique(np.linspace(0, len(steps) - 1, _MAX_SUMMARIES).astype(int))
-        table = [gradient_flow.summarize(np.ma.compressed(norms[row])) for row in thinned]
+        """The verdict on a run, and the numbers of its last profile."""
+        series = self._one_series(request)
+        steps, norms = series.steps, series.norms
+        window = series.window(int(steps[-1]))
+        # By lag nothing is cut: it is measured with full BPTT.
+        word, reason = gradient_flow.verdict(norms, None if series.by_lag else window)
         return {
             "verdict": word,
             "reason": reason,
@@ -174,77 +184,142 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
                 "vanishing": gradient_flow.VANISHING,
                 "exploding": gradient_flow.EXPLODING,
             },
-            "steps": steps[thinned].tolist(),
-            "first_step": int(steps[0]),
+            "steps": _thinned(steps).tolist(),
             "last_step": int(steps[-1]),
             "records": len(steps),
-            **{key: [line[key] for line in table] for key in table[0]},
+            "window": window,
+            **gradient_flow.summarize(np.ma.compressed(norms[-1])),
         }
 
-    def _export(self, request: wrappers.Request) -> str:
-        """All profiles of a run as CSV: one line per step, one column per timestep."""
+    def _statistics(self, request: wrappers.Request) -> list[str]:
+        """Names of the scalars of a layer and, with `optimizer/` before them, of the optimizer."""
+        listed = self._data.list_scalars(
+            **self._experiment(request), plugin_name=scalar_metadata.PLUGIN_NAME
+        )
+        tags = {tag for of_run in listed.values() for tag in of_run}
+        optimizer = layout.statistic_tag("optimizer", "")
+        of_layer = layout.statistic_tag(_one(request, "layer"), "")
+        names = [tag.removeprefix(of_layer) for tag in tags if tag.startswith(of_layer)]
+        names += [f"optimizer/{tag[len(optimizer) :]}" for tag in tags if tag.startswith(optimizer)]
+        return sorted(names)
+
+    def _trends(self, request: wrappers.Request) -> list[dict[str, Any]]:
+        """For each `run` the scalar `name` of a layer, or of the optimizer, over training."""
+        layer, name = _one(request, "layer"), _one(request, "name")
+        group, _, key = name.rpartition("/") if name.startswith("optimizer/") else (layer, "", name)
+        return [
+            {"run": run, "steps": [d[0] for d in data], "values": [d[1] for d in data]}
+            for run in _runs(request)
+            for data in [self._scalars(request, run, layout.statistic_tag(group, key))]
+        ]
+
+    def _export(self, request: wrappers.Request) -> wrappers.Response:
+        """All profiles of a run as CSV: one line per step, one column per timestep or lag."""
         if request.args.get("format", "csv") != "csv":
             raise werkzeug.exceptions.BadRequest("The only format is csv.")
-        steps, norms = self._series(request, _one(request, "run"))
-        text = io.StringIO()
-        text.write("step," + ",".join(f"t{t}" for t in range(norms.shape[1])) + "\n")
-        missing = np.ma.getmaskarray(norms)
-        for step, row, empty in zip(steps, np.ma.getdata(norms), missing, strict=True):
-            cells = ("" if e else f"{v:.9g}" for v, e in zip(row, empty, strict=True))
-            text.write(f"{step},{','.join(cells)}\n")
-        return text.getvalue()
+        series = self._one_series(request)
+        steps, norms, letter = series.steps, series.norms, "t"
+        if series.by_lag:
+            norms, letter = norms[:, ::-1], "lag"
+
+        def lines() -> Iterator[str]:
+            yield "step," + ",".join(f"{letter}{t}" for t in range(norms.shape[1])) + "\n"
+            for step, row in zip(steps, norms, strict=True):
+                missing = np.ma.getmaskarray(row)
+                pairs = zip(np.ma.getdata(row), missing, strict=True)
+                yield f"{step}," + ",".join("" if m else f"{v:.9g}" for v, m in pairs) + "\n"
+
+        # Line by line: a long history takes hundreds of megabytes as text.
+        name = f"{_one(request, 'run')}_{_one(request, 'tag').split('/', 1)[1]}"
+        name = re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII).strip("_.")
+        disposition = f'attachment; filename="{name}.csv"'
+        headers = {"Content-Disposition": disposition, "X-Content-Type-Options": "nosniff"}
+        return wrappers.Response(lines(), content_type="text/csv; charset=utf-8", headers=headers)
 
     # Data.
 
-    def _series(self, request: wrappers.Request, run: str) -> reader.Profiles:
+    def _experiment(self, request: wrappers.Request) -> dict[str, Any]:
+        return {
+            "ctx": plugin_util.context(request.environ),
+            "experiment_id": plugin_util.experiment_id(request.environ),
+        }
+
+    def _one_series(self, request: wrappers.Request) -> Series:
+        return self._series(request, _one(request, "run"))
+
+    def _series(self, request: wrappers.Request, run: str) -> Series:
         tag = _one(request, "tag")
-        context = plugin_util.context(request.environ)
-        experiment = plugin_util.experiment_id(request.environ)
-
-        def load() -> reader.Profiles | None:
-            # One run and tag at a time: TensorBoard's data server caps a reply at 256 MiB.
-            found = self._data.read_tensors(
-                context,
-                experiment_id=experiment,
-                plugin_name=self.plugin_name,
-                downsample=_EVERYTHING,
-                run_tag_filter=provider.RunTagFilter(runs=[run], tags=[tag]),
-            )
-            data = found.get(run, {}).get(tag)
-            # Sorted, and of equal steps (a resumed run) the last one.
-            profiles = {datum.step: datum.numpy for datum in data or () if datum.numpy.ndim == 1}
-            return reader.stack(profiles) if any(len(p) for p in profiles.values()) else None
-
-        series = self._cache.get((experiment, run, tag), load)
-        if series is None:
+        by_lag = layout.layer_of(tag, layout.LAGS)
+        layer = by_lag or layout.layer_of(tag)
+        listed = None if layer is None else self._listed(request, run, tag)
+        if listed is None:
             raise werkzeug.exceptions.NotFound(f"Run {run!r} has no profiles {tag!r}.")
-        return series
+
+        def load() -> reader.Profiles:
+            data = _read(self._data.read_tensors, self._of(request, run, tag))
+            data = data.get(run, {}).get(tag) or ()
+            # Sorted, and of equal steps (a resumed run) the last one.
+            vectors = {datum.step: datum.numpy for datum in data if datum.numpy.ndim == 1}
+            return reader.stack({s: v[::-1] for s, v in vectors.items()} if by_lag else vectors)
+
+        key = plugin_util.experiment_id(request.environ), run, tag
+        version = listed.max_step, listed.max_wall_time
+        steps, norms = self._cache.get(key, version, load)
+        if not norms.size:
+            raise werkzeug.exceptions.NotFound(f"Run {run!r} has no profiles {tag!r}.")
+        # `AdaptiveTruncation` tells with the lag profiles whether its windows overlap.
+        lags = listed if by_lag else self._listed(request, run, layout.lag_tag(layer))
+        return Series(
+            steps,
+            norms,
+            by_lag is not None,
+            layout.parse_content(listed.plugin_content),
+            self._scalars(request, run, layout.statistic_tag(layer, "truncation")),
+            lags is not None and bool(layout.parse_content(lags.plugin_content).get("overlap")),
+        )
+
+    def _of(self, request: wrappers.Request, run: str, tag: str) -> dict[str, Any]:
+        # One run and tag at a time: TensorBoard's data server caps a reply at 256 MiB.
+        chosen = provider.RunTagFilter(runs=[run], tags=[tag])
+        experiment = self._experiment(request)
+        return {**experiment, "plugin_name": self.plugin_name, "run_tag_filter": chosen}
+
+    def _listed(self, request: wrappers.Request, run: str, tag: str) -> Any:
+        return self._data.list_tensors(**self._of(request, run, tag)).get(run, {}).get(tag)
+
+    def _scalars(self, request: wrappers.Request, run: str, tag: str) -> list[tuple[int, float]]:
+        """At most `_MAX_POINTS` `(step, value)`, sorted; none if there is no such scalar."""
+        found = self._data.read_scalars(
+            **self._experiment(request),
+            plugin_name=scalar_metadata.PLUGIN_NAME,
+            downsample=_MAX_POINTS,
+            run_tag_filter=provider.RunTagFilter(runs=[run], tags=[tag]),
+        )
+        data = found.get(run, {}).get(tag) or ()
+        # Of equal steps the last one.
+        return sorted({datum.step: float(datum.value) for datum in data}.items())
 
 
-class _Cache:
-    """The series used last, for some seconds: moving a slider must not read all data each time."""
+def _thinned(values: np.ndarray) -> np.ndarray:
+    at = np.linspace(0, len(values) - 1, min(len(values), _MAX_POINTS)).astype(int)
+    return values[at]
 
-    def __init__(self, size: int = 12, seconds: float = 5.0):
-        self._size, self._seconds = size, seconds
-        self._entries: dict[Any, tuple[float, Any]] = {}
-        self._lock = threading.Lock()  # TensorBoard answers every request in a thread of its own
 
-    def get(self, key: Any, load: Callable[[], Any]) -> Any:
-        with self._lock:
-            oldest = time.monotonic() - self._seconds
-            self._entries = {k: e for k, e in self._entries.items() if e[0] > oldest}
-            if key in self._entries:
-                return self._entries[key][1]
-        value = load()
-        with self._lock:
-            self._entries[key] = time.monotonic(), value
-            while len(self._entries) > self._size:
-                del self._entries[next(iter(self._entries))]
-        return value
+def _read(read_tensors: Callable, arguments: dict[str, Any]) -> Any:
+    """All records or, where a reply is larger than TensorBoard allows, as many as come through."""
+    records = _EVERYTHING
+    while True:
+        try:
+            return read_tensors(**arguments, downsample=records)
+        except grpc.RpcError as error:
+            too_large = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            if not too_large or records < 2:
+                raise
+            records = min(records, 8192) // 2
 
 
 def _answer(route: Callable) -> Callable:
-    """Makes a WSGI application of a route that returns JSON, bytes, text or a response."""
+    """Makes a WSGI application of a route that returns JSON, bytes or a response."""
 
     @wrappers.Request.application
     def application(request):
@@ -256,9 +331,6 @@ def _answer(route: Callable) -> Callable:
             return http_util.Respond(request, error.description, "text/plain", code=error.code)
         if isinstance(content, bytes):
             return http_util.Respond(request, content, "application/octet-stream")
-        if isinstance(content, str):
-            attachment = [("Content-Disposition", 'attachment; filename="gradient_flow.csv"')]
-            return http_util.Respond(request, content, "text/csv", headers=attachment)
         if isinstance(content, wrappers.Response):
             return content
         return http_util.Respond(request, content, "application/json")
@@ -280,6 +352,15 @@ def _one(request: wrappers.Request, name: str) -> str:
     if value is None:
         raise werkzeug.exceptions.BadRequest(f"The argument {name!r} is missing.")
     return value
+
+
+def _runs(request: wrappers.Request) -> list[str]:
+    runs = request.args.getlist("run")
+    if not runs:
+        raise werkzeug.exceptions.BadRequest("The argument 'run' is missing.")
+    if len(runs) > _MAX_RUNS:
+        raise werkzeug.exceptions.BadRequest(f"More than {_MAX_RUNS} runs were asked for.")
+    return runs
 
 
 def _integer(

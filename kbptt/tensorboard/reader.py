@@ -9,22 +9,27 @@ import numpy as np
 
 from kbptt.tensorboard import layout
 
+# Ends of the names of event files: those of `GradientFlow`, and those of other callbacks, which may
+# write lag profiles and scalars into the same directory.
 SUFFIX = ".gradient_flow"
+OTHER_SUFFIX = ".kbptt"
 
 Profiles = tuple[np.ndarray, np.ndarray]
 
 
-def read(log_dir: str | os.PathLike) -> dict[str, Profiles]:
+def read(log_dir: str | os.PathLike, by_lag: bool = False) -> dict[str, Profiles]:
     """Reads the gradient profiles that `GradientFlow` wrote into one run directory.
 
     Args:
         log_dir: Directory of one run (its subdirectories are not searched).
+        by_lag: Boolean. Read the gradients by lag, which `GradientFlow` with `lag_data` and
+            `AdaptiveTruncation` write, in place of those by timestep. Defaults to False.
 
     Returns:
         A dict from the layer's name to `(steps, norms)`: the training steps `(records,)`, strictly
-        increasing, and the norms `(records, timesteps)`. Of records with equal steps the last one
-        counts. Where the number of timesteps varied, `norms` is a masked array aligned at the last
-        timestep.
+        increasing, and the norms `(records, timesteps)`, or `(records, lags)` with lag 0 first. Of
+        records with equal steps the last one counts. Where the number of timesteps varied, `norms`
+        is a masked array aligned at the last timestep; at lag 0, where the number of lags varied.
 
     Raises:
         FileNotFoundError: `log_dir` is no directory.
@@ -33,18 +38,27 @@ def read(log_dir: str | os.PathLike) -> dict[str, Profiles]:
     if not os.path.isdir(log_dir):
         raise FileNotFoundError(f"There is no run directory {log_dir!r}.")
     # Imported here: generated protobuf modules take a while and `last_step` needs none.
+    from google.protobuf import message
     from tensorboard.compat.proto import event_pb2
     from tensorboard.util import tensor_util
 
+    kind = layout.LAGS if by_lag else layout.PROFILE
     found: dict[str, dict[int, np.ndarray]] = {}
-    for path in _event_files(log_dir):
+    for path in _event_files(log_dir, SUFFIX, OTHER_SUFFIX):
         for _, record in records(path):
-            event = event_pb2.Event.FromString(record)
+            try:
+                event = event_pb2.Event.FromString(record)
+            except message.DecodeError:
+                break  # a damaged file: what lies behind cannot be told apart
             for value in event.summary.value:
-                layer = layout.layer_of(value.tag)
+                layer = layout.layer_of(value.tag, kind)
                 if layer is not None and value.HasField("tensor"):
-                    found.setdefault(layer, {})[event.step] = tensor_util.make_ndarray(value.tensor)
-    return {layer: stack(profiles) for layer, profiles in sorted(found.items())}
+                    norms = tensor_util.make_ndarray(value.tensor)
+                    found.setdefault(layer, {})[event.step] = norms[::-1] if by_lag else norms
+    stacked = {layer: stack(profiles) for layer, profiles in sorted(found.items())}
+    if by_lag:
+        return {layer: (steps, norms[:, ::-1]) for layer, (steps, norms) in stacked.items()}
+    return stacked
 
 
 def stack(profiles: dict[int, np.ndarray]) -> Profiles:
@@ -62,9 +76,9 @@ def stack(profiles: dict[int, np.ndarray]) -> Profiles:
 
 
 def last_step(log_dir: str) -> int:
-    """Largest step that kbptt wrote into `log_dir`, or -1. Reads only the head of each record."""
-    steps = (_step(head) for path in _event_files(log_dir) for _, head in records(path, head=24))
-    return max(steps, default=-1)
+    """Largest step of `GradientFlow` in `log_dir`, or -1. Reads only the head of each record."""
+    files = _event_files(log_dir, SUFFIX)
+    return max((_step(head) for path in files for _, head in records(path, head=24)), default=-1)
 
 
 def records(path: str, head: int | None = None) -> Iterator[tuple[int, bytes]]:
@@ -83,10 +97,11 @@ def records(path: str, head: int | None = None) -> Iterator[tuple[int, bytes]]:
             file.seek(end)
 
 
-def _event_files(log_dir: str) -> list[str]:
-    pattern = os.path.join(glob.escape(log_dir), f"events.out.tfevents.*{SUFFIX}")
+def _event_files(log_dir: str, *suffixes: str) -> list[str]:
+    pattern = os.path.join(glob.escape(log_dir), "events.out.tfevents.*")
     # By time, then by the serial number within a process: of equal steps the later file counts.
-    return sorted(glob.glob(pattern), key=lambda path: (os.path.getmtime(path), path))
+    found = [path for path in glob.glob(pattern) if path.endswith(suffixes)]
+    return sorted(found, key=lambda path: (os.path.getmtime(path), path))
 
 
 def _step(head: bytes) -> int:

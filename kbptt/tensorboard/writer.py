@@ -9,7 +9,6 @@ import os
 import re
 import socket
 import time
-import weakref
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +21,19 @@ from tensorboard.util import tensor_util
 
 from kbptt.tensorboard import layout, reader
 
-try:
-    import fcntl
-except ImportError:  # Windows: runs that share a directory at the same time are not detected
-    fcntl = None
-
 Value = summary_pb2.Summary.Value
 
-_LOCK = ".gradient_flow.lock"
 _serial = itertools.count()
 
 
 def profile_value(layer: str, norms: np.ndarray, content: bytes) -> Value:
     """Summary value of one profile `(timesteps,)`, float32, oldest timestep first."""
-    metadata = summary_pb2.SummaryMetadata(
-        # Without a data class TensorBoard does not list the series.
-        data_class=summary_pb2.DATA_CLASS_TENSOR,
-        plugin_data=summary_pb2.SummaryMetadata.PluginData(
-            plugin_name=layout.PLUGIN, content=content
-        ),
-    )
-    return _value(layout.profile_tag(layer), np.asarray(norms, np.float32), metadata)
+    return _tensor_value(layout.profile_tag(layer), norms, content)
+
+
+def lag_value(layer: str, norms: np.ndarray, content: bytes) -> Value:
+    """Summary value of the norms by lag `(lags,)`, float32, lag 0 first."""
+    return _tensor_value(layout.lag_tag(layer), norms, content)
 
 
 def scalar_value(tag: str, value: float) -> Value:
@@ -69,7 +60,7 @@ def check_log_dir(log_dir: Any) -> str:
         ValueError: `log_dir` is no path, is a file or lies below one, or is not writable.
     """
     path = check_path(log_dir)
-    if _remote(path):
+    if is_remote(path):
         return path
     existing = Path(path).absolute()
     while not existing.exists():
@@ -90,7 +81,7 @@ def check_path(log_dir: Any) -> str:
             f"Received: log_dir={log_dir!r} (of type {type(log_dir).__name__})."
         )
     path = os.fspath(log_dir)
-    if not _remote(path):
+    if not is_remote(path):
         for part in (Path(path), *Path(path).parents):
             if part.exists() and not part.is_dir():
                 raise ValueError(
@@ -116,39 +107,14 @@ class EventWriter:
     Args:
         log_dir: String. The run's directory; made when first needed. A path with a scheme, such as
             `gs://…`, is written through TensorFlow's file systems.
+        suffix: String. End of the file's name: `reader.SUFFIX` for the one writer of a run's
+            profiles, whose steps tell runs apart. Defaults to `reader.OTHER_SUFFIX`.
     """
 
-    def __init__(self, log_dir: str):
+    def __init__(self, log_dir: str, suffix: str = reader.OTHER_SUFFIX):
         self.log_dir = log_dir
+        self._suffix = suffix
         self._path = None
-        self._unlock = None
-
-    def claim(self) -> bool:
-        """Claims the directory for this process until `release`.
-
-        Returns:
-            False if another live process writes there. True where locks do not exist.
-        """
-        if fcntl is None or _remote(self.log_dir):
-            return True
-        os.makedirs(self.log_dir, exist_ok=True)
-        self.release()
-        descriptor = os.open(os.path.join(self.log_dir, _LOCK), os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            # Such a lock belongs to the process and dies with it, even killed.
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
-            # Anything but "held by another" (a network file system without locks) allows writing.
-            return not isinstance(error, BlockingIOError | PermissionError)
-        self._unlock = weakref.finalize(self, os.close, descriptor)
-        return True
-
-    def release(self) -> None:
-        """Gives the directory up."""
-        if self._unlock is not None:
-            self._unlock()
-            self._unlock = None
 
     def write(self, step: int, values: list[Value]) -> None:
         """Appends one event. Raises `OSError` (or TensorFlow's, for a remote path) if it cannot."""
@@ -160,28 +126,46 @@ class EventWriter:
         self._append(event)
 
     def _start_file(self) -> None:
-        if not _remote(self.log_dir):
+        if not is_remote(self.log_dir):
             os.makedirs(self.log_dir, exist_ok=True)
         host = re.sub(r"[^\w-]", "_", socket.gethostname())
         name = f"events.out.tfevents.{int(time.time()):010d}.{host}.{os.getpid()}.{next(_serial)}"
-        self._path = f"{self.log_dir.rstrip('/')}/{name}{reader.SUFFIX}"
+        self._path = f"{self.log_dir.rstrip('/')}/{name}{self._suffix}"
         self._append(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def _append(self, event: event_pb2.Event) -> None:
-        with _open(self._path) as file:
-            RecordWriter(file).write(event.SerializeToString())
+        try:
+            with _open(self._path) as file:
+                RecordWriter(file).write(event.SerializeToString())
+        except Exception:
+            # The file may end inside a record, and nothing behind that can be read: the next one
+            # goes to another file.
+            self._path = None
+            raise
 
 
 def _open(path: str) -> Any:
-    if _remote(path):
+    if is_remote(path):
         import tensorflow as tf
 
         return tf.io.gfile.GFile(path, "ab")
     return open(path, "ab")
 
 
-def _remote(path: str) -> bool:
+def is_remote(path: str) -> bool:
+    """Whether a path has a scheme, such as `gs://…`."""
     return "://" in path
+
+
+def _tensor_value(tag: str, norms: np.ndarray, content: bytes) -> Value:
+    metadata = summary_pb2.SummaryMetadata(
+        # Without a data class TensorBoard does not list the series.
+        data_class=summary_pb2.DATA_CLASS_TENSOR,
+        plugin_data=summary_pb2.SummaryMetadata.PluginData(
+            plugin_name=layout.PLUGIN, content=content
+        ),
+    )
+    return _value(tag, np.asarray(norms, np.float32), metadata)
 
 
 def _value(tag: str, value: Any, metadata: summary_pb2.SummaryMetadata) -> Value:

@@ -26,17 +26,19 @@ eager_tensors = pytest.mark.filterwarnings("ignore:__array__ implementation:Depr
 def without_xla(monkeypatch):
     """Compiling takes longer than these tests, and changes no number."""
     engine = functools.partial(BPTT, jit=False)
-    monkeypatch.setattr("kbptt.layers.truncated.BPTT", engine)
+    for module in ("projected", "rnn"):
+        monkeypatch.setattr(f"kbptt.layers.{module}.BPTT", engine)
 
 
-def build(truncation=None, layers=1, eager=True):
+def build(truncation=None, layers=1, eager=True, dtype="float32", **compiled):
     keras.utils.set_random_seed(1)
-    stack = [
-        kbptt.SimpleRNN(3, return_sequences=True, truncation=truncation, name=f"rnn_{i}")
-        for i in range(layers)
-    ]
-    model = keras.Sequential([keras.Input((T, 2)), *stack, keras.layers.Dense(1)])
-    model.compile(keras.optimizers.SGD(0.01), "mse", run_eagerly=eager)
+    arguments = {"return_sequences": True, "truncation": truncation, "dtype": dtype}
+    stack = [kbptt.SimpleRNN(3, name=f"rnn_{i}", **arguments) for i in range(layers)]
+    model = keras.Sequential([keras.Input((T, 2)), *stack, keras.layers.Dense(1, dtype=dtype)])
+    optimizer = keras.optimizers.SGD(0.01)
+    if dtype == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=64.0)
+    model.compile(optimizer, "mse", run_eagerly=eager, **compiled)
     return model
 
 
@@ -84,25 +86,50 @@ def test_sets_the_estimated_length_after_the_warmup():
     assert adapt.history["rnn_0/relative_bias"] == [estimate.biases[length - 1]]
 
 
-@pytest.mark.parametrize("clip", [False, True])
-def test_the_next_step_has_the_new_length(monkeypatch, clip):
+@pytest.mark.parametrize(
+    ("how", "clip"),
+    [
+        ({}, False),
+        ({}, True),
+        ({"steps_per_execution": 2}, False),
+        ({"steps_per_execution": 2}, True),
+        ({"jit_compile": True}, False),
+        ({"jit_compile": True}, True),
+        ({"dtype": "mixed_float16"}, True),
+    ],
+    ids=str,
+)
+def test_the_next_step_has_the_new_length(monkeypatch, how, clip):
     """Equal to a model that had these lengths from the start of each epoch."""
     fixed_estimates(monkeypatch, 2, 4, 4)  # 4 is rounded up to 5
-    model = build(eager=False)
+    model = build(eager=False, **how)
     adapt = make()
     clips = [ClipByGlobalNorm(0.5)] if clip else []
     history = fit(model, adapt, *clips, epochs=4)
     assert adapt.history["truncation"] == [2, 5, 5]
     assert history.history["truncation"] == [np.inf, 2, 5, 5]
     # Once more by hand: each epoch a new model with the weights of the one before.
-    weights = build().get_weights()
+    dtype = how.get("dtype", "float32")
+    weights = build(dtype=dtype).get_weights()
     for truncation in (None, 2, 5, 5):
-        other = build(truncation)
+        other = build(truncation, dtype=dtype)
         other.set_weights(weights)
         fit(other, *([ClipByGlobalNorm(0.5)] if clip else []))
         weights = other.get_weights()
     for a, b in zip(model.get_weights(), weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_half_precision_gives_the_same_estimate():
+    """The loss scale is in no norm, and small gradients are not lost without it."""
+    histories = []
+    for dtype in ("float32", "mixed_float16"):
+        adapt = make(warmup=0)
+        fit(build(dtype=dtype), adapt)
+        histories.append(adapt.history)
+    assert histories[1]["truncation"] == histories[0]["truncation"]
+    for name in ("rnn_0/lag_decay", "rnn_0/relative_bias"):
+        np.testing.assert_allclose(histories[1][name], histories[0][name], rtol=1e-2)
 
 
 def test_compiles_again_only_when_the_length_changes(monkeypatch):
@@ -219,9 +246,9 @@ def test_unwritable_directory_warns_once(monkeypatch, tmp_path):
 
     monkeypatch.setattr("kbptt.tensorboard.writer.EventWriter.write", write)
     adapt = make(log_dir=tmp_path, warmup=0)
-    with pytest.warns(UserWarning, match="stops writing; training goes on.*disk full") as caught:
+    with pytest.warns(UserWarning, match="stops logging; training goes on.*disk full") as caught:
         fit(build(truncation=3), adapt, epochs=2)
-    assert sum("stops writing" in str(w.message) for w in caught) == 1
+    assert sum("stops logging" in str(w.message) for w in caught) == 1
     assert len(adapt.history["step"]) == 2
 
 

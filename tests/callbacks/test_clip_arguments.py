@@ -38,6 +38,8 @@ def test_invalid_thresholds_get_one_clear_sentence(clip, bad):
         (lambda: ClipByNorm(1, variables="("), "`variables`.*regular expression"),
         (lambda: ClipByNorm(1, variables=3), "`variables`.*regular expression"),
         (lambda: ClipByNorm(1, variables=[]), "`variables`.*regular expression"),
+        (lambda: ClipByNorm(1, name=3), "`name`.*string"),
+        (lambda: GradientNorm(name=""), "`name`.*string"),
     ],
 )
 def test_other_invalid_arguments(make, message):

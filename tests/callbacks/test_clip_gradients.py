@@ -93,6 +93,51 @@ def test_mixed_precision_clips_the_true_gradient(run_eagerly):
     assert "apply" not in vars(model.optimizer.inner_optimizer)
 
 
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_loss_scale_too_large_at_the_first_step(run_eagerly):
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0), initial_scale=1e38)
+    model, clip = one_kernel(optimizer, run_eagerly=run_eagerly), ClipByGlobalNorm(1.0)
+    feed(model, [[30.0, 40.0]], [clip])
+    assert (int(clip.step_count), int(clip.skipped_count)) == (0, 1)
+    np.testing.assert_array_equal(weights_of(model), [0.0, 0.0])
+    optimizer.dynamic_scale.assign(8.0)
+    feed(model, [[30.0, 40.0]], [clip])
+    np.testing.assert_allclose(weights_of(model), [-0.6, -0.8], rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("batches", [None, 2])
+@pytest.mark.parametrize(
+    "compile_arguments",
+    [
+        {"run_eagerly": True},
+        {"steps_per_execution": 4},
+        {"jit_compile": True},
+        {"jit_compile": True, "steps_per_execution": 2},
+    ],
+    ids=str,
+)
+def test_ways_of_running_together(policy, batches, compile_arguments):
+    """Loss scaling, accumulation and ways of running at once, against the definition."""
+    gradients = np.array([[3, 4], [6, 8], [0.25, 0.5], [1, 2], [0, 0], [5, 0], [0, -7], [-1, 1.0]])
+    expected = np.zeros(2)
+    for true in gradients.reshape(-1, batches or 1, 2).mean(axis=1):
+        norm = np.linalg.norm(true)
+        expected -= np.clip(true * min(1.0, 4.0 / max(norm, 1e-9)), -2.0, 2.0)
+    inner = keras.optimizers.SGD(1.0, gradient_accumulation_steps=batches)
+    keras.config.set_dtype_policy(policy)
+    try:
+        scaled = keras.optimizers.LossScaleOptimizer(inner, initial_scale=512.0)
+        model = one_kernel(scaled, **compile_arguments)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    chain = [ClipByGlobalNorm(4.0), ClipByValue(2.0)]
+    feed(model, gradients, chain)
+    tolerance = 1e-5 if policy == "float32" else 2e-2
+    np.testing.assert_allclose(weights_of(model), expected, atol=tolerance)
+    assert [int(clip.skipped_count) for clip in chain] == [0, 0]
+
+
 def test_half_precision_weights():
     model = keras.Sequential(
         [

@@ -53,11 +53,12 @@ def fit(model, callback, epochs=2, **arguments):
 
 @contextlib.contextmanager
 def one_warning(text):
-    """Expects exactly one warning from GradientFlow, whatever TensorFlow warns of."""
+    """Expects exactly one warning of kbptt, whatever TensorFlow warns of."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    (message,) = [str(w.message) for w in caught if "GradientFlow" in str(w.message)]
+    messages = [str(w.message) for w in caught]
+    (message,) = [m for m in messages if m.startswith(("GradientFlow", "kbptt"))]
     assert text in message
 
 
@@ -202,6 +203,50 @@ def test_value_of_the_gradient_regularizer(tmp_path):
     assert "gradient_flow_stats/rnn/gradient_penalty" not in load(tmp_path / "b")[0]
 
 
+def test_gradients_by_lag(tmp_path):
+    layer = kbptt.SimpleRNN(3, return_sequences=True, truncation=2, name="rnn")
+    model = make_model(layer)
+    x, y = data()
+    callback = GradientFlow(tmp_path, heatmap_freq=None, lag_data=(x[:4], y[:4]), lag_freq=2)
+    expected = kbptt.analysis.lag_profile(model, x[:4], y[:4])
+    fit(model, callback, epochs=3)
+    logged, norms = kbptt.tensorboard.read(tmp_path, by_lag=True)["rnn"]
+    assert logged.tolist() == [0, 12]  # before the first step, and after every second epoch
+    np.testing.assert_allclose(norms[0], expected.norms, rtol=1e-5)
+    assert norms.shape == (2, TIMESTEPS) and np.all(norms[:, 3:] > 0)  # beyond the window, too
+    fit(model, callback, epochs=1)
+    assert kbptt.tensorboard.read(tmp_path, by_lag=True)["rnn"][0].tolist() == [0, 12, 18]
+    assert steps(load(tmp_path)[0]) == [6, 12, 18, 24]
+
+
+def test_number_of_lags_and_a_layer_without_any(tmp_path):
+    x, y = data()
+    arguments = {"heatmap_freq": None, "lag_data": (x, y), "max_lags": 2}
+    fit(make_model(kbptt.GRU(2, name="rnn")), GradientFlow(tmp_path / "a", **arguments), epochs=1)
+    assert kbptt.tensorboard.read(tmp_path / "a", by_lag=True)["rnn"][1].shape == (2, 2)
+    fit(make_model(), GradientFlow(tmp_path / "b", **arguments), epochs=1)
+    assert kbptt.tensorboard.read(tmp_path / "b", by_lag=True) == {}
+
+
+def test_other_callbacks_that_write_to_the_same_directory(tmp_path):
+    """They log before the first step: that must not look like the profiles of another run."""
+    x, y = data()
+    model = make_model(kbptt.SimpleRNN(3, return_sequences=True, name="rnn"))
+    others = [
+        kbptt.callbacks.SpectralMonitor(tmp_path),
+        kbptt.callbacks.AdaptiveTruncation(
+            minimum=1, maximum=4, warmup=0, data=(x, y), log_dir=tmp_path
+        ),
+    ]
+    callback = GradientFlow(tmp_path, heatmap_freq=None)
+    model.fit(x, y, batch_size=2, verbose=0, callbacks=[*others, callback])
+    assert callback.log_dir == str(tmp_path)
+    series, _ = load(tmp_path)
+    assert steps(series) == [6]
+    assert steps(series, "gradient_flow_stats/rnn/truncation") == [0]
+    assert steps(series, "gradient_flow/rnn/dL_dh_by_lag") == [0]
+
+
 def test_a_train_step_without_the_optimizer(tmp_path):
     class Own(keras.Model):
         def train_step(self, batch):
@@ -257,8 +302,8 @@ def test_another_run_in_the_same_directory_is_numbered(tmp_path):
 def test_a_live_process_in_the_same_directory_is_noticed(tmp_path):
     run = tmp_path / "run"
     code = (
-        "import sys; from kbptt.tensorboard.writer import EventWriter\n"
-        f"w = EventWriter({str(run)!r}); print(w.claim(), flush=True); sys.stdin.read()"
+        "import sys; from kbptt.callbacks._run_directory import Claim\n"
+        f"claim = Claim({str(run)!r}); print(claim.acquire(), flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -387,12 +432,23 @@ def test_arguments(tmp_path):
         {"log_freq": "batch"},
         {"heatmap_freq": True},
         {"max_profiles": 2.5},
+        {"lag_data": 3},
+        {"lag_data": ([1],)},
+        {"lag_freq": 0},
+        {"max_lags": 1},
     ):
         with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`"):
             GradientFlow(tmp_path, **arguments)
 
 
 def test_config_round_trip(tmp_path):
-    callback = GradientFlow(tmp_path, log_freq=7, heatmap_freq=3, max_profiles=9)
-    config = keras.saving.serialize_keras_object(callback)
-    assert keras.saving.deserialize_keras_object(config).get_config() == callback.get_config()
+    arguments = {"log_freq": 7, "heatmap_freq": 3, "max_profiles": 9}
+    with_lags = {"lag_data": (np.ones((1, 2, 1)), [[1.0]], None), "lag_freq": 4, "max_lags": 5}
+    for callback in (
+        GradientFlow(tmp_path, **arguments),
+        GradientFlow(tmp_path, **arguments, **with_lags),
+    ):
+        config = keras.saving.serialize_keras_object(callback)
+        again = keras.saving.deserialize_keras_object(config)
+        assert again.get_config() == callback.get_config()
+    assert again.lag_data[0].shape == (1, 2, 1) and again.lag_data[2] is None

@@ -1,23 +1,19 @@
 """The tab's server side, through TensorBoard's own WSGI application."""
 
 import argparse
-import json
 import re
-import struct
 import subprocess
 import sys
 
+import grpc
 import numpy as np
 import pytest
-from tensorboard.backend import application
-from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
-from tensorboard.plugins import base_plugin
-from werkzeug.test import Client
+from plugin_client import BASE, get, make_client, read_grid
 
-from kbptt.tensorboard import grid, layout, plugin, writer
+from kbptt.tensorboard import grid, layout, plugin, reader, writer
+from kbptt.tensorboard.series import Cache
 
 TAG = layout.profile_tag("lstm")
-BASE = "/data/plugin/gradient_flow"
 STEPS = [10, 20, 40]
 RUN = "a <script>"
 
@@ -34,28 +30,16 @@ def client(tmp_path_factory):
         content = layout.content("lstm", "last", window, None, "end")
         for step in STEPS:
             events.write(step, [writer.profile_value("lstm", norms(step), content)])
-        events.write(50, [writer.scalar_value(layout.statistic_tag("lstm", "decay"), 0.9)])
+        scalars = {("lstm", "decay"): 0.9, ("optimizer", "clip/threshold"): 2.0, ("gru", "x"): 1.0}
+        for step in (50, 60):
+            events.write(
+                step,
+                [
+                    writer.scalar_value(layout.statistic_tag(*names), value * step)
+                    for names, value in scalars.items()
+                ],
+            )
     return make_client(root)
-
-
-def make_client(root):
-    flags = argparse.Namespace(samples_per_plugin={}, path_prefix="")
-    plugin.GradientFlowLoader().fix_flags(flags)
-    multiplexer = plugin_event_multiplexer.EventMultiplexer(
-        tensor_size_guidance=flags.samples_per_plugin
-    )
-    multiplexer.AddRunsFromDirectory(str(root))
-    multiplexer.Reload()
-    provider = data_provider.MultiplexerDataProvider(multiplexer, str(root))
-    context = base_plugin.TBContext(data_provider=provider, flags=flags)
-    loaded = plugin.GradientFlowLoader().load(context)
-    return Client(application.TensorBoardWSGI([loaded], data_provider=provider))
-
-
-def get(client, route, status=200, **arguments):
-    response = client.get(f"{BASE}/{route}", query_string=arguments)
-    assert response.status_code == status, response.get_data(as_text=True)
-    return response
 
 
 def test_loader_keeps_every_record_unless_told_otherwise():
@@ -69,15 +53,7 @@ def test_tags_lists_profiles_only(client):
     tags = get(client, "tags").json
     assert set(tags) == {RUN, "b"} and set(tags["b"]) == {TAG}
     expected = {"v": 1, "layer": "lstm", "loss": "last", "window": 2, "max_step": 40}
-    assert tags["b"][TAG] == expected
-
-
-def read_grid(response):
-    data = response.get_data()
-    (length,) = struct.unpack("<I", data[:4])
-    header = json.loads(data[4 : 4 + length])
-    values = np.frombuffer(data[4 + length :], "<f4")
-    return header, values.reshape(header["rows"], header["cols"])
+    assert tags["b"][TAG] == {**expected, "by_lag": False}
 
 
 def test_grid_is_what_was_written(client):
@@ -106,12 +82,52 @@ def test_profiles_of_several_runs_at_a_step(client):
     assert get(client, "profiles", tag=TAG, run="b").json[0]["norms"][2] == "NaN"
 
 
+def test_long_profiles_arrive_as_a_bounded_number_of_points(tmp_path):
+    values = np.exp(-0.001 * np.arange(20_000)[::-1]).astype(np.float32)
+    values[[5_000, 5_001]], values[7_000] = 0, np.nan
+    events = writer.EventWriter(str(tmp_path / "run"))
+    events.write(1, [writer.profile_value("lstm", values, b"")])
+    client = make_client(tmp_path)
+    response = get(client, "profiles", tag=TAG, run="run")
+    (profile,) = response.json
+    assert profile["timesteps"] == 20_000 and len(response.data) < 60_000
+    edges, points = profile["edges"], profile["norms"]
+    assert edges[::500] == [0, 10_000, 20_000] and len(edges) == len(points) + 1 == 1001
+    # Each point is the geometric mean of its timesteps; a single NaN is not lost among them.
+    assert points[0] == pytest.approx(np.exp(np.mean(np.log(values[:20]))), rel=1e-5)
+    assert points[350] == "NaN" and points[250] > 0
+    (t0, first), (t1, last) = profile["fit"]
+    assert (t0, t1) == (0, 19_999)
+    assert [first, last] == pytest.approx([np.log10(values[0]), 0], abs=1e-3)
+
+
+def test_the_fitted_line_ends_where_there_are_norms(tmp_path):
+    events = writer.EventWriter(str(tmp_path / "run"))
+    for step, values in ((1, [0, np.inf, 1e-3, 1e-2, 1e-1]), (2, [0, 0]), (3, [5.0])):
+        events.write(step, [writer.profile_value("lstm", values, b"")])
+    client = make_client(tmp_path)
+    fits = [get(client, "profiles", tag=TAG, run="run", step=s).json[0]["fit"] for s in (1, 2, 3)]
+    np.testing.assert_allclose(fits[0], [[2, -3], [4, -1]], rtol=1e-6)
+    assert fits[1:] == [None, None]
+
+
 def test_summary_has_verdict_and_thresholds(client):
     summary = get(client, "summary", tag=TAG, run="b").json
     assert summary["verdict"] == "non-finite" and "NaN" in summary["reason"]
     assert summary["thresholds"] == {"vanishing": 1e-3, "exploding": 1e3}
-    assert summary["steps"] == STEPS and summary["records"] == 3
-    assert summary["zero_fraction"] == pytest.approx([1 / 3] * 3)
+    assert summary["steps"] == STEPS and summary["records"] == 3 and summary["last_step"] == 40
+    assert summary["zero_fraction"] == pytest.approx(1 / 3) and summary["window"] == 2
+
+
+def test_statistics_and_their_trends(client):
+    names = get(client, "statistics", layer="lstm").json
+    assert names == ["decay", "optimizer/clip/threshold"]
+    trends = get(client, "trends", layer="lstm", name="decay", run=[RUN, "none"]).json
+    assert [trend["run"] for trend in trends] == [RUN, "none"]
+    assert trends[0]["steps"] == [50, 60] and trends[0]["values"] == pytest.approx([45, 54])
+    assert trends[1]["steps"] == trends[1]["values"] == []
+    (trend,) = get(client, "trends", layer="lstm", name=names[1], run="b").json
+    assert trend["values"] == [100, 120]
 
 
 def test_export_is_exact(client):
@@ -141,6 +157,9 @@ def test_export_is_exact(client):
         ("profiles", {"tag": TAG}, 400, "'run' is missing"),
         ("profiles", {"tag": TAG, "run": "b", "step": "1e3"}, 400, "'1e3'"),
         ("summary", {"tag": TAG, "run": "../b"}, 404, "no profiles"),
+        ("profiles", {"tag": TAG, "run": ["b"] * 51}, 400, "50 runs"),
+        ("trends", {"layer": "lstm", "run": "b"}, 400, "'name' is missing"),
+        ("statistics", {}, 400, "'layer' is missing"),
         ("export", {"tag": TAG, "run": "b", "format": "exe"}, 400, "csv"),
     ],
 )
@@ -156,7 +175,7 @@ def test_only_reading(client):
 def test_page_and_modules_are_served_from_here(client):
     listing = client.get("/data/plugins_listing").json["gradient_flow"]
     assert listing["enabled"] and listing["tab_name"] == "Gradient flow"
-    for file in ("index.js", "data.js", "dom.js", "draw.js"):
+    for file in (path.name for path in plugin.STATIC.glob("*.js")):
         response = get(client, file)
         assert response.mimetype == "text/javascript"
         source = response.get_data(as_text=True)
@@ -177,6 +196,111 @@ def test_long_series_are_complete(tmp_path):
         events.write(step, [writer.profile_value("lstm", np.ones(2), b"not json")])
     client = make_client(tmp_path)
     assert get(client, "summary", run="run", tag=TAG).json["records"] == 150
+
+
+def write_lags(log_dir, lengths, overlap=False, **content):
+    """Four timesteps with windows of `content`, then K by K those of `AdaptiveTruncation`."""
+    flow = writer.EventWriter(str(log_dir), reader.SUFFIX)
+    fields = {"window": None, "stride": None, "align": "end", **content}
+    for step in (1, 10, 11, 20, 21, 30):
+        encoded = layout.content("lstm", "all", **fields)
+        flow.write(step, [writer.profile_value("lstm", np.ones(4), encoded)])
+    adaptive = writer.EventWriter(str(log_dir))
+    for step, length in lengths.items():
+        encoded = layout.content("lstm", "all", None, None, "end", overlap)
+        values = [writer.lag_value("lstm", [1.0, 0.1, step / 1000], encoded)]
+        tag = layout.statistic_tag("lstm", "truncation")
+        adaptive.write(step, [*values, writer.scalar_value(tag, length)])
+
+
+LAG_TAG = layout.lag_tag("lstm")
+
+
+def test_profiles_by_lag_have_lag_0_last(tmp_path):
+    write_lags(tmp_path / "run", {10: 2, 20: 3})
+    client = make_client(tmp_path)
+    tags = get(client, "tags").json["run"]
+    assert set(tags) == {TAG, LAG_TAG}
+    assert tags[LAG_TAG]["by_lag"] and tags[LAG_TAG]["layer"] == "lstm"
+    header, values = read_grid(get(client, "grid", run="run", tag=LAG_TAG))
+    np.testing.assert_allclose(10**values, [[0.01, 0.1, 1], [0.02, 0.1, 1]], rtol=1e-6)
+    # Lag 2 is beyond the window of 2 that this very profile led to.
+    assert header["cuts"] == [[0, [1]], [1, []]]
+    (profile,) = get(client, "profiles", run="run", tag=LAG_TAG, step=10).json
+    assert profile["norms"] == pytest.approx([0.01, 0.1, 1]) and profile["window"] == 2
+    assert profile["decay"] == pytest.approx(0.1)
+    lines = get(client, "export", run="run", tag=LAG_TAG).get_data(as_text=True).splitlines()
+    assert lines[:2] == ["step,lag0,lag1,lag2", "10,1,0.100000001,0.00999999978"]
+
+
+def test_cuts_follow_the_windows_that_adaptive_truncation_sets(tmp_path):
+    write_lags(tmp_path / "run", {10: 2, 20: 3}, window=1)
+    client = make_client(tmp_path)
+    header, _ = read_grid(get(client, "grid", run="run", tag=TAG))
+    # A length chosen at step 10 is in force from the next step on; the record of 10 had the old.
+    assert header["cuts"] == [[0, [1, 2, 3]], [2, [2]], [4, [1]]]
+    header, _ = read_grid(get(client, "grid", run="run", tag=TAG, s0=11, rows=2))
+    assert header["cuts"] == [[0, [2]], [1, [1]]]
+    cuts = [get(client, "profiles", run="run", tag=TAG, step=s).json[0] for s in (10, 11)]
+    assert [(p["window"], p["cuts"]) for p in cuts] == [(1, [1, 2, 3]), (2, [2])]
+    assert get(client, "summary", run="run", tag=TAG).json["window"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cuts"),
+    [
+        ({"lengths": {}, "window": 3, "align": "start"}, [[0, [3]]]),
+        ({"lengths": {}, "window": 3}, [[0, [1]]]),
+        ({"lengths": {}, "window": 3, "stride": 1}, [[0, []]]),  # sliding: no sharp cut
+        ({"lengths": {10: 2}, "overlap": True, "window": 3}, [[0, [1]], [2, []]]),
+        ({"lengths": {10: np.nan}}, [[0, []]]),
+    ],
+)
+def test_cuts_of_each_kind_of_window(tmp_path, arguments, cuts):
+    write_lags(tmp_path / "run", **arguments)
+    header, _ = read_grid(get(make_client(tmp_path), "grid", run="run", tag=TAG))
+    assert header["cuts"] == cuts
+
+
+def test_more_than_tensorboard_sends_at_once_is_thinned_out():
+    asked = []
+
+    class TooLarge(grpc.RpcError):
+        def code(self):
+            return grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    def read_tensors(downsample, **_):
+        asked.append(downsample)
+        if downsample > 1500:
+            raise TooLarge
+        return "data"
+
+    assert plugin._read(read_tensors, {}) == "data"
+    assert asked == [2**31 - 1, 4096, 2048, 1024]
+    TooLarge.code = lambda self: grpc.StatusCode.UNAVAILABLE
+    with pytest.raises(grpc.RpcError):
+        plugin._read(read_tensors, {})
+    assert len(asked) == 5
+
+
+def test_cache_loads_a_version_once_and_forgets_the_longest_unused():
+    loads = []
+
+    def get(cache, key, version=1, size=10):
+        def load():
+            loads.append((key, version))
+            return np.zeros(1), np.zeros((1, size), np.float32)
+
+        return cache.get(key, version, load)
+
+    cache = Cache(size=100)
+    for key, version in (("a", 1), ("a", 1), ("b", 1), ("a", 1), ("b", 2), ("c", 1), ("b", 2)):
+        get(cache, key, version)
+    assert loads == [("a", 1), ("b", 1), ("b", 2), ("c", 1)]
+    get(cache, "a")  # fell out when c came
+    get(cache, "huge", size=1000)
+    get(cache, "huge", size=1000)  # the latest stays, however large
+    assert loads[4:] == [("a", 1), ("huge", 1)]
 
 
 def test_the_entry_point_imports_neither_keras_nor_tensorflow():

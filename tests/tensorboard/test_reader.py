@@ -14,7 +14,7 @@ CONTENT = layout.content("rnn", "last", None, None, "end")
 
 
 def write(log_dir, steps, timesteps=3, scale=1.0):
-    file = writer.EventWriter(str(log_dir))
+    file = writer.EventWriter(str(log_dir), reader.SUFFIX)
     for step in steps:
         norms = np.full(timesteps, scale * step, np.float32)
         file.write(step, [writer.profile_value("rnn", norms, CONTENT)])
@@ -44,6 +44,35 @@ def test_a_file_torn_anywhere_keeps_its_complete_records(tmp_path):
     assert seen == {-1, 1, 2}
 
 
+def test_a_damaged_file_keeps_what_stands_before_the_damage(tmp_path):
+    path = write(tmp_path, [1, 2, 3])
+    whole = path.read_bytes()
+    at = whole.rindex(b"gradient_flow/rnn")
+    path.write_bytes(whole[:at] + b"\xff" + whole[at + 1 :])
+    assert reader.read(tmp_path)["rnn"][0].tolist() == [1, 2]
+
+
+def test_after_a_failed_write_the_next_one_starts_another_file(tmp_path, monkeypatch):
+    file = writer.EventWriter(str(tmp_path), reader.SUFFIX)
+    values = [writer.profile_value("rnn", np.ones(3), CONTENT)]
+    file.write(1, values)
+    (path,) = tmp_path.iterdir()
+    with monkeypatch.context() as patch:
+
+        def torn(name):
+            with open(name, "ab") as stream:
+                stream.write(b"\x07 half a record")
+            raise OSError("disk full")
+
+        patch.setattr(writer, "_open", torn)
+        with pytest.raises(OSError, match="disk full"):
+            file.write(2, values)
+    file.write(3, values)
+    assert len(list(tmp_path.iterdir())) == 2 and path.read_bytes().endswith(b"half a record")
+    assert reader.read(tmp_path)["rnn"][0].tolist() == [1, 3]
+    assert reader.last_step(str(tmp_path)) == 3
+
+
 def test_of_equal_steps_the_later_file_counts(tmp_path):
     first = write(tmp_path, [1, 2])
     os.utime(first, (0, 0))
@@ -58,6 +87,23 @@ def test_different_lengths_are_aligned_at_the_end(tmp_path):
     write(tmp_path, [5], timesteps=4)
     _, norms = reader.read(tmp_path)["rnn"]
     assert norms.tolist() == [[None, None, 1, 1], [5, 5, 5, 5]]
+
+
+def test_by_lag_from_whichever_callback(tmp_path):
+    for step, lags, suffix in ((1, [4, 2], reader.SUFFIX), (2, [8, 4, 2], reader.OTHER_SUFFIX)):
+        file = writer.EventWriter(str(tmp_path), suffix)
+        file.write(step, [writer.lag_value("rnn", lags, CONTENT)])
+    steps, norms = reader.read(tmp_path, by_lag=True)["rnn"]
+    assert steps.tolist() == [1, 2]
+    assert norms.tolist() == [[4, 2, None], [8, 4, 2]]
+    assert reader.read(tmp_path) == {}
+
+
+def test_other_callbacks_do_not_count_as_another_run(tmp_path):
+    """They may log step 0 before `GradientFlow` opens, which tells runs apart by their steps."""
+    file = writer.EventWriter(str(tmp_path))
+    file.write(7, [writer.lag_value("rnn", [1.0], CONTENT)])
+    assert reader.last_step(str(tmp_path)) == -1
 
 
 def test_directory_errors(tmp_path):

@@ -3,8 +3,10 @@
 
 async function get(route, parameters) {
   const query = new URLSearchParams(parameters).toString();
-  const response = await fetch(`./${route}${query ? `?${query}` : ''}`);
-  if (!response.ok) throw new Error(await response.text());
+  const response = await fetch(`./${route}${query ? `?${query}` : ''}`).catch((error) => {
+    throw new Error(`TensorBoard does not answer (${error.message}). Is it still running?`);
+  });
+  if (!response.ok) throw Object.assign(new Error(await response.text()), {status: response.status});
   return response;
 }
 
@@ -12,10 +14,20 @@ async function get(route, parameters) {
 export const json = async (route, parameters) => JSON.parse(await (await get(route, parameters)).text(), (_, value) =>
   value === 'NaN' ? NaN : value === 'Infinity' ? Infinity : value === '-Infinity' ? -Infinity : value);
 
-/** A grid: the header's fields, and `values`, its log10 norms by record and timestep. */
+/** A grid: the header's fields, and `values`, its log10 norms by record and timestep; null if it is empty. */
 export async function grid(parameters) {
-  const buffer = await (await get('grid', parameters)).arrayBuffer();
+  let response;
+  try {
+    response = await get('grid', parameters);
+  } catch (error) {
+    if (error.status === 404) return null; // this run has no profile in the range
+    throw error;
+  }
+  const buffer = await response.arrayBuffer();
   const length = new DataView(buffer).getUint32(0, true);
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
   return {...header, values: new Float32Array(buffer, 4 + length)};
 }
+
+/** Parameters with one `run` for each of `runs`. */
+export const ofRuns = (runs, parameters) => [...Object.entries(parameters), ...runs.map((run) => ['run', run])];

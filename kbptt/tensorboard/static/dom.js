@@ -8,8 +8,11 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
-export function options(select, values, chosen, none = '') {
-  select.replaceChildren(...values.map((value) => element('option', {value, textContent: value || none})));
+/** Fills a select with [value, text] pairs. */
+export function options(select, pairs, chosen) {
+  const made = pairs.map(([value, textContent]) => element('option', {value, textContent}));
+  const same = made.length === select.options.length && made.every((one, i) => one.value === select.options[i].value);
+  if (!same) select.replaceChildren(...made); // else an open list would close
   select.value = chosen;
 }
 
@@ -22,3 +25,6 @@ export const swatch = (color) => {
   made.style.background = color;
   return made;
 };
+
+/** A name that, if it is too long, loses its beginning: runs differ at the end. */
+export const runName = (run) => element('span', {className: 'name', title: run}, element('bdi', {textContent: run}));

@@ -1,0 +1,160 @@
+// Draws what `page` holds: heatmaps, profile and trend, with one crosshair through all of them.
+
+import {element, runName, swatch} from './dom.js';
+import * as draw from './draw.js';
+import {visible} from './host.js';
+import {divisor, lagged, page} from './model.js';
+import {cell, format, sharedScale} from './numbers.js';
+import {LOG_TRENDS, VIEWS, trendName} from './texts.js';
+
+const {state, ui} = page;
+let scale = [-1, 0]; // of the heatmaps, log10
+let cross = null; // what the pointer is at, in whichever chart: {step, lag, profile, drag, item}
+
+export function redraw() {
+  const {shown} = page;
+  if (!shown.length || !visible()) return;
+  const base = divisor();
+  const auto = sharedScale(shown.map((item) => item.grid), Boolean(base));
+  scale = base ? auto : auto.map((v, i) => state.scale?.[i] ?? v);
+  if (!(scale[1] > scale[0])) scale = auto;
+  [ui.low.placeholder, ui.high.placeholder] = auto.map((v) => format(10 ** v));
+  ui.low.disabled = ui.high.disabled = Boolean(base);
+  ui.scaleLabel.textContent = base ? `ratio to ${base.run}` : VIEWS[state.view].norm;
+  draw.drawScale(ui.scale, scale, Boolean(base));
+  drawAll();
+}
+
+function drawAll() {
+  drawHeatmaps();
+  drawProfile();
+  drawTrend();
+}
+
+let drawing = 0;
+/** Moves the crosshair, or with null takes it away. */
+export function hover(at) {
+  cross = at;
+  // Once a frame: the pointer moves more often than the screen shows.
+  drawing ||= requestAnimationFrame(() => {
+    drawing = 0;
+    drawAll();
+  });
+}
+
+function drawHeatmaps() {
+  const divided = Boolean(divisor());
+  for (const item of page.shown) {
+    const {canvas, read} = item.card;
+    const {grid: cells} = item;
+    if (!cells) {
+      item.view = null;
+      canvas.width = 0;
+      read.textContent = 'No profile in this range.';
+      continue;
+    }
+    item.view = draw.drawHeatmap(canvas, cells, {
+      scale,
+      diverging: divided,
+      lag: lagged(),
+      yLabel: state.view === 'lag' ? 'lag k' : state.axis === 'lag' ? 'lag from the end' : 'timestep t',
+      at: state.step ?? undefined,
+      images: item.images,
+      cross: cross && {...cross, lag: cross.lag ?? profileLag(item), drag: cross.item === item ? cross.drag : null},
+    });
+    read.textContent = readCell(cells);
+  }
+}
+
+function readCell(cells) {
+  if (cross?.lag === undefined) {
+    const count = (n, name) => (n ? ` · ${name} ${n}` : '');
+    return `${cells.records} profile${cells.records === 1 ? '' : 's'}${count(cells.zero, 'exact zeros')}${count(cells.nan, 'NaN')}${
+      count(cells.inf, 'infinite')}`;
+  }
+  const t = cells.timesteps - 1 - cross.lag;
+  const [row, column] = [cell(cells.step_edges, cross.step), cell(cells.timestep_edges, t)];
+  if (row < 0 || column < 0) return '';
+  const value = cells.values[row * cells.cols + column];
+  const text = value === cells.missing ? 'no such timestep' : value === -Infinity ? 'exactly 0'
+    : format(Number.isFinite(value) ? 10 ** value : value);
+  return `step ${Math.round(cross.step)} · ${state.view === 'lag' ? '' : `t = ${t} · `}lag ${cross.lag} · ${text}`;
+}
+
+// The profile's x axis: t; or the negative lag, which puts the past to the left; or the lag k.
+const profileX = ({timesteps}, t) => (state.view === 'lag' ? timesteps - 1 - t : state.axis === 'lag' ? t - timesteps + 1 : t);
+const profileT = ({timesteps}, x) => (state.view === 'lag' ? timesteps - 1 - x : state.axis === 'lag' ? timesteps - 1 + x : x);
+
+function profileLag({profile}) {
+  return cross?.profile === undefined || !profile ? undefined : profile.timesteps - 1 - profileT(profile, cross.profile);
+}
+
+function drawProfile() {
+  const items = page.shown.filter((item) => item.profile);
+  if (!items.length) return;
+  const base = divisor()?.profile;
+  // Runs of different lengths are compared at the same lag from the end.
+  const norm = ({profile}, t) => {
+    const of = (p, at) => p.norms[cell(p.edges, at)] ?? null;
+    if (!base) return of(profile, t);
+    const [value, other] = [of(profile, t), of(base, t - profile.timesteps + base.timesteps)];
+    return other === null ? null : value === 0 ? 0 : value / other;
+  };
+  const lines = items.map((item) => {
+    const {profile} = item;
+    const centers = profile.norms.map((_, i) => (profile.edges[i] + profile.edges[i + 1] - 1) / 2);
+    const mark = state.view === 'lag' && profile.window && profile.window < profile.timesteps
+      ? {x: profile.window - 0.5, text: `K = ${profile.window}`} : undefined;
+    return {x: centers.map((t) => profileX(profile, t)), y: centers.map((t) => norm(item, t)), color: item.color, mark,
+      fit: base || !profile.fit ? undefined : profile.fit.map(([t, v]) => [profileX(profile, t), v])};
+  });
+  const same = new Set(items.map(({profile}) => JSON.stringify([profile.cuts, profile.timesteps])));
+  const cuts = same.size === 1 && state.view !== 'lag' ? items[0].profile.cuts.map((t) => profileX(items[0].profile, t - 0.5)) : [];
+  const lag = state.view === 'lag';
+  ui.profileView = draw.drawLines(ui.profile, lines, {
+    log: true,
+    xLabel: lag ? 'lag k' : state.axis === 'lag' ? 'lag from the end' : 'timestep t',
+    xText: (v) => String(Math.abs(v)),
+    yLabel: base ? 'ratio' : VIEWS[state.view].norm,
+    cuts,
+    cursor: cross?.profile ?? (cross?.lag === undefined ? undefined
+      : profileX(items[0].profile, items[0].profile.timesteps - 1 - cross.lag)),
+    scale: base ? undefined : state.scale,
+  });
+  const x = cross?.profile;
+  legend(ui.profileRead, items, x === undefined ? '' : `${lag || state.axis === 'lag' ? 'lag' : 't ='} ${Math.abs(x)}`, (item) => {
+    if (x === undefined) return lag && item.profile.window ? `window ${item.profile.window}` : `decay ${format(item.profile.decay)}`;
+    const t = profileT(item.profile, x);
+    return t >= 0 && t < item.profile.timesteps ? format(norm(item, t)) : '';
+  });
+  const late = items.some(({profile}) => profile.step !== items[0].profile.step)
+    ? ' Of each run the last profile at or before this step.' : '';
+  const dashed = [...(base ? [] : ['least-squares fit']), ...(lag ? ['the window K'] : [])].join(', ');
+  ui.profileNote.textContent = `${dashed && `Dashed: ${dashed}. `}Squares below: exactly 0. `
+    + `Crosses on top: NaN or infinite.${late}`;
+}
+
+/** Which colour is which run, each with a text. */
+function legend(where, items, head, text) {
+  where.replaceChildren(...(head ? [element('b', {textContent: head})] : []), ...items.map((item) =>
+    element('span', {className: 'cell'}, swatch(item.color), runName(item.run),
+      element('span', {className: 'value', textContent: text(item)}))));
+}
+
+export function drawTrend() {
+  const items = page.shown.filter((item) => item.trend);
+  if (!items.length) return;
+  const name = ui.trend.value;
+  ui.trendView = draw.drawLines(ui.trends, items.map(({trend, color}) => ({x: trend.steps, y: trend.values, color})), {
+    log: LOG_TRENDS.test(name),
+    xLabel: 'training step',
+    yLabel: trendName(name).split(':')[0],
+    at: state.step ?? undefined,
+    cursor: cross?.step,
+  });
+  const step = cross?.step;
+  legend(ui.trendRead, items, step === undefined ? '' : `step ${Math.round(step)}`, ({trend}) => {
+    if (!trend.steps.length) return 'not logged';
+    return format(trend.values[step === undefined ? trend.steps.length - 1 : Math.max(trend.steps.findLastIndex((s) => s <= step), 0)]);
+  });
+}

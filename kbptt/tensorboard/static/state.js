@@ -1,0 +1,95 @@
+// What the user has chosen, and how a link holds it. Pure functions: the page is in `index.js`.
+
+const PREFIX = 'p.gradient_flow.'; // TensorBoard's own name for a plugin's part of the address
+
+const text = {write: (v) => v, read: (t) => t};
+const whole = {write: String, read: (t) => (/^-?\d+$/.test(t) ? Number(t) : undefined)};
+const oneOf = (...values) => ({write: (v) => v, read: (t) => (values.includes(t) ? t : undefined)});
+const json = (valid) => ({write: JSON.stringify, read: (t) => {
+  try {
+    const value = JSON.parse(t);
+    return valid(value) ? value : undefined;
+  } catch {
+    return undefined; // a link that somebody has cut or edited
+  }
+}});
+const names = json((v) => Array.isArray(v) && v.every((name) => typeof name === 'string'));
+const number = (v) => v === null || Number.isFinite(v);
+
+// Name -> [default, how it is written].
+const FIELDS = {
+  view: ['timestep', oneOf('timestep', 'lag')],
+  layer: ['', text],
+  axis: ['timestep', oneOf('timestep', 'lag')],
+  merge: ['mean', oneOf('mean', 'max', 'min')],
+  filter: ['', text],
+  runs: [null, names], // exactly these, or null: all that match the filter, but those in `off`
+  off: [[], names],
+  step: [null, whole], // null: the latest
+  base: ['', text],
+  trend: ['decay', text],
+  zoom: [null, json((v) => Array.isArray(v) && v.length === 4 && v.every(Number.isInteger))], // s0, s1, t0, t1
+  scale: [null, json((v) => Array.isArray(v) && v.length === 2 && v.every(number))], // log10; null: of the data
+};
+
+export const initial = () => Object.fromEntries(Object.entries(FIELDS).map(([name, [value]]) => [name, value]));
+
+/** The state that TensorBoard's fragment `#plugin&key=value…` holds, or null if it holds none. */
+export function read(hash) {
+  const state = initial();
+  let found = false;
+  for (const part of hash.replace(/^#/, '').split('&')) {
+    const [key, value] = part.split('=');
+    let name;
+    let decoded;
+    try {
+      [name, decoded] = [decodeURIComponent(key), decodeURIComponent(value)];
+    } catch {
+      continue;
+    }
+    const field = name.startsWith(PREFIX) && FIELDS[name.slice(PREFIX.length)];
+    const got = field && value !== undefined ? field[1].read(decoded) : undefined;
+    if (got === undefined) continue;
+    state[name.slice(PREFIX.length)] = got;
+    found = true;
+  }
+  return found ? state : null;
+}
+
+/** The fragment with this state in place of the one it holds; what others put there stays. */
+export function write(hash, state) {
+  const others = hash.replace(/^#/, '').split('&').filter((part) => part && !part.startsWith(PREFIX));
+  // The first one names TensorBoard's tab.
+  if (!others.length || others[0].includes('=')) others.unshift('gradient_flow');
+  const own = Object.entries(FIELDS)
+    .filter(([name, [value]]) => JSON.stringify(state[name]) !== JSON.stringify(value))
+    .map(([name, [, field]]) => [PREFIX + name, field.write(state[name])].map(encodeURIComponent).join('='));
+  return `#${[...others, ...own].join('&')}`;
+}
+
+/** The runs that match the filter: a regular expression or, where it is none, a part of the name. */
+export function matching(runs, filter) {
+  let matches;
+  try {
+    const expression = new RegExp(filter, 'i');
+    matches = (run) => expression.test(run);
+  } catch {
+    matches = (run) => run.toLowerCase().includes(filter.toLowerCase());
+  }
+  return runs.filter(matches);
+}
+
+/** The runs to show, of those that match. */
+export function chosen(runs, state, most) {
+  const wanted = state.runs ? runs.filter((run) => state.runs.includes(run)) : runs.filter((run) => !state.off.includes(run));
+  return wanted.slice(0, most);
+}
+
+/** `runs` and `off` after a click on one run's box. `all` are the runs that match, `shown` those shown before. */
+export function toggle(state, run, on, all, shown) {
+  const without = (list) => list.filter((other) => other !== run);
+  const others = all.filter((other) => !state.off.includes(other));
+  // Where not all fit in, leaving one out must not bring in another: the choice becomes explicit.
+  if (state.runs || others.length > shown.length) return {runs: on ? [...without(shown), run] : without(shown), off: []};
+  return {runs: null, off: on ? without(state.off) : [...state.off, run]};
+}

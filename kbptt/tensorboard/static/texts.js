@@ -1,0 +1,51 @@
+// What the page says.
+
+/** What is shown of a layer. */
+export const VIEWS = {
+  timestep: {
+    title: '‖∂L/∂hₜ‖ of every timestep t over training',
+    norm: '‖∂L/∂hₜ‖',
+    tag: (layer) => `gradient_flow/${layer}/dL_dh`,
+  },
+  lag: {
+    title: '‖∂Lₛ/∂hₛ₋ₖ‖: how strongly a loss reaches the state k steps earlier',
+    norm: 'mean ‖∂Lₛ/∂hₛ₋ₖ‖',
+    tag: (layer) => `gradient_flow/${layer}/dL_dh_by_lag`,
+  },
+};
+
+export const TRENDS = {
+  decay: 'decay per timestep',
+  half_life: 'half-life (timesteps)',
+  horizon: 'horizon: last timesteps with 90 %',
+  first_last_ratio: 'first / last ratio',
+  zero_fraction: 'fraction of exact zeros',
+  nonfinite_fraction: 'fraction of NaN and Inf',
+  truncation: 'window K chosen',
+  lag_decay: 'β: decay per lag',
+  relative_bias: 'relative bias of the window',
+  gradient_penalty: 'gradient penalty',
+  spectral_radius: 'spectral radius',
+  lyapunov_exponent: 'Lyapunov exponent',
+  'optimizer/global_norm': 'global norm of the weight gradients',
+  'optimizer/clip_rate': 'clip rate',
+  'optimizer/threshold': 'clipping threshold',
+  'optimizer/norm_after': 'global norm after clipping',
+};
+// What spans orders of magnitude has a logarithmic axis.
+export const LOG_TRENDS = /first_last_ratio|half_life|horizon|norm|relative_bias|truncation|threshold|penalty|condition/;
+export const SNIPPET = `import keras
+import kbptt
+
+model = keras.Sequential([
+    kbptt.LSTM(64, truncation=64),   # in place of keras.layers.LSTM
+    keras.layers.Dense(1),
+])
+model.compile("adam", "mse")
+model.fit(x, y, callbacks=[kbptt.callbacks.GradientFlow("runs/a", log_freq=50)])`;
+
+export const LAG_SNIPPET = `kbptt.callbacks.GradientFlow("runs/a", lag_data=(x_val[:32], y_val[:32]))
+# or, which chooses the truncation window by it:
+kbptt.callbacks.AdaptiveTruncation(tolerance=0.5, data=(x_val[:32], y_val[:32]), log_dir="runs/a")`;
+
+export const trendName = (name) => TRENDS[name] || name.replaceAll('_', ' ');
