@@ -25,6 +25,8 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from kbptt.tasks.model import CELLS
+
 # Keras starts recurrent kernels orthogonal; a baseline that does so would already be a method.
 BASE_LAYER = {"recurrent_initializer": "glorot_uniform"}
 
@@ -69,11 +71,23 @@ class Method:
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not self.name.strip():
-            raise ValueError(
-                "Invalid value for argument `name`. Expected a non-empty string. "
-                f"Received: name={self.name!r} (of type {type(self.name).__name__})."
-            )
+            raise _invalid("name", "a non-empty string", self.name)
+        if not isinstance(self.description, str):
+            raise _invalid("description", "a string", self.description)
+        for argument in ("layer", "optimizer", "cell_layer"):
+            value = getattr(self, argument)
+            if not isinstance(value, Mapping):
+                raise _invalid(argument, "a mapping from arguments to values", value)
+        for cell, arguments in self.cell_layer.items():
+            if cell not in CELLS or not isinstance(arguments, Mapping):
+                expected = f"a mapping from {', '.join(CELLS)} to mappings of arguments"
+                raise _invalid("cell_layer", expected, self.cell_layer)
+        cells = () if self.cells is None else self.cells
+        if not _is_sequence(cells) or any(cell not in CELLS for cell in cells):
+            raise _invalid("cells", f"None or a sequence of {', '.join(CELLS)}", cells)
         for argument in ("callbacks", "model"):
+            if not _is_sequence(getattr(self, argument)):
+                raise _invalid(argument, "a list or tuple of references", getattr(self, argument))
             references = tuple(_reference(value) for value in getattr(self, argument))
             object.__setattr__(self, argument, references)
         for argument in ("layer", "optimizer"):
@@ -121,6 +135,8 @@ def find(path: str) -> Any:
 
 def register(method: Method) -> Method:
     """Makes a method known by its name. Registering a name again replaces the method."""
+    if not isinstance(method, Method):
+        raise _invalid("method", "a `kbptt.methods.Method`", method)
     if "+" in method.name or "," in method.name:
         raise ValueError(
             "Invalid value for argument `name`. Expected a name without '+' and ',', which combine "
@@ -145,7 +161,7 @@ def get(name: str | Method) -> Method:
         return name
     parts = [part.strip() for part in name.split("+")] if isinstance(name, str) else [name]
     for part in parts:
-        if part not in _methods:
+        if not isinstance(part, str) or part not in _methods:
             close = difflib.get_close_matches(str(part), _methods, n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise ValueError(
@@ -156,6 +172,17 @@ def get(name: str | Method) -> Method:
             raise ValueError(f"Method {part!r} is named twice in {name!r}.")
     methods = [_methods[part] for part in parts]
     return methods[0] if len(methods) == 1 else _combine(methods)
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _invalid(argument: str, expected: str, value: Any) -> ValueError:
+    return ValueError(
+        f"Invalid value for argument `{argument}`. Expected {expected}. "
+        f"Received: {argument}={value!r} (of type {type(value).__name__})."
+    )
 
 
 def _combine(methods: Sequence[Method]) -> Method:

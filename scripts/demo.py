@@ -34,7 +34,9 @@ def main() -> int:
     parser.add_argument("--logdir", type=Path, default=Path("runs/demo"))
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--overwrite", action="store_true", help="train everything anew")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="delete results of other --epochs or --seeds"
+    )
     arguments = parser.parse_args()
 
     console, started = Console(), time.perf_counter()
@@ -69,7 +71,10 @@ def main() -> int:
     console.print(f"Done in {time.perf_counter() - started:.0f} s.", highlight=False)
     console.print(f"The gradient of every timestep: {picture}", soft_wrap=True)
     console.print(f"All figures and intervals:      {report.directory / 'report.html'}")
-    console.print(f"Watch it step by step:          {report.tensorboard}", soft_wrap=True)
+    console.print(
+        f"Watch it step by step:          {kbptt.tensorboard.command(report.directory)}",
+        soft_wrap=True,
+    )
     return 1 if report.failures() else 0
 
 

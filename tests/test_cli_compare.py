@@ -45,6 +45,8 @@ def test_compare_then_report(tmp_path):
         assert (logdir / name).exists()
     again = kbptt("compare", *GRID, *DUMMY, "--logdir", logdir)
     assert again.returncode == 0 and "done" not in again.stdout  # nothing ran again
+    kept = kbptt("compare", *GRID, *DUMMY, "--logdir", logdir, "--overwrite")
+    assert kept.returncode == 0 and "done" not in kept.stdout  # the configuration is the same
     code = (
         "import kbptt\n"
         "report = kbptt.ablation.compare('adding', ['baseline', 'clip'], 2, verbose='progress',"
@@ -60,7 +62,15 @@ def test_compare_then_report(tmp_path):
     assert report.returncode == 0 and (logdir / "report.html").exists()
     changed = kbptt("compare", *GRID, *DUMMY, "--logdir", logdir, "--epochs", "3")
     assert changed.returncode == 2
-    assert "settings.epochs: + 3" in changed.stderr and "--overwrite" in changed.stderr
+    assert "\n  settings.epochs: + 3\n" in changed.stderr and "--overwrite" in changed.stderr
+
+
+def test_exit_code_tells_of_trials_that_crashed(tmp_path):
+    crashing = ("--trial", "dummy_trials:crashing", "--retries", "0", "--logdir", tmp_path)
+    result = kbptt("compare", *GRID, *crashing)
+    assert result.returncode == 1 and result.stderr == ""
+    assert "clip/adding/0: ZeroDivisionError: by design" in result.stdout
+    assert kbptt("report", tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -73,6 +83,8 @@ def test_compare_then_report(tmp_path):
         (("--tasks", "adding", "--methods", "clip", "--set", "truncation"), "NAME=VALUE"),
         (("--tasks", "adding", "--methods", "clip", "--set", "u=1", "--set", "u=2"), "twice"),
         (("--config", "absent.yaml"), "Cannot read 'absent.yaml'"),
+        (("--tasks", "adding", "--methods", "clip", "--reference", "x"), "Expected one of clip"),
+        (("--tasks", "adding", "--methods", "clip", "--workers", "0"), "workers=0"),
     ],
 )
 def test_mistakes_get_one_sentence(arguments, message, tmp_path):

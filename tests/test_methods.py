@@ -108,11 +108,43 @@ def test_combination():
         ("orthogonal+identity", "both set the layer argument `recurrent_initializer`"),
         ("irnn+chrono", "no cell in common"),
         (7, "Unknown method: 7"),
+        ([], r"Unknown method: \[\]"),
     ],
 )
 def test_mistakes(name, message):
     with pytest.raises(ValueError, match=message.replace("+", r"\+")):
         methods.get(name)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"optimizer": "adma"}, "Unknown optimizer: 'adma'.*adagrad, adam"),
+        (
+            {"optimizer": "SGD", "optimizer.momentom": 0.9},
+            "argument of SGD: 'momentom' .*momentum'",
+        ),
+        ({"layer.droput": 0.1}, r"argument of LSTM: 'droput' \(did you mean 'dropout'\?\)"),
+        ({"layer.return_sequences": True}, "argument of LSTM: 'return_sequences'"),
+        ({"truncation": "foo"}, "`truncation`. Expected a positive integer"),
+    ],
+)
+def test_options_that_cannot_be_built(options, message):
+    with pytest.raises(ValueError, match=message):
+        trial.build(config("baseline", **options))
+
+
+def test_optimizers_by_any_spelling_and_registered_ones():
+    import keras
+
+    @keras.saving.register_keras_serializable(package="mine")
+    class Own(keras.optimizers.SGD):
+        pass
+
+    for name, expected in (("SGD", "SGD"), ("sgd", "SGD"), ("mine>Own", "Own")):
+        _, model, _ = trial.build(config("baseline", optimizer=name, learning_rate=0.5))
+        assert type(model.optimizer).__name__ == expected
+        assert float(model.optimizer.learning_rate) == 0.5
 
 
 def test_conflict_in_the_arguments_of_one_cell(monkeypatch):
@@ -140,6 +172,20 @@ def test_own_methods(monkeypatch):
     for bad in ("", 3):
         with pytest.raises(ValueError, match="non-empty string"):
             methods.Method(bad)
+    with pytest.raises(ValueError, match=r"`method`. Expected a `kbptt\.methods\.Method`"):
+        methods.register("mine")
+    for argument, values in {
+        "description": (None, 3),
+        "layer": (None, "dropout", [1]),
+        "optimizer": (2.5,),
+        "cell_layer": ("LSTM", {"LSTN": {}}, {"LSTM": 3}),
+        "cells": ("LSTM", ("Transformer",), 3),
+        "callbacks": (Halved, "kbptt.callbacks:AutoClip", None),
+        "model": (3,),
+    }.items():
+        for bad in values:
+            with pytest.raises(ValueError, match=f"`{argument}`. Expected .* Received"):
+                methods.Method("wrong", **{argument: bad})
     with pytest.raises(ValueError, match="top level of a module"):
         methods.Method("local", callbacks=(lambda: None,))
     with pytest.raises(ValueError, match=r"Cannot import 'kbptt\.callbacks:Nope'"):

@@ -6,6 +6,12 @@ from typing import Any
 import numpy as np
 
 
+def bins(timesteps: int, count: int) -> np.ndarray:
+    """Edges, integer `(at most count + 1,)`, of bins of neighbouring timesteps."""
+    sizes = map(len, np.array_split(np.empty(timesteps), min(count, timesteps)))
+    return np.cumsum([0, *sizes])
+
+
 def encode(array: np.ndarray) -> dict[str, Any]:
     """The array as its shape and its bytes (little-endian float32) in base64."""
     array = np.ascontiguousarray(array, "<f4")

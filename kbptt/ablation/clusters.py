@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,26 +43,45 @@ def _local(workers: int) -> Iterator[Any]:
     settings = {
         "distributed.scheduler.allowed-failures": 0,  # the runner counts retries itself
         "distributed.worker.daemon": True,
+        # Looking at a trial's stack a hundred times a second would take it a tenth of its time.
+        "distributed.worker.profile.enabled": False,
         "distributed.worker.preload": ["kbptt.ablation.trial"],  # its `dask_setup`
     }
-    with dask.config.set(settings):
+    with dask.config.set(settings), contextlib.ExitStack() as stack:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                cluster = LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    memory_limit=None,
-                    dashboard_address="127.0.0.1:0",  # any free port: two runs may share a machine
-                    host="127.0.0.1",
-                    silence_logs=logging.CRITICAL,
-                )
+                with _interrupted_afterwards():
+                    cluster = LocalCluster(
+                        n_workers=workers,
+                        threads_per_worker=1,
+                        processes=True,
+                        memory_limit=None,
+                        dashboard_address="127.0.0.1:0",  # any free port: runs share a machine
+                        host="127.0.0.1",
+                        silence_logs=logging.CRITICAL,
+                    )
+                    stack.enter_context(cluster)
                 break
             except RuntimeError:
                 if attempt == ATTEMPTS:
                     raise
-        with cluster:
-            yield cluster
+        yield cluster
+
+
+@contextlib.contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """Holds Ctrl-C back: a cluster that is interrupted while it starts cannot be closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught = []
+    before = signal.signal(signal.SIGINT, lambda *_: caught.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if caught:
+            raise KeyboardInterrupt
 
 
 def workers_for(trials: int, workers: int | None, threads: int) -> int:

@@ -3,15 +3,17 @@
 import base64
 import io
 import math
+import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from kbptt.ablation import arrays
 from kbptt.ablation.results import Results, Row, decay
@@ -39,13 +41,15 @@ def draw(results: Results) -> list[dict[str, str]]:
             ),
             _figure(
                 f"Gradient by timestep: {task}",
-                "‖∂L/∂h_t‖ against t, median over the seeds, at the start (dashed) and the end "
-                "(solid) of training. Exact zeros, beyond a cut, are left out.",
+                "‖∂L/∂h_t‖ of the first recurrent layer against t, median over the seeds, at the "
+                "start (dashed) and the end (solid) of training. Exact zeros, beyond a cut, are "
+                "left out.",
                 lambda task=task: profiles(results, task),
             ),
             _figure(
                 f"Gradient over training: {task}",
-                "‖∂L/∂h_t‖ by training step and timestep, first seed, one colour scale for all.",
+                "‖∂L/∂h_t‖ of the first recurrent layer by training step and timestep, first seed, "
+                "one colour scale for all.",
                 lambda task=task: heatmaps(results, task),
                 "png",
             ),
@@ -85,14 +89,14 @@ def curves(results: Results, task: str) -> Figure | None:
     """Validation metric by epoch for every arm."""
     figure, axes = _axes()
     name, _, baseline = results.metric(task)
-    shown = False
+    longest = 0
     for arm in results.arms:
         runs = [t.result["curve"] for t in results.done(arm, task) if t.result.get("curve")]
         runs = [run["validation"] for run in runs if run.get("validation")]
         if not runs:
             continue
-        shown = True
         table = np.full((len(runs), max(map(len, runs))), np.nan)
+        longest = max(longest, table.shape[1])
         for row, run in zip(table, runs, strict=True):
             row[: len(run)] = run
         table[~np.isfinite(table)] = np.nan
@@ -104,11 +108,14 @@ def curves(results: Results, task: str) -> Figure | None:
         marker = "o" if len(epochs) == 1 else None
         axes.plot(epochs, middle, color=color, label=_safe(arm), marker=marker)
         axes.fill_between(epochs, low, high, color=color, alpha=0.15, lw=0)
-    if not shown:
+    if not longest:
         return None
     if math.isfinite(baseline):
         axes.axhline(baseline, color="grey", ls=":", label="without memory")
     axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if longest == 1:
+        axes.set(xlim=(0.5, 1.5), xticks=[1])
     axes.set_ylabel(f"validation {_safe(name)}")
     return _with_legend(figure, axes)
 
@@ -137,6 +144,7 @@ def profiles(results: Results, task: str) -> Figure | None:
     axes.set_yscale("log")
     axes.set_xlabel("timestep t")
     axes.set_ylabel("‖∂L/∂h_t‖")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _with_legend(figure, axes)
 
 
@@ -168,10 +176,12 @@ def heatmaps(results: Results, task: str) -> Figure | None:
         axes.set_facecolor("#dddddd")  # zero, NaN and Inf
         shown = np.ma.masked_where(~(np.isfinite(norms) & (norms > 0)), norms).T
         x = _edges(np.asarray(steps, float))
-        y = np.linspace(0, timesteps, shown.shape[0] + 1)
+        y = arrays.bins(timesteps, shown.shape[0])
         image = axes.pcolormesh(x, y, shown, norm=scale, cmap="viridis", rasterized=True)
-        axes.set_title(_safe(arm), fontsize=8)
+        axes.set_title(_safe(textwrap.fill(arm, 28)), fontsize=8)
         axes.tick_params(labelsize=7)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5, integer=True))
     for axes in grid[len(found) :]:
         axes.set_visible(False)
     figure.supxlabel("training step", fontsize=8)
@@ -231,19 +241,26 @@ def _axes() -> tuple[Figure, Any]:
 
 
 def _with_legend(figure: Figure, axes: Any) -> Figure:
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=7)
+    handles, labels = axes.get_legend_handles_labels()
+    if max(map(len, labels)) <= 24:
+        figure.legend(handles, labels, loc="outside right upper", fontsize=7)
+    else:  # beside the plot they would take its place
+        figure.set_figheight(figure.get_figheight() + 0.16 * (1 + len(labels) // 2))
+        figure.legend(handles, labels, loc="outside lower left", fontsize=7, ncols=2)
     return figure
 
 
-def _interval(axes: Any, row: Row, y: float, color: str) -> None:
+def _interval(axes: Any, row: Row, y: float, color: Any) -> None:
     mean = row.mean
     if math.isfinite(mean.low):
         axes.plot([mean.low, mean.high], [y, y], color=color, lw=3, solid_capstyle="butt")
     axes.plot([mean.value], [y], "D", color=color, ms=6, mec="white")
 
 
-def _color(results: Results, arm: str) -> str:
-    return COLORS[results.arms.index(arm) % len(COLORS)]
+def _color(results: Results, arm: str) -> Any:
+    """A colour that no other arm of the ablation has."""
+    index, count = results.arms.index(arm), len(results.arms)
+    return COLORS[index] if count <= len(COLORS) else colormaps["turbo"](0.05 + 0.9 * index / count)
 
 
 def _safe(text: str) -> str:

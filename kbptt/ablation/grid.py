@@ -11,10 +11,11 @@ from typing import Any
 
 import yaml
 
-from kbptt import _checks, methods, tasks
+from kbptt import _checks, methods
 from kbptt.ablation import options
 from kbptt.ablation.ledger import canonical, trial_key
 from kbptt.ablation.options import Path
+from kbptt.tasks import registry
 
 DESIGNS = ("grid", "add-one-in", "leave-one-out")
 TRIAL = "kbptt.ablation.trial:run"
@@ -69,9 +70,10 @@ class Grid:
         """
         imports = tuple(_names("imports", imports, empty=True))
         _import(imports)
+        _task_config.cache_clear()  # a user's file may be another one by now
         tasks = _names("tasks", tasks)
         for task in tasks:
-            _task_options(task)
+            registry.options(task)
         fixed, axes = {}, {}
         for name, value in settings.items():
             path = options.resolve(name, tasks)
@@ -84,9 +86,18 @@ class Grid:
                 raise ValueError(f"Axis {name!r} has no values.")
             if path in fixed or path in axes:
                 raise ValueError(f"Option {options.display(path)!r} is given twice.")
-            _refuse_duplicates(f"values of axis {name!r}", values)
+            _refuse_duplicates(
+                f"values of axis {name!r}",
+                values,
+                " Where one value is a list, such as sizes, put it into a list: [[100, 20, 20]].",
+            )
             if len(values) == 1:
                 fixed[path] = values[0]
+            elif path == ("training", "threads"):
+                raise ValueError(
+                    "`threads` cannot be an axis: a worker process computes with one number of "
+                    "threads. Make one ablation for each number."
+                )
             else:
                 axes[path] = tuple(values)
         grid = cls(
@@ -141,6 +152,11 @@ class Grid:
     def configuration(self) -> dict[str, Any]:
         """The grid in JSON types: what a later run on the same directory is compared with."""
         cells = self.cells()
+        files = {
+            c.directory.split("/")[1]: c.config["task"]["file"]
+            for c in cells
+            if "file" in c.config["task"]
+        }
         return {
             "tasks": list(self.tasks),
             "methods": {
@@ -152,7 +168,7 @@ class Grid:
             "axes": {options.display(k): list(v) for k, v in self.axes.items()},
             "imports": list(self.imports),
             "trial": self.trial,
-        }
+        } | ({"files": files} if files else {})
 
     def _cell(self, seed: int, task: str, name: str, axes: dict[Path, Any]) -> Cell:
         method = methods.get(name)
@@ -182,7 +198,7 @@ class Grid:
             if section in ("task", task) and (section, option) not in options.DEFAULTS
         }
         config = {
-            "task": {"name": task, "options": _task_options(task, task_options)},
+            "task": _task_config(task, json.dumps(task_options)).copy(),
             "method": {"name": name, "definition": definition},
             "model": {
                 **{n: v for (section, n), v in chosen.items() if section == "model"},
@@ -281,21 +297,18 @@ def show(value: Any, path: Path | None = None) -> str:
     """A value of an option as it stands in labels."""
     if value is None:
         return "full" if path == ("model", "truncation") else "none"
+    if isinstance(value, dict) and isinstance(value.get("name"), str):  # {name: windowed, …}
+        arguments = ",".join(f"{k}={show(v)}" for k, v in value.items() if k != "name")
+        return f"{value['name']}({arguments})"
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
-def _task_options(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The options of a task, after the task itself has checked them."""
-    if given is None:
-        tasks.options(name)
-        return {}
-    _check_task(name, json.dumps(given, sort_keys=True))
-    return dict(given)
-
-
 @functools.lru_cache(maxsize=256)
-def _check_task(name: str, given: str) -> None:
-    tasks.get(name, **json.loads(given))
+def _task_config(name: str, given: str) -> dict[str, Any]:
+    """A task in a configuration, after the task itself has checked its options (JSON)."""
+    chosen = json.loads(given)
+    digest = registry.get(name, **chosen).digest()
+    return {"name": name, "options": chosen} | ({} if digest is None else {"file": digest})
 
 
 def _names(argument: str, value: Any, empty: bool = False) -> list[str]:
@@ -312,11 +325,11 @@ def _names(argument: str, value: Any, empty: bool = False) -> list[str]:
     return names
 
 
-def _refuse_duplicates(what: str, values: Sequence[Any]) -> None:
+def _refuse_duplicates(what: str, values: Sequence[Any], mend: str = "") -> None:
     seen = []
     for value in values:
         if any(value == s and type(value) is type(s) for s in seen):
-            raise ValueError(f"{value!r} is twice among the {what}: name it once.")
+            raise ValueError(f"{value!r} is twice among the {what}: name it once.{mend}")
         seen.append(value)
 
 

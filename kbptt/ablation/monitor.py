@@ -139,8 +139,8 @@ def recurrent_layers(model: keras.Model) -> dict[str, Any]:
 
 def _bin(profile: np.ndarray) -> np.ndarray:
     """Means over neighbouring timesteps, so that at most `COLUMNS` are left."""
-    parts = np.array_split(profile, min(COLUMNS, len(profile)))
-    return np.array([part.mean() for part in parts], np.float32)
+    edges = arrays.bins(len(profile), COLUMNS)
+    return np.array([part.mean() for part in np.split(profile, edges[1:-1])], np.float32)
 
 
 def _truncation(layer: Any) -> Any:

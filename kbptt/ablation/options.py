@@ -1,6 +1,7 @@
 """Names and values of what a trial can vary: model, layer, optimizer, training and task options."""
 
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -180,7 +181,9 @@ def slug(label: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists and NumPy scalars as Python's, as JSON has them."""
+    """Tuples as lists, paths as strings and NumPy scalars as Python's, as JSON has them."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     if isinstance(value, dict):

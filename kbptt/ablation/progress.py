@@ -1,6 +1,7 @@
 """Progress of an ablation in the terminal: states, time left and the ranking so far."""
 
 import contextlib
+import dataclasses
 import time
 from typing import Any
 
@@ -10,7 +11,7 @@ import rich.live
 import rich.table
 import rich.text
 
-from kbptt.ablation.ledger import Ledger
+from kbptt.ablation.ledger import Ledger, Trial
 from kbptt.ablation.results import Results
 from kbptt.ablation.runner import Event
 
@@ -34,11 +35,13 @@ class Progress:
         self.finished = 0
         self.running: dict[str, float] = {}
         self.errors: list[str] = []
+        self._trials: dict[str, Trial] = {}
         self._ranking: list[tuple[str, float, int]] = []
         self._live = None
 
     def __enter__(self) -> "Progress":
         if self.verbose and self.console.is_terminal and self.counts["pending"]:
+            self._trials = {trial.key: _without_curves(trial) for trial in self.ledger.trials()}
             self._rank()
             self._live = rich.live.Live(
                 self._render(), console=self.console, auto_refresh=False, transient=True
@@ -69,6 +72,7 @@ class Progress:
             return
         if self._live:
             if event.state == "done":
+                self._trials[event.trial.key] = _without_curves(event.trial)
                 self._rank()
             self.refresh()
         else:
@@ -101,7 +105,7 @@ class Progress:
         return counts + (f", about {_duration(left)} left" if left is not None else "")
 
     def _rank(self) -> None:
-        results = Results(self.ledger.trials())
+        results = Results(list(self._trials.values()))
         ranking = []
         for arm in results.arms:
             skills = results.skills(arm)
@@ -126,6 +130,15 @@ class Progress:
             parts.append(table)
         parts += [literal(error) for error in self.errors[-3:]]
         return rich.console.Group(*parts)
+
+
+def _without_curves(trial: Trial) -> Trial:
+    """A trial with what a ranking needs of its result: kept, not read anew from the ledger."""
+    if trial.result is None:
+        return trial
+    needed = ("status", "score", "metric", "mode", "baseline", "perfect", "success_threshold")
+    result = {name: trial.result[name] for name in needed if name in trial.result}
+    return dataclasses.replace(trial, result=result)
 
 
 def literal(text: str) -> rich.text.Text:

@@ -1,5 +1,6 @@
 """Reports: the ranking in the terminal, `results.csv`, `report.md` and `report.html`."""
 
+import contextlib
 import csv
 import io
 import json
@@ -7,17 +8,17 @@ import math
 import os
 import pathlib
 import shlex
-import subprocess
 from collections.abc import Sequence
 from typing import Any
 
 from kbptt.ablation import statistics
 from kbptt.ablation.ledger import Ledger, LedgerError, disk_full, is_disk_full
-from kbptt.ablation.results import Results, Row, clip_rate, decay, is_success
+from kbptt.ablation.results import Results, Row, clip_rate, decay, is_success, skipped
 
 COLUMNS = (
     "method task seed state score metric success diverged best_epoch decay_start decay_end "
-    "clip_rate seconds_per_step training_memory_bytes peak_memory_bytes seconds directory error"
+    "clip_rate skipped_steps seconds_per_step training_memory_bytes peak_memory_bytes seconds "
+    "directory error"
 )
 EXPLORATORY = (
     f"Exploratory: with fewer than {statistics.FEWEST_SEEDS} seeds no exact test can reach 5 %, "
@@ -44,7 +45,7 @@ class Report:
             trials = ledger.trials()
             self.counts = ledger.counts()
             self.configuration = ledger.meta("configuration") or {}
-            self.commit = ledger.meta("commit")
+            self.commits = ledger.meta("commits") or []
         if not trials:
             raise LedgerError(f"The ablation in {str(self.directory)!r} has no trials.")
         self.results = Results(trials, reference)
@@ -68,8 +69,15 @@ class Report:
     def notes(self) -> list[str]:
         """What a reader must know before believing the table."""
         notes = []
+        seeds, comparisons = len(self.results.seeds), self.results.comparisons
         if self.results.exploratory:
             notes.append(EXPLORATORY)
+        elif comparisons and seeds < statistics.fewest_seeds(comparisons):
+            notes.append(
+                f"With {seeds} seeds and {comparisons} comparisons no p gets below "
+                f"{_p(statistics.smallest_p(seeds, comparisons))} after Holm's correction; 5 % "
+                f"takes {statistics.fewest_seeds(comparisons)} seeds."
+            )
         unfinished = self.counts["pending"] + self.counts["running"]
         if unfinished:
             notes.append(f"Not finished: {unfinished} trials have no result yet.")
@@ -80,8 +88,8 @@ class Report:
         diverged = sum(row.diverged for row in self.rows)
         if diverged:
             notes.append(f"{diverged} runs diverged; they count as failures at the worst score.")
-        if len(self.environments) > 1:
-            notes.append("Trials ran on different machines or versions: bits may differ.")
+        if len(self.environments) > 1 or len(self.commits) > 1:
+            notes.append("Trials ran on different machines, versions or commits: bits may differ.")
         return notes
 
     def failures(self) -> list[tuple[str, str]]:
@@ -104,7 +112,8 @@ class Report:
                 partial.write_text(content, encoding="utf-8", newline="")
                 partial.replace(path)
             except OSError as error:
-                partial.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    partial.unlink(missing_ok=True)
                 if is_disk_full(error):
                     raise disk_full(self.directory) from error
                 raise LedgerError(f"Cannot write {str(path)!r}: {error.strerror}.") from error
@@ -135,6 +144,7 @@ class Report:
                     decay(result, "start"),
                     decay(result, "end"),
                     clip_rate(result),
+                    skipped(result),
                     cost.get("seconds_per_step"),
                     cost.get("training_memory_bytes"),
                     cost.get("peak_memory_bytes"),
@@ -194,7 +204,7 @@ class Report:
 
     def environment_lines(self) -> list[str]:
         """Versions, commit, device, threads and determinism, one per line."""
-        lines = [f"commit: {self.commit}"] if self.commit else []
+        lines = [f"commit of the working directory: {commit}" for commit in self.commits]
         for environment in self.environments:
             for name, value in environment.items():
                 shown = ", ".join(map(str, value)) if isinstance(value, list) else value
@@ -211,19 +221,19 @@ class Report:
 
         console = console or rich.console.Console()
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-        header, lines = _table(self.rows, "skill")
-        for i in _fitting(header, lines, console.width):
-            left = header[i] == "method"
-            table.add_column(header[i], justify="left" if left else "right", no_wrap=not left)
+        header, lines = _fitting(*_table(self.rows, "skill"), console.width)
+        for name in header:
+            left = name == "method"
+            table.add_column(
+                name, justify="left" if left else "right", no_wrap=not left, overflow="fold"
+            )
         for line in lines:
-            table.add_row(*(literal(line[i]) for i in _fitting(header, lines, console.width)))
+            table.add_row(*map(literal, line))
         console.print(table)
         for note in self.notes():
             console.print(literal(note), style="yellow")
         for directory, error in self.failures():
             console.print(literal(f"{directory}: {error}"), style="red")
-        console.print(literal(f"Report: {self.directory / 'report.html'}"), soft_wrap=True)
-        console.print(literal(f"See it with: {self.tensorboard}"), soft_wrap=True)
 
 
 RULES = (
@@ -242,23 +252,6 @@ RULES = (
     "Time for each step and memory (by how much training raised the peak of its process) are "
     "medians, and depend on what else the machine and the process did.",
 )
-
-
-def git_commit() -> str | None:
-    """The commit of the current directory, with "+" if there are uncommitted changes."""
-    try:
-        commit, changes = (
-            subprocess.run(
-                ["git", *arguments], capture_output=True, text=True, timeout=10, check=True
-            ).stdout.strip()
-            for arguments in (
-                ["rev-parse", "HEAD"],
-                ["status", "--porcelain", "--untracked-files=no"],
-            )
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return commit + ("+" if changes else "")
 
 
 def _table(rows: Sequence[Row], metric: str) -> tuple[list[str], list[list[str]]]:
@@ -291,14 +284,23 @@ def _table(rows: Sequence[Row], metric: str) -> tuple[list[str], list[list[str]]
     return [header[i] for i in kept], [[line[i] for i in kept] for line in lines]
 
 
-def _fitting(header: list[str], lines: list[list[str]], width: int) -> list[int]:
-    """The columns that fit into a terminal; what says least goes first."""
-    widths = [max(len(cells[i]) for cells in [header, *lines]) + 3 for i in range(len(header))]
-    kept = list(range(len(header)))
+def _fitting(
+    header: list[str], lines: list[list[str]], width: int
+) -> tuple[list[str], list[list[str]]]:
+    """What of a table fits into a terminal; of columns and intervals, what says least goes."""
+
+    def fits() -> bool:
+        columns = zip(header, *lines, strict=True)
+        return sum(max(map(len, column)) + 3 for column in columns) + 1 <= width
+
     for name in ("memory", "clipped", "ms/step", "IQM", "P(better)", "runs", "success", "decay"):
-        if sum(widths[i] for i in kept) + 2 > width:
-            kept = [i for i in kept if header[i] != name]
-    return kept
+        if not fits() and name in header:
+            i = header.index(name)
+            header, *lines = (line[:i] + line[i + 1 :] for line in (header, *lines))
+    if not fits() and "Δ" in header:
+        i = header.index("Δ")
+        lines = [[*line[:i], line[i].partition(" ")[0], *line[i + 1 :]] for line in lines]
+    return header, lines
 
 
 def _estimate(e: statistics.Estimate, percent: bool = False, sign: bool = False) -> str:
@@ -311,7 +313,7 @@ def _estimate(e: statistics.Estimate, percent: bool = False, sign: bool = False)
 
 
 def _n(value: float, digits: int = 3) -> str:
-    return "" if math.isnan(value) else f"{value:.{digits}g}"
+    return "" if math.isnan(value) else f"{value + 0.0:.{digits}g}"  # -0.0 + 0.0 is 0.0
 
 
 def _percent(value: float) -> str:

@@ -5,7 +5,8 @@ Rules, the same for every method and declared before any result is seen:
 * The **score** of a run is the task's primary metric on its test data, at the epoch that the
   checkpoint rule names.
 * To average over tasks, a score becomes a **skill**: 0 for the task's baseline (the best predictor
-  without memory) or worse, 1 for a perfect answer.
+  without memory) or worse, 1 for a perfect answer. A perfect answer is 1 (0 where less is better)
+  unless the task says otherwise, or a score is better still: then it is the best one.
 * A **diverged** run is a failure: skill 0, and in the metric's own units the worst of the baseline
   and all scores of the task. A run that **crashed** has no score; it is listed, not hidden.
 * Methods are compared over the seeds that both have, on the skill; per task on the metric.
@@ -96,6 +97,11 @@ class Results:
                 return None if other == arm else other
         return None
 
+    @property
+    def comparisons(self) -> int:
+        """How many arms are compared with a reference: what Holm's correction counts."""
+        return sum(self.reference_of(arm) is not None for arm in self.arms)
+
     def done(self, arm: str | None = None, task: str | None = None) -> list[Trial]:
         """Trials with a result, of an arm, a task or both."""
         return [
@@ -121,10 +127,7 @@ class Results:
         """Skill, array `(seeds, tasks)`; NaN where there is no result."""
         columns = []
         for task in tasks or self.tasks:
-            _, mode, baseline = self.metric(task)
-            perfect = PERFECT[mode]
-            if not math.isfinite(baseline) or baseline == perfect:
-                baseline = self._worst(task)
+            baseline, perfect = self._scale(task)
             scores = self.scores(arm, task)
             span = perfect - baseline
             with np.errstate(invalid="ignore"):
@@ -173,7 +176,9 @@ class Results:
                     clip_rate=_median_of([clip_rate(t.result) for t in done]),
                 )
             )
-        return sorted(rows, key=lambda row: (math.isnan(row.mean.value), -row.mean.value))
+        return sorted(
+            rows, key=lambda row: (math.isnan(row.mean.value), -row.mean.value, row.diverged)
+        )
 
     def _failed(self, arm: str, task: str | None) -> int:
         return sum(
@@ -181,13 +186,29 @@ class Results:
             for (a, t, _), trial in self.runs.items()
         )
 
+    def _scale(self, task: str) -> tuple[float, float]:
+        """The scores of skill 0 and 1."""
+        _, mode, baseline = self.metric(task)
+        declared = next((t.result.get("perfect") for t in self.done(task=task)), None)
+        perfect = PERFECT[mode] if declared is None else declared
+        if not math.isfinite(baseline) or baseline == perfect:
+            baseline = self._worst(task)
+        if declared is None:
+            choose = max if mode == "max" else min
+            perfect = choose(perfect, self._extreme(task, best=True))
+        return baseline, perfect
+
     def _worst(self, task: str) -> float:
+        return self._extreme(task, best=False)
+
+    def _extreme(self, task: str, best: bool) -> float:
+        """The best or worst of all scores of a task and its baseline."""
         _, mode, baseline = self.metric(task)
         scores = [t.result["score"] for t in self.done(task=task) if _finite(t.result["score"])]
         known = [*scores, *([baseline] if math.isfinite(baseline) else [])]
         if not known:
             return math.nan
-        return min(known) if mode == "max" else max(known)
+        return max(known) if best == (mode == "max") else min(known)
 
 
 def is_success(result: dict[str, Any]) -> bool:
@@ -208,6 +229,12 @@ def clip_rate(result: dict[str, Any]) -> float:
     """Share of the steps in which a gradient was clipped; the largest of several callbacks."""
     rates = [c.get("clip_rate", math.nan) for c in (result.get("clipping") or {}).values()]
     return max(rates) if rates else math.nan
+
+
+def skipped(result: dict[str, Any]) -> float:
+    """Steps that were skipped because a gradient was not finite."""
+    counts = [c.get("skipped", math.nan) for c in (result.get("clipping") or {}).values()]
+    return max(counts) if counts else math.nan
 
 
 def _score(trial: Trial | None, worst: float) -> float:
@@ -253,9 +280,10 @@ def _labels(configs: Sequence[dict[str, Any]]):
         for path, value in _settings(config).items():
             settings[path].add(repr(value))
     by_task: dict[str, dict[Any, set[str]]] = {}
+    names = {name for config in configs for name in config["task"]["options"]}
     for config in configs:
         own = by_task.setdefault(config["task"]["name"], collections.defaultdict(set))
-        for name in {n for c in configs for n in c["task"]["options"]}:
+        for name in names:
             own[name].add(repr(config["task"]["options"].get(name)))
 
     def label_arm(config: dict[str, Any]) -> tuple[str, str]:

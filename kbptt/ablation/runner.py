@@ -17,7 +17,7 @@ from kbptt.ablation import clusters
 from kbptt.ablation import grid as grids
 from kbptt.ablation.files import SCRATCH, inside, write_files
 from kbptt.ablation.ledger import Ledger, LedgerError, Trial, trial_key
-from kbptt.ablation.trial import execute
+from kbptt.ablation.trial import TrialError, check, execute
 
 RETRIES = 2
 # A worker can die through no fault of its trial (out of memory, a node taken away), so a trial
@@ -29,13 +29,16 @@ LOST = (
     "command again to go on."
 )
 NO_WORKER_SECONDS = 20  # after which a cluster on this machine is taken for dead
+# TensorFlow keeps about 10 to 20 MiB of every model that a process has trained, whatever is done to
+# free it. Starting anew costs a few seconds.
+TRIALS_PER_PROCESS = 50
 
 
 @dataclasses.dataclass(frozen=True)
 class Event:
     """Something happened to a trial; passed to `on_event` for progress."""
 
-    trial: Trial
+    trial: Trial  # with its result if it is done
     state: str  # "running", "done", "failed" or "retry"
     error: str | None = None
 
@@ -53,23 +56,28 @@ def open_ledger(
         grid: What to run.
         logdir: The log directory.
         extend: Whether a grid that holds every trial of the ledger and more may be added.
-        overwrite: Whether the results of another grid may be deleted.
+        overwrite: Whether the results of another grid may be deleted. Those of the same grid are
+            kept, and gone on with.
         retry_failed: Whether trials that failed are tried again.
 
     Raises:
         LedgerError: when the directory belongs to another grid (with the difference and the flag
-            that helps), is in use by another run, or cannot be written.
+            that helps), is in use by another run, or cannot be written; when both flags are given.
     """
+    if extend and overwrite:
+        raise LedgerError("Give either extend or overwrite: the one keeps results, the other not.")
     ledger = Ledger(logdir)
     try:
         cells = [(cell.config, cell.directory) for cell in grid.cells()]
         before, now = ledger.meta("configuration"), grid.configuration()
-        if before is None:
-            _refuse_foreign(ledger, cells)
-        elif overwrite:
+        _refuse_foreign(ledger, [directory for _, directory in cells])
+        counts = ledger.counts()
+        if before in (None, now):
+            pass
+        elif overwrite or not counts["done"] + counts["failed"]:  # or nothing to lose
             _delete_runs(ledger)
             ledger.clear()
-        elif before != now:
+        else:
             _check_change(ledger, before, now, {trial_key(config) for config, _ in cells}, extend)
         ledger.plan(now, cells)
         ledger.recover(retry_failed)
@@ -90,7 +98,7 @@ def run(
     on_event: Callable[[Event], Any] = lambda event: None,
     on_wait: Callable[[], Any] = lambda: None,
 ) -> None:
-    """Runs every pending trial.
+    """Runs every pending trial, after each model has been built once to find mistakes early.
 
     Args:
         ledger: From `open_ledger`.
@@ -101,15 +109,22 @@ def run(
         retries: How often a trial that crashes is tried again.
         on_event: Called with an `Event` for every change of a trial's state.
         on_wait: Called about twice a second while trials run.
+
+    Raises:
+        ValueError: when a method, with its options, cannot be built for a task. Nothing has been
+            trained then.
     """
     from distributed import CancelledError
 
-    queue = _Queue(ledger, retries, on_event)
+    queue, checked = _Queue(ledger, retries, on_event), False
     while queue.pending or queue.running:
         wanted = clusters.workers_for(len(queue.pending), workers, threads)
         with clusters.connect(scheduler, wanted) as client:
             try:
-                _drain(queue, client, on_wait, may_lose_workers=scheduler is not None)
+                if not checked:
+                    _check_models(ledger, client, on_wait)
+                    checked = True
+                _drain(queue, client, on_wait, ours=scheduler is None)
             except (OSError, CancelledError) as error:
                 raise LedgerError(LOST) from error
             except BaseException:
@@ -119,17 +134,47 @@ def run(
         queue.give_back()  # those of a cluster that lost all its workers
 
 
-def _drain(
-    queue: "_Queue", client: Any, on_wait: Callable[[], Any], may_lose_workers: bool
-) -> None:
-    """Runs trials until none is left, or until this machine's cluster has lost its workers."""
+def _check_models(ledger: Ledger, client: Any, on_wait: Callable[[], Any]) -> None:
+    """Has the workers build every model that is still to be trained, and has no result yet."""
+    from distributed import KilledWorker, wait
+
+    def arm(trial: Trial) -> str:
+        return trial_key({**trial.config, "seed": None})
+
+    known = {arm(trial) for trial in ledger.trials("done")}
+    arms = {arm(t): t for t in reversed(ledger.trials("pending")) if arm(t) not in known}
+    running = {
+        client.submit(check, trial.config, key=f"check-{key[:16]}", pure=False): trial
+        for key, trial in reversed(arms.items())
+    }
+    while running and clusters.size(client):
+        with contextlib.suppress(TimeoutError), client.as_current():
+            wait(list(running), timeout=0.5, return_when="FIRST_COMPLETED")
+        on_wait()
+        for future in [f for f in running if f.status != "pending"]:
+            trial, error = running.pop(future), future.exception()
+            # A killed worker says nothing about the model: the trials will tell.
+            if error is not None and not isinstance(error, KilledWorker):
+                _refuse_full_disk(error)
+                raise ValueError(f"{trial.directory} cannot be built: {error}") from error
+
+
+def _drain(queue: "_Queue", client: Any, on_wait: Callable[[], Any], ours: bool) -> None:
+    """Runs trials until none is left.
+
+    With a cluster of `ours`, also until its processes have run enough trials, or are lost.
+    """
     from distributed import wait
 
-    seen = time.monotonic()
+    seen, started = time.monotonic(), 0
     while queue.pending or queue.running:
         count = clusters.size(client)
-        while queue.pending and len(queue.running) < count:
+        used_up = ours and count and started >= count * TRIALS_PER_PROCESS
+        if used_up and not queue.running:
+            return
+        while queue.pending and len(queue.running) < count and not used_up:
             queue.submit(client)
+            started += 1
         if queue.running:
             with contextlib.suppress(TimeoutError), client.as_current():
                 wait(list(queue.running), timeout=0.5, return_when="FIRST_COMPLETED")
@@ -140,7 +185,7 @@ def _drain(
         # Dask restarts a worker that died, unless it dies once more while it starts.
         if count:
             seen = time.monotonic()
-        elif not may_lose_workers and time.monotonic() - seen > NO_WORKER_SECONDS:
+        elif ours and time.monotonic() - seen > NO_WORKER_SECONDS:
             return
 
 
@@ -193,11 +238,12 @@ class _Queue:
         except Exception as error:  # the result of a user's own trial may be anything
             self._fail(trial, f"The result cannot be stored: {_describe(error)}")
         else:
-            self.on_event(Event(trial, "done"))
+            self.on_event(Event(dataclasses.replace(trial, state="done", result=result), "done"))
 
     def _retry_or_fail(self, trial: Trial, error: BaseException) -> None:
         from distributed import KilledWorker
 
+        _refuse_full_disk(error)
         died = isinstance(error, KilledWorker)
         count, limit = (self.deaths, WORKER_DEATHS) if died else (self.errors, self.retries)
         count[trial.key] = count.get(trial.key, 0) + 1
@@ -214,14 +260,26 @@ class _Queue:
 
 
 def _describe(error: BaseException | None) -> str:
+    if isinstance(error, TrialError):
+        return str(error)
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:2000]
 
 
-def _refuse_foreign(ledger: Ledger, cells: list[tuple[dict, str]]) -> None:
+def _refuse_full_disk(error: BaseException) -> None:
+    """A trial that finds no room for its temporary files would fail again, and so would others."""
+    if isinstance(error, TrialError) and error.disk_full:
+        raise LedgerError(
+            f"A worker has no room for temporary files: {error}. Every result so far is safe: free "
+            "some space, or set TMPDIR to another place, and run the same command again."
+        ) from error
+
+
+def _refuse_foreign(ledger: Ledger, directories: list[str]) -> None:
     """A directory of this name that no ledger knows is the user's: never replace it."""
-    for _, directory in cells:
-        if (ledger.directory / directory).exists():
+    known = {trial.directory for trial in ledger.trials()}
+    for directory in directories:
+        if directory not in known and (ledger.directory / directory).exists():
             raise LedgerError(
                 f"{str(ledger.directory / directory)!r} exists already and belongs to no ablation. "
                 "Give another --logdir, or move it away."

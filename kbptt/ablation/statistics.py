@@ -21,7 +21,6 @@ import numpy as np
 import scipy.stats
 
 CONFIDENCE = 0.95
-FEWEST_SEEDS = 6  # 2 / 2**5 = 0.0625: with fewer pairs no exact test reaches 0.05
 _EXACT_PAIRS = 14  # 2**14 sign patterns are enumerated; beyond, 99,999 are drawn
 _RESAMPLES = 4000
 
@@ -125,6 +124,19 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     steps = p_values[order] * np.arange(order.size, 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0) if order.size else steps
     return adjusted
+
+
+def smallest_p(pairs: int, comparisons: int = 1) -> float:
+    """What the exact test can reach at best, after Holm's correction: `comparisons * 2 / 2**n`."""
+    return min(1.0, comparisons * 2.0 ** (1 - pairs))
+
+
+def fewest_seeds(comparisons: int = 1) -> int:
+    """The number of seeds from which `smallest_p` is at most 0.05."""
+    return next(n for n in range(1, 1000) if smallest_p(n, comparisons) <= 1 - CONFIDENCE)
+
+
+FEWEST_SEEDS = fewest_seeds()  # 6: 2 / 2**5 = 0.0625
 
 
 def is_exploratory(seeds: int) -> bool:

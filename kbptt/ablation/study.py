@@ -5,9 +5,17 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kbptt.ablation import progress, runner
+import rich.console
+
+from kbptt import _checks
+from kbptt.ablation import clusters, progress, runner
+from kbptt.ablation.commits import git_commit
 from kbptt.ablation.grid import Grid, read_yaml
-from kbptt.ablation.reporting import Report, git_commit
+from kbptt.ablation.ledger import Ledger, Trial
+from kbptt.ablation.progress import literal
+from kbptt.ablation.reporting import Report
+from kbptt.ablation.results import Results
+from kbptt.tensorboard import command
 
 
 def compare(
@@ -48,13 +56,15 @@ def compare(
         seeds: Number of seeds, or a list of them. Defaults to `6`, the fewest that can show an
             effect at the 5 % level.
         logdir: Directory for ledger, TensorBoard runs and reports. Defaults to `"runs/compare"`.
-        config: YAML file with any of these arguments; those given here come first.
+        config: YAML file with `tasks`, `methods`, `seeds`, `set` and any of `**options` as keys;
+            what is given here comes first.
         set: Mapping from an option to a list of values: an axis of the grid.
         scheduler: Address of a Dask scheduler to run on. Defaults to `None`, this machine.
         workers: Processes on this machine. Defaults to cores // threads.
         retries: How often a trial that crashes is tried again. Defaults to `2`.
         extend: Whether to add to an ablation in `logdir` whose trials are all in the new one.
-        overwrite: Whether to delete an ablation in `logdir` that has another configuration.
+        overwrite: Whether to delete an ablation in `logdir` that has another configuration. One
+            that has the same is gone on with, as without: delete the directory to start anew.
         retry_failed: Whether to try trials again that crashed in an earlier run.
         reference: Label of the arm to compare with. Defaults to the baseline.
         verbose: Whether to show progress and the ranking; `"progress"` for the progress alone.
@@ -64,6 +74,10 @@ def compare(
 
     Returns:
         A `Report`, also written into `logdir` as `results.csv`, `report.md` and `report.html`.
+
+    Raises:
+        ValueError: for anything wrong with the grid or the log directory, and for a method that
+            cannot be built with its task and options; nothing has been trained then.
     """
     given = {"tasks": tasks, "methods": methods, "seeds": seeds, "set": set}
     given = {name: value for name, value in given.items() if value is not None} | options
@@ -74,8 +88,13 @@ def compare(
             raise ValueError(f"The grid is empty: name at least one of the {name}.")
     grid = Grid.make(**{"seeds": 6, **given})
     threads = grid.cells()[0].config["training"]["threads"]
+    # What could be refused after hours of training is refused now.
+    clusters.workers_for(1, workers, threads)
+    if retries != 0:
+        _checks.positive_integer("retries", retries, "Or 0.")
+    Results([Trial("", cell.config, cell.directory) for cell in grid.cells()], reference)
     with runner.open_ledger(grid, logdir, extend, overwrite, retry_failed) as ledger:
-        ledger.set_meta("commit", git_commit())
+        _note_commit(ledger)
         with progress.Progress(ledger, bool(verbose)) as shown:
             runner.run(
                 ledger,
@@ -103,10 +122,21 @@ def report(
         A `Report`, also written into `logdir` as `results.csv`, `report.md` and `report.html`.
     """
     found = Report(pathlib.Path(logdir), reference)
-    found.write()
     if verbose:
-        found.print()
+        found.print()  # before a full disk or a directory that cannot be written ends it
+    paths = found.write()
+    if verbose:
+        console = rich.console.Console()
+        console.print(literal(f"Report: {paths[-1]}"), soft_wrap=True)
+        console.print(literal(f"See it with: {command(found.directory)}"), soft_wrap=True)
     return found
+
+
+def _note_commit(ledger: Ledger) -> None:
+    """Adds the commit of the working directory to those that the ablation ran at."""
+    commits, commit = ledger.meta("commits") or [], git_commit()
+    if commit and commit not in commits and ledger.counts()["pending"]:
+        ledger.set_meta("commits", [*commits, commit])
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

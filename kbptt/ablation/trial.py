@@ -6,29 +6,94 @@ number of threads is fixed. Run twice on one machine it gives the same bits, exc
 measures of the machine, which stands under `"cost"` and `"environment"`.
 """
 
+import difflib
+import errno
+import functools
+import inspect
+import logging
 import math
+import os
 import pathlib
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kbptt import methods, tasks
 from kbptt._quiet import quiet_start
+from kbptt.ablation.grid import show
 from kbptt.ablation.ledger import trial_key
 
 # The seeds of Keras and NumPy belong to the process: trials take turns in it.
 _one_at_a_time = threading.Lock()
+_INSTALLED = {"site-packages", "dist-packages"}
+# Arguments of a recurrent layer that the model's options and the task decide.
+_NOT_OF_A_METHOD = ("cell", "units", "truncation", "name", "return_sequences", "return_state")
+
+
+class TrialError(Exception):
+    """What went wrong in a trial, in words: the exception itself may need TensorFlow to be read.
+
+    Args:
+        message: String: type, text and place of the exception.
+        disk_full: Whether the worker had no room to write.
+    """
+
+    def __init__(self, message: str, disk_full: bool = False):
+        super().__init__(message, disk_full)
+        self.message, self.disk_full = message, disk_full
+
+    def __str__(self) -> str:
+        return self.message
+
+    @classmethod
+    def describing(cls, error: Exception) -> "TrialError":
+        """Describes an exception and names the line of the user's code or kbptt's it came from."""
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:2000]
+        frames = traceback.extract_tb(error.__traceback__)
+        frames = [f for f in frames if not _INSTALLED.intersection(f.filename.split(os.sep))]
+        if frames:
+            text += f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})"
+        # TensorFlow has an exception type of its own for a full disk, with the system's words.
+        codes = (errno.ENOSPC, errno.EDQUOT)
+        return cls(text, any(os.strerror(code) in str(error) for code in codes))
 
 
 def execute(config: dict[str, Any]) -> dict[str, Any]:
-    """Runs the trial function that a configuration names. This is what a worker is sent."""
+    """Runs the trial function that a configuration names. This is what a worker is sent.
+
+    Raises:
+        TrialError: when the trial crashed.
+    """
     with _one_at_a_time:
-        for module in config.get("imports", ()):
-            __import__(module)
-        return methods.find(config["trial"])(config)
+        try:
+            return _function(config)(config)
+        except Exception as error:
+            described = TrialError.describing(error)
+        raise described  # out here it is sent without the exception that it describes
+
+
+def check(config: dict[str, Any]) -> None:
+    """Builds what a trial would train, so that a mistake shows before anything is trained.
+
+    Raises:
+        ValueError: for an option, a method or a task that cannot be built.
+        TrialError: for anything else that went wrong.
+    """
+    with _one_at_a_time:
+        try:
+            if _function(config) is run:
+                set_up_process(config["training"]["threads"])
+                build(config)
+            return
+        except ValueError as error:
+            described = ValueError(str(error))
+        except Exception as error:
+            described = TrialError.describing(error)
+        raise described
 
 
 def dask_setup(worker: Any) -> None:
@@ -38,6 +103,18 @@ def dask_setup(worker: Any) -> None:
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _function(config: Mapping[str, Any]) -> Any:
+    for module in config.get("imports", ()):
+        try:
+            __import__(module)
+        except ImportError as error:
+            raise ValueError(
+                f"The worker process cannot import {module!r}: {error}. On a cluster, start the "
+                "workers where it is found: in its directory, or with PYTHONPATH."
+            ) from error
+    return methods.find(config["trial"])
 
 
 def run(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,10 +129,10 @@ def run(config: Mapping[str, Any]) -> dict[str, Any]:
         * `status`: "ok", or "diverged" if weights or validation loss became NaN or infinite;
           `score`: the primary metric on the test data, at the epoch that the checkpoint rule
           ("best" validation score, or "last") names, `None` if diverged;
-        * `metric`, `mode`, `baseline`, `success_threshold` of the task;
+        * `metric`, `mode`, `baseline`, `perfect`, `success_threshold` of the task;
         * `curve`: lists by epoch; `test`: all metrics on the test data;
         * `gradient`: norms ‖∂L/∂h_t‖ by layer at the start and the end, and a record over steps;
-        * `cost`: seconds and bytes; `environment`: versions, device, threads.
+        * `cost`: seconds and bytes; `environment`: versions, commit, device, threads, determinism.
     """
     set_up_process(config["training"]["threads"])
     import keras
@@ -104,6 +181,7 @@ def run(config: Mapping[str, Any]) -> dict[str, Any]:
         "metric": task.metric,
         "mode": task.mode,
         "baseline": float(task.baseline),
+        "perfect": None if task.perfect is None else float(task.perfect),
         "success_threshold": None if task.success is None else float(task.success),
         "parameters": int(model.count_params()),
         **result,
@@ -120,20 +198,71 @@ def build(config: Mapping[str, Any]) -> tuple[Any, Any, list[Any]]:
     keras.utils.clear_session()
     keras.utils.set_random_seed(tasks.derive_seed(seed, "keras"))
     task = tasks.get(config["task"]["name"], **config["task"]["options"])
+    if config["task"].get("file") != task.digest():
+        raise ValueError(
+            f"{task.file} is not the file that the ablation was planned with: it was changed, or "
+            "is another one on this machine."
+        )
+    metrics = task.metrics()
+    _one_of(f"metric of task {task.name!r}", task.metric, [*(m.name for m in metrics), "loss"])
     known = {"$timesteps": task.length}
     arguments = {n: v for n, v in config["model"].items() if n != "layer"}
     layer = {n: methods.make(v, known) for n, v in config["model"]["layer"].items()}
+    import kbptt
+
+    _check_arguments(getattr(kbptt, arguments["cell"]), layer)
     model = tasks.build_model(task, seed=seed, **arguments, **layer)
     for reference in method["model"]:
         model = methods.make(reference, known)(model)
     optimizer = {n: methods.make(v, known) for n, v in config["optimizer"].items()}
-    name = optimizer.pop("name")
     model.compile(
-        optimizer=keras.optimizers.get({"class_name": name, "config": optimizer}),
+        optimizer=_make_optimizer(optimizer.pop("name"), optimizer),
         loss=task.loss(),
-        metrics=task.metrics(),
+        metrics=metrics,
     )
     return task, model, [methods.make(reference, known) for reference in method["callbacks"]]
+
+
+def _make_optimizer(name: str, arguments: dict[str, Any]) -> Any:
+    """An optimizer of Keras by its name in any case, or a registered one ("package>Name")."""
+    import keras
+
+    classes = {
+        name.lower(): found
+        for name, found in vars(keras.optimizers).items()
+        if inspect.isclass(found) and issubclass(found, keras.optimizers.Optimizer)
+    }
+    for wrapper in ("optimizer", "lossscaleoptimizer", "multioptimizer"):
+        classes.pop(wrapper, None)
+    found = classes.get(name.lower()) or keras.saving.get_registered_object(name)
+    if found is None:
+        _one_of("optimizer", name, classes)
+    _check_arguments(found, arguments)
+    return found(**arguments)
+
+
+def _check_arguments(made: type, given: Mapping[str, Any]) -> None:
+    """Refuses arguments that neither a class nor one that it inherits from names."""
+    valid = {}
+    for parent in made.__mro__[:-1]:
+        valid |= {
+            name: None
+            for name, parameter in inspect.signature(parent.__init__).parameters.items()
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        }
+    for name in ("self", *_NOT_OF_A_METHOD):
+        valid.pop(name, None)
+    for name in given:
+        _one_of(f"argument of {made.__name__}", name, valid)
+
+
+def _one_of(what: str, name: str, valid: Iterable[str]) -> None:
+    """Refuses a name that is none of the valid ones, listing them."""
+    valid = list(valid)
+    if name not in valid:
+        close = difflib.get_close_matches(name, valid, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(f"Unknown {what}: {name!r}{hint}. Expected one of {', '.join(valid)}.")
 
 
 def set_up_process(threads: int) -> None:
@@ -141,6 +270,10 @@ def set_up_process(threads: int) -> None:
     with quiet_start():  # a dozen workers' start-up messages would bury the progress
         import tensorflow as tf
 
+    # Every trial is traced anew, and steps that a clip skips are counted in its result: warnings
+    # without the name of the trial would only bury the progress.
+    for logger in (tf.get_logger(), logging.getLogger("kbptt")):
+        logger.setLevel("ERROR")
     threading_options = tf.config.threading
     try:
         threading_options.set_intra_op_parallelism_threads(threads)
@@ -167,13 +300,15 @@ def environment(threads: int) -> dict[str, Any]:
     import tensorflow as tf
 
     import kbptt
+    from kbptt.engine import native
 
+    commit = _commit_of_kbptt()
     devices = []
     for device in tf.config.list_physical_devices():
         details = tf.config.experimental.get_device_details(device)
         devices.append(details.get("device_name") or device.device_type)
     return {
-        "kbptt": kbptt.__version__,
+        "kbptt": kbptt.__version__ + (f" at commit {commit}" if commit else ""),
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
         "numpy": np.__version__,
@@ -182,8 +317,17 @@ def environment(threads: int) -> dict[str, Any]:
         "processor": _processor(),
         "devices": devices,
         "threads": threads,
+        "compiled_loops": native.is_usable(),
         "deterministic_ops": True,
     }
+
+
+@functools.cache
+def _commit_of_kbptt() -> str | None:
+    import kbptt
+    from kbptt.ablation.commits import git_commit
+
+    return git_commit(pathlib.Path(kbptt.__file__).parent, "__init__.py")
 
 
 def write_hparams(directory: str, config: Mapping[str, Any], result: Mapping[str, Any]) -> None:
@@ -201,7 +345,7 @@ def write_hparams(directory: str, config: Mapping[str, Any], result: Mapping[str
     for section in ("model", "optimizer", "training"):
         for name, value in config[section].items():
             if name != "layer":
-                options[f"{section}.{name}"] = _hparam(value)
+                options[f"{section}.{name}"] = _hparam(value, (section, name))
     for section, values in (
         ("task", config["task"]["options"]),
         ("layer", config["model"]["layer"]),
@@ -236,10 +380,10 @@ def _floats(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
-def _hparam(value: Any) -> str | float | bool:
+def _hparam(value: Any, path: tuple[str, str] | None = None) -> str | float | bool:
     if isinstance(value, Mapping) and "object" in value:
         return str(value["object"]).partition(":")[2]
-    return value if isinstance(value, str | float | int | bool) else str(value)
+    return value if isinstance(value, str | float | int | bool) else show(value, path)
 
 
 def _processor() -> str:

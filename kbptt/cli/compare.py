@@ -30,7 +30,9 @@ def compare(
     ] = Path("runs/compare"),
     config: Annotated[
         Path | None,
-        typer.Option(help="YAML file with these options; the command line comes first."),
+        typer.Option(
+            help="YAML file with tasks, methods, seeds, set, …; the command line comes first."
+        ),
     ] = None,
     design: Annotated[
         str | None, typer.Option(help="grid, add-one-in or leave-one-out. Default: grid.")
@@ -73,7 +75,11 @@ def compare(
         bool, typer.Option("--extend", help="Add to the ablation in the log directory.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Delete the ablation in the log directory.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Delete an ablation with another configuration in the log directory.",
+        ),
     ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try trials again that crashed before.")
@@ -81,7 +87,8 @@ def compare(
 ) -> None:
     """Compare methods × tasks × seeds, and say which helps, by how much, and how sure.
 
-    Interrupt it at any time: the same command goes on where it stopped.
+    Interrupt it at any time: the same command goes on where it stopped. Exit code 1: some trials
+    crashed, again and again, and the report is without them.
 
     Example: kbptt compare --tasks adding --methods baseline,clip,orthogonal+clip --seeds 6
     """
@@ -111,7 +118,7 @@ def compare(
         if name in axes:
             raise ValueError(f"--set {name}=… is given twice; list its values with commas.")
         axes[name] = values
-    study.compare(
+    report = study.compare(
         logdir=logdir,
         config=config,
         set=axes or None,
@@ -124,6 +131,8 @@ def compare(
         reference=reference,
         **{name: value for name, value in given.items() if value is not None},
     )
+    if report.counts["failed"]:
+        raise typer.Exit(1)
 
 
 def report(

@@ -13,7 +13,7 @@ from kbptt.cli import compare, train
 class Commands(typer.core.TyperGroup):
     """Ends every command with an exit code that says what happened.
 
-    A `ValueError`, which is how kbptt refuses an argument, becomes one sentence on stderr and exit
+    A `ValueError`, which is how kbptt refuses an argument, becomes its message on stderr and exit
     code 2; a file that cannot be written (a full disk) one sentence and 1; Ctrl-C becomes 130.
     """
 
@@ -21,7 +21,8 @@ class Commands(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except ValueError as error:
-            typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
+            lines = [line.rstrip() for line in str(error).splitlines() if line.strip()]
+            typer.echo("Error: " + "\n".join(lines), err=True)
             raise typer.Exit(2) from error
         except BrokenPipeError:
             raise

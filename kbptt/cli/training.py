@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import kbptt
 from kbptt import tasks
 from kbptt.analysis import gradient_flow
+from kbptt.tensorboard import command
 
 # About as many gradient profiles are logged in a run, whatever its length.
 PROFILES = 200
@@ -154,9 +155,13 @@ class Run:
             if clipping is not None:
                 table.add_row("steps clipped", f"{100 * clipping.statistics()['clip_rate']:.0f} %")
             table.add_row("median step", f"{1000 * self.timer.seconds_per_step():.1f} ms")
-        table.add_row("model", f"{self.logdir / 'model.keras'}")
-        table.add_row("see it with", f"tensorboard --logdir {self.logdir}")
         self.console.print(table, markup=False)
+        # Outside of the table, which would break a long path where it cannot be copied.
+        for line in (
+            f"The model:   {self.logdir / 'model.keras'}",
+            f"See it with: {command(self.logdir)}",
+        ):
+            self.console.print(line, markup=False, soft_wrap=True)
 
     def _write_sample(self) -> None:
         written = tasks.text.generate(
@@ -256,10 +261,12 @@ class EpochSeeds(keras.callbacks.Callback):
         self.seed = seed
 
     def on_epoch_begin(self, epoch, logs=None):
-        for variable in self.model.variables:
-            if variable.name == "seed_generator_state":
-                name = f"{variable.path}/epoch-{epoch}"
-                variable.assign([tasks.derive_seed(self.seed, name), 0])
+        for layer in self.model.layers:
+            states = [v for v in layer.variables if v.name == "seed_generator_state"]
+            for index, state in enumerate(states):
+                # Not the variable's path: Keras counts the generators of the whole process in it.
+                name = f"{layer.name}/random-{index}/epoch-{epoch}"
+                state.assign([tasks.derive_seed(self.seed, name), 0])
 
 
 class Progressed(keras.callbacks.Callback, contextlib.AbstractContextManager):

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -104,23 +105,28 @@ class Task:
         metric: Key of the primary metric in what `model.evaluate(return_dict=True)` returns:
             "accuracy", "cross_entropy" (nats), "bits" or "mse".
         mode: "max" or "min", the better direction of `metric`.
-        baseline: The metric of the best predictor that remembers nothing.
+        baseline: The metric of the best predictor that remembers nothing; NaN if nobody knows.
+        perfect: The metric of a perfect answer, or `None` (default): 1 for mode "max", 0 for "min".
         success: The metric at which the task counts as solved, or `None` where there is no such
             thing.
         length: Timesteps of `x`.
         features: Features of `x` at a timestep, where `vocabulary` is `None`.
         vocabulary: Number of distinct integer tokens in `x`, or `None` for float features.
         outputs: The head, an `Outputs`.
+        file: Path of the user's file that the data comes from, or `None`. An ablation notes its
+            digest: results of two versions of a file are not mixed.
     """
 
     name: str = ""
     metric: str = "accuracy"
     mode: str = "max"
     baseline: float
+    perfect: float | None = None
     success: float | None = None
     features: int = 1
     vocabulary: int | None = None
     outputs: Outputs
+    file: str | Path | None = None
 
     def __init__(self, length: int, sizes: Sequence[int]):
         self.length = _checks.positive_integer("length", length)
@@ -138,6 +144,15 @@ class Task:
                 for split, size in zip(SPLITS, self.sizes, strict=True)
             )
         )
+
+    def digest(self) -> str | None:
+        """SHA-256 of the content of `file` in hexadecimal; `None` without one."""
+        if self.file is None:
+            return None
+        try:
+            return hashlib.sha256(Path(self.file).expanduser().read_bytes()).hexdigest()
+        except OSError as error:
+            raise ValueError(f"Cannot read {self.file}: {error.strerror}.") from error
 
     def loss(self) -> "keras.losses.Loss":
         """Returns the loss to compile with."""

@@ -54,6 +54,7 @@ class CSVSeries(Task):
         self.stride = _checks.positive_integer("stride", stride or max(1, length // 4))
         held_out = _checks.number("held_out", held_out, above=0, at_most=0.45)
         self.columns, self.target, values = _read(path, target, columns)
+        self.file = path
 
         rows = len(values)
         held = max(length + self.horizon, int(rows * held_out))

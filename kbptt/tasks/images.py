@@ -117,7 +117,7 @@ class MNIST(_PixelByPixel):
                 f"Received: sizes={tuple(self.sizes)}."
             )
         home = os.environ.get("KERAS_HOME", "~/.keras")
-        self.path = Path(path or f"{home}/datasets/mnist.npz").expanduser()
+        self.file = self.path = Path(path or f"{home}/datasets/mnist.npz").expanduser()
         if not self.path.is_file():
             raise ValueError(
                 f"There is no copy of MNIST at {self.path}, and none is downloaded. "

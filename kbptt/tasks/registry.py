@@ -2,10 +2,11 @@
 
 import difflib
 import inspect
+import numbers
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from kbptt.tasks.base import Task
+from kbptt.tasks.base import Outputs, Task
 
 _factories: dict[str, Callable[..., Task]] = {}
 Factory = TypeVar("Factory", bound=Callable[..., Task])
@@ -71,9 +72,38 @@ def get(name: str | Task, **given: Any) -> Task:
     for option, default in valid.items():
         if default is inspect.Parameter.empty and option not in given:
             raise ValueError(f"Task '{name}' needs the option `{option}`.")
-    task = _factory(name)(**given)
+    task = _check(name, _factory(name)(**given))
     task.name = name
     return task
+
+
+def _check(name: str, task: Any) -> Task:
+    """Returns a user's task if it says all that training and judging it will ask for."""
+    if not isinstance(task, Task):
+        raise ValueError(
+            f"Task '{name}': expected a `kbptt.tasks.Task`, which the registered function is to "
+            f"return. Received: {task!r} (of type {type(task).__name__})."
+        )
+    valid = {
+        "mode": ("'max' or 'min'", lambda value: value in ("max", "min")),
+        "metric": ("the name of a metric", lambda value: isinstance(value, str)),
+        "baseline": ("a number (NaN if unknown)", _is_number),
+        "perfect": ("a number or None", lambda value: value is None or _is_number(value)),
+        "success": ("a number or None", lambda value: value is None or _is_number(value)),
+        "outputs": ("a `kbptt.tasks.Outputs`", lambda value: isinstance(value, Outputs)),
+    }
+    for attribute, (expected, is_valid) in valid.items():
+        value = getattr(task, attribute, None)
+        if not is_valid(value):
+            raise ValueError(
+                f"Invalid attribute `{attribute}` of task '{name}'. Expected {expected}. "
+                f"Received: {value!r} (of type {type(value).__name__})."
+            )
+    return task
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _factory(name: str) -> Callable[..., Task]:

@@ -46,7 +46,7 @@ class Text(Task):
     ):
         length = _checks.positive_integer("length", length)
         held_out = _checks.number("held_out", held_out, above=0, at_most=0.5)
-        text = read_text(path)
+        text, self.file = read_text(path), path
         windows = (len(text) - 1) // length
         if windows < 3:
             raise ValueError(

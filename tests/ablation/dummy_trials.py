@@ -1,5 +1,6 @@
 """Trial functions that need no TensorFlow, for tests of the machinery around trials."""
 
+import errno
 import os
 import pathlib
 import random
@@ -67,6 +68,22 @@ def diverging(config):
     if config["method"]["name"] == "baseline" and config["seed"] % 2:
         result |= {"status": "diverged", "score": None}
     return result
+
+
+def process(config):
+    return score(config) | {"process": os.getpid()}
+
+
+def foreign_error(config):
+    import xmlrpc.client  # which nothing else imports
+
+    raise xmlrpc.client.Fault(1, "by design")
+
+
+def without_room(config):
+    if os.environ["KBPTT_TEST_FULL"]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return score(config)
 
 
 def unstorable(config):

@@ -1,14 +1,17 @@
 """The grid: what is asked for becomes exactly those trials, or one clear sentence."""
 
+import hashlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from kbptt.ablation import options
-from kbptt.ablation.grid import Grid, difference, read_yaml
+from kbptt import truncation
+from kbptt.ablation import options, trial
+from kbptt.ablation.grid import Grid, difference, read_yaml, show
 from kbptt.ablation.ledger import trial_key
+from kbptt.truncation import Randomized, Windowed
 
 
 def make(**changes):
@@ -33,6 +36,23 @@ def test_cells_are_the_product():
 def test_baseline_is_not_orthogonal():
     for cell in make().cells():
         assert cell.config["model"]["layer"]["recurrent_initializer"] == "glorot_uniform"
+
+
+def test_every_truncation_can_be_an_axis():
+    name, values = options.parse_assignment(
+        "truncation=8,artbp,{name: windowed, length: 8, stride: 2},"
+        "{name: randomized, keep_probability: 0.9}"
+    )
+    cells = make(methods=["clip"], seeds=1, set={name: values, "length": 9}, units=2).cells()
+    assert [show(cell.config["model"]["truncation"]) for cell in cells] == [
+        "8",
+        "artbp",
+        "windowed(length=8,stride=2)",
+        "randomized(keep_probability=0.9)",
+    ]
+    found = [trial.build(cell.config)[1].layers[1].truncation for cell in cells]
+    expected = [8, "artbp", Windowed(8, 2), Randomized(0.9)]
+    assert found == [truncation.get(value) for value in expected]
 
 
 def test_designs():
@@ -86,6 +106,8 @@ def test_designs():
         ({"methods": ["orthogonal"], "recurrent_initializer": "zeros"}, "give one of them"),
         ({"methods": ["orthogonal+identity"]}, "both set the layer argument `recurrent_init"),
         ({"dropout": float("nan")}, "no plain value"),
+        ({"set": {"threads": [1, 2]}}, "`threads` cannot be an axis"),
+        ({"set": {"sizes": [64, 32, 32]}}, r"put it into a list: \[\[100, 20, 20\]\]"),
         ({"imports": ["no_such_module"]}, "Cannot import 'no_such_module'"),
     ],
 )
@@ -150,6 +172,27 @@ def test_difference_names_what_changed():
         "settings.epochs: 5 → 10",
         "settings.units: + 8",
     ]
+
+
+def test_content_of_a_users_file_is_part_of_the_configuration(tmp_path):
+    path = tmp_path / "book.txt"
+
+    def planned(text):
+        path.write_text(text)
+        grid = make(tasks="text,adding", set={"text.path": path, "text.length": 5})
+        return grid.configuration(), [cell.config for cell in grid.cells()]
+
+    before, configs = planned("abcd " * 10)
+    assert configs[0]["task"]["file"] == hashlib.sha256(b"abcd " * 10).hexdigest()
+    assert "file" not in configs[2]["task"]
+    assert planned("abcd " * 10) == (before, configs)
+    now, changed = planned("efgh " * 10)
+    (line,) = difference(before, now)
+    assert line.startswith("files.text")
+    same = [trial_key(a) == trial_key(b) for a, b in zip(configs, changed, strict=True)]
+    assert same == [False, False, True, True] * 2
+    with pytest.raises(ValueError, match="not the file that the ablation was planned with"):
+        trial.build(configs[0])
 
 
 def test_planning_needs_no_tensorflow():

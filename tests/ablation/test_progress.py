@@ -1,5 +1,6 @@
 """Progress in a terminal and elsewhere."""
 
+import dataclasses
 import io
 
 import rich.console
@@ -27,7 +28,7 @@ def play(tmp_path, terminal, verbose=True):
             progress.refresh()
             result = {"status": "ok", "score": 0.75, "metric": "m", "mode": "max", "baseline": 0.5}
             ledger.finish(first.key, result)
-            progress.event(Event(first, "done"))
+            progress.event(Event(dataclasses.replace(first, state="done", result=result), "done"))
             progress.event(Event(second, "retry", "OSError: \x1b[31m once"))
             ledger.fail(second.key, "OSError: twice")
             progress.event(Event(second, "failed", "OSError: twice"))

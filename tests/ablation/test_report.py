@@ -1,10 +1,13 @@
 """Results and reports of ledgers that are filled by hand."""
 
 import csv
+import errno
 import html.parser
 import io
 import json
 import math
+import pathlib
+import subprocess
 
 import numpy as np
 import pytest
@@ -12,8 +15,10 @@ import rich.console
 
 from kbptt.ablation import figures
 from kbptt.ablation.arrays import encode
+from kbptt.ablation.commits import git_commit
 from kbptt.ablation.grid import Grid
 from kbptt.ablation.ledger import Ledger, LedgerError
+from kbptt.ablation.monitor import _bin
 from kbptt.ablation.reporting import Report, _md
 from kbptt.ablation.results import Results
 
@@ -39,7 +44,7 @@ def outcome(score, status="ok", metric="accuracy", mode="max", baseline=0.5, rat
         "success_threshold": 0.9 if mode == "max" else 0.1,
         "curve": {"epoch": [1, 2], "loss": [2.0, math.nan], "validation": [0.5, math.nan]},
         "gradient": gradient,
-        "clipping": {"clip": {"clip_rate": 0.25}},
+        "clipping": {"clip": {"clip_rate": 0.25, "skipped": 2.0}},
         "cost": {"seconds_per_step": 0.01, "training_memory_bytes": 2**30, "seconds": 3.0},
         "environment": {"tensorflow": "2.21", "devices": ["CPU"], "threads": 1},
     }
@@ -89,6 +94,21 @@ def test_skill_by_hand(tmp_path):
     assert task[0].mean.low <= task[0].mean.high
 
 
+def test_skill_where_perfect_is_not_1(tmp_path):
+    def score(config):
+        value = {"baseline": 100.0, "clip": 400.0}[config["method"]["name"]]
+        return outcome(value, metric="reward", baseline=50.0) | {"perfect": perfect}
+
+    perfect = 500.0  # declared by the task
+    found = results(fill(tmp_path / "declared", score))
+    np.testing.assert_allclose(found.skills("baseline")[0], (100 - 50) / (500 - 50))
+    np.testing.assert_allclose(found.skills("clip")[0], (400 - 50) / (500 - 50))
+    perfect = None  # not declared: the best run
+    found = results(fill(tmp_path / "unknown", score))
+    np.testing.assert_allclose(found.skills("baseline")[0], (100 - 50) / (400 - 50))
+    np.testing.assert_allclose(found.skills("clip")[0], 1.0)
+
+
 def test_diverged_runs_are_failures_at_the_worst_score(tmp_path):
     def score(config):
         if config["method"]["name"] == "clip" and config["seed"] == 1:
@@ -101,6 +121,18 @@ def test_diverged_runs_are_failures_at_the_worst_score(tmp_path):
     row = next(row for row in found.table() if row.arm == "clip")
     assert row.runs == 3 and row.diverged == 1
     assert row.success.value == pytest.approx(1 / 3)
+
+
+def test_of_equal_means_those_that_diverged_come_last(tmp_path):
+    def score(config):
+        status = "diverged" if config["method"]["name"] == "baseline" else "ok"
+        return outcome(None if status == "diverged" else 0.4, status=status)
+
+    found = results(fill(tmp_path, score))
+    assert [(row.arm, row.mean.value) for row in found.table()] == [
+        ("clip", 0.0),
+        ("baseline", 0.0),
+    ]
 
 
 def test_crashed_and_missing_runs(tmp_path):
@@ -170,6 +202,7 @@ def test_report_files(tmp_path):
     assert len(rows) == 12
     assert float(rows[2]["score"]) == 0.6 + 0.05 * 1
     assert rows[0]["decay_end"] == "0.9" and rows[0]["success"] == "False"
+    assert rows[0]["clip_rate"] == "0.25" and rows[0]["skipped_steps"] == "2.0"
     markdown = paths[1].read_text()
     assert "| 1 | " in markdown and f"tensorboard --logdir {tmp_path}" in markdown
     assert "tensorflow: 2.21" in markdown
@@ -180,6 +213,77 @@ def test_report_files(tmp_path):
     assert not list(tmp_path.glob(".*partial"))
     # The same results give the same page.
     assert paths[2].read_text() == Report(tmp_path).html()
+
+
+def test_too_few_seeds_for_the_number_of_comparisons(tmp_path):
+    methods = ["baseline", "clip", "orthogonal", "layernorm"]
+    report = Report(fill(tmp_path / "6", lambda c: outcome(0.6), methods=methods, seeds=6))
+    assert report.notes() == [
+        "With 6 seeds and 3 comparisons no p gets below 0.094 after Holm's correction; 5 % takes "
+        "7 seeds."
+    ]
+    assert (
+        Report(fill(tmp_path / "7", lambda c: outcome(0.6), methods=methods, seeds=7)).notes() == []
+    )
+
+
+def test_narrow_terminal_shows_names_and_ranks_whole(tmp_path):
+    methods = ["baseline", "norm_stabilizer", "timestep_clip"]
+    noise = np.random.default_rng(0).random(100)
+
+    def score(config):
+        return outcome(0.6 + noise[7 * config["seed"] + len(config["method"]["name"])] / 3)
+
+    fill(tmp_path, score, methods=methods, seeds=6)
+    console = rich.console.Console(file=io.StringIO(), width=80)
+    Report(tmp_path).print(console)
+    text = console.file.getvalue()
+    assert "…" not in text and all(name in text for name in methods)
+    assert "Δ" in text and "mean skill" in text and "P(better)" not in text
+
+
+def test_no_negative_zero(tmp_path):
+    fill(tmp_path, lambda c: outcome(0.2, metric="mse", mode="min"))
+    assert "-0 " not in Report(tmp_path).markdown() and "-0]" not in Report(tmp_path).markdown()
+
+
+def test_every_arm_has_a_colour_of_its_own(tmp_path):
+    for count in (2, 8, 12):
+        units = list(range(4, 4 + count))
+        fill(tmp_path / str(count), lambda c: None, methods=["clip"], set={"units": units})
+        found = results(tmp_path / str(count))
+        assert len({str(figures._color(found, arm)) for arm in found.arms}) == count
+
+
+def test_directory_that_cannot_be_written(tmp_path, monkeypatch, capsys):
+    import kbptt
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    fill(tmp_path, lambda c: outcome(0.6))
+    monkeypatch.setattr(pathlib.Path, "write_text", refuse)
+    monkeypatch.setattr(pathlib.Path, "unlink", refuse)
+    with pytest.raises(LedgerError, match=r"Cannot write '.*results.csv': Read-only file system\."):
+        kbptt.ablation.report(tmp_path)
+    assert "baseline" in capsys.readouterr().out  # the ranking at least
+
+
+def test_commits(tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ("-c", "user.name=n", "-c", "user.email=e@example.org")
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True)
+
+    assert git_commit(tmp_path) is None
+    git("init", "-q")
+    (tmp_path / "tracked").write_text("1")
+    git("add", "tracked")
+    git("commit", "-qm", "m")
+    commit = git_commit(tmp_path)
+    assert len(commit) == 40 and git_commit(tmp_path, "tracked") == commit
+    assert git_commit(tmp_path, "installed_here_but_not_of_it") is None
+    (tmp_path / "tracked").write_text("2")
+    assert git_commit(tmp_path) == commit + "+"
 
 
 def test_everything_is_escaped(tmp_path):
@@ -241,6 +345,20 @@ def test_gradient_with_zeros_and_nan_is_drawn(tmp_path):
 
     fill(tmp_path, score)
     assert len(figures.draw(results(tmp_path))) == 5
+
+
+def test_timesteps_stand_where_they_belong_in_a_heatmap(tmp_path):
+    """Records of more than 128 timesteps are averaged in bins, which need not be equally wide."""
+    profile = np.where(np.arange(160) < 32, 0, 1).astype(np.float32)
+    record = {"steps": [0], "timesteps": 160, "norms": encode(_bin(profile)[None])}
+    gradient = {"rnn": {"record": record}}
+    fill(tmp_path, lambda config: {**outcome(0.9), "gradient": gradient}, methods=["baseline"])
+    figure = figures.heatmaps(results(tmp_path), "adding")
+    mesh = figure.axes[0].collections[0]
+    lower, upper = mesh.get_coordinates()[:-1, 0, 1], mesh.get_coordinates()[1:, 0, 1]
+    empty = np.ma.getmaskarray(mesh.get_array()).ravel()
+    assert upper[empty].max() == lower[~empty].min() == 32
+    assert upper.max() == 160
 
 
 def test_public_names_are_functions(tmp_path):

@@ -3,6 +3,8 @@
 import errno
 import os
 import pathlib
+import pickle
+import re
 import sys
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from kbptt.ablation import runner
 from kbptt.ablation.grid import Grid
 from kbptt.ablation.ledger import LedgerError
+from kbptt.ablation.trial import TrialError
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +57,9 @@ def test_runs_every_trial_once_and_resumes(tmp_path):
 def test_crash_is_retried_then_recorded_and_the_rest_goes_on(tmp_path):
     trials, events = run(grid("crashing"), tmp_path)
     assert [t.state for t in trials] == ["done", "failed", "done", "failed"]
-    assert trials[1].error == "ZeroDivisionError: by design"
+    assert re.fullmatch(
+        r"ZeroDivisionError: by design \(dummy_trials\.py, line \d+\)", trials[1].error
+    )
     assert trials[1].attempts == 3
     assert [e.state for e in events].count("retry") == 4
     again, events = run(grid("crashing"), tmp_path)
@@ -77,6 +82,26 @@ def test_killed_worker_and_killing_trial(tmp_path):
     trials, _ = run(grid("killing", seeds=1), tmp_path / "always")
     assert [t.state for t in trials] == ["done", "failed"]
     assert "worker process died" in trials[1].error
+
+
+def test_mistake_is_found_before_anything_is_trained(tmp_path):
+    with pytest.raises(ValueError, match=r"baseline/adding/0 cannot be built: .*'adma'.*adagrad"):
+        run(Grid.make(["adding"], ["baseline", "clip"], 2, optimizer="adma"), tmp_path)
+    with pytest.raises(ValueError, match="cannot be built: Cannot import 'dummy_trials:nope'"):
+        run(grid("nope"), tmp_path)
+    # Put right, it is another configuration; but nothing stands there that could be lost.
+    trials, _ = run(grid(), tmp_path)
+    assert [t.state for t in trials] == ["done"] * 4
+    with pytest.raises(LedgerError, match="another configuration"):
+        run(grid("nope"), tmp_path)
+
+
+def test_processes_are_replaced_before_they_have_grown_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "TRIALS_PER_PROCESS", 3)
+    trials, events = run(grid("process", seeds=4), tmp_path)
+    processes = [t.result["process"] for t in trials]
+    assert [processes.index(p) for p in processes] == [0, 0, 0, 3, 3, 3, 6, 6]
+    assert sorted({e.state for e in events}) == ["done", "running"]
 
 
 @pytest.mark.parametrize("trial", ["unstorable", "escaping"])
@@ -110,11 +135,28 @@ def test_changed_configuration(tmp_path):
     assert [t.directory for t in trials] == ["clip/adding/7"] and not old.exists()
 
 
+def test_overwrite_deletes_only_another_configuration(tmp_path):
+    """The same command twice, `--overwrite` and all, goes on where it stopped."""
+    first, _ = run(grid(seeds=1), tmp_path, overwrite=True)
+    event_file = tmp_path / first[0].directory / "train" / "events"
+    before = event_file.stat()
+    again, events = run(grid(seeds=1), tmp_path, overwrite=True)
+    assert again == first and events == []
+    assert event_file.stat().st_mtime_ns == before.st_mtime_ns
+    with pytest.raises(LedgerError, match="either extend or overwrite"):
+        run(grid(seeds=2), tmp_path, overwrite=True, extend=True)
+    assert event_file.exists()
+
+
 def test_directories_of_others_are_left_alone(tmp_path):
     mine = tmp_path / "clip" / "adding" / "0"
     mine.mkdir(parents=True)
     with pytest.raises(LedgerError, match="belongs to no ablation"):
         run(grid(), tmp_path)
+    run(grid(methods=["baseline"]), tmp_path)
+    for how in ("extend", "overwrite"):
+        with pytest.raises(LedgerError, match="belongs to no ablation"):
+            run(grid(), tmp_path, **{how: True})
     assert mine.exists()
 
 
@@ -128,6 +170,26 @@ def test_full_disk_while_writing_files(tmp_path, monkeypatch):
             run(grid(), tmp_path)
     trials, _ = run(grid(), tmp_path)
     assert [t.state for t in trials] == ["done"] * 4
+
+
+def test_full_disk_of_a_worker(tmp_path, monkeypatch):
+    monkeypatch.setenv("KBPTT_TEST_FULL", "1")
+    with pytest.raises(LedgerError, match=r"no room for temporary files.*TMPDIR"):
+        run(grid("without_room"), tmp_path)
+    monkeypatch.setenv("KBPTT_TEST_FULL", "")
+    trials, _ = run(grid("without_room"), tmp_path)
+    assert [t.state for t in trials] == ["done"] * 4
+
+
+def test_errors_need_no_tensorflow_to_be_read():
+    for error, full in (
+        (KeyError("x\ny"), False),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), True),
+        (RuntimeError(f"Failed to flush: {os.strerror(errno.ENOSPC)}"), True),
+    ):
+        described = pickle.loads(pickle.dumps(TrialError.describing(error)))
+        assert str(described).startswith(type(error).__name__) and "\n" not in str(described)
+        assert described.disk_full == full
 
 
 def test_unreachable_scheduler(tmp_path, monkeypatch):
@@ -150,7 +212,11 @@ def test_parent_imports_no_tensorflow(tmp_path):
         f"    with runner.open_ledger(grid, {str(tmp_path / 'logs')!r}) as ledger:\n"
         "        runner.run(ledger)\n"
         "        assert ledger.counts()['done'] == 1\n"
-        "    assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
+        "    grid = Grid.make(['adding'], ['clip'], 1, trial='dummy_trials:foreign_error')\n"
+        f"    with runner.open_ledger(grid, {str(tmp_path / 'failed')!r}) as ledger:\n"
+        "        runner.run(ledger, retries=0)\n"
+        "        assert 'Fault' in ledger.trials('failed')[0].error\n"
+        "    assert not {'tensorflow', 'keras', 'xmlrpc'} & set(sys.modules)\n"
     )
     script = tmp_path / "script.py"
     script.write_text(code)

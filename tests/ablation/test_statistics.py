@@ -37,6 +37,14 @@ def test_sign_flip_floor_by_hand():
     assert not statistics.is_exploratory(6)
 
 
+def test_fewest_seeds_is_where_the_enumeration_reaches_five_percent():
+    for comparisons in (1, 3, 4, 10):
+        n = statistics.fewest_seeds(comparisons)
+        best = [comparisons * enumerated_sign_flip([1.0] * m) for m in (n - 1, n)]
+        assert best[0] > 0.05 >= best[1]
+        assert statistics.smallest_p(n, comparisons) == pytest.approx(best[1])
+
+
 def test_sign_flip_degenerate():
     assert statistics.sign_flip_p([]) == 1.0
     assert statistics.sign_flip_p([0.0] * 8) == 1.0

@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from kbptt.ablation import arrays
+import kbptt
+from kbptt.ablation import arrays, trial
 from kbptt.ablation.grid import Grid
 
 SMALL = {"units": 4, "length": 10, "sizes": [40, 20, 20], "epochs": 2, "batch_size": 16}
@@ -74,6 +75,8 @@ def test_result_is_complete(results):
     assert result["cost"]["steps"] == 6 and result["cost"]["seconds_per_step"] > 0
     environment = result["environment"]
     assert environment["threads"] == 1 and environment["deterministic_ops"]
+    assert environment["compiled_loops"] in (True, False)
+    assert environment["kbptt"].startswith(kbptt.__version__)
     assert environment["tensorflow"] and environment["devices"]
 
 
@@ -82,6 +85,26 @@ def test_tensorboard_files_and_hparams(results):
     assert sum(files.values()) == 1  # one file holds the HParams
     assert {name.partition("/")[0] for name in files if "/" in name} == {"train", "validation"}
     assert all("tfevents" in name for name in files)
+
+
+def test_hparams_hold_options_and_scores(tmp_path):
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.plugins.hparams import metadata
+
+    result = {"status": "ok", "test": {"mse": 0.25}, "cost": {"seconds_per_step": 0.5}}
+    trial.write_hparams(str(tmp_path), config("orthogonal+clip", truncation="full"), result)
+    (path,) = tmp_path.iterdir()
+    values = [v for event in EventFileLoader(str(path)).Load() for v in event.summary.value]
+    (session,) = [v.metadata.plugin_data.content for v in values if v.tag.startswith("_hparams_")]
+    fields = metadata.parse_session_start_info_plugin_data(session).hparams.items()
+    options = {name: getattr(value, value.WhichOneof("kind")) for name, value in fields}
+    assert options["method"] == "orthogonal+clip" and options["task"] == "adding"
+    assert options["seed"] == 0 and options["status"] == "ok"
+    assert options["model.truncation"] == "full" and options["model.units"] == 4
+    assert options["layer.recurrent_initializer"] == "OrthogonalPerGate"
+    assert options["task.sizes"] == "[40,20,20]"
+    scalars = {v.tag: v.tensor.float_val[0] for v in values if not v.tag.startswith("_hparams_")}
+    assert scalars == {"test/mse": 0.25, "cost/seconds_per_step": 0.5}
 
 
 def test_divergence_is_a_result(results):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kbptt import tasks
+from kbptt.tasks import registry
 
 SMALL = {"sizes": (40, 20, 20)}
 OPTIONS = {
@@ -23,6 +24,42 @@ OPTIONS = {
 @pytest.fixture(params=sorted(OPTIONS))
 def task(request):
     return tasks.get(request.param, **OPTIONS[request.param], **SMALL)
+
+
+class Own(tasks.Task):
+    """A user's task; `changes` spoil it."""
+
+    metric, mode, baseline = "accuracy", "max", 0.5
+    outputs = tasks.Outputs(2)
+
+    def __init__(self, **changes):
+        super().__init__(5, (4, 4, 4))
+        vars(self).update(changes)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"mode": "maximum"}, "`mode` of task 'own'. Expected 'max' or 'min'. Received: 'maximum'"),
+        ({"baseline": None}, "`baseline` of task 'own'. Expected a number"),
+        ({"perfect": "1"}, "`perfect`"),
+        ({"success": True}, "`success`"),
+        ({"metric": 3}, "`metric`"),
+        ({"outputs": 2}, r"`outputs` of task 'own'. Expected a `kbptt\.tasks\.Outputs`"),
+    ],
+)
+def test_own_task_that_cannot_be_judged(changes, message, monkeypatch):
+    monkeypatch.setattr(registry, "_factories", dict(registry._factories))
+    tasks.register("own")(lambda: Own(**changes))
+    with pytest.raises(ValueError, match=message):
+        tasks.get("own")
+
+
+def test_function_that_returns_no_task(monkeypatch):
+    monkeypatch.setattr(registry, "_factories", dict(registry._factories))
+    tasks.register("own")(lambda: "adding")
+    with pytest.raises(ValueError, match=r"expected a `kbptt\.tasks\.Task`.*Received: 'adding'"):
+        tasks.get("own")
 
 
 def test_data_matches_what_the_task_declares(task):

@@ -1,0 +1,103 @@
+"""What `kbptt compare` costs beside its trials, and what a second worker gains.
+
+    python scripts/compare_overhead.py                         # trials of 20 s: 6 minutes a round
+    python scripts/compare_overhead.py --trials 2 --seconds 1  # to see that it works
+
+The same trials, each pinned to one thread, run three times in every round:
+
+* plain: one after the other in one process, without scheduler, ledger and report;
+* one worker and two workers: the command `kbptt compare`, from its start to its end.
+
+Overhead is one worker over plain, gain is one worker over two. Quote their medians, and nothing
+from a machine that does something else meanwhile.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from kbptt.ablation import Grid, Ledger, trial
+
+GRID = {
+    "tasks": ["adding"],
+    "methods": ["baseline", "clip"],
+    "threads": 1,
+    "set": {"length": 100, "sizes": [[1000, 200, 200]]},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trials", type=int, default=6, help="an even number; default: 6")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of one trial; default: 20")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.plain:
+        configs = json.load(sys.stdin)
+        print(json.dumps([trial.execute(config)["cost"]["seconds"] for config in configs]))
+        return
+
+    epochs = epochs_of(arguments.seconds)
+    grid = {**GRID, "seeds": max(1, arguments.trials // 2), "epochs": epochs}
+    count = len(Grid.make(**grid).cells())
+    print(f"{count} trials of about {arguments.seconds:g} s ({epochs} epochs), one thread each")
+    print(f"{'round':>6}{'plain':>10}{'1 worker':>10}{'2 workers':>10}{'overhead':>10}{'gain':>8}")
+    overheads, gains = [], []
+    for number in range(1, arguments.rounds + 1):
+        plain, one, two = run_plain(grid)[0], run_compare(grid, 1), run_compare(grid, 2)
+        overheads.append(one / plain - 1)
+        gains.append(one / two)
+        times = "".join(f"{seconds:>8.1f} s" for seconds in (plain, one, two))
+        print(f"{number:>6}{times}{overheads[-1]:>+10.1%}{gains[-1]:>7.2f}x", flush=True)
+    median = statistics.median
+    print(f"median overhead {median(overheads):+.1%}, median gain {median(gains):.2f}x")
+
+
+def epochs_of(seconds: float) -> int:
+    """How many epochs make a trial last so long, from a short and a longer one."""
+    few, more = (run_plain({**GRID, "methods": ["clip"], "epochs": e})[1][0] for e in (2, 6))
+    return max(1, 2 + round((seconds - few) / ((more - few) / 4)))
+
+
+def run_plain(grid: dict) -> tuple[float, list[float]]:
+    """Seconds of a process that runs the trials one after the other, and of each trial."""
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, __file__, "--plain"],
+        input=json.dumps([cell.config for cell in Grid.make(**grid).cells()]),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as Dask sets it for its workers
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return time.perf_counter() - started, json.loads(done.stdout)
+
+
+def run_compare(grid: dict, workers: int) -> float:
+    """Seconds of the command `kbptt compare`."""
+    with tempfile.TemporaryDirectory() as directory:
+        config = Path(directory, "grid.yaml")
+        config.write_text(json.dumps(grid))  # JSON is YAML
+        options = ("--config", config, "--logdir", directory, "--workers", str(workers))
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "kbptt", "compare", *options]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        seconds = time.perf_counter() - started
+        with Ledger(directory, read_only=True) as ledger:
+            done = [t.config for t in ledger.trials("done")]
+    if done != [cell.config for cell in Grid.make(**grid).cells()]:
+        sys.exit("Error: kbptt compare did not run the same trials.")
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
