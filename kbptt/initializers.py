@@ -30,12 +30,8 @@ class SeededInitializer(keras.initializers.Initializer):
     def __init__(self, seed: int | keras.random.SeedGenerator | None = None):
         if isinstance(seed, dict):
             seed = keras.saving.deserialize_keras_object(seed)
-        integer = isinstance(seed, int) and not isinstance(seed, bool)
-        if not (seed is None or integer or isinstance(seed, keras.random.SeedGenerator)):
-            raise ValueError(
-                "Invalid value for argument `seed`. Expected an integer, a "
-                f"keras.random.SeedGenerator or None. Received: seed={seed!r}."
-            )
+        if not isinstance(seed, keras.random.SeedGenerator):
+            _check_seed(seed, "an integer, a keras.random.SeedGenerator or None")
         self._given_seed = seed
         self.seed = random.randint(1, 10**9) if seed is None else seed
 
@@ -122,11 +118,16 @@ class SpectralRadius(keras.initializers.Initializer):
     ):
         self.radius = _checks.number("radius", radius, above=0)
         self.gates = _gates.check(gates)
-        self.seed = seed
+        self.seed = _check_seed(seed)
         if isinstance(initializer, str) and seed is not None:
             known = get(initializer)
             initializer = type(known).from_config({**known.get_config(), "seed": seed})
         self.initializer = get(initializer)
+        if self.initializer is None:
+            raise ValueError(
+                "Invalid value for argument `initializer`. Expected an initializer or its name. "
+                "Received: initializer=None."
+            )
 
     def __call__(self, shape, dtype=None):
         rows, columns, gates = _gates.split(shape, self.gates, square=True)
@@ -335,6 +336,7 @@ def irnn(gain: float = 1.0, seed: int | None = None) -> dict[str, Any]:
 
     - [Le, Jaitly & Hinton, 2015](https://arxiv.org/abs/1504.00941)
     """
+    _check_seed(seed)
     return {
         "activation": "relu",
         "recurrent_initializer": Identity(gain),
@@ -372,6 +374,15 @@ def get(identifier: Any) -> Any:
             + f", the name or config of a Keras initializer, or a callable. "
             f"Received: {identifier!r}."
         ) from error
+
+
+def _check_seed(seed: Any, expected: str = "an integer or None") -> int | None:
+    if seed is None or (isinstance(seed, int) and not isinstance(seed, bool)):
+        return seed
+    raise ValueError(
+        f"Invalid value for argument `seed`. Expected {expected}. "
+        f"Received: seed={seed!r} (of type {type(seed).__name__})."
+    )
 
 
 def _join(blocks, dtype):

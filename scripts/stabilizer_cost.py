@@ -14,7 +14,14 @@ import numpy as np
 
 import kbptt
 from kbptt.analysis import lyapunov_exponents, spectral
-from kbptt.callbacks import GradientNormPenalty
+from kbptt.callbacks import (
+    AdaptiveGradientClip,
+    AutoClip,
+    ClipByGlobalNorm,
+    GradientNorm,
+    GradientNormPenalty,
+    ZClip,
+)
 from kbptt.regularizers import ActivationRegularization, NormStabilizer, Orthogonality
 
 VARIANTS = {
@@ -22,6 +29,11 @@ VARIANTS = {
     "Orthogonality": {"recurrent_regularizer": Orthogonality()},
     "NormStabilizer": {"activity_regularizer": NormStabilizer()},
     "AR + TAR": {"activity_regularizer": ActivationRegularization()},
+    "GradientNorm": {"callbacks": [GradientNorm()]},
+    "ClipByGlobalNorm": {"callbacks": [ClipByGlobalNorm(1.0)]},
+    "AdaptiveGradientClip": {"callbacks": [AdaptiveGradientClip()]},
+    "AutoClip": {"callbacks": [AutoClip()]},
+    "ZClip": {"callbacks": [ZClip()]},
     "penalty, finite difference": {"callbacks": [GradientNormPenalty()]},
     "penalty, exact": {"callbacks": [GradientNormPenalty(form="exact")]},
 }

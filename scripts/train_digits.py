@@ -59,7 +59,7 @@ def main() -> None:
     flow = kbptt.analysis.gradient_flow.summarize(norms)
     print(f"The gradient is multiplied by {flow['decay']:.3f} for each timestep into the past;")
     print(f"90 % of it reaches the last {flow['horizon']:.0f} of {len(norms)} timesteps.")
-    print(f"tensorboard --logdir {arguments.logdir}")
+    print(kbptt.tensorboard.command(arguments.logdir))
 
 
 if __name__ == "__main__":

@@ -318,6 +318,12 @@ def test_get_by_name():
         (lambda: Chrono(1), "max_timescale"),
         (lambda: Chrono(True), "max_timescale"),
         (lambda: Chrono(10, gates=2), "gates"),
+        (lambda: Chrono(10, seed=True), "seed"),
+        (lambda: SpectralRadius(seed={}), "seed"),
+        (lambda: SpectralRadius(1.0, "random_normal", seed="1"), "seed"),
+        (lambda: SpectralRadius(1.0, None), "initializer"),
+        (lambda: irnn(float("nan")), "gain"),
+        (lambda: irnn(seed=2.5), "seed"),
     ],
 )
 def test_invalid_arguments_name_the_argument(make, name):

@@ -40,6 +40,18 @@ def test_demo_runs_and_is_shown_again(tmp_path):
     assert "Traceback" not in changed.stderr
 
 
+@pytest.mark.slow
+def test_overhead_of_compare_is_measured(tmp_path):
+    done = script("compare_overhead.py", "--trials", 2, "--seconds", 0.1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2 trials of about 0.1 s (1 epochs)")
+    number, plain, _, one, _, two, _, overhead, gain = done.stdout.splitlines()[2].split()
+    plain, one, two = map(float, (plain, one, two))
+    assert number == "1" and min(plain, one, two) > 0
+    assert float(overhead.rstrip("%")) == pytest.approx(100 * (one / plain - 1), abs=5)
+    assert float(gain.rstrip("x")) == pytest.approx(one / two, abs=0.05)
+
+
 def test_temporal_order_in_pieces(tmp_path):
     arguments = ("--length", 10, "--steps", 1000, "--seeds", 0, "--output", "a/results.csv")
     done = script("temporal_order.py", "--methods", "clip+omega", *arguments, cwd=tmp_path)
