@@ -1,6 +1,7 @@
 """Forecasting a time series of the user's own CSV file."""
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +18,11 @@ from kbptt.tasks.text import read_text
 class CSVSeries(Task):
     """Forecast one column of a CSV file, `horizon` rows ahead, at every timestep.
 
-    The rows are in the order of time; the first line names the columns. The inputs are the numeric
-    columns (or `columns`), standardized with the mean and deviation of the training part; the
+    The rows are in the order of time; the first line names the columns. The inputs are the columns
+    with numbers (or `columns`), standardized with the mean and deviation of the training part; the
     answer at row t is the standardized target of row t + `horizon`. The first rows train, then
     come validation and test. The baseline is persistence: answering the target's present value.
+    A missing value is refused, not guessed.
 
     Args:
         path: The CSV file, UTF-8, comma-separated.
@@ -51,7 +53,8 @@ class CSVSeries(Task):
     ):
         length = _checks.positive_integer("length", length)
         self.horizon = _checks.positive_integer("horizon", horizon)
-        self.stride = _checks.positive_integer("stride", stride or max(1, length // 4))
+        stride = max(1, length // 4) if stride is None else stride
+        self.stride = _checks.positive_integer("stride", stride)
         held_out = _checks.number("held_out", held_out, above=0, at_most=0.45)
         self.columns, self.target, values = _read(path, target, columns)
         self.file = path
@@ -98,37 +101,53 @@ class CSVSeries(Task):
 
 def _read(path, target, columns) -> tuple[list[str], str, np.ndarray]:
     """Returns the used columns' names, the target's name and the values, `(rows, columns)`."""
-    rows = [row for row in csv.reader(read_text(path).splitlines()) if row]
-    if len(rows) < 2:
-        raise ValueError(f"{path} has no rows below the line that names the columns.")
-    names, rows = [name.strip() for name in rows[0]], rows[1:]
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(names):
-            raise ValueError(
-                f"{path}, row {number}: {len(names)} columns expected, {len(row)} found."
-            )
+    names, rows = _rows(path)
     if isinstance(columns, str):
         columns = [name.strip() for name in columns.split(",")]
-    for name in (*(columns or ()), *((target,) if target else ())):
+    if columns is None:
+        columns = [name for i, name in enumerate(names) if any(_is_number(r[i]) for _, r in rows)]
+    if not isinstance(columns, Sequence):
+        raise ValueError(
+            "Invalid value for argument `columns`. Expected a list of names. "
+            f"Received: columns={columns!r} (of type {type(columns).__name__})."
+        )
+    for name in (*columns, *(() if target is None else (target,))):
         if name not in names:
             raise ValueError(f"{path} has no column {name!r}. It has: {', '.join(names)}.")
-    if columns is None:
-        columns = [name for i, name in enumerate(names) if _is_number(rows[0][i])]
+        if names.count(name) > 1:
+            raise ValueError(f"{path} has {names.count(name)} columns named {name!r}.")
     if not columns:
-        raise ValueError(f"{path} has no numeric column in its first row of values.")
-    target = target or columns[-1]
+        raise ValueError(f"{path} has no column of numbers.")
+    target = columns[-1] if target is None else target
     columns = list(dict.fromkeys((*columns, target)))
-    indices = [names.index(name) for name in columns]
-    values = np.empty((len(rows), len(indices)))
-    for number, row in enumerate(rows):
-        for column, index in enumerate(indices):
+    values = np.empty((len(rows), len(columns)))
+    for column, index in enumerate(map(names.index, columns)):
+        for number, (line, row) in enumerate(rows):
             if not _is_number(row[index]):
                 raise ValueError(
-                    f"{path}, row {number + 2}, column {names[index]!r}: expected a number, "
-                    f"found {row[index]!r}."
+                    f"{path}, line {line}, column {names[index]!r}: expected a number, found "
+                    f"{row[index][:50]!r}. Leave the column out with `columns`, or fill the gap."
                 )
             values[number, column] = float(row[index])
     return columns, target, values
+
+
+def _rows(path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Returns the names of the columns, and the rows that are not empty with their lines."""
+    reader = csv.reader(io.StringIO(read_text(path), newline=""))
+    try:
+        rows = [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: {error}.") from error
+    if len(rows) < 2:
+        raise ValueError(f"{path} has no rows below the line that names the columns.")
+    names, rows = [name.strip() for name in rows[0][1]], rows[1:]
+    for line, row in rows:
+        if len(row) != len(names):
+            raise ValueError(
+                f"{path}, line {line}: {len(names)} columns expected, {len(row)} found."
+            )
+    return names, rows
 
 
 def _is_number(text: str) -> bool:

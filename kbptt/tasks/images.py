@@ -1,6 +1,7 @@
 """Handwritten digits read pixel by pixel."""
 
 import os
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -126,14 +127,9 @@ class MNIST(_PixelByPixel):
             )
 
     def data(self, seed: int) -> TaskData:
-        with np.load(self.path, allow_pickle=False) as file:
-            missing = {"x_train", "y_train", "x_test", "y_test"} - set(file.files)
-            if missing:
-                raise ValueError(
-                    f"{self.path} is not Keras's mnist.npz: no array named {sorted(missing)[0]}."
-                )
-            x_train, y_train = file["x_train"], file["y_train"].astype(np.int32)
-            x_test, y_test = file["x_test"], file["y_test"].astype(np.int32)
+        arrays = self._arrays()
+        x_train, y_train = arrays["x_train"], arrays["y_train"].astype(np.int32)
+        x_test, y_test = arrays["x_test"], arrays["y_test"].astype(np.int32)
         train, validation, test = self.sizes
         order = np.random.default_rng(derive_seed(seed, "data/split")).permutation(len(x_train))
 
@@ -145,3 +141,10 @@ class MNIST(_PixelByPixel):
             split(x_train, y_train, order[train : train + validation]),
             split(x_test, y_test, np.arange(test)),
         )
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        try:
+            with zipfile.ZipFile(self.path) as _, np.load(self.path, allow_pickle=False) as file:
+                return {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test")}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{self.path} is not Keras's mnist.npz: {error}.") from error

@@ -1,6 +1,7 @@
 """Character language model over the user's own text."""
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,6 +100,11 @@ class Text(Task):
 
 def read_text(path: str | Path) -> str:
     """Returns the text of a UTF-8 file, or raises `ValueError` with one sentence."""
+    if not isinstance(path, str | os.PathLike) or not str(path):
+        raise ValueError(
+            "Invalid value for argument `path`. Expected the path of a file. "
+            f"Received: path={path!r} (of type {type(path).__name__})."
+        )
     try:
         text = Path(path).expanduser().read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

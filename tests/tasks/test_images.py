@@ -91,5 +91,9 @@ def test_mnist_is_never_downloaded(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"no copy of MNIST at .* none is downloaded.*`path`"):
         tasks.get("mnist")
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
-    with pytest.raises(ValueError, match="no array named x_test"):
+    with pytest.raises(ValueError, match=r"is not Keras's mnist\.npz: .*x_train"):
         tasks.get("mnist", path=str(tmp_path / "other.npz")).data(0)
+    for content in (b"", b"no zip file", b"PK\x05\x06" + 18 * b"\0"):
+        (tmp_path / "other.npz").write_bytes(content)
+        with pytest.raises(ValueError, match="is not Keras"):
+            tasks.get("mnist", path=str(tmp_path / "other.npz")).data(0)

@@ -131,11 +131,19 @@ def test_csv_chooses_columns(csv_file):
     ("content", "options", "message"),
     [
         ("a,b\n", {}, "no rows"),
-        ("a,b\n1,2\n3\n", {}, "row 3: 2 columns expected, 1 found"),
-        ("a,b\nx,y\n", {}, "no numeric column"),
+        ("a,b\n1,2\n3\n", {}, "line 3: 2 columns expected, 1 found"),
+        ("a,b\nx,y\n", {}, "no column of numbers"),
+        ("a;b\n1;2\n", {}, "no column of numbers"),
         ("a,b\n1,2\n", {"target": "c"}, r"no column 'c'. It has: a, b"),
-        ("a,b\n1,2\n1,\n", {}, "row 3, column 'b': expected a number, found ''"),
-        ("a,b\n1,2\n1,nan\n", {}, "row 3, column 'b'"),
+        ("a,b\n1,2\n1,\n", {}, "line 3, column 'b': expected a number, found ''.*`columns`"),
+        ("a,b\n1,2\n\n1,nan\n", {}, "line 4, column 'b'"),
+        ("a,b\n,1\n2,1\n", {}, "line 2, column 'a': expected a number, found ''"),
+        ("a,a\n1,2\n", {}, "2 columns named 'a'"),
+        ("a,b\n" + "x" * 200_000 + ",1\n", {}, "line 2: field larger than field limit"),
+        ("a,b\n1,2\n", {"columns": 3}, "`columns`"),
+        ("a,b\n1,2\n", {"columns": []}, "no column of numbers"),
+        ("a,b\n1,2\n", {"target": ""}, "no column ''"),
+        ("a\n" + "1\n" * 50, {"stride": 0}, "`stride`"),
         ("a\n" + "1\n" * 50, {}, "too short: it has 50 rows"),
         ("a\n" + "1\n" * 50, {"horizon": 0}, "`horizon`"),
         ("a\n" + "1\n" * 50, {"held_out": 0.5}, "`held_out`"),
@@ -153,3 +161,22 @@ def test_csv_with_a_constant_column_stays_finite(tmp_path):
     path.write_text("a,b\n" + "\n".join(f"5,{i % 7}" for i in range(200)))
     x, y = tasks.get("csv", path=path, length=10).data(0).train
     assert np.isfinite(x).all() and np.isfinite(y).all()
+
+
+@pytest.mark.parametrize("path", [3, None, "", [1]])
+@pytest.mark.parametrize("name", ["text", "csv"])
+def test_a_path_is_no_number(name, path):
+    with pytest.raises(ValueError, match="`path`"):
+        tasks.get(name, path=path)
+
+
+def test_csv_from_a_spreadsheet(tmp_path):
+    """Byte-order mark, CRLF, quoted fields with line breaks and Unicode's line separator."""
+    path = tmp_path / "series.csv"
+    rows = "".join(f'"first\nsecond\u2028 no. {i}",{i}\r\n' for i in range(100))
+    path.write_bytes(("\ufeffnote,wave\r\n" + rows).encode())
+    task = tasks.get("csv", path=path, length=5, horizon=1)
+    assert task.columns == ["wave"]
+    x, y = task.data(0).train
+    step = 1 / np.arange(60).std()
+    np.testing.assert_allclose(y - x, step, rtol=1e-4)
