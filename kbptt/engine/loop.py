@@ -138,7 +138,10 @@ class Loop:
                 return tuple(d for v, d in pulled if v is not None), _refuse_second_order
 
             outputs = (outputs,) if sequences else ()
-            return (*outputs, *final), lambda *upstream: gradients(*given, *upstream)
+            # A gather of outputs sends back IndexedSlices.
+            return (*outputs, *final), lambda *upstream: gradients(
+                *given, *map(tf.convert_to_tensor, upstream)
+            )
 
         result = run(*(v for v in everything if v is not None))
         if sequences:

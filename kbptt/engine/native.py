@@ -42,6 +42,19 @@ KEPT_GATES = 2**25
 # Fewer rows than this are not worth a second thread.
 ROWS_OF_A_THREAD = 4
 
+# Sizes of what is given, with the letters of ``csrc/problem.h``: the loops trust them.
+SHAPES = {
+    "x": "BTD",
+    "kernel": "DN",
+    "recurrent_kernel": "uN",
+    **dict.fromkeys(("bias", "input_gain", "recurrent_gain"), "N"),
+    **dict.fromkeys(("recurrent_bias", "state_gain", "state_bias"), "u"),
+    **dict.fromkeys(("h_start", "c_start", "dh_final", "dc_final"), "Bu"),
+    **dict.fromkeys(("h", "dh"), "BTu"),
+    **dict.fromkeys(("mask", "resets"), "BT"),
+    "factors": "TB",
+}
+
 _disabled: ContextVar[bool] = ContextVar("kbptt_native_disabled", default=False)
 
 
@@ -282,7 +295,15 @@ class NativeBPTT(Loop):
 
     def _problem(self, arrays: dict[str, np.ndarray]) -> Problem:
         batch, timesteps, features = arrays["x"].shape
-        units = arrays["recurrent_kernel"].shape[0]
+        units, columns = arrays["recurrent_kernel"].shape
+        sizes = {"B": batch, "T": timesteps, "D": features, "u": units, "N": columns}
+        for name in arrays.keys() & SHAPES.keys():
+            expected = tuple(sizes[letter] for letter in SHAPES[name])
+            if arrays[name].shape != expected:
+                raise ValueError(
+                    f"The recurrent loop expected `{name}` of shape {expected}, as `x` of shape "
+                    f"{arrays['x'].shape} asks for. Received shape {arrays[name].shape}."
+                )
         problem = Problem(batch, timesteps, features, units, **self.settings)
         problem.windows = len(arrays.get("ends", ()))
         # The addresses are good for as long as the arrays are kept.

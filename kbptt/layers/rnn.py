@@ -37,7 +37,7 @@ class CellLayer(TruncatedLayer):
             last, outputs, final = self._run_autodiff(forward, step, x, state, mask, resets)
             return last, outputs, self._pack(final)
         # One engine for each way the cell can be called, since compiling costs.
-        key = ("cell", bool(training), cell.mask_count)
+        key = ("cell", bool(training), cell.mask_count, cell.dtype if cell.integers else None)
         engine = self._engine(key, lambda options: BPTT(step, options))
         last, outputs, final = self._run(engine, x, state, weights, mask, resets)
         return last, outputs, self._pack(final)

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import keras
@@ -16,6 +17,9 @@ from kbptt.engine import BPTT, Monitor, NativeBPTT, Options, autodiff_loop, draw
 # Norms that are kept of a layer that does not know its number of timesteps when it is built; more
 # are kept as well, except by XLA.
 UNKNOWN_TIMESTEPS = 2**16
+
+# On their way from `call` to the loop past Keras's `call`, in the thread that calls.
+_resets: ContextVar[Any] = ContextVar("kbptt_resets", default=None)
 
 
 def _swap(x):
@@ -77,7 +81,6 @@ class TruncatedLayer:
         # cuDNN, which XLA cannot contain, is not used here.
         self.supports_jit = True
         self._engines: dict = {}
-        self._resets = None
         self._norms = None
         self._lag_recorder = None
         self.record_gradient_norms = True
@@ -177,15 +180,15 @@ class TruncatedLayer:
                 state before the timestep; no gradient crosses such a place.
         """
         self._check_call(sequences, initial_state, mask, resets)
-        self._resets = resets
         if self.stateful and not training:
             self._choose_states(self._kept_states.inference)
+        token = _resets.set(resets)
         try:
             return super().call(
                 sequences, initial_state=initial_state, mask=mask, training=training
             )
         finally:
-            self._resets = None
+            _resets.reset(token)
             if self.stateful:
                 self._choose_states(self._kept_states.training)
 
@@ -252,7 +255,7 @@ class TruncatedLayer:
             mask = mask[0]
         if self.truncation.stochastic and sequences.shape[1] is not None:
             self.truncation.check_timesteps(sequences.shape[1])
-        x, resets = sequences, self._resets
+        x, resets = sequences, _resets.get()
         if not x.dtype.is_floating:
             x = tf.cast(x, self.compute_dtype)
         if mask is not None:

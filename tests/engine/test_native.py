@@ -274,3 +274,32 @@ def test_no_more_memory_is_a_clear_error(monkeypatch):
 class _Failing:
     def kbptt_forward(self, *_):
         return 1
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("mask", (1, 6)),
+        ("resets", (4, 5)),
+        ("resets", (3, 6)),
+        ("state", (1, 5)),
+        ("state", (4, 3)),
+    ],
+)
+def test_sizes_that_come_to_light_only_in_the_graph(name, shape):
+    """The loops would read what is not there."""
+    layer = kbptt.LSTM(5)
+    layer.build((None, None, 3))
+    kind = tf.float32 if name == "state" else tf.bool
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, None, 3]), tf.TensorSpec([None, None], kind)]
+    )
+    def call(x, given):
+        arguments = {"initial_state": [given] * 2} if name == "state" else {name: given}
+        return layer(x, **arguments)
+
+    wrong = tf.zeros(shape, kind) if name != "mask" else tf.ones(shape, kind)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"expected `\w+` of shape \(4, "):
+        call(tf.zeros([4, 6, 3]), wrong)
+    assert uses_native(layer)

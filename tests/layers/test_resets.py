@@ -1,5 +1,7 @@
 """Resets: a batch row may hold several sequences, one after the other."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 import pytest
@@ -84,6 +86,18 @@ def test_resets_are_an_input_of_a_model():
     found = model([values, at])
     tail = model.layers[-1](values[:, 6:])
     np.testing.assert_allclose(found, tail, atol=1e-6)
+
+
+def test_threads_that_share_a_layer_do_not_share_resets():
+    layer = make("GRU")
+    x = np.repeat(data("GRU", T)[0], 20, axis=1)
+    resets = np.random.default_rng(0).random(x.shape[:2]) < 0.3
+    given = [resets, None] * 20
+    expected = {r is None: layer(x, resets=r)[0].numpy() for r in given[:2]}
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda r: layer(x, resets=r)[0].numpy(), given)
+        for r, outputs in zip(given, found, strict=True):
+            np.testing.assert_allclose(outputs, expected[r is None], rtol=1e-10)
 
 
 __all__ = ["eager"]

@@ -197,3 +197,22 @@ def test_small_gradients_survive_half_precision():
         loss = tf.reduce_sum(tf.cast(layer(np.ones((1, 40, 1))), "float32"))
     tape.gradient(loss, layer.trainable_variables)
     np.testing.assert_allclose(layer.gradient_norms, 0.5 ** np.arange(39, -1, -1.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("run", [lambda f: f, tf.function], ids=["eager", "graph"])
+@pytest.mark.parametrize("cell", ["LSTM", "RNN"])
+def test_the_gradient_of_a_gather_is_sparse(cell, run):
+    """A loss on some samples sends back IndexedSlices."""
+    layer = make("LSTM", truncation=4, return_state=False)
+    if cell == "RNN":
+        layer = kbptt.RNN(layer.cell, truncation=4, return_sequences=True)
+    x = data("LSTM", T, batch=4)[0]
+
+    def gradients(pick):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(pick(layer(x)) ** 2)
+        return tape.gradient(loss, layer.trainable_variables)
+
+    found = run(lambda: gradients(lambda y: tf.gather(y, [0, 2])))()
+    expected = gradients(lambda y: tf.stack([y[0], y[2]]))
+    assert_close(found, expected, rtol=1e-10, atol=1e-12)
