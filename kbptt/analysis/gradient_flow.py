@@ -166,6 +166,11 @@ def verdict(norms: ArrayLike, window: int | None = None) -> tuple[str, str]:
         word, compared = "exploding", f"above {EXPLODING:g}"
     else:
         word, compared = "healthy", f"between {VANISHING:g} and {EXPLODING:g}"
+    if reach < 2:
+        return (
+            word,
+            "The gradient reaches a single timestep: no way to vanish or explode on.",
+        )
     return word, (
         f"Over the {reach:.0f} timesteps it reaches back, the fitted gradient changes by the "
         f"factor 10^{log_factor:.1f}, {compared}."

@@ -125,10 +125,13 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
         cells = grid.reduce(part, rows, columns, how)
         finite = np.isfinite(cells.values) & (cells.values != grid.MISSING)
         data = np.ma.getdata(part)[~np.ma.getmaskarray(part)]
+        recorded = steps[chosen]
         header = {
             "rows": cells.values.shape[0],
             "cols": cells.values.shape[1],
-            "step_edges": grid.step_edges(steps[chosen])[cells.row_edges].tolist(),
+            "first_steps": recorded[cells.row_edges[:-1]].tolist(),
+            "last_steps": recorded[cells.row_edges[1:] - 1].tolist(),
+            "step_edges": grid.step_edges(recorded)[cells.row_edges].tolist(),
             "timestep_edges": (cells.column_edges + max(first, 0)).tolist(),
             "timesteps": timesteps,
             "records": part.shape[0],
@@ -138,7 +141,7 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
             "zero": int((data == 0).sum()),
             "nan": int(np.isnan(data).sum()),
             "inf": int(np.isinf(data).sum()),
-            "cuts": pieces(series, steps[chosen][cells.row_edges[:-1]]),
+            "cuts": pieces(series, recorded[cells.row_edges[:-1]]),
         }
         encoded = json.dumps(header).encode()
         encoded += b" " * (-len(encoded) % 4)

@@ -110,6 +110,7 @@ def test_the_verdict_states_its_figures():
     word, reason = gf.verdict(geometric(0.1, 11))
     assert word == "vanishing"
     assert "11 timesteps" in reason and "10^-10.0" in reason and "below 0.001" in reason
+    assert "a single timestep" in gf.verdict([1.0])[1]
 
 
 def test_a_matrix_is_refused():

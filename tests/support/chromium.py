@@ -112,6 +112,12 @@ class Browser:
         if url != "about:blank":
             self.call("Page.navigate", url=url)
 
+    def reload(self) -> None:
+        """Loads the page again; what is asked for afterwards is asked of the new one."""
+        self.evaluate("window.before = true")
+        self.call("Page.reload")
+        self.wait_for("!window.before")
+
     def evaluate(self, expression: str) -> Any:
         """Value of a JavaScript expression, which may be a promise."""
         result = self.call(

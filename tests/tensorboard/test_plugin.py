@@ -60,6 +60,7 @@ def test_grid_is_what_was_written(client):
     header, values = read_grid(get(client, "grid", run=RUN, tag=TAG))
     expected = grid.reduce(np.array([norms(s) for s in STEPS]), 9, 9).values
     np.testing.assert_array_equal(values, expected)
+    assert header["first_steps"] == header["last_steps"] == STEPS
     assert header["step_edges"] == [5, 15, 30, 50] and header["timestep_edges"] == [0, 1, 2, 3]
     assert (header["zero"], header["nan"], header["inf"]) == (3, 1, 0)
     assert header["min"] == pytest.approx(-2) and header["max"] == 0
@@ -69,6 +70,8 @@ def test_grid_of_a_part(client):
     part = {"s0": 20, "s1": 39, "t0": 1, "t1": 3}
     header, values = read_grid(get(client, "grid", run="b", tag=TAG, rows=5, cols=1, **part))
     assert header["timestep_edges"] == [1, 3] and header["timesteps"] == 3
+    header, _ = read_grid(get(client, "grid", run="b", tag=TAG, rows=2))
+    assert (header["first_steps"], header["last_steps"]) == ([10, 20], [10, 40])
     assert values.tolist() == [[pytest.approx(np.log10(2e-2) / 2)]]
 
 

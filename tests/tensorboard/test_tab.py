@@ -1,6 +1,8 @@
 """The tab in a real browser, served by the real `tensorboard` command."""
 
+import contextlib
 import json
+import re
 import shutil
 
 import chromium
@@ -76,12 +78,6 @@ def logdir(tmp_path_factory):
     write_run(root / "adaptive", lambda step: decaying(0.8))
     write_adaptive(root / "adaptive")
     return root
-
-
-@pytest.fixture(scope="module")
-def server(logdir):
-    with tensorboard_server.serve(logdir) as (address, _):
-        yield address
 
 
 class Tab(chromium.Browser):
@@ -165,6 +161,27 @@ def tab(browser):
     assert [problem for problem in browser.problems if "/font-roboto/" not in problem] == []
 
 
+@pytest.fixture
+def serve(tab):
+    """Starts TensorBoard: `serve(logdir, *arguments)` is `(address, process)`.
+
+    The page leaves a server before it stops: one that still asked it would log errors.
+    """
+    with contextlib.ExitStack() as servers:
+        yield lambda *arguments, **options: servers.enter_context(
+            tensorboard_server.serve(*arguments, **options)
+        )
+        tab.open("about:blank")
+
+
+@pytest.fixture(scope="module")
+def server(logdir, browser):
+    """Address of one that serves several tests, each of which begins with an empty page."""
+    with tensorboard_server.serve(logdir) as (address, _):
+        yield address
+        browser.open("about:blank")
+
+
 def test_every_run_with_its_verdict(tab, server):
     tab.show(server)
     assert tab.runs() == [HOSTILE, "adaptive", "nan", "truncated", "vanishing"]
@@ -246,9 +263,8 @@ def test_the_address_holds_the_state(tab, server):
 
     before = shown()
     assert "nan" not in before and HOSTILE in before and "0.000001" in before
-    for again in (lambda: tab.call("Page.reload"), lambda: tab.open(url)):
+    for again in (tab.reload, lambda: tab.open(url)):
         again()
-        tab.evaluate("1")
         tab.wait("d.querySelector('.step').textContent === 'step 40'")
         tab.wait("d.querySelectorAll('.cards .name').length === 4")
         assert shown() == before and tab.url() == url
@@ -361,49 +377,80 @@ def test_dark_mode(tab, server):
     tab.evaluate("document.body.classList.remove('dark-mode')")
 
 
-def test_runs_and_steps_appear_while_training_goes_on(tab, tmp_path):
+def test_runs_and_steps_appear_while_training_goes_on(tab, serve, tmp_path):
     write_run(tmp_path / "a", lambda step: decaying(0.9))
-    with tensorboard_server.serve(tmp_path) as (address, process):
-        tab.show(address)
-        assert tab.runs() == ["a"]
-        write_run(tmp_path / "a", lambda step: decaying(0.9), steps=[200])
-        write_run(tmp_path / "b", lambda step: decaying(0.9))
-        # TensorBoard reads again every second, and asks the tab to when its button is pressed.
-        press = "document.querySelector('.reload-button').click()"
-        tab.evaluate(f"window.pressing = setInterval(() => {press}, 500)")
-        tab.wait("d.querySelectorAll('.cards .name').length === 2")
-        tab.wait("d.querySelector('.step').textContent === 'step 200 (latest)'")
-        tab.evaluate("clearInterval(window.pressing)")
-        process.terminate()
-        process.wait()
-        tab.js("d.querySelector('.runs button').click()")
-        tab.wait("d.querySelector('.error').textContent.includes('Is it still running?')")
-        tab.open("about:blank")  # ends what still asks the server
-        tab.problems.clear()  # of course
+    address, process = serve(tmp_path)
+    tab.show(address)
+    assert tab.runs() == ["a"]
+    write_run(tmp_path / "a", lambda step: decaying(0.9), steps=[200])
+    write_run(tmp_path / "b", lambda step: decaying(0.9))
+    # TensorBoard reads again every second, and asks the tab to when its button is pressed.
+    press = "document.querySelector('.reload-button').click()"
+    tab.evaluate(f"window.pressing = setInterval(() => {press}, 500)")
+    tab.wait("d.querySelectorAll('.cards .name').length === 2")
+    tab.wait("d.querySelector('.step').textContent === 'step 200 (latest)'")
+    tab.evaluate("clearInterval(window.pressing)")
+    process.terminate()
+    process.wait()
+    tab.js("d.querySelector('.runs button').click()")
+    tab.wait("d.querySelector('.error').textContent.includes('Is it still running?')")
+    tab.open("about:blank")  # ends what still asks the server
+    tab.problems.clear()  # of course
 
 
 @pytest.mark.parametrize("arguments", [("--load_fast=false",), ("--path_prefix=/board",)])
-def test_other_ways_to_start_tensorboard(tab, logdir, arguments):
-    with tensorboard_server.serve(logdir, *arguments) as (address, _):
-        tab.show(address)
-        assert tab.runs() == [HOSTILE, "adaptive", "nan", "truncated", "vanishing"]
-        assert tab.pixel("truncated", 0.5, 0.3) == ZERO
+def test_other_ways_to_start_tensorboard(tab, serve, logdir, arguments):
+    address, _ = serve(logdir, *arguments)
+    tab.show(address)
+    assert tab.runs() == [HOSTILE, "adaptive", "nan", "truncated", "vanishing"]
+    assert tab.pixel("truncated", 0.5, 0.3) == ZERO
 
 
-def test_an_empty_directory_shows_what_to_do(tab, tmp_path):
-    with tensorboard_server.serve(tmp_path, data=False) as (address, _):
-        tab.show(address, ready="d.body.innerText.includes('kbptt.callbacks.GradientFlow')")
+def test_an_empty_directory_shows_what_to_do(tab, serve, tmp_path):
+    address, _ = serve(tmp_path, data=False)
+    tab.show(address, ready="d.body.innerText.includes('kbptt.callbacks.GradientFlow')")
 
 
-def test_one_and_twenty_thousand_timesteps(tab, tmp_path):
+def test_one_and_twenty_thousand_timesteps(tab, serve, tmp_path):
     write_run(tmp_path / "one", lambda step: np.array([step], np.float32))
     write_run(tmp_path / "many", lambda step: decaying(0.999, timesteps=20_000))
-    with tensorboard_server.serve(tmp_path) as (address, _):
-        tab.show(address)
-        assert tab.runs() == ["many", "one"]
-        np.testing.assert_allclose(tab.pixel("many", 0.5, 0.005), LOWEST, atol=2)
-        assert tab.pixel("one", 0.99, 0.5) == HIGHEST
-        sizes = tab.js(
-            "d.defaultView.performance.getEntriesByType('resource').map(e => e.decodedBodySize)"
-        )
-        assert 10_000 < max(sizes) and sum(sizes) < 400_000
+    address, _ = serve(tmp_path)
+    tab.show(address)
+    assert tab.runs() == ["many", "one"]
+    np.testing.assert_allclose(tab.pixel("many", 0.5, 0.005), LOWEST, atol=2)
+    assert tab.pixel("one", 0.99, 0.5) == HIGHEST
+    sizes = tab.js(
+        "d.defaultView.performance.getEntriesByType('resource').map(e => e.decodedBodySize)"
+    )
+    assert 10_000 < max(sizes) and sum(sizes) < 400_000
+    # The pointer tells what a cell stands for: here 66 or 67 timesteps of one step.
+    tab.mouse("mouseMoved", *tab.point("many", 0.55, 0.9))
+    tab.wait("d.querySelector('.read').textContent.startsWith('step ')")
+    read = tab.js("d.querySelector('.read').textContent")
+    found = re.match(r"step 60 · t = (\d+)–(\d+) · lag (\d+)–(\d+) · ", read)
+    assert found, read
+    first, last, nearest, furthest = map(int, found.groups())
+    assert abs(first - 0.9 * 20_000) < 140 and last - first in (65, 66)  # a pixel is 68
+    assert (furthest, nearest) == (19_999 - first, 19_999 - last)
+
+
+def test_a_run_without_any_timestep_does_not_hide_the_others(tab, serve, tmp_path):
+    write_run(tmp_path / "seed 2", lambda step: decaying(0.9))
+    write_run(tmp_path / "seed 10", lambda step: decaying(0.9))
+    write_run(tmp_path / "none", lambda step: np.zeros(0, np.float32))
+    address, _ = serve(tmp_path)
+    tab.show(address)
+    assert tab.runs() == ["seed 2", "seed 10"]
+    assert not tab.js("d.querySelector('.error').checkVisibility()")
+    tab.problems.clear()  # the two answers 404
+
+
+def test_the_table_is_legible_in_a_narrow_window(tab, serve, tmp_path):
+    write_run(tmp_path / ("study/method/" * 8 + "0"), lambda step: decaying(0.9), window=30)
+    address, _ = serve(tmp_path)
+    tab.resize(800, 1000)
+    tab.show(address)
+    row = "d.querySelector('tr:last-child')"
+    assert tab.js(f"{row}.clientHeight") < 100
+    assert tab.js("d.documentElement.scrollWidth") <= 800
+    tab.resize(1280, 1000)

@@ -78,8 +78,14 @@ function readCell(cells) {
   const value = cells.values[row * cells.cols + column];
   const text = value === cells.missing ? 'no such timestep' : value === -Infinity ? 'exactly 0'
     : format(Number.isFinite(value) ? 10 ** value : value);
-  return `step ${Math.round(cross.step)} · ${state.view === 'lag' ? '' : `t = ${t} · `}lag ${cross.lag} · ${text}`;
+  // What the cell stands for: its value is exactly that of one step and timestep, or of all of these.
+  const steps = span(cells.first_steps[row], cells.last_steps[row]);
+  const [first, last] = [cells.timestep_edges[column], cells.timestep_edges[column + 1] - 1];
+  const end = cells.timesteps - 1;
+  return `step ${steps} · ${state.view === 'lag' ? '' : `t = ${span(first, last)} · `}lag ${span(end - last, end - first)} · ${text}`;
 }
+
+const span = (first, last) => (first === last ? String(first) : `${first}–${last}`);
 
 // The profile's x axis: t; or the negative lag, which puts the past to the left; or the lag k.
 const profileX = ({timesteps}, t) => (state.view === 'lag' ? timesteps - 1 - t : state.axis === 'lag' ? t - timesteps + 1 : t);

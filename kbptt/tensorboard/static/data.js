@@ -14,15 +14,19 @@ async function get(route, parameters) {
 export const json = async (route, parameters) => JSON.parse(await (await get(route, parameters)).text(), (_, value) =>
   value === 'NaN' ? NaN : value === 'Infinity' ? Infinity : value === '-Infinity' ? -Infinity : value);
 
-/** A grid: the header's fields, and `values`, its log10 norms by record and timestep; null if it is empty. */
-export async function grid(parameters) {
-  let response;
+/** What is asked for, or null where there is no such thing: one run without it must not hide the others. */
+export async function orNull(asked) {
   try {
-    response = await get('grid', parameters);
+    return await asked;
   } catch (error) {
-    if (error.status === 404) return null; // this run has no profile in the range
+    if (error.status === 404) return null;
     throw error;
   }
+}
+
+/** A grid: the header's fields, and `values`, its log10 norms by record and timestep. */
+export async function grid(parameters) {
+  const response = await get('grid', parameters);
   const buffer = await response.arrayBuffer();
   const length = new DataView(buffer).getUint32(0, true);
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));

@@ -2,11 +2,11 @@
 
 import {drawTrend, redraw} from './charts.js';
 import * as controls from './controls.js';
-import {grid, json, ofRuns} from './data.js';
+import {grid, json, ofRuns, orNull} from './data.js';
 import {element} from './dom.js';
 import * as host from './host.js';
 import {allSteps, divisor, lagged, page} from './model.js';
-import {PALETTE, divide} from './numbers.js';
+import {PALETTE, byName, divide} from './numbers.js';
 import * as choice from './state.js';
 import {VIEWS} from './texts.js';
 
@@ -93,14 +93,14 @@ async function update() {
   ui.empty.hidden = all.length > 0;
   ui.main.hidden = !all.length;
   if (!all.length) return;
-  const layers = [...new Set(all.map((one) => one.layer))].sort();
+  const layers = [...new Set(all.map((one) => one.layer))].sort(byName);
   // Unless one is chosen, the layer that most runs have.
   const runsWith = (name) => new Set(all.filter((one) => one.layer === name).map((one) => one.run)).size;
   const commonest = layers.reduce((best, name) => (runsWith(name) > runsWith(best) ? name : best));
   const layer = (page.layer = layers.includes(state.layer) ? state.layer : commonest);
   const {view} = state;
   const tag = VIEWS[view].tag(layer);
-  const having = Object.keys(tags).filter((run) => tags[run][tag]).sort();
+  const having = Object.keys(tags).filter((run) => tags[run][tag]).sort(byName);
   const matching = choice.matching(having, state.filter);
   const runs = choice.chosen(matching, state, controls.MAX_RUNS);
   const colors = colorOf(runs);
@@ -114,15 +114,17 @@ async function update() {
   }
   // About as many cells as a heatmap has pixels.
   const part = {tag, rows: runs.length > 2 ? 400 : 1000, cols: 300, reduce: state.merge, ...zoomed()};
-  const [statistics, ...shown] = await Promise.all([
+  const [statistics, ...found] = await Promise.all([
     json('statistics', {layer}),
     ...runs.map(async (run) => {
-      const [cells, summary] = await Promise.all([grid({run, ...part}), json('summary', {run, tag})]);
+      const [cells, summary] = await Promise.all([orNull(grid({run, ...part})), orNull(json('summary', {run, tag}))]);
       return {run, tag, meta: tags[run][tag], color: colors.get(run), cells, summary, images: {}};
     }),
   ]);
   if (mine !== updates) return;
-  page.shown = shown;
+  const shown = (page.shown = found.filter((item) => item.summary)); // a run may be listed and have no profile
+  ui.views.hidden = !shown.length;
+  if (!shown.length) throw new Error('There are no profiles to read.');
   const base = divisor();
   for (const item of shown) item.grid = base && item.cells ? divide(item.cells, base.cells) : item.cells;
   controls.showCards(actions);

@@ -1,4 +1,4 @@
-// Pure functions of numbers: colours, ticks, cells, ratios. Knows no page.
+// Pure functions of numbers: colours, ticks, cells, ratios, numbered names. Knows no page.
 
 // 48 colours of matplotlib's viridis.
 const VIRIDIS = (
@@ -38,6 +38,9 @@ export function format(value) {
   const [digits, power] = value.toExponential(2).split('e');
   return `${(+digits === 1 ? '' : `${+digits}·`).replace('-', '−')}10${superscript(+power)}`;
 }
+
+/** Order of names in which seed 2 comes before seed 10. */
+export const byName = new Intl.Collator('en', {numeric: true}).compare;
 
 /** Round ticks within [low, high]. */
 export function ticks(low, high, count, whole = false) {
