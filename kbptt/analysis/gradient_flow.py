@@ -146,7 +146,9 @@ def verdict(norms: ArrayLike, window: int | None = None) -> tuple[str, str]:
         (above `EXPLODING`), `"healthy"`, `"non-finite"` or `"no gradient"`; the reason a sentence.
     """
     norms = np.atleast_2d(np.ma.filled(np.ma.asarray(norms, np.float64), 0.0))
-    norms = norms[-max(1, len(norms) // 4) :, -(window or norms.shape[1]) :]
+    if window is not None:
+        norms = norms[:, -_checks.positive_integer("window", window) :]
+    norms = norms[-max(1, len(norms) // 4) :]
     if not np.isfinite(norms).all():
         share = np.mean(~np.isfinite(norms).all(axis=1))
         return "non-finite", f"{share:.0%} of the latest profiles hold a NaN or infinite norm."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from kbptt import _checks
 from kbptt.tensorboard import grid, layout
 
 if TYPE_CHECKING:
@@ -62,7 +63,17 @@ def heatmap_figure(
             "Expected `steps` of shape (records,) and `norms` of shape (records, timesteps), not "
             f"empty. Received: shapes {steps.shape} and {norms.shape}."
         )
-    cells = grid.reduce(norms, max_steps, max_timesteps)
+    if limits is not None and not limits[0] < limits[1]:
+        raise ValueError(
+            "Invalid value for argument `limits`. Expected (smallest, largest) log10 norm. "
+            f"Received: limits={limits!r}."
+        )
+    edges = layout.window_edges(norms.shape[1], window, align)
+    cells = grid.reduce(
+        norms,
+        _checks.positive_integer("max_steps", max_steps),
+        _checks.positive_integer("max_timesteps", max_timesteps),
+    )
     figure = _new_figure(8.0, 4.2)
     axes = figure.add_subplot()
 
@@ -76,7 +87,6 @@ def heatmap_figure(
     axes.ticklabel_format(axis="x", style="plain", useOffset=False)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.yaxis.get_major_locator().set_params(integer=True)
-    edges = layout.window_edges(norms.shape[1], window, align)
     if len(edges) <= _MAX_EDGES:
         for edge in edges:
             axes.axhline(edge - 0.5, color="white", linewidth=0.6, linestyle=(0, (4, 4)), alpha=0.8)

@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
+from kbptt import _checks
+
 PLUGIN = "gradient_flow"
 PROFILE = "dL_dh"
 LAGS = "dL_dh_by_lag"
@@ -99,7 +101,8 @@ def parse_content(encoded: bytes) -> dict[str, Any]:
 
 def window_edges(timesteps: int, window: int | None, align: str = "end") -> list[int]:
     """First timestep of every window but the first: where the gradient is cut."""
-    if not window or window >= timesteps:
+    _checks.one_of("align", align, ("end", "start"))
+    if window is None or _checks.positive_integer("window", window) >= timesteps:
         return []
     start = window if align == "start" else timesteps % window or window
     return list(range(start, timesteps, window))

@@ -34,7 +34,7 @@ class Series:
     ):
         self.steps, self.norms, self.by_lag = steps, norms, by_lag
         window = content.get("window")
-        self._first = window if isinstance(window, int) and window > 0 else None
+        self._first = window if type(window) is int and window > 0 else None
         self._align = "start" if content.get("align") == "start" else "end"
         # Sliding windows overlap: no timestep is a sharp cut.
         self._first_is_sharp, self._sharp = not content.get("stride"), not overlap

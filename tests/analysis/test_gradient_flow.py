@@ -113,8 +113,11 @@ def test_the_verdict_states_its_figures():
     assert "a single timestep" in gf.verdict([1.0])[1]
 
 
-def test_a_matrix_is_refused():
+def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match=r"shape \(2, 3\)"):
         gf.summarize(np.ones((2, 3)))
+    for window in (0, -5, 2.5, True):
+        with pytest.raises(ValueError, match="`window`"):
+            gf.verdict(geometric(0.9), window)
     with pytest.raises(ValueError, match="fraction"):
         gf.horizon([1.0], fraction=0)

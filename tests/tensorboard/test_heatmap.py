@@ -88,6 +88,25 @@ def test_relative_profiles_keep_their_shape():
     assert cross.get_xdata().tolist() == [0]
 
 
+@pytest.mark.parametrize(
+    "argument",
+    [
+        *({"window": window} for window in (0, -3, 2.5, "x", True)),
+        {"align": "middle"},
+        {"limits": (1, 0)},
+        {"max_steps": 0},
+        {"max_timesteps": 1.5},
+    ],
+)
+def test_bad_arguments_are_named(argument):
+    (name,) = argument
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        heatmap.heatmap_figure([1, 2], np.ones((2, 9)), **argument)
+    if name == "window":
+        with pytest.raises(ValueError, match="`window`"):
+            heatmap.profile_figure({"a": np.ones(9)}, **argument)
+
+
 def test_shapes_are_checked():
     for steps, norms in (([1], np.ones((2, 3))), ([1], np.ones(3)), ([], np.ones((0, 3)))):
         with pytest.raises(ValueError, match="shape"):

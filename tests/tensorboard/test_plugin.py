@@ -257,6 +257,8 @@ def test_cuts_follow_the_windows_that_adaptive_truncation_sets(tmp_path):
         ({"lengths": {}, "window": 3, "stride": 1}, [[0, []]]),  # sliding: no sharp cut
         ({"lengths": {10: 2}, "overlap": True, "window": 3}, [[0, [1]], [2, []]]),
         ({"lengths": {10: np.nan}}, [[0, []]]),
+        ({"lengths": {}, "window": True}, [[0, []]]),  # foreign content
+        ({"lengths": {}, "window": -3, "align": "middle"}, [[0, []]]),
     ],
 )
 def test_cuts_of_each_kind_of_window(tmp_path, arguments, cuts):
