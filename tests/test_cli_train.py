@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -70,6 +71,11 @@ def test_bad_truncation_is_refused(truncation):
         (["text"], "kbptt train text FILE"),
         (["csv"], "kbptt train csv FILE"),
         (["mine", "--import", "no_such_module"], "Cannot import the module 'no_such_module'"),
+        (["mine", "--import", "../mine"], "Cannot import the module '../mine'"),
+        (["digits", "--units", "x"], "'--units'"),
+        (["digits", "--colour", "red"], "--colour"),
+        (["digits", "book.txt", "other.txt"], "other.txt"),
+        ([], "TASK"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
@@ -78,6 +84,7 @@ def test_bad_arguments_are_refused(arguments, message):
 
 def test_an_unknown_initializer_is_refused():
     assert "initializer" in refused("digits", "--recurrent-initializer", "orthogonl")
+    assert not list(Path("runs").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -102,9 +109,17 @@ def test_an_unwritable_log_directory_is_refused(working_directory):
     assert "Cannot write" in refused("digits", "--logdir", "/proc/run")
 
 
-def test_a_wrong_type_is_refused_without_traceback():
-    result = kbptt("train", "digits", "--units", "x")
-    assert result.exit_code == 2 and "--units" in result.stderr
+def test_an_unknown_command_is_refused():
+    result = kbptt("trian", "digits")
+    assert result.exit_code == 2 and result.stderr.startswith("Error: ")
+    assert "trian" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_module_with_a_mistake_is_named_with_its_line(working_directory, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (working_directory / "mistaken.py").write_text("import math\n1 / 0\n")
+    message = refused("digits", "--import", "mistaken")
+    assert re.search(r"'mistaken': ZeroDivisionError: .*mistaken\.py, line 2", message)
 
 
 def test_help_reads_well_and_imports_no_tensorflow():

@@ -10,6 +10,7 @@ from typing import Any
 
 from kbptt import _checks
 
+WORKERS_SECONDS = 120  # to wait for the first worker of a cluster that is not ours
 ATTEMPTS = 5  # to start the cluster: a worker may be killed while it starts
 
 
@@ -17,9 +18,11 @@ ATTEMPTS = 5  # to start the cluster: a worker may be killed while it starts
 def connect(scheduler: str | None, workers: int) -> Iterator[Any]:
     """A client of the scheduler, or of a new cluster of processes on this machine."""
     from distributed import Client
+    from distributed.comm import get_address_host_port
 
     if scheduler:
         try:
+            get_address_host_port(scheduler)  # a client of no address takes a minute to close
             client = Client(scheduler, timeout=20, set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
             raise ValueError(
@@ -27,7 +30,13 @@ def connect(scheduler: str | None, workers: int) -> Iterator[Any]:
                 "tcp://host:8786 of a running `dask scheduler`."
             ) from error
         with client:
-            client.wait_for_workers(1, timeout=120)
+            try:
+                client.wait_for_workers(1, timeout=WORKERS_SECONDS)
+            except TimeoutError as error:
+                raise ValueError(
+                    f"The Dask scheduler at {scheduler!r} has no workers. Start some with "
+                    f"`dask worker {scheduler} --nthreads 1`."
+                ) from error
             yield client
         return
     with _local(workers) as cluster, Client(cluster, set_as_default=False) as client:

@@ -150,17 +150,19 @@ def profiles(results: Results, task: str) -> Figure | None:
 
 def heatmaps(results: Results, task: str) -> Figure | None:
     """Training step × timestep for every arm, side by side."""
-    found = []
+    found, sound = [], []
     for arm in results.arms:
         for trial in results.done(arm, task):
             if trial.result.get("gradient"):
                 record = next(iter(trial.result["gradient"].values()))["record"]
-                found.append(
-                    (arm, record["steps"], record["timesteps"], arrays.decode(record["norms"]))
-                )
+                norms = arrays.decode(record["norms"])
+                found.append((arm, record["steps"], record["timesteps"], norms))
+                sound.append(trial.result["status"] == "ok")
                 break
     positive = [n[np.isfinite(n) & (n > 0)] for *_, n in found]
-    positive = np.concatenate(positive) if positive else np.empty(0)
+    # The 1e30 of a run that diverged would leave the others one colour.
+    judged = [p for p, ok in zip(positive, sound, strict=True) if ok and p.size] or positive
+    positive = np.concatenate(judged) if judged else np.empty(0)
     if not positive.size:
         return None
     # Beyond ten decades below the largest nothing is told apart any more.

@@ -5,7 +5,6 @@ import functools
 import itertools
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -69,7 +68,7 @@ class Grid:
             **settings: Options with one value: `epochs=20`, `units=32`, `length=200`, …
         """
         imports = tuple(_names("imports", imports, empty=True))
-        _import(imports)
+        registry.import_modules(imports)
         _task_config.cache_clear()  # a user's file may be another one by now
         tasks = _names("tasks", tasks)
         for task in tasks:
@@ -78,7 +77,7 @@ class Grid:
         for name, value in settings.items():
             path = options.resolve(name, tasks)
             fixed[path] = options.check(path, options.scalar(value))
-        for name, values in (set or {}).items():
+        for name, values in axes_of(set).items():
             path = options.resolve(name, tasks)
             values = [options.scalar(v) for v in values] if isinstance(values, list) else [values]
             values = [options.check(path, value) for value in values]
@@ -198,7 +197,7 @@ class Grid:
             if section in ("task", task) and (section, option) not in options.DEFAULTS
         }
         config = {
-            "task": _task_config(task, json.dumps(task_options)).copy(),
+            "task": {"name": task, "options": task_options},
             "method": {"name": name, "definition": definition},
             "model": {
                 **{n: v for (section, n), v in chosen.items() if section == "model"},
@@ -216,6 +215,7 @@ class Grid:
             raise ValueError(
                 f"An option of method {name!r}, task {task!r} is no plain value: {error}."
             ) from error
+        config["task"] = _task_config(task, json.dumps(task_options)).copy()
         ours = {k: v for k, v in axes.items() if k[0] not in ("task", *self.tasks)}
         theirs = {k: v for k, v in axes.items() if k[0] in ("task", task)}
         theirs = {("task", option): value for (_, option), value in theirs.items()}
@@ -223,11 +223,33 @@ class Grid:
         return Cell(config, "/".join(options.slug(part) for part in parts))
 
 
+def axes_of(set: Any) -> dict[str, Any]:
+    """The argument `set` of `Grid.make` as a dict, or `ValueError`."""
+    if set is not None and not isinstance(set, Mapping):
+        raise ValueError(
+            "Invalid value for argument `set`. Expected a mapping from options to lists of values. "
+            f"Received: set={set!r} (of type {type(set).__name__})."
+        )
+    return dict(set or {})
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice: YAML's own rule would forget the first value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if keys.count(key.value) > 1:
+                problem = f"the key {key.value!r} is there twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
     """Reads the arguments of `Grid.make` from a YAML file; unknown keys are refused."""
     try:
         with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
+            content = yaml.load(file, _Loader)
     except OSError as error:
         raise ValueError(f"Cannot read {str(path)!r}: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -331,14 +353,3 @@ def _refuse_duplicates(what: str, values: Sequence[Any], mend: str = "") -> None
         if any(value == s and type(value) is type(s) for s in seen):
             raise ValueError(f"{value!r} is twice among the {what}: name it once.{mend}")
         seen.append(value)
-
-
-def _import(modules: Sequence[str]) -> None:
-    """Imports the user's modules; the current directory counts as a place to find them."""
-    if modules and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    for module in modules:
-        try:
-            __import__(module)
-        except ImportError as error:
-            raise ValueError(f"Cannot import {module!r}: {error}.") from error

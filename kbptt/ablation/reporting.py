@@ -80,14 +80,15 @@ class Report:
             )
         unfinished = self.counts["pending"] + self.counts["running"]
         if unfinished:
-            notes.append(f"Not finished: {unfinished} trials have no result yet.")
+            notes.append(f"Not finished: {_count(unfinished, 'trial')} without a result yet.")
         if self.counts["failed"]:
-            notes.append(
-                f"{self.counts['failed']} trials crashed and have no score; their errors are below."
-            )
+            crashed = _count(self.counts["failed"], "trial")
+            notes.append(f"Crashed: {crashed}, without a score; their errors are below.")
         diverged = sum(row.diverged for row in self.rows)
         if diverged:
-            notes.append(f"{diverged} runs diverged; they count as failures at the worst score.")
+            notes.append(
+                f"Diverged: {_count(diverged, 'run')}, counted as a failure at the worst score."
+            )
         if len(self.environments) > 1 or len(self.commits) > 1:
             notes.append("Trials ran on different machines, versions or commits: bits may differ.")
         return notes
@@ -314,6 +315,10 @@ def _estimate(e: statistics.Estimate, percent: bool = False, sign: bool = False)
 
 def _n(value: float, digits: int = 3) -> str:
     return "" if math.isnan(value) else f"{value + 0.0:.{digits}g}"  # -0.0 + 0.0 is 0.0
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def _percent(value: float) -> str:

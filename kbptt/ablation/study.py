@@ -10,7 +10,7 @@ import rich.console
 from kbptt import _checks
 from kbptt.ablation import clusters, progress, runner
 from kbptt.ablation.commits import git_commit
-from kbptt.ablation.grid import Grid, read_yaml
+from kbptt.ablation.grid import Grid, axes_of, read_yaml
 from kbptt.ablation.ledger import Ledger, Trial
 from kbptt.ablation.progress import literal
 from kbptt.ablation.reporting import Report
@@ -141,10 +141,10 @@ def _note_commit(ledger: Ledger) -> None:
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """`above` over `below`; an option given above as a value replaces an axis below and back."""
-    axes = {**(below.get("set") or {})}
+    axes = axes_of(below.get("set"))
     for name in above:
         axes.pop(name, None)
-    for name in above.get("set") or {}:
-        below = {key: value for key, value in below.items() if key != name}
-    axes |= above.get("set") or {}
+    new = axes_of(above.get("set"))
+    below = {key: value for key, value in below.items() if key not in new}
+    axes |= new
     return {**below, **above, **({"set": axes} if axes or "set" in below else {})}

@@ -114,7 +114,10 @@ def _function(config: Mapping[str, Any]) -> Any:
                 f"The worker process cannot import {module!r}: {error}. On a cluster, start the "
                 "workers where it is found: in its directory, or with PYTHONPATH."
             ) from error
-    return methods.find(config["trial"])
+    found = methods.find(config["trial"])
+    if not callable(found):
+        raise ValueError(f"Expected a function at {config['trial']!r}. Received: {found!r}.")
+    return found
 
 
 def run(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,17 +9,24 @@ import typer.core
 import kbptt
 from kbptt.cli import compare, train
 
+# Of an unknown option, a value of another type, …; of such errors Typer names this one alone.
+UsageError = typer.BadParameter.__base__
+
 
 class Commands(typer.core.TyperGroup):
     """Ends every command with an exit code that says what happened.
 
-    A `ValueError`, which is how kbptt refuses an argument, becomes its message on stderr and exit
-    code 2; a file that cannot be written (a full disk) one sentence and 1; Ctrl-C becomes 130.
+    A `ValueError`, which is how kbptt refuses an argument, and what Typer refuses become a message
+    on stderr and exit code 2; a file that cannot be written (a full disk) one sentence and 1;
+    Ctrl-C becomes 130.
     """
 
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
+        except UsageError as error:
+            typer.echo(f"Error: {error.format_message()}", err=True)
+            raise typer.Exit(2) from error
         except ValueError as error:
             lines = [line.rstrip() for line in str(error).splitlines() if line.strip()]
             typer.echo("Error: " + "\n".join(lines), err=True)

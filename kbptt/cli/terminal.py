@@ -1,10 +1,8 @@
 """What the commands share: values typed on the command line, directories."""
 
-import importlib
-import os
-import sys
+import contextlib
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,23 +40,19 @@ def parse_options(assignments: Iterable[str]) -> dict[str, Any]:
     return options
 
 
-def import_modules(names: Iterable[str]) -> None:
-    """Imports the user's modules, those in the working directory included."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ValueError(f"Cannot import the module {name!r}: {error}.") from error
-
-
-def make_directory(path: Path) -> Path:
-    """Creates the directory and checks that it can be written to, or raises `ValueError`."""
+@contextlib.contextmanager
+def directory(path: Path) -> Iterator[Path]:
+    """Yields a directory to write to, or raises `ValueError`; one left empty is removed if new."""
+    new = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
         raise ValueError(f"Cannot write to the directory {path}: {error.strerror}.") from error
-    return path
+    try:
+        yield path
+    finally:
+        if new:
+            with contextlib.suppress(OSError):
+                path.rmdir()

@@ -121,26 +121,26 @@ def train(
         "recurrent_initializer": recurrent_initializer,
         "seed": tasks.base.check_seed(seed),
     }
-    terminal.import_modules(imports or [])
+    tasks.registry.import_modules(imports or [])
     options = _task_options(task, file, option or [], length)
     chosen = tasks.get(task, **options)
     if resume and logdir is None:
         raise ValueError("`--resume` needs `--logdir`, the directory of the run to continue.")
-    logdir = terminal.make_directory(logdir or _new_directory(Path("runs"), task))
-
-    with quiet_start():
-        from kbptt.cli import training
-    run = training.Run(
-        task=chosen,
-        model=model,
-        optimizer={"learning_rate": learning_rate, "clip": clip, "batch_size": batch_size},
-        options=_described(options),
-        epochs=epochs,
-        logdir=logdir,
-        resume=resume,
-        sample=sample,
-    )
-    if not run():
+    with terminal.directory(logdir or _new_directory(Path("runs"), task)) as logdir:
+        with quiet_start():
+            from kbptt.cli import training
+        run = training.Run(
+            task=chosen,
+            model=model,
+            optimizer={"learning_rate": learning_rate, "clip": clip, "batch_size": batch_size},
+            options=_described(options),
+            epochs=epochs,
+            logdir=logdir,
+            resume=resume,
+            sample=sample,
+        )
+        finite = run()
+    if not finite:
         typer.echo(
             "Error: The loss is not finite: the training diverged. Try --clip 1 or a smaller "
             "--learning-rate.",

@@ -147,7 +147,8 @@ class Run:
             if norms is None:  # nothing was trained: the run had all its epochs before
                 continue
             flow = gradient_flow.summarize(norms)
-            table.add_row(f"gradient of {layer.name}", f"x {flow['decay']:.4f} a timestep back")
+            if np.isfinite(flow["decay"]):  # two timesteps or more get some
+                table.add_row(f"gradient of {layer.name}", f"x {flow['decay']:.4f} a timestep back")
             table.add_row(
                 "90 % of it reaches", f"the last {flow['horizon']:.0f} of {len(norms)} timesteps"
             )

@@ -1,9 +1,13 @@
 """Tasks by name."""
 
 import difflib
+import importlib
 import inspect
 import numbers
-from collections.abc import Callable
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from kbptt.tasks.base import Outputs, Task
@@ -75,6 +79,23 @@ def get(name: str | Task, **given: Any) -> Task:
     task = _check(name, _factory(name)(**given))
     task.name = name
     return task
+
+
+def import_modules(names: Iterable[str]) -> None:
+    """Imports the user's modules, which register tasks or methods.
+
+    The working directory counts as a place to find them.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # whatever the module does when it is imported
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            place = f" ({where.filename}, line {where.lineno})" if where.name == "<module>" else ""
+            text = error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+            raise ValueError(f"Cannot import the module {name!r}: {text}{place}.") from error
 
 
 def _check(name: str, task: Any) -> Task:

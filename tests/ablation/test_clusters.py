@@ -4,8 +4,25 @@ import os
 import signal
 
 import pytest
+from distributed import LocalCluster
 
 from kbptt.ablation import clusters
+
+
+@pytest.mark.parametrize("address", ["foo", "tcp://", "http://localhost:8787", "tcp://h:x"])
+def test_addresses_that_are_none(address):
+    with pytest.raises(ValueError, match="Cannot reach a Dask scheduler"):
+        with clusters.connect(address, workers=1):
+            pass
+
+
+def test_a_scheduler_without_workers(monkeypatch):
+    monkeypatch.setattr(clusters, "WORKERS_SECONDS", 0.2)
+    local = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1", "silence_logs": 50}
+    with LocalCluster(n_workers=0, **local) as cluster:
+        with pytest.raises(ValueError, match=r"has no workers.*`dask worker tcp"):
+            with clusters.connect(cluster.scheduler_address, workers=1):
+                pass
 
 
 def test_ctrl_c_waits_until_the_cluster_can_be_closed():

@@ -1,5 +1,6 @@
 """The grid: what is asked for becomes exactly those trials, or one clear sentence."""
 
+import datetime
 import hashlib
 import subprocess
 import sys
@@ -106,9 +107,11 @@ def test_designs():
         ({"methods": ["orthogonal"], "recurrent_initializer": "zeros"}, "give one of them"),
         ({"methods": ["orthogonal+identity"]}, "both set the layer argument `recurrent_init"),
         ({"dropout": float("nan")}, "no plain value"),
+        ({"length": datetime.date(2020, 1, 1)}, "no plain value"),
+        ({"set": ["units"]}, "Expected a mapping from options"),
         ({"set": {"threads": [1, 2]}}, "`threads` cannot be an axis"),
         ({"set": {"sizes": [64, 32, 32]}}, r"put it into a list: \[\[100, 20, 20\]\]"),
-        ({"imports": ["no_such_module"]}, "Cannot import 'no_such_module'"),
+        ({"imports": ["no_such_module"]}, "Cannot import the module 'no_such_module'"),
     ],
 )
 def test_errors(changes, message):
@@ -155,6 +158,8 @@ def test_yaml(tmp_path):
         ("task: [adding]", "Unknown key in .*'task'. The keys are: tasks, methods"),
         ("- adding", "Expected a mapping"),
         ("tasks: [", "no valid YAML"),
+        ("tasks: [adding]\nepochs: 1\nepochs: 2", "'epochs' is there twice"),
+        ("set: {units: 1, units: 2}", "'units' is there twice"),
         ("tasks: !!python/object/apply:os.system ['true']", "no valid YAML"),
     ]:
         path.write_text(text)

@@ -146,7 +146,7 @@ def test_crashed_and_missing_runs(tmp_path):
     assert (row.runs, row.failed, row.comparison.pairs) == (1, 1, 1)
     assert report.failures() == [("clip/adding/0", "OSError: no luck")]
     notes = " ".join(report.notes())
-    assert "1 trials have no result yet" in notes and "1 trials crashed" in notes
+    assert "1 trial without a result yet" in notes and "Crashed: 1 trial," in notes
     assert "Exploratory" in notes
 
 
@@ -380,3 +380,17 @@ def test_errors(tmp_path):
 
 def test_markdown_is_taken_literally():
     assert _md("a|b_c*<i>\n`x`") == r"a\|b\_c\*&lt;i\>" + r" \`x\`"
+
+
+def test_a_diverged_run_does_not_set_the_colours(tmp_path):
+    def score(config):
+        if config["method"]["name"] == "baseline":
+            return outcome(0.9)
+        result = outcome(None, "diverged")
+        norms = np.full((2, 30), 1e30, "float32")
+        result["gradient"]["lstm_1"]["record"]["norms"] = encode(norms)
+        return result
+
+    figure = figures.heatmaps(results(fill(tmp_path, score)), "adding")
+    scale = figure.axes[0].collections[0].norm
+    assert (scale.vmin, scale.vmax) == (pytest.approx(0.9**29), pytest.approx(2))
