@@ -19,6 +19,7 @@ from kbptt.engine import (
     is_differentiable,
     standardize,
 )
+from kbptt.engine.compiled import is_being_exported
 from kbptt.engine.steps import ACTIVATION, ProjectedStep
 from kbptt.layers.rnn import CellLayer
 from kbptt.regularizers import vanishing_gradient
@@ -43,11 +44,6 @@ class ProjectedLayer(CellLayer):
         self.normalization = normalizations.get(normalization)
         self.gradient_regularizer = vanishing_gradient.get(regularizer)
         self._penalty = None
-        if self.gradient_regularizer is not None and self.dtype_policy.name == "mixed_float16":
-            raise ValueError(
-                "gradient_regularizer adds a gradient of its own, which the loss scaling of "
-                "mixed_float16 would divide away. Use float32 or mixed_bfloat16."
-            )
 
     # What a layer tells ------------------------------------------------------------------------
 
@@ -73,7 +69,8 @@ class ProjectedLayer(CellLayer):
             self._build_normalization()
         if self.gradient_regularizer is not None:
             with tf.init_scope():
-                self._penalty = tf.Variable(-1.0, trainable=False, name="gradient_penalty")
+                self._penalty = _of_replica(-1.0, "gradient_penalty")
+                self._loss_scale = _of_replica(1.0, "loss_scale")
                 self._updates = tf.Variable(0, trainable=False, name="updates", dtype=tf.int64)
 
     def _build_normalization(self) -> None:
@@ -214,15 +211,45 @@ class ProjectedLayer(CellLayer):
     def _options(self) -> Options:
         return super()._options()._replace(penalty=self.gradient_regularizer)
 
+    def _run(self, *arguments):
+        results = super()._run(*arguments)
+        return results if self.gradient_regularizer is None else self._find_loss_scale(results)
+
+    def _find_loss_scale(self, results):
+        """Returns `results`; their backward pass sets `_loss_scale`, the factor on the loss.
+
+        The optimizer divides every gradient by the factor that it put on the loss, so that Ω's
+        must have it too. The gradient of a zero among the losses is that factor.
+        """
+
+        @tf.custom_gradient
+        def beside_zero(*values):
+            def gradient(*upstream):
+                *upstream, factor = upstream
+                if not is_being_exported():
+                    factor *= _replicas()
+                    # A loop of the user's own may leave the losses of the layers out.
+                    self._loss_scale.assign(tf.where(factor > 0, factor, 1.0))
+                return upstream
+
+            return (*values, tf.zeros([])), gradient
+
+        *values, zero = beside_zero(*tf.nest.flatten(results))
+        self.add_loss(zero)
+        return tf.nest.pack_sequence_as(results, values)
+
     def _penalty_weight(self):
+        if is_being_exported():
+            return tf.zeros([])
         # Replicas add up their gradients.
-        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
-        return self.gradient_regularizer.weight_at(self._updates) / replicas
+        weight = self.gradient_regularizer.weight_at(self._updates) / _replicas()
+        return weight * tf.convert_to_tensor(self._loss_scale)
 
     def _record(self, monitor: Monitor) -> None:
         super()._record(monitor)
         if monitor.penalty is not None:
-            self._penalty.assign(tf.cast(monitor.penalty, tf.float32))
+            scale = tf.convert_to_tensor(self._loss_scale)
+            self._penalty.assign(tf.cast(monitor.penalty, tf.float32) / scale)
             self._updates.assign_add(1)
 
     def get_config(self) -> dict[str, Any]:
@@ -233,3 +260,18 @@ class ProjectedLayer(CellLayer):
             None if regularizer is None else keras.saving.serialize_keras_object(regularizer)
         )
         return config
+
+
+def _replicas() -> int:
+    return tf.distribute.get_replica_context().num_replicas_in_sync
+
+
+def _of_replica(value: float, name: str) -> tf.Variable:
+    """A variable whose value is each replica's own there, and the sum over them outside."""
+    return tf.Variable(
+        value,
+        trainable=False,
+        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=tf.VariableAggregation.SUM,
+        name=name,
+    )

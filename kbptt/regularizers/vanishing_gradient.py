@@ -18,7 +18,8 @@ class VanishingGradient:
     cell state. It only makes sense together with gradient clipping: Ω drives the gradient up.
 
     The layer adds ``weight·∂Ω/∂U`` to the kernel's gradient in its own backward pass; the value of
-    ``weight·Ω`` is in ``layer.gradient_penalty``, not in the loss.
+    ``weight·Ω`` is in ``layer.gradient_penalty``, not in the loss. The layer adds a loss of 0, from
+    which it learns the loss scale.
 
     Args:
         weight: Positive float. λ. Defaults to 4, the paper's value for the temporal order task.

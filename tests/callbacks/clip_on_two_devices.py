@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import kbptt
 from kbptt.callbacks import AutoClip, ClipByGlobalNorm, ClipByNorm, ClipByValue, GradientNorm
 
 
@@ -41,6 +42,15 @@ def small(optimizer):
     return model
 
 
+def recurrent(optimizer):
+    keras.utils.set_random_seed(0)
+    layer = kbptt.SimpleRNN(3, gradient_regularizer="vanishing_gradient")
+    layers = [keras.layers.Embedding(7, 3), layer, keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input((5,), dtype="int32"), *layers])
+    model.compile(optimizer(), "mse")
+    return model
+
+
 def train(model, callbacks, bad=None):
     random = np.random.default_rng(0)
     x, y = random.integers(0, 7, size=(12, 5)), random.normal(size=(12, 1)).astype("float32")
@@ -54,6 +64,7 @@ def train(model, callbacks, bad=None):
         "steps": [int(callback.step_count.numpy()) for callback in callbacks],
         "iterations": int(model.optimizer.iterations.numpy()),
         "clean": "apply" not in vars(model.optimizer),
+        "penalties": [getattr(layer, "gradient_penalty", 0.0) for layer in model.layers],
     }
 
 
@@ -64,10 +75,12 @@ def cases():
     def scaled():
         return keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.05), initial_scale=64.0)
 
-    yield "clips", adam, clips, {}
-    yield "observer", adam, observer, {}
-    yield "nan on the second device", adam, clips, {"bad": 7}
-    yield "loss scale, nan", scaled, clips, {"bad": 4}
+    yield "clips", small, adam, clips, {}
+    yield "observer", small, adam, observer, {}
+    yield "nan on the second device", small, adam, clips, {"bad": 7}
+    yield "loss scale, nan", small, scaled, clips, {"bad": 4}
+    yield "omega", recurrent, adam, observer, {}
+    yield "omega, loss scale", recurrent, scaled, observer, {}
 
 
 def main():
@@ -75,10 +88,10 @@ def main():
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     results = {}
-    for name, optimizer, chain, arguments in cases():
-        one = train(small(optimizer), chain(), **arguments)
+    for name, build, optimizer, chain, arguments in cases():
+        one = train(build(optimizer), chain(), **arguments)
         with strategy.scope():
-            model = small(optimizer)
+            model = build(optimizer)
         results[name] = {"one": one, "two": train(model, chain(), **arguments)}
     tf.config.experimental.enable_op_determinism()
     runs = [train(small(keras.optimizers.Adam), clips()) for _ in range(2)]

@@ -13,6 +13,7 @@ import pytest
 
 SCRIPT = pathlib.Path(__file__).with_name("clip_on_two_devices.py")
 CASES = ["clips", "observer", "nan on the second device", "loss scale, nan"]
+CASES += ["omega", "omega, loss scale"]
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,7 @@ def test_two_devices_equal_one_with_the_same_global_batch(case, results):
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6)
     for a, b in zip(one["statistics"], two["statistics"], strict=True):
         assert b == pytest.approx(a, rel=1e-4)
+    assert two["penalties"] == pytest.approx(one["penalties"], rel=1e-4)
     assert two["steps"] == one["steps"]
     assert two["iterations"] == one["iterations"]
     assert one["clean"] and two["clean"]
@@ -45,3 +47,5 @@ def test_the_cases_are_not_idle(results):
     for case in ["nan on the second device", "loss scale, nan"]:
         assert results[case]["two"]["statistics"][0]["skipped"] == 1  # of the second fit
         assert results[case]["two"]["iterations"] == 4
+    for case in ["omega", "omega, loss scale"]:
+        assert max(results[case]["two"]["penalties"]) > 0.01

@@ -1,5 +1,7 @@
 """Pascanu's Ω against its formula, and its gradient against central differences, in float64."""
 
+import copy
+
 import keras
 import numpy as np
 import pytest
@@ -162,6 +164,19 @@ def test_config_round_trip_and_file(tmp_path):
     assert loaded.layers[0].gradient_regularizer.get_config() == regularizer.get_config()
 
 
+@pytest.mark.filterwarnings("ignore")  # of TensorFlow's own exporter
+def test_a_trained_model_is_exported_and_copied(tmp_path):
+    layer = kbptt.GRU(U, gradient_regularizer="vanishing_gradient")
+    model = keras.Sequential([keras.Input((T, D)), layer])
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(4, T, D)).astype("float32")
+    model.fit(x, np.ones((4, U), "float32"), verbose=0)
+    model.export(tmp_path / "exported", verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "exported"))
+    np.testing.assert_allclose(served.serve(x), model(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(copy.deepcopy(model)(x), model(x), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -179,9 +194,57 @@ def test_arguments_out_of_range_are_refused(arguments):
         VanishingGradient(**arguments)
 
 
-def test_loss_scaling_is_refused():
-    with pytest.raises(ValueError, match="mixed_float16"):
-        kbptt.LSTM(3, gradient_regularizer="vanishing_gradient", dtype="mixed_float16")
+def gradient_of_omega(policy="float32", optimizer=None, **compile_arguments):
+    """What Ω adds to the recurrent kernel's step of SGD, and the penalty that the layer tells."""
+    kernels = []
+    for regularizer in (None, VanishingGradient(3.0)):
+        keras.utils.set_random_seed(0)
+        layer = kbptt.SimpleRNN(U, gradient_regularizer=regularizer, dtype=policy)
+        dense = keras.layers.Dense(1, dtype=policy)
+        model = keras.Sequential([keras.Input((T, D)), layer, dense])
+        model.compile(optimizer() if optimizer else "sgd", "mse", **compile_arguments)
+        x = np.random.default_rng(0).normal(size=(4, T, D)).astype("float32")
+        loss = model.fit(x, np.ones((4, 1), "float32"), verbose=0).history["loss"]
+        kernels.append(keras.ops.convert_to_numpy(layer.cell.recurrent_kernel))
+    return kernels[1] - kernels[0], layer.gradient_penalty, loss
+
+
+@pytest.mark.parametrize(
+    ("policy", "optimizer", "compile_arguments"),
+    [
+        ("mixed_float16", None, {}),
+        ("mixed_float16", None, {"jit_compile": True}),
+        ("mixed_float16", None, {"run_eagerly": True}),
+        ("float32", lambda: keras.optimizers.SGD(loss_scale_factor=1024.0), {}),
+        ("float32", lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()), {}),
+    ],
+)
+def test_the_loss_scale_is_on_the_regularizer_too(policy, optimizer, compile_arguments):
+    step, penalty, loss = gradient_of_omega()
+    assert np.abs(step).max() > 1e-3
+    found, found_penalty, found_loss = gradient_of_omega(policy, optimizer, **compile_arguments)
+    tolerance = {"rtol": 0.02, "atol": 1e-4} if policy == "mixed_float16" else {"rtol": 1e-4}
+    np.testing.assert_allclose(found, step, **tolerance)
+    assert found_penalty == pytest.approx(penalty, rel=tolerance["rtol"])
+    assert found_loss == pytest.approx(loss, rel=1e-2)
+
+
+def test_a_loop_that_leaves_the_losses_of_layers_out_has_the_regularizer_too():
+    def gradient(regularizer, add_losses):
+        keras.utils.set_random_seed(0)
+        layer = kbptt.SimpleRNN(U, gradient_regularizer=regularizer)
+        x = tf.constant(np.random.default_rng(0).normal(size=(4, T, D)), tf.float32)
+        with tf.GradientTape() as tape:
+            for _ in range(2):
+                loss = tf.reduce_sum(layer(x))
+            assert len(layer.losses) == (regularizer is not None)
+            loss += sum(layer.losses) if add_losses else 0.0
+        return tape.gradient(loss, layer.cell.recurrent_kernel.value).numpy()
+
+    plain = gradient(None, False)
+    left_out, added = (gradient(VanishingGradient(), add_losses) for add_losses in (False, True))
+    assert np.abs(added - plain).max() > 1e-2
+    np.testing.assert_allclose(left_out, added, rtol=1e-6)
 
 
 def test_a_layer_takes_a_name_a_config_or_an_object():
