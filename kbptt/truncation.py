@@ -132,8 +132,7 @@ class Randomized(Truncation):
     ) -> None:
         if isinstance(keep_probability, (list, tuple, np.ndarray)) and len(keep_probability):
             self.keep_probability: float | list[float] = [
-                number("keep_probability", p, above=0, at_most=1)
-                for p in np.asarray(keep_probability).ravel().tolist()
+                number("keep_probability", p, above=0, at_most=1) for p in list(keep_probability)
             ]
         else:
             self.keep_probability = number("keep_probability", keep_probability, above=0, at_most=1)

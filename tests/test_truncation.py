@@ -88,7 +88,7 @@ def test_bad_windows(arguments, message):
         t.Windowed(8, **arguments)
 
 
-@pytest.mark.parametrize("value", [0, 1.1, -0.1, float("nan"), "x", True, [0.5, 0.0], []])
+@pytest.mark.parametrize("value", [0, 1.1, -0.1, float("nan"), "x", True, [0.5, 0.0], [[0.5]], []])
 def test_bad_probabilities(value):
     with pytest.raises(ValueError, match="keep_probability"):
         t.Randomized(value)

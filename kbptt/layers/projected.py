@@ -24,6 +24,9 @@ from kbptt.engine.steps import ACTIVATION, ProjectedStep
 from kbptt.layers.rnn import CellLayer
 from kbptt.regularizers import vanishing_gradient
 
+# The functions that the engine has a derivative for, as users pass them.
+_KNOWN = [*ACTIVATION.items(), *((name, keras.activations.get(name)) for name in ACTIVATION)]
+
 
 class ProjectedLayer(CellLayer):
     """Mixin of the layers whose inputs are projected by one product before the loop.
@@ -192,10 +195,14 @@ class ProjectedLayer(CellLayer):
 
     def _activation_names(self) -> tuple[str, ...] | None:
         """Names of the activations, or None if the engine has no derivative for one."""
-        names = [self.activation.__name__]
-        if hasattr(self, "recurrent_activation"):
-            names.append(self.recurrent_activation.__name__)
-        return tuple(names) if set(names) <= set(ACTIVATION) else None
+        # Not by `__name__`: a user's own function may bear any name.
+        given = [self.activation, getattr(self, "recurrent_activation", None)]
+        names = tuple(
+            next((name for name, known in _KNOWN if known is function), None)
+            for function in given
+            if function is not None
+        )
+        return None if None in names else names
 
     def _check_plain(self) -> None:
         for name in ("normalization", "gradient_regularizer"):

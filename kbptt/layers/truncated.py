@@ -105,7 +105,9 @@ class TruncatedLayer:
 
         ∂L/∂h_t is the total derivative: through the output of step t and through step t+1, as far
         as the truncation lets it flow, before `gradient_clip`. For a loss that is a mean over the
-        batch this is the mean norm per sample. Index 0 is the step processed first.
+        batch this is the mean norm per sample. Index 0 is the step processed first. The loss is the
+        one that was differentiated: under mixed_float16 it carries the loss scale, which the layer
+        does not know and `kbptt.callbacks.GradientFlow` divides out.
         """
         if self._norms is None:
             return None

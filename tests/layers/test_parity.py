@@ -1,5 +1,7 @@
 """The layers are those of Keras: weights, outputs, states, and with no truncation the gradients."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -170,6 +172,23 @@ def test_configuration_adds_only_our_own(cell):
     assert {k: v for k, v in config.items() if k not in own} == theirs.get_config()
     assert {k: config[k] for k in own} == dict.fromkeys(own)
     assert isinstance(ours, getattr(keras.layers, cell))
+
+
+def tanh(x):
+    """Another function of the same name."""
+    return keras.ops.sin(x)
+
+
+ACTIVATIONS = [tanh, functools.partial(keras.activations.relu, max_value=0.3), tf.nn.relu]
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=["tanh", "partial", "tensorflow"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_activations_are_not_told_by_their_names(cell, activation):
+    ours, theirs = pair(cell, activation=activation)
+    found = differentiate(ours, *data(cell))
+    assert_equal(found, differentiate(theirs, *data(cell)), 1e-10)
 
 
 __all__ = ["eager"]
