@@ -20,6 +20,7 @@ COLUMNS = (
     "clip_rate skipped_steps seconds_per_step training_memory_bytes peak_memory_bytes seconds "
     "directory error"
 )
+LABEL = 16  # characters of a method's name before the terminal breaks it over lines
 EXPLORATORY = (
     f"Exploratory: with fewer than {statistics.FEWEST_SEEDS} seeds no exact test can reach 5 %, "
     "whatever the effect."
@@ -224,10 +225,10 @@ class Report:
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
         header, lines = _fitting(*_table(self.rows, "skill"), console.width)
         for name in header:
-            left = name == "method"
-            table.add_column(
-                name, justify="left" if left else "right", no_wrap=not left, overflow="fold"
-            )
+            if name == "method":
+                table.add_column(name, overflow="fold")
+            else:
+                table.add_column(name, justify="right", no_wrap=True)
         for line in lines:
             table.add_row(*map(literal, line))
         console.print(table)
@@ -291,16 +292,24 @@ def _fitting(
     """What of a table fits into a terminal; of columns and intervals, what says least goes."""
 
     def fits() -> bool:
-        columns = zip(header, *lines, strict=True)
-        return sum(max(map(len, column)) + 3 for column in columns) + 1 <= width
+        widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+        label = header.index("method")
+        widths[label] = min(widths[label], LABEL)
+        return sum(widths) + 3 * len(widths) + 1 <= width
 
-    for name in ("memory", "clipped", "ms/step", "IQM", "P(better)", "runs", "success", "decay"):
+    def leave_out(*names: str) -> None:
+        nonlocal header, lines
+        for name in names:
+            if not fits() and name in header:
+                i = header.index(name)
+                header, *lines = (line[:i] + line[i + 1 :] for line in (header, *lines))
+
+    leave_out("memory", "clipped", "ms/step", "IQM", "P(better)", "runs", "success", "decay")
+    for name in ("Δ", next(name for name in header if name.startswith("mean"))):
         if not fits() and name in header:
             i = header.index(name)
-            header, *lines = (line[:i] + line[i + 1 :] for line in (header, *lines))
-    if not fits() and "Δ" in header:
-        i = header.index("Δ")
-        lines = [[*line[:i], line[i].partition(" ")[0], *line[i + 1 :]] for line in lines]
+            lines = [[*line[:i], line[i].partition(" ")[0], *line[i + 1 :]] for line in lines]
+    leave_out("#", "crashed", "diverged", "Δ", "p")  # a table for less than 60 characters
     return header, lines
 
 

@@ -213,6 +213,8 @@ def write_atomically(path: Path, write) -> None:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(f"Cannot write {path}: {error.strerror or error}.") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -240,7 +242,7 @@ class Checkpoints(keras.callbacks.Callback):
             write_atomically(path, self.model.save)
         except OSError as error:
             # A full disk must not end the training; the checkpoint before this one is intact.
-            warnings.warn(f"No checkpoint after epoch {epoch + 1}: {error}", stacklevel=2)
+            warnings.warn(f"No checkpoint after epoch {epoch + 1}. {error}", stacklevel=2)
             return
         for older in self.directory.glob("checkpoint-*.keras"):
             if older < path:

@@ -382,6 +382,20 @@ def test_markdown_is_taken_literally():
     assert _md("a|b_c*<i>\n`x`") == r"a\|b\_c\*&lt;i\>" + r" \`x\`"
 
 
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 150])
+def test_methods_are_named_in_a_terminal_of_any_width(tmp_path, width):
+    def score(config):
+        clip = config["method"]["name"] == "clip"
+        return outcome(None if clip else 0.6 + config["seed"] / 30, "diverged" if clip else "ok")
+
+    fill(tmp_path, score, seeds=6)
+    console = rich.console.Console(file=io.StringIO(), width=width)
+    Report(tmp_path).print(console)
+    table, _, _ = console.file.getvalue().partition("Diverged")
+    assert "baseline" in table and "clip" in table
+    assert "…" not in table  # nor is a number cut
+
+
 def test_a_diverged_run_does_not_set_the_colours(tmp_path):
     def score(config):
         if config["method"]["name"] == "baseline":
