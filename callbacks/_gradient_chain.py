@@ -61,6 +61,11 @@ class GradientChain:
 
     def announce(self) -> None:
         """Says that `fit` is about to run the train function."""
+        if self.model.optimizer is not (self._loss_scaler or self.optimizer):
+            raise ValueError(
+                f"The model was compiled again after {type(self.transforms[0]).__name__} joined "
+                "its `fit`. Call `compile` before `fit`."
+            )
         self._started = True
         if self.model.train_function is self._plain is not None:
             self.model.train_function = self

@@ -165,9 +165,12 @@ class GradientTransform(keras.callbacks.Callback):
     ) -> tuple[list, list, list[tuple]]:
         """Transforms the chosen ones of `gradients`; also returns the state's (variable, value)."""
         chosen = self._chosen(weights)
+        if not chosen:  # all that the pattern matches have no gradient, or none in this call
+            self._check_variables()
+            return gradients, norms, []
         state = {name: tf.convert_to_tensor(variable) for name, variable in self.state.items()}
         if callable(self._threshold):
-            state["threshold"] = keras.ops.cast(self._threshold(iterations), "float32")
+            state["threshold"] = keras.ops.cast(self._scheduled(iterations), "float32")
         # A schedule or another callback may go below 0 or to NaN: then the step is 0, not wild.
         state["threshold"] = keras.ops.where(state["threshold"] >= 0, state["threshold"], 0.0)
         before = [norms[i] for i in chosen]
@@ -224,7 +227,7 @@ class GradientTransform(keras.callbacks.Callback):
                 f"{keras.backend.backend()}. Set KERAS_BACKEND=tensorflow."
             )
         if self.model.built:
-            self._chosen(self.model.trainable_variables)
+            self._check_variables()
         if not hasattr(self.model, _CHAIN):
             setattr(self.model, _CHAIN, GradientChain(self.model))
         chain = getattr(self.model, _CHAIN)
@@ -276,17 +279,33 @@ class GradientTransform(keras.callbacks.Callback):
     def _first_threshold(self) -> float:
         return self._threshold if isinstance(self._threshold, float) else math.inf
 
+    def _scheduled(self, iterations: Any) -> Any:
+        try:
+            return self._threshold(iterations)
+        except tf.errors.OperatorNotAllowedInGraphError as error:
+            raise ValueError(
+                f"`{self._threshold_name}` as a function of the step becomes a part of the train "
+                "step. Expected Keras or TensorFlow operations, such as keras.ops.where(step < "
+                "1000, 5.0, 1.0). Received one that asks for the step's value, as `if` does."
+            ) from error
+
     def _chosen(self, weights: list) -> list[int]:
-        paths = [getattr(weight, "path", weight.name) for weight in weights]
+        paths = _paths(weights)
         if self.variables is None:
             return list(range(len(paths)))
-        chosen = [i for i, p in enumerate(paths) if any(re.search(v, p) for v in self.variables)]
-        if not chosen:
+        return [i for i, p in enumerate(paths) if any(re.search(v, p) for v in self.variables)]
+
+    def _check_variables(self) -> None:
+        weights = self.model.trainable_variables
+        if self.variables is not None and not self._chosen(weights):
             raise ValueError(
                 f"No trainable variable matches `variables`={self.variables!r} of "
-                f"{type(self).__name__}. There are: {', '.join(paths)}."
+                f"{type(self).__name__}. There are: {', '.join(_paths(weights))}."
             )
-        return chosen
+
+
+def _paths(weights: list) -> list[str]:
+    return [getattr(weight, "path", weight.name) for weight in weights]
 
 
 def _variable(name: str, value: Any) -> tf.Variable:

@@ -121,7 +121,9 @@ class SpectralRadius(keras.initializers.Initializer):
         self.seed = _check_seed(seed)
         if isinstance(initializer, str) and seed is not None:
             known = get(initializer)
-            initializer = type(known).from_config({**known.get_config(), "seed": seed})
+            config = known.get_config()
+            if "seed" in config:  # not of those that draw nothing, such as the identity
+                initializer = type(known).from_config({**config, "seed": seed})
         self.initializer = get(initializer)
         if self.initializer is None:
             raise ValueError(

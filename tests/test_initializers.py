@@ -100,9 +100,10 @@ def test_scaled_orthogonal_has_all_eigenvalues_on_the_circle():
     np.testing.assert_allclose(np.abs(np.linalg.eigvals(blocks)), 1.1, rtol=1e-5)
 
 
-def test_spectral_radius_refuses_a_nilpotent_matrix():
+@pytest.mark.parametrize("seed", [None, 1])
+def test_spectral_radius_refuses_a_nilpotent_matrix(seed):
     with pytest.raises(ValueError, match="spectral radius is 0"):
-        SpectralRadius(0.9, "zeros")((4, 4))
+        SpectralRadius(0.9, "zeros", seed=seed)((4, 4))
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -96,9 +96,14 @@ def lyapunov_exponents(
 
 
 def inputs_of(model: keras.Model, layer: keras.Layer, x: Any) -> Any:
-    """What `layer` receives in a functional or Sequential `model` called with `x`."""
+    """The sequences that `layer` receives in a functional or Sequential `model` called with `x`.
+
+    Of a layer that is called several times, those of the first call.
+    """
     inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
-    return keras.Model(inputs, layer.input)(x, training=False)
+    # Behind the sequences stand a mask and initial states. `layer.input` refuses a second call.
+    sequences, *_ = layer._inbound_nodes[0].input_tensors
+    return keras.Model(inputs, sequences)(x, training=False)
 
 
 def _advance(layer: keras.layers.RNN, x_t: Any, state: list) -> list:

@@ -243,6 +243,12 @@ def test_threshold_follows_a_schedule_without_retracing():
     assert len(traced) == 2  # once checked at the beginning, once traced
 
 
+def test_a_schedule_that_asks_for_the_value_of_the_step():
+    clip = ClipByGlobalNorm(lambda step: 5.0 if step < 2 else 1.0)
+    with pytest.raises(ValueError, match=r"`threshold`.*keras.ops.where"):
+        feed(given_gradients(run_eagerly=False), random_gradients(2), [clip])
+
+
 def test_threshold_set_by_another_callback():
     clip = ClipByGlobalNorm(1.0)
 

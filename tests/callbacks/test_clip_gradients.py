@@ -268,8 +268,10 @@ def test_variables_without_gradient():
     )
     model.compile(keras.optimizers.SGD(1.0), mean_output)
     assert len(model.trainable_variables) == 2
+    idle = ClipByGlobalNorm(1e-3, variables="spare/spare")
     with pytest.warns(UserWarning, match="Gradients do not exist"):
-        feed(model, [[3.0, 4.0]], [ClipByGlobalNorm(1.0)])
+        feed(model, [[3.0, 4.0]], [ClipByGlobalNorm(1.0), idle])
+    assert idle.statistics()["norm_before"] == idle.statistics()["clip_rate"] == 0
     np.testing.assert_allclose(weights_of(model), [-0.6, -0.8], rtol=1e-5)
 
 

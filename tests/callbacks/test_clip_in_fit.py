@@ -138,6 +138,18 @@ def test_two_fits_trace_once_and_go_on():
     assert_untouched(model)
 
 
+@pytest.mark.parametrize("method", ["on_train_begin", "on_epoch_end"])
+def test_compiled_again_inside_fit_is_refused(method):
+    def again(*_):
+        model.compile(keras.optimizers.SGD(1.0), mean_output)
+
+    model = one_kernel()
+    callbacks = [ClipByGlobalNorm(1.0), keras.callbacks.LambdaCallback(**{method: again})]
+    with pytest.raises(ValueError, match="compiled again"):
+        feed(model, [[3.0, 4.0]], callbacks, epochs=2)
+    assert_untouched(model)
+
+
 def test_compiled_again_it_starts_anew():
     model, auto = one_kernel(), AutoClip()
     feed(model, [[3.0, 4.0]], [auto])

@@ -80,6 +80,26 @@ def test_lyapunov_exponents_of_every_layer_at_its_own_input():
     assert "second/lyapunov_exponent" in one.history
 
 
+def test_lyapunov_exponents_of_layers_with_masks_and_states_and_called_twice():
+    tokens = keras.Input((5,), dtype="int32")
+    first = keras.layers.SimpleRNN(3, return_sequences=True, return_state=True, name="first")
+    shared = keras.layers.GRU(2, return_sequences=True, name="shared")
+    embedding = keras.layers.Embedding(4, 2, mask_zero=True)
+    sequences, state = first(embedding(tokens), initial_state=keras.ops.ones((1, 3)))
+    model = keras.Model(tokens, keras.layers.Dense(1)(shared(shared(embedding(tokens)))))
+    model = keras.Model(tokens, [*model.outputs, sequences, state])
+    model.compile("sgd")
+    model.optimizer.build(model.trainable_variables)
+    x = np.array([[1, 2, 3, 1, 2]])
+    monitor = SpectralMonitor(x=x)
+    monitor.set_model(model)
+    monitor.on_train_begin()
+    monitor.on_train_batch_begin(0)
+    for layer in (first, shared):
+        expected = lyapunov_exponents(layer, embedding(x))
+        assert monitor.history[f"{layer.name}/lyapunov_exponent"] == pytest.approx(expected)
+
+
 def test_wrapped_and_equally_named_layers():
     model = build(keras.layers.Bidirectional(keras.layers.LSTM(2, name="my rnn")))
     monitor = SpectralMonitor(x=X)

@@ -174,7 +174,17 @@ def test_arguments_out_of_range_are_refused(arguments):
         LayerNormalization(**arguments)
 
 
-@pytest.mark.parametrize("bad", ["batch", 1, True, kbptt.LSTM, keras.layers.LayerNormalization()])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "batch",
+        1,
+        True,
+        kbptt.LSTM,
+        keras.layers.LayerNormalization(),
+        {"class_name": "None such", "config": {}},
+    ],
+)
 def test_what_is_no_normalization_is_refused_with_those_that_are(bad):
     with pytest.raises(
         ValueError, match=r"`normalization`. Expected None, 'layer', 'layer_carried'"
