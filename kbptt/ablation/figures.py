@@ -49,7 +49,7 @@ def draw(results: Results) -> list[dict[str, str]]:
             _figure(
                 f"Gradient over training: {task}",
                 "‖∂L/∂h_t‖ of the first recurrent layer by training step and timestep, first seed, "
-                "one colour scale for all.",
+                "one colour scale for all, that of the runs that did not diverge.",
                 lambda task=task: heatmaps(results, task),
                 "png",
             ),
