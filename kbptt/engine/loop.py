@@ -126,7 +126,8 @@ class Loop:
                 upstream = tuple(map(tf.stop_gradient, inputs[len(given) :]))
                 dy, d_final = (upstream[0], upstream[1:]) if sequences else (None, upstream)
                 xi = weight = None
-                if factors is not None:
+                # An exported gradient is never run, and could not draw.
+                if factors is not None and not is_being_exported():
                     shape = tf.shape(problem[0])
                     xi = tf.cast(factors(shape[time], shape[batch]), x.dtype)
                 if self.options.penalty is not None:

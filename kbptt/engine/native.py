@@ -263,8 +263,8 @@ class NativeBPTT(Loop):
         made = {"dx": _memory.array(arrays["x"].shape, dtype)}
         made["dx"][:, :first] = 0
         if self.options.record:
-            made["norms"] = _memory.array([timesteps, batch], np.dtype(np.float32))
-            made["norms"][:first] = 0
+            made["norms"] = _memory.array([batch, timesteps], np.dtype(np.float32))
+            made["norms"][:, :first] = 0
         for name in set(wanted) - {"x"}:
             # Threads sum up on their own.
             made[f"d_{name}"] = np.zeros([len(shares), *arrays[name].shape], dtype)
@@ -276,9 +276,9 @@ class NativeBPTT(Loop):
             len(shares),
         )
         results = [made["dx"] if n == "x" else made[f"d_{n}"].sum(axis=0) for n in wanted]
-        norms = made.get("norms", np.zeros([timesteps, 0], np.float32)).sum(axis=1)
+        norms = made.get("norms", np.zeros([0, timesteps])).sum(axis=0, dtype=np.float64)
         penalty = made["penalty_value"].sum() * arrays.get("penalty_weight", 0)
-        return [*results, norms, np.asarray(penalty, dtype)]
+        return [*results, norms.astype(np.float32), np.asarray(penalty, dtype)]
 
     def _windows(self, timesteps: int, sequences: bool) -> tuple[dict[str, np.ndarray], bool]:
         """Where windows start and end, from where on losses enter; and whether they overlap."""

@@ -39,13 +39,21 @@ INLINE TYPE NAME(slope)(int64_t kind, TYPE y) {
 
 /* Sums, in as many parts as there are lanes -------------------------------------------------- */
 
+/* By halves: one after the other, each addition would wait for the one before. */
+INLINE TYPE NAME(across)(Vector sums) {
+    TYPE part[LANES];
+    memcpy(part, &sums, sizeof sums);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) part[i] += part[i + half];
+    return part[0];
+}
+
 INLINE TYPE NAME(dot)(const TYPE *a, const TYPE *b, int64_t n) {
     Vector sums = {0};
     int64_t j = 0;
     for (; j + LANES <= n; j += LANES)
         sums += *(const Vector *)(a + j) * *(const Vector *)(b + j);
-    TYPE sum = 0;
-    for (int i = 0; i < LANES; i++) sum += sums[i];
+    TYPE sum = NAME(across)(sums);
     for (; j < n; j++) sum += a[j] * b[j];
     return sum;
 }
@@ -55,33 +63,18 @@ INLINE TYPE NAME(total)(const TYPE *a, int64_t n) {
     Vector sums = {0};
     int64_t j = 0;
     for (; j + LANES <= n; j += LANES) sums += *(const Vector *)(a + j);
-    TYPE sum = 0;
-    for (int i = 0; i < LANES; i++) sum += sums[i];
+    TYPE sum = NAME(across)(sums);
     for (; j < n; j++) sum += a[j];
     return sum;
 }
 #define total NAME(total)
 
-/* In double: squares neither underflow nor overflow. */
-#define HALF (VECTOR / (int)sizeof(double))
-#define Doubles NAME(Doubles)
-#define Piece NAME(Piece)
-typedef double Doubles __attribute__((vector_size(VECTOR)));
-typedef TYPE Piece __attribute__((vector_size(HALF * sizeof(TYPE)), aligned(sizeof(TYPE)), may_alias));
-
+/* Again in double where squares of floats may have become 0 or infinite. */
 static double NAME(norm)(const TYPE *v, int64_t n) {
-    Doubles even = {0}, odd = {0};
-    int64_t j = 0;
-    for (; j + 2 * HALF <= n; j += 2 * HALF) {
-        Doubles a = __builtin_convertvector(*(const Piece *)(v + j), Doubles);
-        Doubles b = __builtin_convertvector(*(const Piece *)(v + j + HALF), Doubles);
-        even += a * a;
-        odd += b * b;
-    }
-    even += odd;
-    double sum = 0;
-    for (int i = 0; i < HALF; i++) sum += even[i];
-    for (; j < n; j++) sum += (double)v[j] * (double)v[j];
+    double sum = dot(v, v, n);
+    if (sum > 1e-30 && sum < 1e30) return sqrt(sum);
+    sum = 0;
+    for (int64_t j = 0; j < n; j++) sum += (double)v[j] * (double)v[j];
     return sqrt(sum);
 }
 #define norm NAME(norm)

@@ -172,6 +172,10 @@ static void NAME(row_back)(Walk *w, int64_t r, int summed) {
     const int64_t at = (t * B + b) * u;
     TYPE *dz = w->dz + (w->waiting + r) * w->ld, *dhu = w->dhu + (w->waiting + r) * w->ld;
     const TYPE *before = w->hs + (w->waiting + r) * u, *cells = p->c, *c0 = p->c_start;
+    if (summed && (p->norms || p->penalty)) {
+        w->norms[r] = (float)norm(w->dh + r * w->lu, u);
+        if (p->norms) p->norms[b * T + t] = (float)w->norms[r];
+    }
     if (held_at(p, t, b)) { /* the gradient passes as the state did */
         memset(dz, 0, w->N * sizeof(TYPE));
         if (w->apart) memset(dhu, 0, w->N * sizeof(TYPE));
@@ -241,7 +245,7 @@ static void NAME(penalize)(Walk *w, int64_t r) {
    before. With `summed` the rows enter the gradients of the weights. */
 static void NAME(step_back)(Walk *w, int64_t R, int summed) {
     const Problem *p = w->p;
-    const int64_t u = p->units, T = p->timesteps, D = p->features, B = p->batch;
+    const int64_t u = p->units, T = p->timesteps, D = p->features;
     if (w->waiting + R > BATCHED) NAME(flush)(w);
     TYPE *hs = w->hs + w->waiting * u, *xs = w->xs + w->waiting * D;
     for (int64_t r = 0; r < R; r++) {
@@ -251,10 +255,6 @@ static void NAME(step_back)(Walk *w, int64_t R, int summed) {
         w->from[w->waiting + r] = b * T + t;
         copy(hs + r * u, start ? h0 + b * u : y + (b * T + t - 1) * u, u);
         copy(xs + r * D, (const TYPE *)p->x + (b * T + t) * D, D);
-        if (summed && (p->norms || p->penalty)) {
-            w->norms[r] = (float)norm(w->dh + r * w->lu, u);
-            if (p->norms) p->norms[t * B + b] = (float)w->norms[r];
-        }
     }
     if (w->again) {
         spread(p->normalized ? NULL : p->bias, w->N, R, w->z, w->ld);
@@ -430,9 +430,6 @@ static int NAME(backward)(const Problem *p, int64_t thread, int64_t first, int64
 #undef dot
 #undef total
 #undef norm
-#undef HALF
-#undef Doubles
-#undef Piece
 #undef Standard
 #undef WITH_ACTIVATIONS
 #undef Arena

@@ -47,7 +47,7 @@ typedef struct {
     const void *penalty_weight;             /* a number */
     /* Made by the backward pass; from d_kernel on by thread, to be summed. */
     void *dx;     /* (B, T, D) */
-    float *norms; /* (T, B): |dL/dh_t| of each sample */
+    float *norms; /* (B, T): |dL/dh_t| of each sample */
     void *d_kernel, *d_recurrent_kernel, *d_bias, *d_recurrent_bias;
     void *d_input_gain, *d_recurrent_gain, *d_state_gain, *d_state_bias;
     void *d_h_start, *d_c_start; /* (threads, B, u) */
