@@ -220,3 +220,24 @@ def test_choosing_runs(run):
     assert choose(run, ["b"], many)[0] == ["a", "c"]
     assert choose(run, ["b", "f"], many)[0] == ["a", "c", "f"]
     assert choose(run, ["b", "f", "a"], many) == [["c", "f"], ["c", "f"]]
+
+
+def test_medians_and_folders(run):
+    assert run("a.map(n.median)", [[3, 1, 2], [1, 4], [], ["NaN", 5, None], ["Infinity"] * 2]) == [
+        2,
+        2.5,
+        None,
+        5,
+        "Infinity",
+    ]
+    assert run("[n.statistic(NaN), n.statistic(0.5), n.format(NaN)]") == ["–", "0.5", "NaN"]
+    runs = ["clip/adding/0", "clip/adding/1", "clip/copy/0", "alone", "/odd"]
+    items = [{"run": name} for name in runs]
+    found = run("n.folders(a)", items)
+    assert [(folder, [item["run"] for item in of]) for folder, of in found] == [
+        ("clip/adding", runs[:2]),
+        ("clip/copy", runs[2:3]),
+        ("alone", ["alone"]),
+        ("/odd", ["/odd"]),
+    ]
+    assert run("n.folders(a)", items[1:]) == []  # nothing to take a median of

@@ -398,6 +398,25 @@ def test_runs_and_steps_appear_while_training_goes_on(tab, serve, tmp_path):
     tab.problems.clear()  # of course
 
 
+def test_medians_over_the_seeds_of_a_method(tab, serve, tmp_path):
+    for name, factors in (("baseline", (0.5, 0.4, 0.7)), ("orthogonal", (0.9, 1.0))):
+        for seed, factor in enumerate(factors):
+            write_run(tmp_path / name / "adding" / str(seed), lambda step, f=factor: decaying(f))
+    write_run(tmp_path / "single" / "adding" / "0", lambda step: np.zeros(TIMESTEPS, np.float32))
+    tab.show(serve(tmp_path)[0])
+    cells = "[...t.rows].map(r => [...r.cells].map(c => c.innerText))"
+    runs, folders = tab.js(f"[...d.querySelectorAll('table')].map(t => {cells})")
+    assert len(runs) == 7
+    by_name = dict(zip(runs[0], runs[-1], strict=True))
+    assert by_name["decay"] == "–" and by_name["zeros"] == "1"  # nothing to fit
+    assert [row[:4] for row in folders] == [
+        ["folder", "runs", "verdicts", "decay"],
+        ["baseline/adding", "3", "3 vanishing", "0.5"],
+        ["orthogonal/adding", "2", "2 healthy", "0.95"],
+        ["single/adding", "1", runs[-1][1], "–"],
+    ]
+
+
 @pytest.mark.parametrize("arguments", [("--load_fast=false",), ("--path_prefix=/board",)])
 def test_other_ways_to_start_tensorboard(tab, serve, logdir, arguments):
     address, _ = serve(logdir, *arguments)

@@ -4,7 +4,7 @@ import {element, runName, swatch} from './dom.js';
 import * as draw from './draw.js';
 import {visible} from './host.js';
 import {divisor, lagged, page} from './model.js';
-import {cell, format, sharedScale} from './numbers.js';
+import {cell, format, sharedScale, statistic} from './numbers.js';
 import {LOG_TRENDS, VIEWS, trendName} from './texts.js';
 
 const {state, ui} = page;
@@ -129,7 +129,7 @@ function drawProfile() {
   });
   const x = cross?.profile;
   legend(ui.profileRead, items, x === undefined ? '' : `${lag || state.axis === 'lag' ? 'lag' : 't ='} ${Math.abs(x)}`, (item) => {
-    if (x === undefined) return lag && item.profile.window ? `window ${item.profile.window}` : `decay ${format(item.profile.decay)}`;
+    if (x === undefined) return lag && item.profile.window ? `window ${item.profile.window}` : `decay ${statistic(item.profile.decay)}`;
     const t = profileT(item.profile, x);
     return t >= 0 && t < item.profile.timesteps ? format(norm(item, t)) : '';
   });

@@ -3,7 +3,7 @@
 import {hover} from './charts.js';
 import {element, labelled, options, runName, swatch} from './dom.js';
 import {allSteps, lagged, page} from './model.js';
-import {INF, NAN, PALETTE, ZERO, format} from './numbers.js';
+import {INF, NAN, PALETTE, ZERO, folders, format, median} from './numbers.js';
 import * as choice from './state.js';
 import {LAG_SNIPPET, SNIPPET, TRENDS, VIEWS, trendName} from './texts.js';
 
@@ -54,6 +54,9 @@ export function build(actions) {
     onclick: (event) => ui.trendView && actions.setStep(Math.round(ui.trendView.x(event.offsetX)))});
   ui.trendRead = element('div', {className: 'legend'});
   ui.table = element('table');
+  ui.folderTable = element('table');
+  ui.folders = element('div', {},
+    element('p', {className: 'note', textContent: 'Medians over the runs of a folder, such as the seeds of a method:'}), ui.folderTable);
   ui.thresholds = element('p', {className: 'note'});
   ui.message = element('p', {className: 'error', role: 'alert', hidden: true});
   ui.nothing = element('p', {className: 'note', role: 'status'});
@@ -77,7 +80,7 @@ export function build(actions) {
     element('h2', {textContent: 'Profile at one step'}),
     element('div', {className: 'card'}, element('div', {className: 'bar'}, ui.slider, ui.step), ui.profile, ui.profileRead, ui.profileNote),
     element('h2', {textContent: 'Verdict'}),
-    element('div', {className: 'card scroll'}, ui.table, ui.thresholds),
+    element('div', {className: 'card scroll'}, ui.table, ui.folders, ui.thresholds),
     ui.overTraining);
   ui.main = element('div', {hidden: true},
     element('div', {className: 'bar'}, labelled('Gradient', ui.view), labelled('Layer', ui.layer), ui.axisLabel,
@@ -191,16 +194,18 @@ function savePng({canvas, item}) {
   });
 }
 
+const row = (cells, kind = 'td') => element('tr', {}, ...cells.map((content) =>
+  content instanceof Node ? element(kind, {}, content) : element(kind, {textContent: content})));
+
 export function showTable() {
   const {shown} = page;
-  const row = (cells, kind = 'td') => element('tr', {}, ...cells.map((content) =>
-    content instanceof Node ? element(kind, {}, content) : element(kind, {textContent: content})));
   const windows = shown.some((item) => item.summary.window);
   const keys = ['decay', 'half_life', 'horizon', 'first_last_ratio', 'zero_fraction', 'nonfinite_fraction'];
   const names = ['decay', 'half-life', 'horizon', state.view === 'lag' ? 'last/first lag' : 'first/last', 'zeros', 'NaN/Inf'];
+  const values = (summaries) => keys.map((key) => format(median(summaries.map((summary) => summary[key]))));
   const body = shown.map(({run, color, summary}) => {
     const name = element('span', {className: 'cell'}, swatch(color), runName(run));
-    const made = row([name, badge(summary), ...keys.map((key) => format(summary[key])),
+    const made = row([name, badge(summary), ...values([summary]),
       ...(windows ? [summary.window ? String(summary.window) : 'full'] : []), String(summary.last_step), summary.reason]);
     made.lastChild.className = 'reason';
     return made;
@@ -208,6 +213,14 @@ export function showTable() {
   const head = row(['run', 'verdict', ...names, ...(windows ? ['window K'] : []), 'step', 'why'], 'th');
   head.lastChild.className = 'reason';
   ui.table.replaceChildren(head, ...body);
+  const groups = folders(shown);
+  ui.folders.hidden = !groups.length;
+  ui.folderTable.replaceChildren(row(['folder', 'runs', 'verdicts', ...names], 'th'), ...groups.map(([folder, items]) => {
+    const verdicts = new Map();
+    for (const {summary} of items) verdicts.set(summary.verdict, (verdicts.get(summary.verdict) || 0) + 1);
+    const counts = [...verdicts].map(([verdict, count]) => (items.length > 1 ? `${count} ${verdict}` : verdict)).join(', ');
+    return row([runName(folder), String(items.length), counts, ...values(items.map((item) => item.summary))]);
+  }));
   const {vanishing, exploding} = shown[0].summary.thresholds;
   ui.thresholds.textContent = `Vanishing: the fitted gradient at the far end of its reach (the window, under truncation) is below ${
     vanishing} of that at the near end; exploding: above ${exploding}; non-finite: NaN or Inf in the last quarter of the `
@@ -231,8 +244,9 @@ function listen(card, actions) {
   card.canvas.onmousemove = (event) => {
     const {item} = card;
     if (!item.view) return;
-    const t = Math.round(item.view.timestep(event.offsetY));
-    hover({step: item.view.step(event.offsetX), lag: item.grid.timesteps - 1 - t, drag: start && [start, at(event)], item});
+    const last = item.grid.timesteps - 1;
+    const t = Math.min(Math.max(Math.round(item.view.timestep(event.offsetY)), 0), last);
+    hover({step: item.view.step(event.offsetX), lag: last - t, drag: start && [start, at(event)], item});
   };
   card.canvas.onmouseleave = () => {
     start = null;

@@ -39,6 +39,9 @@ export function format(value) {
   return `${(+digits === 1 ? '' : `${+digits}·`).replace('-', '−')}10${superscript(+power)}`;
 }
 
+/** The same of a statistic, which is NaN where there is nothing to fit. */
+export const statistic = (value) => format(Number.isNaN(value) ? null : value);
+
 /** Order of names in which seed 2 comes before seed 10. */
 export const byName = new Intl.Collator('en', {numeric: true}).compare;
 
@@ -85,6 +88,27 @@ export function range(numbers) {
   let found = null;
   for (const v of numbers) if (Number.isFinite(v)) found = found ? [Math.min(found[0], v), Math.max(found[1], v)] : [v, v];
   return found;
+}
+
+/** Median of the numbers that there are; null without any. */
+export function median(numbers) {
+  const known = numbers.filter((v) => typeof v === 'number' && !Number.isNaN(v)).sort((a, b) => a - b);
+  if (!known.length) return null;
+  const middle = known.length >> 1;
+  return known.length % 2 || known[middle - 1] === known[middle] ? known[middle] : (known[middle - 1] + known[middle]) / 2;
+}
+
+/**
+ * [[folder, its items]] of items {run} whose names differ only behind the last slash, as seeds do. Empty if there
+ * is no folder of several: then a table of folders would be that of the runs.
+ */
+export function folders(items) {
+  const found = new Map();
+  for (const item of items) {
+    const folder = item.run.slice(0, Math.max(item.run.lastIndexOf('/'), 0)) || item.run;
+    found.set(folder, [...(found.get(folder) || []), item]);
+  }
+  return [...found.values()].some((of) => of.length > 1) ? [...found] : [];
 }
 
 /** One log10 colour scale [low, high] for all grids, null ones left out; not narrower than 0.1. */
