@@ -300,9 +300,16 @@ class GradientFlow(keras.callbacks.Callback):
         measurable = lags.truncated_layers(self.model)
         layers = [pair for pair in self._layers if any(pair[1] is one for one in measurable)]
         x, y, *sample_weight = self.lag_data
-        profiles = lags.lag_profiles(
-            self.model, x, y, self.max_lags, [layer for _, layer in layers], *sample_weight
-        )
+        try:
+            profiles = lags.lag_profiles(
+                self.model, x, y, self.max_lags, [layer for _, layer in layers], *sample_weight
+            )
+        except Exception as error:  # whatever the model makes of inputs that it does not take
+            shapes = ", ".join(str(np.shape(part)) for part in keras.tree.flatten(self.lag_data))
+            raise ValueError(
+                "GradientFlow cannot measure gradients by lag on its `lag_data`. Expected inputs "
+                f"and targets as for `fit`. Received shapes {shapes}. {str(error).splitlines()[0]}"
+            ) from error
         self._writer.write(
             step,
             [

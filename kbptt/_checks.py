@@ -33,8 +33,17 @@ def number(
         expected += f" of at least {at_least:g}"
     if at_most < math.inf:
         expected += f", at most {at_most:g}"
-    valid = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not valid or value <= above or value < at_least or value > at_most:
+    try:
+        valid = isinstance(value, numbers.Real) and math.isfinite(float(value))
+    except OverflowError:  # an integer beyond all floats
+        valid = False
+    if (
+        not valid
+        or isinstance(value, bool)
+        or value <= above
+        or value < at_least
+        or value > at_most
+    ):
         raise ValueError(_message(name, expected, value, mend))
     return float(value)
 

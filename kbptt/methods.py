@@ -12,7 +12,7 @@ methods.register(
     methods.Method(
         "clip_tight",
         "clip the global norm at 0.1",
-        callbacks=(methods.ref("kbptt.callbacks:ClipByGlobalNorm", max_norm=0.1),),
+        callbacks=(methods.ref("kbptt.callbacks:ClipByGlobalNorm", threshold=0.1),),
     )
 )
 methods.get("orthogonal+clip_tight")
@@ -122,7 +122,7 @@ def make(value: Any, known: Mapping[str, Any] | None = None) -> Any:
 def find(path: str) -> Any:
     """Imports the object at "module:name"."""
     module, _, name = str(path).partition(":")
-    if not module or not name:
+    if not module or not name or module.startswith("."):
         raise ValueError(f"Expected an import path 'module:name'. Received: {path!r}.")
     try:
         found = importlib.import_module(module)

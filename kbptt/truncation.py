@@ -130,9 +130,11 @@ class Randomized(Truncation):
         per_sample: bool = False,
         seed: int | None = None,
     ) -> None:
-        if isinstance(keep_probability, (list, tuple, np.ndarray)) and len(keep_probability):
+        if isinstance(keep_probability, np.ndarray):
+            keep_probability = keep_probability.tolist()
+        if isinstance(keep_probability, list | tuple) and keep_probability:
             self.keep_probability: float | list[float] = [
-                number("keep_probability", p, above=0, at_most=1) for p in list(keep_probability)
+                number("keep_probability", p, above=0, at_most=1) for p in keep_probability
             ]
         else:
             self.keep_probability = number("keep_probability", keep_probability, above=0, at_most=1)

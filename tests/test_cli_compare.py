@@ -159,3 +159,10 @@ def test_control_c_and_second_runner(tmp_path):
     with Ledger(logdir, read_only=True) as ledger:
         assert ledger.counts()["done"] == 50
         assert ledger.trials("done")[: len(kept)] == kept
+
+
+def test_a_terminal_that_cannot_show_every_sign(tmp_path):
+    logdir = tmp_path / "logs"
+    done = kbptt("compare", *GRID, *DUMMY, "--logdir", logdir, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "baseline" in done.stdout and (logdir / "report.html").exists()

@@ -172,3 +172,15 @@ def test_a_bad_truncation_is_refused_before_anything_is_copied():
 
 
 __all__ = ["eager"]
+
+
+def test_subclasses_that_are_left_alone_are_named():
+    class OwnLSTM(keras.layers.LSTM):
+        pass
+
+    inputs = keras.Input((6, 3))
+    x = OwnLSTM(2, return_sequences=True, name="own")(inputs)
+    model = keras.Model(inputs, keras.layers.GRU(2)(x))
+    with pytest.warns(UserWarning, match="left layer 'own' as it is.*OwnLSTM"):
+        converted = kbptt.convert(model, 3)
+    assert type(converted.get_layer("own")) is OwnLSTM

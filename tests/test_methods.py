@@ -190,8 +190,9 @@ def test_own_methods(monkeypatch):
         methods.Method("local", callbacks=(lambda: None,))
     with pytest.raises(ValueError, match=r"Cannot import 'kbptt\.callbacks:Nope'"):
         methods.make(methods.ref("kbptt.callbacks:Nope"))
-    with pytest.raises(ValueError, match="module:name"):
-        methods.find("nothing")
+    for path in ("nothing", ".relative:name"):
+        with pytest.raises(ValueError, match="module:name"):
+            methods.find(path)
 
 
 def test_references_see_the_length():

@@ -88,10 +88,30 @@ def test_bad_windows(arguments, message):
         t.Windowed(8, **arguments)
 
 
-@pytest.mark.parametrize("value", [0, 1.1, -0.1, float("nan"), "x", True, [0.5, 0.0], [[0.5]], []])
+@pytest.mark.parametrize(
+    "value",
+    [
+        0,
+        1.1,
+        -0.1,
+        float("nan"),
+        "x",
+        True,
+        [0.5, 0.0],
+        [[0.5]],
+        [],
+        np.array([[0.5]]),
+        np.array("x"),
+    ],
+)
 def test_bad_probabilities(value):
     with pytest.raises(ValueError, match="keep_probability"):
         t.Randomized(value)
+
+
+def test_probabilities_as_arrays():
+    assert t.Randomized(np.array(0.5)) == t.Randomized(0.5)
+    assert t.Randomized(np.array([0.5, 0.25])) == t.Randomized([0.5, 0.25])
 
 
 def test_a_schedule_of_another_length():

@@ -160,9 +160,10 @@ def scalar(value: Any) -> Any:
 
 
 def parse_seeds(value: Any) -> list[int]:
-    """Seeds from a count (`6`: seeds 0 to 5) or a list of seeds."""
-    if isinstance(value, str) and re.fullmatch(r"\d+", value.strip()):
-        value = int(value)
+    """Seeds from a count (`6`: seeds 0 to 5) or a list of seeds, which may be typed (`3,4,7`)."""
+    if isinstance(value, str) and re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", value):
+        seeds = [int(seed) for seed in value.split(",")]
+        value = seeds if len(seeds) > 1 else seeds[0]
     if isinstance(value, list | tuple):
         for seed in value:
             if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:

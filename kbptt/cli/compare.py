@@ -23,7 +23,10 @@ def compare(
         typer.Option(help="Methods, separated by commas; '+' combines: orthogonal+clip."),
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(help="Number of seeds; 6 is the fewest that can show an effect.")
+        str | None,
+        typer.Option(
+            help="Number of seeds, or seeds (3,4,7); 6 are the fewest that can show an effect."
+        ),
     ] = None,
     logdir: Annotated[
         Path, typer.Option(help="Directory for ledger, TensorBoard runs and reports.")

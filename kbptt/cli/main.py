@@ -73,6 +73,10 @@ def _options(
 
 def main() -> None:
     """Runs the command line; the entry point of the command `kbptt`."""
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal cannot show, ∂ or a box's edge, is no reason to end there.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     try:
         app(prog_name="kbptt")
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """Turning a Keras model into one with truncated backpropagation through time."""
 
+import warnings
 from typing import Any
 
 import keras
@@ -30,6 +31,9 @@ def convert(model: keras.Model, truncation: Any = None) -> keras.Model:
 
     Returns:
         A new, uncompiled model.
+
+    Warns:
+        UserWarning: If a subclass of a Keras RNN layer, which may do anything, is left as it is.
 
     Raises:
         ValueError: If the model is subclassed, not built, or has no recurrent layer to convert.
@@ -92,5 +96,11 @@ def _clone(layer: Any, truncation: Any, converted: list) -> Any:
     if isinstance(layer, keras.Model):
         return keras.models.clone_model(
             layer, clone_function=lambda inner: _clone(inner, truncation, converted)
+        )
+    if isinstance(layer, keras.layers.RNN):
+        warnings.warn(
+            f"kbptt.convert left layer '{layer.name}' as it is: it knows what a keras.layers.RNN "
+            f"does, and not what its subclass {kind.__name__} does.",
+            stacklevel=2,
         )
     return kind.from_config(layer.get_config())

@@ -91,6 +91,8 @@ def test_designs():
         ({"seeds": []}, "grid is empty"),
         ({"seeds": [0, 0]}, "0 is twice among the seeds"),
         ({"seeds": [0, -1]}, "non-negative"),
+        ({"seeds": "1 2"}, "positive integer.*'1 2'"),
+        ({"seeds": "3,x"}, "positive integer.*'3,x'"),
         ({"set": {"unitz": [1]}}, r"Unknown option: 'unitz' \(did you mean 'units'\?\)"),
         ({"set": {"units": [8, 8]}}, "8 is twice among the values of axis 'units'"),
         ({"set": {"units": []}}, "has no values"),
@@ -117,6 +119,13 @@ def test_designs():
 def test_errors(changes, message):
     with pytest.raises(ValueError, match=message):
         make(**changes)
+
+
+@pytest.mark.parametrize(
+    ("given", "seeds"), [("3", (0, 1, 2)), ("3, 5,9", (3, 5, 9)), ([7], (7,)), (2, (0, 1))]
+)
+def test_seeds(given, seeds):
+    assert make(seeds=given).seeds == seeds
 
 
 def test_values():

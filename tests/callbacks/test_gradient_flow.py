@@ -228,6 +228,14 @@ def test_number_of_lags_and_a_layer_without_any(tmp_path):
     assert kbptt.tensorboard.read(tmp_path / "b", by_lag=True) == {}
 
 
+def test_lag_data_that_does_not_fit_the_model_is_named(tmp_path):
+    x, y = data()
+    layer = kbptt.SimpleRNN(3, return_sequences=True, name="rnn")
+    callback = GradientFlow(tmp_path, lag_data=(np.repeat(x[:4], 2, axis=2), y[:4]))
+    with pytest.raises(ValueError, match=r"`lag_data`.* as for `fit`. Received shapes \(4, "):
+        fit(make_model(layer), callback, epochs=1)
+
+
 def test_other_callbacks_that_write_to_the_same_directory(tmp_path):
     """They log before the first step: that must not look like the profiles of another run."""
     x, y = data()

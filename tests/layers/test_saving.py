@@ -70,6 +70,31 @@ def test_export(tmp_path):
         np.testing.assert_allclose(served.serve(x), model(x), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore")  # of TensorFlow's own exporter
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"truncation": "artbp"},
+        {"truncation": kbptt.truncation.Randomized([0.5] * T, per_sample=True, seed=1)},
+        {"truncation": Windowed(3, 1), "gradient_clip": 0.1},
+        {"gradient_regularizer": "vanishing_gradient", "truncation": 2},
+        {"normalization": "layer", "dropout": 0.5},
+        {"stateful": True},
+        {"recurrent_dropout": 0.5},
+    ],
+    ids=str,
+)
+def test_export_with_every_option(options, tmp_path):
+    """What a gradient draws, reads and records is no part of an exported model."""
+    model = keras.Sequential([keras.Input((T, 3), batch_size=2), kbptt.GRU(4, **options)])
+    model.compile("sgd", "mse")
+    model.fit(X, np.zeros((2, 4)), batch_size=2, verbose=0)
+    model.layers[0].reset_state()
+    model.export(tmp_path / "exported", verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "exported"))
+    np.testing.assert_allclose(served.serve(X), model(X), rtol=1e-5, atol=1e-6)
+
+
 def test_weights_are_exchanged_with_a_model_of_keras(tmp_path):
     def build(library):
         return keras.Sequential(
