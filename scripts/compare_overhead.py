@@ -1,15 +1,17 @@
 """What `kbptt compare` costs beside its trials, and what a second worker gains.
 
-    python scripts/compare_overhead.py                         # trials of 20 s: 6 minutes a round
+    python scripts/compare_overhead.py                         # trials of 20 s: 7 minutes a round
     python scripts/compare_overhead.py --trials 2 --seconds 1  # to see that it works
 
-The same trials, each pinned to one thread, run three times in every round:
+The same trials, each pinned to one thread, run four times in every round:
 
 * plain: one after the other in one process, without scheduler, ledger and report;
+* twice plain: a half of them in each of two such processes at once;
 * one worker and two workers: the command `kbptt compare`, from its start to its end.
 
-Overhead is one worker over plain, gain is one worker over two. Quote their medians, and nothing
-from a machine that does something else meanwhile.
+Overhead is one worker over plain, gain is one worker over two, and what the machine gives at best
+is plain over twice plain: its cores share memory and heat. Quote their medians, and nothing from a
+machine that does something else meanwhile.
 """
 
 import argparse
@@ -50,16 +52,25 @@ def main() -> None:
     grid = {**GRID, "seeds": max(1, arguments.trials // 2), "epochs": epochs}
     count = len(Grid.make(**grid).cells())
     print(f"{count} trials of about {arguments.seconds:g} s ({epochs} epochs), one thread each")
-    print(f"{'round':>6}{'plain':>10}{'1 worker':>10}{'2 workers':>10}{'overhead':>10}{'gain':>8}")
-    overheads, gains = [], []
+    print(
+        f"{'round':>6}{'plain':>10}{'2 x plain':>10}{'1 worker':>10}{'2 workers':>10}"
+        f"{'overhead':>10}{'gain':>8}{'machine':>9}"
+    )
+    overheads, gains, machine = [], [], []
     for number in range(1, arguments.rounds + 1):
-        plain, one, two = run_plain(grid)[0], run_compare(grid, 1), run_compare(grid, 2)
+        plain, twice = run_plain(grid)[0], run_plain(grid, processes=2)[0]
+        one, two = run_compare(grid, 1), run_compare(grid, 2)
         overheads.append(one / plain - 1)
         gains.append(one / two)
-        times = "".join(f"{seconds:>8.1f} s" for seconds in (plain, one, two))
-        print(f"{number:>6}{times}{overheads[-1]:>+10.1%}{gains[-1]:>7.2f}x", flush=True)
+        machine.append(plain / twice)
+        times = "".join(f"{seconds:>8.1f} s" for seconds in (plain, twice, one, two))
+        ratios = f"{overheads[-1]:>+10.1%}{gains[-1]:>7.2f}x{machine[-1]:>8.2f}x"
+        print(f"{number:>6}{times}{ratios}", flush=True)
     median = statistics.median
-    print(f"median overhead {median(overheads):+.1%}, median gain {median(gains):.2f}x")
+    print(
+        f"median overhead {median(overheads):+.1%}, median gain {median(gains):.2f}x "
+        f"where the machine gives {median(machine):.2f}x"
+    )
 
 
 def epochs_of(seconds: float) -> int:
@@ -68,18 +79,27 @@ def epochs_of(seconds: float) -> int:
     return max(1, 2 + round((seconds - few) / ((more - few) / 4)))
 
 
-def run_plain(grid: dict) -> tuple[float, list[float]]:
-    """Seconds of a process that runs the trials one after the other, and of each trial."""
+def run_plain(grid: dict, processes: int = 1) -> tuple[float, list[float]]:
+    """Seconds of processes that run the trials one after the other, and of each trial."""
+    configs = [cell.config for cell in Grid.make(**grid).cells()]
     started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, __file__, "--plain"],
-        input=json.dumps([cell.config for cell in Grid.make(**grid).cells()]),
-        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as Dask sets it for its workers
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return time.perf_counter() - started, json.loads(done.stdout)
+    running = [
+        subprocess.Popen(
+            [sys.executable, __file__, "--plain"],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},  # as Dask sets it for its workers
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(processes)
+    ]
+    for number, process in enumerate(running):
+        process.stdin.write(json.dumps(configs[number::processes]))
+        process.stdin.close()
+    seconds = [one for process in running for one in json.loads(process.stdout.read())]
+    if any(process.wait() for process in running):
+        sys.exit("Error: a plain process failed.")
+    return time.perf_counter() - started, seconds
 
 
 def run_compare(grid: dict, workers: int) -> float:
