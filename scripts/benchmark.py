@@ -4,6 +4,7 @@ Every number is a median over rounds; in a round all variants run one after the 
 machine that slows down slows all of them. Quote the ratios, never a time alone.
 
     python scripts/benchmark.py                      # speed: ratios against Keras and PyTorch
+    python scripts/benchmark.py --size 32 200 8 256 50  # a size of your own
     python scripts/benchmark.py --suite norms        # what recording every timestep's norm costs
     python scripts/benchmark.py --suite memory       # peak memory of a step
     python scripts/benchmark.py --suite sliding      # cost of sliding windows against length/stride
@@ -408,6 +409,14 @@ def main() -> None:
         default=None,
         help="indices of: " + ", ".join(f"{i} {c}" for i, c in enumerate(CONFIGS)),
     )
+    parser.add_argument(
+        "--size",
+        nargs=5,
+        type=int,
+        action="append",
+        metavar=("BATCH", "TIMESTEPS", "FEATURES", "UNITS", "WINDOW"),
+        help="a size of your own in place of --configs; may be given several times",
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--output", type=Path, default=None, help="JSON file; none by default")
     parser.add_argument("--figure", type=Path, default=None, help="image of the suite `sliding`")
@@ -415,6 +424,8 @@ def main() -> None:
     if arguments.figure and arguments.suite != "sliding":
         parser.error("--figure draws the suite `sliding` alone")
     configs = CONFIGS if arguments.configs is None else [CONFIGS[i] for i in arguments.configs]
+    if arguments.size:
+        configs = [Config(*size) for size in arguments.size]
     rows = SUITES[arguments.suite](arguments.cells, configs, arguments.rounds)
     if arguments.figure:
         draw_sliding(rows, arguments.figure)
