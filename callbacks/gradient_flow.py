@@ -306,9 +306,10 @@ class GradientFlow(keras.callbacks.Callback):
             )
         except Exception as error:  # whatever the model makes of inputs that it does not take
             shapes = ", ".join(str(np.shape(part)) for part in keras.tree.flatten(self.lag_data))
+            first_line, *_ = str(error).split("\n")
             raise ValueError(
                 "GradientFlow cannot measure gradients by lag on its `lag_data`. Expected inputs "
-                f"and targets as for `fit`. Received shapes {shapes}. {str(error).splitlines()[0]}"
+                f"and targets as for `fit`. Received shapes {shapes}. {first_line}"
             ) from error
         self._writer.write(
             step,

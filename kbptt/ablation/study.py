@@ -9,7 +9,7 @@ import rich.console
 
 from kbptt import _checks
 from kbptt.ablation import clusters, progress, runner
-from kbptt.ablation.commits import git_commit
+from kbptt.ablation.environment import git_commit
 from kbptt.ablation.grid import Grid, axes_of, read_yaml
 from kbptt.ablation.ledger import Ledger, Trial
 from kbptt.ablation.progress import literal

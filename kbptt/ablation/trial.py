@@ -8,7 +8,6 @@ measures of the machine, which stands under `"cost"` and `"environment"`.
 
 import difflib
 import errno
-import functools
 import inspect
 import logging
 import math
@@ -24,6 +23,7 @@ from typing import Any
 
 from kbptt import methods, tasks
 from kbptt._quiet import quiet_start
+from kbptt.ablation import environment
 from kbptt.ablation.grid import show
 from kbptt.ablation.ledger import trial_key
 
@@ -188,7 +188,7 @@ def run(config: Mapping[str, Any]) -> dict[str, Any]:
         "success_threshold": None if task.success is None else float(task.success),
         "parameters": int(model.count_params()),
         **result,
-        "environment": environment(training["threads"]),
+        "environment": environment.describe(training["threads"]),
         "files": files,
     }
 
@@ -294,45 +294,6 @@ def set_up_process(threads: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-def environment(threads: int) -> dict[str, Any]:
-    """Where and with what a trial ran."""
-    import platform
-
-    import keras
-    import numpy as np
-    import tensorflow as tf
-
-    import kbptt
-    from kbptt.engine import native
-
-    commit = _commit_of_kbptt()
-    devices = []
-    for device in tf.config.list_physical_devices():
-        details = tf.config.experimental.get_device_details(device)
-        devices.append(details.get("device_name") or device.device_type)
-    return {
-        "kbptt": kbptt.__version__ + (f" at commit {commit}" if commit else ""),
-        "keras": keras.__version__,
-        "tensorflow": tf.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "devices": devices,
-        "threads": threads,
-        "compiled_loops": native.is_usable(),
-        "deterministic_ops": True,
-    }
-
-
-@functools.cache
-def _commit_of_kbptt() -> str | None:
-    import kbptt
-    from kbptt.ablation.commits import git_commit
-
-    return git_commit(pathlib.Path(kbptt.__file__).parent, "__init__.py")
-
-
 def write_hparams(directory: str, config: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     """Fills TensorBoard's HParams tab: the options of the trial and its score."""
     from tensorboard.plugins.hparams import summary_v2
@@ -387,16 +348,3 @@ def _hparam(value: Any, path: tuple[str, str] | None = None) -> str | float | bo
     if isinstance(value, Mapping) and "object" in value:
         return str(value["object"]).partition(":")[2]
     return value if isinstance(value, str | float | int | bool) else show(value, path)
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    import platform
-
-    return platform.processor()

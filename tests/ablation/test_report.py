@@ -15,7 +15,7 @@ import rich.console
 
 from kbptt.ablation import figures
 from kbptt.ablation.arrays import encode
-from kbptt.ablation.commits import git_commit
+from kbptt.ablation.environment import git_commit
 from kbptt.ablation.grid import Grid
 from kbptt.ablation.ledger import Ledger, LedgerError
 from kbptt.ablation.monitor import _bin
