@@ -4,16 +4,16 @@ import dataclasses
 import functools
 import itertools
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from kbptt import _checks, methods
-from kbptt.ablation import options
+from kbptt.ablation import limits, options
 from kbptt.ablation.ledger import canonical, trial_key
 from kbptt.ablation.options import Path
+from kbptt.ablation.values import load_yaml, scalar
 from kbptt.tasks import registry
 
 DESIGNS = ("grid", "add-one-in", "leave-one-out")
@@ -76,10 +76,10 @@ class Grid:
         fixed, axes = {}, {}
         for name, value in settings.items():
             path = options.resolve(name, tasks)
-            fixed[path] = options.check(path, options.scalar(value))
+            fixed[path] = options.check(path, scalar(value))
         for name, values in axes_of(set).items():
             path = options.resolve(name, tasks)
-            values = [options.scalar(v) for v in values] if isinstance(values, list) else [values]
+            values = [scalar(v) for v in values] if isinstance(values, list) else [values]
             values = [options.check(path, value) for value in values]
             if not values:
                 raise ValueError(f"Axis {name!r} has no values.")
@@ -110,6 +110,7 @@ class Grid:
             imports=imports,
         )
         _refuse_duplicates("seeds", grid.seeds)
+        limits.integer("trials", grid.size(), least=0, shown="methods × tasks × seeds × axes")
         grid.cells()  # every error of a combination now, not after an hour
         return grid
 
@@ -140,10 +141,19 @@ class Grid:
             seen[key] = name
         return cells
 
+    def size(self) -> int:
+        """The number of trials."""
+        points = sum(math.prod(map(len, self._axes(task).values())) for task in self.tasks)
+        return len(self.seeds) * len(self.methods) * points
+
+    def _axes(self, task: str) -> dict[Path, tuple[Any, ...]]:
+        """The axes that concern a task."""
+        others = {t for t in self.tasks if t != task}
+        return {path: values for path, values in self.axes.items() if path[0] not in others}
+
     def _points(self, task: str) -> list[dict[Path, Any]]:
         """Every combination of the axes that concern a task."""
-        others = {t for t in self.tasks if t != task}
-        axes = {path: values for path, values in self.axes.items() if path[0] not in others}
+        axes = self._axes(task)
         return [
             dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())
         ]
@@ -233,29 +243,20 @@ def axes_of(set: Any) -> dict[str, Any]:
     return dict(set or {})
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice: YAML's own rule would forget the first value."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value]
-        for key, _ in node.value:
-            if keys.count(key.value) > 1:
-                problem = f"the key {key.value!r} is there twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
     """Reads the arguments of `Grid.make` from a YAML file; unknown keys are refused."""
+    limits.check_file(path)
     try:
         with open(path, encoding="utf-8") as file:
-            content = yaml.load(file, _Loader)
+            text = file.read()
     except OSError as error:
         raise ValueError(f"Cannot read {str(path)!r}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{str(path)!r} is no valid YAML: {' '.join(str(error).split())}"
-        ) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(path)!r} is not UTF-8 text: {error}.") from error
+    try:
+        content = load_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is no valid YAML: {error}.") from error
     if not isinstance(content, dict):
         raise ValueError(
             f"Expected a mapping in {str(path)!r} with keys such as tasks, methods and seeds. "
@@ -348,8 +349,9 @@ def _names(argument: str, value: Any, empty: bool = False) -> list[str]:
 
 
 def _refuse_duplicates(what: str, values: Sequence[Any], mend: str = "") -> None:
-    seen = []
+    seen = set()
     for value in values:
-        if any(value == s and type(value) is type(s) for s in seen):
+        key = type(value), json.dumps(value, sort_keys=True, default=repr)
+        if key in seen:
             raise ValueError(f"{value!r} is twice among the {what}: name it once.{mend}")
-        seen.append(value)
+        seen.add(key)

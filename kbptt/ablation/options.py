@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from kbptt import _checks, tasks
+from kbptt.ablation import limits
+from kbptt.ablation.values import parse_assignment as parse_assignment
 from kbptt.tasks.model import get_cell
 
 Path = tuple[str, str]
@@ -86,8 +86,9 @@ def resolve(name: str, task_names: Sequence[str]) -> Path:
     close = difflib.get_close_matches(str(name), valid, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise ValueError(
-        f"Unknown option: {name!r}{hint}. The options are: {', '.join(valid)}; any other argument "
-        "of the layer or the optimizer as layer.NAME or optimizer.NAME."
+        f"Unknown option: {name!r}{hint}. A trial of {', '.join(task_names)} has no option "
+        f"{name!r}. The options are: {', '.join(valid)}; any other argument of the layer or the "
+        "optimizer as layer.NAME or optimizer.NAME."
     )
 
 
@@ -99,69 +100,50 @@ def display(path: Path) -> str:
     return name if _SHORT.get(name) == path or section == "task" else f"{section}.{name}"
 
 
-def check(path: Path, value: Any) -> Any:
-    """Returns the value in its canonical form, or raises `ValueError`."""
+def check(path: Path, value: Any, shown: str | None = None) -> Any:
+    """Returns the value in its canonical form, or raises `ValueError`.
+
+    Args:
+        path: Section and name of the option.
+        value: What the user gave.
+        shown: String, how an error calls the option. Defaults to its name.
+    """
     value = _plain(value)
     section, name = path
+    shown = shown or name
     if path == ("model", "cell"):
         return get_cell(value)
     if path == ("training", "checkpoint"):
-        return _checks.one_of(name, value, CHECKPOINTS)
+        return _checks.one_of(shown, value, CHECKPOINTS)
     if path == ("optimizer", "learning_rate"):
-        return _checks.number(name, value, above=0)
-    if section in ("model", "training") and name != "truncation":
-        return _checks.positive_integer(name, value)
+        return _checks.number(shown, value, above=0)
     if path == ("model", "truncation"):
-        if value in (None, "full"):
-            return None
-        if not isinstance(value, str | dict):
-            return _checks.positive_integer(name, value, "Or 'full'.")
+        return _truncation(value, shown)
+    if section in ("model", "training"):
+        return limits.integer(name, value, shown=shown)
     if path == ("optimizer", "name") and not isinstance(value, str):
         raise ValueError(f"Expected the name of an optimizer. Received: optimizer={value!r}.")
+    if section not in ("layer", "optimizer"):
+        limits.check_task_option(name, value)
     return value
 
 
-def parse_assignment(text: str) -> tuple[str, list[Any]]:
-    """Parses `NAME=VALUE,VALUE,…` of the command line.
-
-    Commas inside brackets belong to a value: `sizes=[1000,200,200]`.
-    """
-    name, equals, values = text.partition("=")
-    if not equals or not name.strip() or not values.strip():
-        raise ValueError(f"Expected NAME=VALUE or NAME=VALUE,VALUE,… Received: {text!r}.")
-    parts, depth = [""], 0
-    for character in values:
-        depth += (character in "[{(") - (character in "]})")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return name.strip(), [scalar(part.strip()) for part in parts]
-
-
-def scalar(value: Any) -> Any:
-    """A value from the command line or a YAML file; `1e-3`, a string to YAML 1.1, is a number."""
-    if not isinstance(value, str):
+def _truncation(value: Any, shown: str) -> Any:
+    if value in (None, "full"):
+        return None
+    if isinstance(value, str):
+        return _checks.one_of(shown, value, ("full", "artbp"))
+    if isinstance(value, dict):
+        if "class_name" not in value:
+            names = ("full", "windowed", "randomized", "artbp")
+            _checks.one_of(shown, value.get("name", "windowed"), names)
         return value
-    if re.match(r"\s*[\[{]", value):
-        try:
-            return yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ValueError(f"Cannot read the value {value!r}: {_first_line(error)}.") from error
-    words = {"true": True, "false": False, "none": None, "null": None}
-    if value.lower() in words:
-        return words[value.lower()]
-    for number in (int, float):
-        try:
-            return number(value)
-        except ValueError:
-            continue
-    return value
+    return _checks.positive_integer(shown, value, "Or 'full'.")
 
 
 def parse_seeds(value: Any) -> list[int]:
     """Seeds from a count (`6`: seeds 0 to 5) or a list of seeds, which may be typed (`3,4,7`)."""
-    if isinstance(value, str) and re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", value):
+    if isinstance(value, str) and re.fullmatch(r"\s*\d{1,20}\s*(,\s*\d{1,20}\s*)*", value):
         seeds = [int(seed) for seed in value.split(",")]
         value = seeds if len(seeds) > 1 else seeds[0]
     if isinstance(value, list | tuple):
@@ -171,8 +153,10 @@ def parse_seeds(value: Any) -> list[int]:
                     "Invalid value for argument `seeds`. Expected non-negative integers. "
                     f"Received: {seed!r} (of type {type(seed).__name__})."
                 )
+            limits.integer("seed", seed, least=0, shown="seeds")
         return list(value)
-    return list(range(_checks.positive_integer("seeds", value, "It is the number of seeds.")))
+    _checks.positive_integer("seeds", value, "It is the number of seeds.")
+    return list(range(limits.integer("trials", value, shown="seeds")))
 
 
 def slug(label: str) -> str:
@@ -190,10 +174,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     return value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def short_names() -> list[str]:

@@ -1,0 +1,113 @@
+"""Limits of the numbers that a user gives, and of the memory that a trial needs.
+
+A number far beyond any use is a slip of the finger. It is refused with a sentence here, before
+something large is planned, built or allocated.
+"""
+
+import os
+import stat
+from collections.abc import Mapping
+from typing import Any
+
+from kbptt import _checks
+
+# Of every integer that has no limit of its own, the options of tasks included.
+LARGEST = 10**9
+LIMITS = {
+    "units": 2**16,
+    "layers": 100,
+    "epochs": 10**6,
+    "batch_size": 10**6,
+    "threads": 1024,
+    "workers": 1024,
+    "retries": 100,
+    "sample": 10**6,
+    "trials": 50_000,
+    "seed": 2**63 - 1,
+}
+# Weights of the input, the recurrence and the bias for each unit: one row of gates.
+_GATES = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}
+
+
+def integer(name: str, value: Any, least: int = 1, shown: str | None = None) -> int:
+    """Returns `value` if it is an integer from `least` to the limit of `name`.
+
+    Args:
+        name: String, a key of `LIMITS`; any other name has the limit `LARGEST`.
+        value: What the user gave.
+        least: Integer. Defaults to `1`.
+        shown: String, how the error calls it. Defaults to `name`.
+    """
+    limit = LIMITS.get(name, LARGEST)
+    if isinstance(value, int) and not isinstance(value, bool) and value > limit:
+        # Not the number itself, which may have thousands of digits.
+        raise ValueError(
+            f"Invalid value for argument `{shown or name}`. Expected at most {limit:,}. "
+            "Received a larger number."
+        )
+    if value == 0 == least and not isinstance(value, bool):
+        return 0
+    return _checks.positive_integer(shown or name, value, "" if least else "Or 0.")
+
+
+def check_task_option(name: str, value: Any) -> None:
+    """Refuses integers beyond `LARGEST`, also within lists, and files that have no end."""
+    if isinstance(value, list):
+        for part in value:
+            check_task_option(name, part)
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError(
+            f"Invalid value for option `{name}`. Expected at most {LARGEST:,}. Received a larger "
+            "number."
+        )
+    elif name == "path" and isinstance(value, str):
+        check_file(value)
+
+
+def check_file(path: str | os.PathLike) -> None:
+    """Refuses a device, a pipe or a socket, whose content may have no end; a folder too.
+
+    That there is no such file is left to whoever reads it.
+    """
+    try:
+        mode = os.stat(os.path.expanduser(path)).st_mode
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISREG(mode):
+        kind = "a directory" if stat.S_ISDIR(mode) else "a device or a pipe"
+        raise ValueError(f"Cannot read {str(path)!r}: expected a file, and this is {kind}.")
+
+
+def check_memory(task: Any, model: Mapping[str, Any], batch_size: int) -> None:
+    """Raises `ValueError` if a trial needs more memory than this process may use.
+
+    A lower bound: the data, the weights with Adam's two moments, and the residuals of one batch.
+
+    Args:
+        task: A `kbptt.tasks.Task`.
+        model: Its `cell`, `units` and `layers`.
+        batch_size: Integer.
+    """
+    from distributed.system import MEMORY_LIMIT  # knows of control groups and limits
+
+    sizes = getattr(task, "sizes", (0, 0, 0))
+    gates, units, layers = _GATES[model["cell"]], model["units"], model["layers"]
+    features = task.features if task.vocabulary is None else min(task.vocabulary, 256)
+    steps = task.length * min(batch_size, sizes[0])
+    weights = gates * units * (features + units + (layers - 1) * 2 * units)
+    weights += task.outputs.units * units + (task.vocabulary or 0) * units
+    parts = {
+        f"the data, {' + '.join(map(str, sizes))} sequences of {task.length} timesteps": (
+            4 * sum(sizes) * task.length * (task.features if task.vocabulary is None else 1)
+        ),
+        f"a model of {layers} × {units} units": 3 * 4 * weights,
+        f"a batch of {min(batch_size, sizes[0])} sequences of {task.length} timesteps": (
+            4 * steps * (layers * (gates + 1) * units + task.outputs.units)
+        ),
+    }
+    for what, size in parts.items():
+        if size > MEMORY_LIMIT:
+            raise ValueError(
+                f"Not enough memory for {what}: it needs at least {size / 2**30:,.0f} GiB, and "
+                f"there are {MEMORY_LIMIT / 2**30:,.0f} GiB. Choose smaller numbers."
+            )
