@@ -84,6 +84,8 @@ class GradientFlow(keras.callbacks.Callback):
         history: Dict from the layer's name to `(steps, norms)` with shapes `(records,)` and
             `(records, timesteps)`: what was logged in this process, thinned out evenly beyond
             `max_profiles` records or 64 MiB.
+        lag_profiles: List of the `kbptt.analysis.lags.LagProfile` of each layer that was measured
+            last on `lag_data`; empty before.
     """
 
     def __init__(
@@ -212,6 +214,7 @@ class GradientFlow(keras.callbacks.Callback):
         self._step = self._last_step = self._last_lag_step = -1
         self._offset = 0
         self._layers = []
+        self.lag_profiles: list[lags.LagProfile] = []
         self._opened = False
         self._last_batch = -1
 
@@ -311,6 +314,7 @@ class GradientFlow(keras.callbacks.Callback):
                 "GradientFlow cannot measure gradients by lag on its `lag_data`. Expected inputs "
                 f"and targets as for `fit`. Received shapes {shapes}. {first_line}"
             ) from error
+        self.lag_profiles = profiles
         self._writer.write(
             step,
             [

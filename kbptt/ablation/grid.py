@@ -13,7 +13,7 @@ from kbptt import _checks, methods
 from kbptt.ablation import limits, options
 from kbptt.ablation.ledger import canonical, trial_key
 from kbptt.ablation.options import Path
-from kbptt.ablation.values import load_yaml, scalar
+from kbptt.ablation.values import load_yaml
 from kbptt.tasks import registry
 
 DESIGNS = ("grid", "add-one-in", "leave-one-out")
@@ -76,10 +76,10 @@ class Grid:
         fixed, axes = {}, {}
         for name, value in settings.items():
             path = options.resolve(name, tasks)
-            fixed[path] = options.check(path, scalar(value))
+            fixed[path] = options.check(path, value)
         for name, values in axes_of(set).items():
             path = options.resolve(name, tasks)
-            values = [scalar(v) for v in values] if isinstance(values, list) else [values]
+            values = values if isinstance(values, list) else [values]
             values = [options.check(path, value) for value in values]
             if not values:
                 raise ValueError(f"Axis {name!r} has no values.")
@@ -284,7 +284,7 @@ def difference(before: Any, now: Any, name: str = "") -> Iterator[str]:
             else:
                 yield from difference(before[key], now[key], path)
     elif before != now:
-        yield f"{name}: {_short(before)} → {_short(now)}"
+        yield f"{name or 'configuration'}: {_short(before)} → {_short(now)}"
 
 
 def _short(value: Any) -> str:

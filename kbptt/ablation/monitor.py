@@ -10,7 +10,7 @@ import numpy as np
 
 from kbptt import tasks
 from kbptt.ablation import arrays
-from kbptt.analysis import gradient_flow
+from kbptt.analysis import gradient_flow, reach
 
 RECORDS = 48  # rows of the gradient record: enough for a heatmap on a page
 COLUMNS = 128  # timesteps of the record; longer sequences are averaged in bins
@@ -26,11 +26,13 @@ class Monitor(keras.callbacks.Callback):
         task: The task.
         training: `epochs` and `batch_size`.
         samples: Integer, the number of training sequences.
+        flow: The `GradientFlow` before this callback, which measures gradients by lag where there
+            is a loss at every timestep.
     """
 
-    def __init__(self, task: tasks.Task, training: Mapping[str, Any], samples: int):
+    def __init__(self, task: tasks.Task, training: Mapping[str, Any], samples: int, flow: Any):
         super().__init__()
-        self.task = task
+        self.task, self.flow = task, flow
         self.steps_per_epoch = -(-samples // training["batch_size"])
         self.total_steps = self.steps_per_epoch * training["epochs"]
         rows = np.linspace(0, self.total_steps - 1, min(RECORDS, self.total_steps))
@@ -42,7 +44,7 @@ class Monitor(keras.callbacks.Callback):
         self.curve: dict[str, list] = {"epoch": [], "loss": [], "val_loss": [], "validation": []}
         self.recorded_steps: list[int] = []
         self.profiles: dict[str, list[np.ndarray]] = {}
-        self.truncations: dict[str, Any] = {}
+        self.statistics_start: dict[str, dict[str, float]] = {}
 
     def on_train_begin(self, logs=None):
         self.layers = recurrent_layers(self.model)
@@ -109,6 +111,20 @@ class Monitor(keras.callbacks.Callback):
             norms = layer.gradient_norms
             if norms is not None:
                 self.profiles.setdefault(name, []).append(np.array(norms, np.float32))
+                if self.step == 0:
+                    self.statistics_start[name] = self._statistics(name)
+        if self.step == 0:
+            self.lags_start = self.flow.lag_profiles
+
+    def _statistics(self, name: str) -> dict[str, float]:
+        """Decay and reach now; by lag, as last measured, where losses stand at every timestep."""
+        if not self.task.outputs.per_timestep:
+            return gradient_flow.summarize(self.profiles[name][-1])
+        layer, measured = self.layers[name], self.flow.lag_profiles
+        if self.step and measured is self.lags_start:
+            measured = []  # the training ended before it came to the second measurement
+        by_lag = [p.norms for p in measured if p.layer == layer.name]
+        return reach.statistics(by_lag[0] if by_lag else [], getattr(layer, "truncation", None))
 
     def _gradient(self, name: str) -> dict[str, Any]:
         profiles = self.profiles[name]
@@ -117,8 +133,8 @@ class Monitor(keras.callbacks.Callback):
         return {
             "start": profiles[0].tolist(),
             "end": profiles[-1].tolist(),
-            "statistics_start": gradient_flow.summarize(profiles[0]),
-            "statistics_end": gradient_flow.summarize(profiles[-1]),
+            "statistics_start": self.statistics_start[name],
+            "statistics_end": self._statistics(name),
             "truncation": _truncation(self.layers[name]),
             "record": {
                 "steps": steps,

@@ -14,16 +14,18 @@ import math
 import os
 import pathlib
 import signal
+import sys
 import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kbptt import methods, tasks
 from kbptt._quiet import quiet_start
-from kbptt.ablation import environment
+from kbptt.ablation import environment, limits
 from kbptt.ablation.grid import show
 from kbptt.ablation.ledger import trial_key
 
@@ -103,6 +105,9 @@ def dask_setup(worker: Any) -> None:
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not sys.warnoptions:
+        # The process that plans has shown those of the tasks; others have no name of a trial.
+        warnings.simplefilter("ignore")
 
 
 def _function(config: Mapping[str, Any]) -> Any:
@@ -141,15 +146,19 @@ def run(config: Mapping[str, Any]) -> dict[str, Any]:
     import keras
 
     from kbptt.ablation import monitor
+    from kbptt.analysis import reach
 
     started = time.perf_counter()
     task, model, callbacks = build(config)
     data = task.data(config["seed"])
     training = config["training"]
     with tempfile.TemporaryDirectory(prefix="kbptt-trial-") as scratch:
-        watch = monitor.Monitor(task, training, len(data.train[0]))
+        steps = -(-len(data.train[0]) // training["batch_size"]) * training["epochs"]
+        lag_data = reach.measured(task, data, training["epochs"])
+        flow = _gradient_flow(scratch, steps, **lag_data)
+        watch = monitor.Monitor(task, training, len(data.train[0]), flow)
         logs = [
-            _gradient_flow(scratch, watch.total_steps),
+            flow,
             keras.callbacks.TensorBoard(scratch, write_graph=False),
         ]
         model.fit(
@@ -208,6 +217,7 @@ def build(config: Mapping[str, Any]) -> tuple[Any, Any, list[Any]]:
         )
     metrics = task.metrics()
     _one_of(f"metric of task {task.name!r}", task.metric, [*(m.name for m in metrics), "loss"])
+    limits.check_memory(task, config["model"], config["training"]["batch_size"])
     known = {"$timesteps": task.length}
     arguments = {n: v for n, v in config["model"].items() if n != "layer"}
     layer = {n: methods.make(v, known) for n, v in config["model"]["layer"].items()}
@@ -323,11 +333,12 @@ def write_hparams(directory: str, config: Mapping[str, Any], result: Mapping[str
     writer.EventWriter(directory).write(0, values)
 
 
-def _gradient_flow(directory: str, steps: int) -> Any:
+def _gradient_flow(directory: str, steps: int, **lag_data: Any) -> Any:
     from kbptt import callbacks
 
     # About 100 profiles, however long the training.
-    return callbacks.GradientFlow(directory, log_freq=max(1, steps // 100), heatmap_freq=None)
+    frequency = max(1, steps // 100)
+    return callbacks.GradientFlow(directory, frequency, heatmap_freq=None, **lag_data)
 
 
 def _clipping(callbacks: list[Any]) -> dict[str, dict[str, float]]:

@@ -5,13 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
-SetOption = Annotated[
-    list[str],
+from kbptt.ablation import limits
+from kbptt.cli import options
+
+Settings = Annotated[
+    list[str] | None,
     typer.Option(
         "--set",
+        "--option",
+        "-o",
         metavar="NAME=VALUE,…",
         help="An axis: an option and its values, such as truncation=16,64,full or "
-        "adding.length=50,100. With one value, a setting.",
+        "adding.length=50,100. With one value, a setting. Repeatable.",
     ),
 ]
 
@@ -38,39 +43,54 @@ def compare(
         ),
     ] = None,
     design: Annotated[
-        str | None, typer.Option(help="grid, add-one-in or leave-one-out. Default: grid.")
+        str | None,
+        typer.Option(
+            help="grid, add-one-in or leave-one-out. Default: grid.",
+        ),
     ] = None,
-    settings: SetOption = [],  # noqa: B006 (Typer copies it)
-    epochs: Annotated[int | None, typer.Option(help="Epochs of every trial. Default: 10.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Default: 32.")] = None,
-    cell: Annotated[str | None, typer.Option(help="LSTM, GRU or SimpleRNN. Default: LSTM.")] = None,
-    units: Annotated[int | None, typer.Option(help="Default: 64.")] = None,
-    layers: Annotated[int | None, typer.Option(help="Recurrent layers. Default: 1.")] = None,
-    truncation: Annotated[
-        str | None, typer.Option(help="Timesteps the gradient goes back, or full. Default: full.")
-    ] = None,
-    optimizer: Annotated[str | None, typer.Option(help="Default: adam.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Default: 0.001.")] = None,
+    settings: Settings = None,
+    length: options.Length = None,
+    cell: options.Cell = None,
+    units: options.Units = None,
+    layers: options.Layers = None,
+    truncation: options.Truncation = None,
+    normalization: options.Normalization = None,
+    recurrent_initializer: options.recurrent_initializer("the method's") = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    optimizer: options.Optimizer = None,
+    learning_rate: options.LearningRate = None,
     checkpoint: Annotated[
         str | None,
-        typer.Option(help="Epoch whose weights are tested: best or last. Default: best."),
+        typer.Option(
+            help="Epoch whose weights are tested: best or last. Default: best.",
+        ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of one trial. Default: 1.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Threads of one trial. Default: 1.",
+        ),
+    ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes on this machine. Default: cores // threads.")
+        int | None,
+        typer.Option(
+            help="Processes on this machine. Default: cores // threads.",
+        ),
     ] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="Run on this Dask scheduler, such as tcp://host:8786.")
     ] = None,
     retries: Annotated[
-        int, typer.Option(min=0, help="How often a trial that crashes is tried again.")
+        int, typer.Option(help="How often a trial that crashes is tried again.")
     ] = 2,
     reference: Annotated[
-        str | None, typer.Option(help="Method to compare with. Default: the baseline.")
+        str | None,
+        typer.Option(
+            help="Method to compare with. Default: the baseline.",
+        ),
     ] = None,
-    imports: Annotated[
-        list[str], typer.Option("--import", help="Module that registers tasks or methods.")
-    ] = [],  # noqa: B006
+    imports: options.Imports = None,
     trial: Annotated[
         str | None, typer.Option(help="Function that runs a trial, as module:function.")
     ] = None,
@@ -95,32 +115,36 @@ def compare(
 
     Example: kbptt compare --tasks adding --methods baseline,clip,orthogonal+clip --seeds 6
     """
-    from kbptt.ablation import options, study
+    from kbptt.ablation import study
 
-    given: dict[str, Any] = {
+    limits.integer("retries", retries, least=0, shown="--retries")
+    if workers is not None:
+        limits.integer("workers", workers, shown="--workers")
+    values = {
+        "length": length,
+        "cell": cell,
+        "units": units,
+        "layers": layers,
+        "truncation": truncation,
+        "normalization": normalization,
+        "recurrent_initializer": recurrent_initializer,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "checkpoint": checkpoint,
+        "threads": threads,
+    }
+    of_the_grid: dict[str, Any] = {
         "tasks": tasks,
         "methods": methods,
         "seeds": seeds,
         "design": design,
         "trial": trial,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "cell": cell,
-        "units": units,
-        "layers": layers,
-        "truncation": truncation,
-        "optimizer": optimizer,
-        "learning_rate": learning_rate,
-        "checkpoint": checkpoint,
-        "threads": threads,
         "imports": imports or None,
     }
-    axes: dict[str, list[Any]] = {}
-    for text in settings:
-        name, values = options.parse_assignment(text)
-        if name in axes:
-            raise ValueError(f"--set {name}=… is given twice; list its values with commas.")
-        axes[name] = values
+    given = {name: value for name, value in of_the_grid.items() if value is not None}
+    axes = options.axes(settings or [])
     report = study.compare(
         logdir=logdir,
         config=config,
@@ -132,7 +156,8 @@ def compare(
         overwrite=overwrite,
         retry_failed=retry_failed,
         reference=reference,
-        **{name: value for name, value in given.items() if value is not None},
+        **given,
+        **options.given(values),
     )
     if report.counts["failed"]:
         raise typer.Exit(1)

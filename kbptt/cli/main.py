@@ -1,44 +1,76 @@
 """The Typer application. Nothing here, and nothing `--help` needs, imports Keras or TensorFlow."""
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 
 import typer
 import typer.core
 
 import kbptt
-from kbptt.cli import compare, train
+from kbptt.cli import compare, terminal, train
 
 # Of an unknown option, a value of another type, …; of such errors Typer names this one alone.
 UsageError = typer.BadParameter.__base__
+# With this in the environment an error that nobody foresaw keeps its traceback.
+TRACEBACK = "KBPTT_TRACEBACK"
+
+
+@contextlib.contextmanager
+def exit_codes() -> Iterator[None]:
+    """Ends a command with a message and an exit code that say what happened.
+
+    A `ValueError`, which is how kbptt refuses an argument, and what Typer refuses get exit code 2;
+    Ctrl-C gets 130; anything else, such as a full disk, gets 1.
+    """
+    try:
+        yield
+    except (typer.Exit, typer.Abort, BrokenPipeError):
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) or terminal.interrupted():
+            code = 130
+            typer.echo("Interrupted.", err=True)
+        else:
+            code = _explain(error)
+        raise typer.Exit(code) from error
+
+
+def _explain(error: Exception) -> int:
+    """Prints what was wrong and returns the exit code."""
+    if isinstance(error, UsageError):
+        if type(error).__name__ == "NoArgsIsHelpError":
+            raise error
+        terminal.print_error(error.format_message())
+        return 2
+    if isinstance(error, ValueError):
+        terminal.print_error(error)
+        return 2
+    if isinstance(error, MemoryError):
+        terminal.print_error(f"Not enough memory. {error}")
+    elif isinstance(error, OSError):
+        terminal.print_error(error)
+    elif os.environ.get(TRACEBACK):
+        raise error
+    else:
+        from kbptt.ablation.trial import TrialError
+
+        where = TrialError.describing(error)
+        terminal.print_error(f"{where}\nFor the traceback set {TRACEBACK}=1.")
+    return 1
 
 
 class Commands(typer.core.TyperGroup):
-    """Ends every command with an exit code that says what happened.
+    """Ends every command with the exit codes of `exit_codes`, its warnings as sentences."""
 
-    A `ValueError`, which is how kbptt refuses an argument, and what Typer refuses become a message
-    on stderr and exit code 2; a file that cannot be written (a full disk) one sentence and 1;
-    Ctrl-C becomes 130.
-    """
+    def make_context(self, *args, **kwargs):
+        with exit_codes():
+            return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx):
-        try:
+        with terminal.sentences_for_warnings(), exit_codes():
             return super().invoke(ctx)
-        except UsageError as error:
-            typer.echo(f"Error: {error.format_message()}", err=True)
-            raise typer.Exit(2) from error
-        except ValueError as error:
-            lines = [line.rstrip() for line in str(error).splitlines() if line.strip()]
-            typer.echo("Error: " + "\n".join(lines), err=True)
-            raise typer.Exit(2) from error
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            typer.echo(f"Error: {error}", err=True)
-            raise typer.Exit(1) from error
-        except KeyboardInterrupt as error:
-            typer.echo("Interrupted.", err=True)
-            raise typer.Exit(130) from error
 
 
 app = typer.Typer(
@@ -77,8 +109,11 @@ def main() -> None:
         # What a terminal cannot show, ∂ or a box's edge, is no reason to end there.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    terminal.handle_interrupts()
     try:
         app(prog_name="kbptt")
     except KeyboardInterrupt:
         typer.echo("Interrupted.", err=True)
         sys.exit(130)
+    finally:
+        terminal.end_at_interrupt()

@@ -1,50 +1,116 @@
-"""What the commands share: values typed on the command line, directories."""
+"""What every command does with the terminal and the system: messages, Ctrl-C, warnings, files."""
 
 import contextlib
+import logging
+import os
+import signal
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+import textwrap
+import threading
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
+import typer
+
+# A message fits on a small screen.
+LINES, COLUMNS = 22, 80
+_LONGEST_WORD = 160
 
 
-def parse_truncation(text: str) -> int | None:
-    """Returns the truncation length typed by the user; `None` for "full"."""
-    if text.strip().lower() in ("full", "none"):
-        return None
-    if not text.strip().isdecimal() or int(text) == 0:
-        raise ValueError(
-            "Invalid value for `--truncation`. Expected a positive integer, the number of "
-            f"timesteps that the gradient goes back, or 'full'. Received: {text!r}."
-        )
-    return int(text)
+def readable(text: str) -> str:
+    """Returns `text` as one may show it in a terminal: at most a screen, no control characters.
+
+    Messages echo what the user gave: a word of a megabyte is shortened in its middle, and so is the
+    whole; escape sequences are spelled out.
+    """
+    text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    words = [_shortened(word, _LONGEST_WORD) for word in text.split(" ")]
+    lines = [line.rstrip() for line in " ".join(words).splitlines() if line.strip()]
+    if sum(len(line) // COLUMNS + 1 for line in lines) <= LINES:
+        return "\n".join(lines)
+    wrapped = [part for line in lines for part in textwrap.wrap(line, COLUMNS) or [""]]
+    return "\n".join([*wrapped[: LINES - 6], "…", *wrapped[-4:]])
 
 
-def parse_options(assignments: Iterable[str]) -> dict[str, Any]:
-    """Returns the options typed as `name=value`; the values are YAML scalars or lists."""
-    options = {}
-    for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not equals or not name.strip():
-            raise ValueError(
-                "Invalid value for `--option`. Expected name=value, such as length=200. "
-                f"Received: {assignment!r}."
-            )
-        try:
-            options[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ValueError(
-                f"Invalid value for `--option`. {value!r} is neither a word, a number nor a list."
-            ) from error
-    return options
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 20]}…{text[-19:]}"
+
+
+def print_error(message: Any) -> None:
+    """Prints an error to stderr."""
+    typer.echo(readable(f"Error: {message}"), err=True)
+
+
+@contextlib.contextmanager
+def sentences_for_warnings() -> Iterator[None]:
+    """A scope in which warnings are sentences, without the code that raised them."""
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        typer.echo(readable(f"Warning: {message}"), err=True)
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            typer.echo(readable(f"Warning: {record.getMessage()}"), err=True)
+
+    # Of kbptt's own; the libraries below log what is no news to the user of a command.
+    logger, handler = logging.getLogger("kbptt"), Handler(logging.WARNING)
+    quiet = {name: logging.getLogger(name) for name in ("tensorflow", "absl", "distributed")}
+    levels = {name: one.level for name, one in quiet.items()}
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    for one in quiet.values():
+        one.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+        for name, one in quiet.items():
+            one.setLevel(levels[name])
+
+
+def handle_interrupts() -> None:
+    """Makes the first Ctrl-C a `KeyboardInterrupt` and each later one the end of the process.
+
+    What is being cleaned up after the first one may take its time.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def end_at_interrupt() -> None:
+    """Lets Ctrl-C end the process at once: nothing is left to be done."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _end)
+
+
+def interrupted() -> bool:
+    """Whether there was a Ctrl-C. What a library makes of it may be any exception."""
+    return signal.getsignal(signal.SIGINT) is _end
+
+
+def _interrupt(*_: Any) -> None:
+    signal.signal(signal.SIGINT, _end)
+    raise KeyboardInterrupt
+
+
+def _end(*_: Any) -> None:
+    if sys.stdout is not None and sys.stdout.isatty():
+        os.write(1, b"\x1b[?25h")  # a progress bar hides the cursor
+    os.write(2, b"Interrupted.\n")
+    os._exit(130)
 
 
 @contextlib.contextmanager
 def directory(path: Path) -> Iterator[Path]:
     """Yields a directory to write to, or raises `ValueError`; one left empty is removed if new."""
-    new = not path.exists()
     try:
+        new = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass

@@ -1,16 +1,21 @@
 """The command `kbptt train`."""
 
-import hashlib
+import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from kbptt import _checks, tasks
+from kbptt import _checks, methods, tasks
 from kbptt._quiet import quiet_start
-from kbptt.cli import terminal
+from kbptt.ablation import limits
+from kbptt.ablation.grid import Grid
+from kbptt.cli import options, run_directory, terminal
 
-MODEL, TRAINING, RUN = "Model", "Training", "Run"
+RUN = "Run"
+INITIALIZER = "orthogonal"
+# Options of a comparison that make no sense for one run.
+_OF_COMPARE = ("checkpoint", "threads")
 
 
 def train(
@@ -25,63 +30,39 @@ def train(
         list[str] | None,
         typer.Option(
             "--option",
+            "--set",
             "-o",
             metavar="NAME=VALUE",
-            help="An option of the task, such as permuted=true or sizes=[500,100,100]. Repeatable.",
+            help="An option of the task, such as permuted=true or sizes=[500,100,100], or any "
+            "other that kbptt compare knows, such as dropout=0.1. Repeatable.",
         ),
     ] = None,
-    imports: Annotated[
-        list[str] | None,
-        typer.Option("--import", metavar="MODULE", help="Module that registers tasks. Repeatable."),
-    ] = None,
-    length: Annotated[
-        int | None, typer.Option(help="Timesteps of a sequence (short for -o length=...).")
-    ] = None,
-    cell: Annotated[
-        str, typer.Option(help="LSTM, GRU or SimpleRNN.", rich_help_panel=MODEL)
-    ] = "LSTM",
-    units: Annotated[
-        int, typer.Option(help="Width of a recurrent layer.", rich_help_panel=MODEL)
-    ] = 64,
-    layers: Annotated[int, typer.Option(help="Recurrent layers.", rich_help_panel=MODEL)] = 1,
-    truncation: Annotated[
-        str,
-        typer.Option(
-            help="Timesteps the gradient goes back, or 'full'.",
-            rich_help_panel=MODEL,
-            metavar="INTEGER|full",
-        ),
-    ] = "full",
-    recurrent_initializer: Annotated[
-        str,
-        typer.Option(
-            help="Initializer of the recurrent kernel: orthogonal, glorot_uniform, "
-            "orthogonal_per_gate, identity, ...",
-            rich_help_panel=MODEL,
-        ),
-    ] = "orthogonal",
-    epochs: Annotated[
-        int, typer.Option(help="Passes over the training data.", rich_help_panel=TRAINING)
-    ] = 10,
-    batch_size: Annotated[
-        int, typer.Option(help="Sequences in a batch.", rich_help_panel=TRAINING)
-    ] = 32,
-    learning_rate: Annotated[
-        float, typer.Option(help="Learning rate of Adam.", rich_help_panel=TRAINING)
-    ] = 1e-3,
+    imports: options.Imports = None,
+    length: options.Length = None,
+    method: Annotated[
+        str, typer.Option(help="Methods of kbptt compare, joined by '+': orthogonal+clip.")
+    ] = "baseline",
+    cell: options.Cell = None,
+    units: options.Units = None,
+    layers: options.Layers = None,
+    truncation: options.Truncation = None,
+    normalization: options.Normalization = None,
+    recurrent_initializer: options.recurrent_initializer(INITIALIZER) = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    optimizer: options.Optimizer = None,
+    learning_rate: options.LearningRate = None,
     clip: Annotated[
         float | None,
         typer.Option(
-            help="Clip the gradient to this global norm.",
-            show_default="no clipping",
-            rich_help_panel=TRAINING,
+            help="Clip the gradient to this global norm. Default: no clipping.",
+            rich_help_panel=options.TRAINING,
         ),
     ] = None,
     logdir: Annotated[
         Path | None,
         typer.Option(
-            help="Directory for TensorBoard files, checkpoints and the model.",
-            show_default="runs/TASK-N",
+            help="Directory for TensorBoard files, checkpoints and model. Default: runs/TASK-N.",
             rich_help_panel=RUN,
         ),
     ] = None,
@@ -106,72 +87,76 @@ def train(
 
     kbptt train adding --length 200 --clip 1
     """
-    _checks.positive_integer("--epochs", epochs)
-    _checks.positive_integer("--batch-size", batch_size)
-    _checks.number("--learning-rate", learning_rate, above=0)
     if clip is not None:
         _checks.number("--clip", clip, above=0)
-    if sample < 0:
-        raise ValueError(f"Invalid value for `--sample`. Expected 0 or more. Received: {sample}.")
-    model = {
-        "cell": tasks.model.get_cell(cell),
-        "units": _checks.positive_integer("--units", units),
-        "layers": _checks.positive_integer("--layers", layers),
-        "truncation": terminal.parse_truncation(truncation),
-        "recurrent_initializer": recurrent_initializer,
-        "seed": tasks.base.check_seed(seed),
-    }
+    limits.integer("sample", sample, least=0, shown="--sample")
+    limits.integer("seed", tasks.base.check_seed(seed), least=0)
     tasks.registry.import_modules(imports or [])
-    options = _task_options(task, file, option or [], length)
-    chosen = tasks.get(task, **options)
+    settings = {
+        "length": length,
+        "cell": cell,
+        "units": units,
+        "layers": layers,
+        "truncation": truncation,
+        "normalization": normalization,
+        "recurrent_initializer": recurrent_initializer,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+    }
+    config = _configuration(task, file, option or [], method, seed, settings)
+    if clip is not None:
+        clipping = methods.ref("kbptt.callbacks:ClipByGlobalNorm", threshold=clip)
+        config["method"]["definition"]["callbacks"].append(clipping)
     if resume and logdir is None:
         raise ValueError("`--resume` needs `--logdir`, the directory of the run to continue.")
     with terminal.directory(logdir or _new_directory(Path("runs"), task)) as logdir:
         with quiet_start():
             from kbptt.cli import training
-        run = training.Run(
-            task=chosen,
-            model=model,
-            optimizer={"learning_rate": learning_rate, "clip": clip, "batch_size": batch_size},
-            options=_described(options),
-            epochs=epochs,
-            logdir=logdir,
-            resume=resume,
-            sample=sample,
-        )
-        finite = run()
+        with run_directory.locked(logdir):
+            finite = training.Run(config, clip, logdir, resume, sample)()
     if not finite:
-        typer.echo(
-            "Error: The loss is not finite: the training diverged. Try --clip 1 or a smaller "
-            "--learning-rate.",
-            err=True,
+        terminal.print_error(
+            "The loss is not finite: the training diverged. Try --clip 1 or a smaller "
+            "--learning-rate."
         )
         raise typer.Exit(1)
 
 
-def _task_options(
-    task: str, file: Path | None, assignments: list[str], length: int | None
+def _configuration(
+    task: str,
+    file: Path | None,
+    assignments: list[str],
+    method: str,
+    seed: int,
+    settings: dict[str, Any],
 ) -> dict[str, Any]:
-    options = terminal.parse_options(assignments)
-    if length is not None:
-        options["length"] = length
-    takes_file = "path" in tasks.options(task)
+    """Returns the configuration of the one trial of a grid without axes."""
+    of_task = tasks.options(task)
+    settings = options.given(settings)
+    axes = options.axes(assignments)
+    for name, values in axes.items():
+        if len(values) > 1:
+            raise ValueError(
+                f"Option {name!r} has {len(values)} values, and one run takes one; quote a value "
+                "with a comma, or compare them: kbptt compare --set …"
+            )
+        if name.removeprefix("training.") in _OF_COMPARE:
+            raise ValueError(f"Option {name!r} is one of kbptt compare, not of kbptt train.")
+    # What a task calls as the model does, such as `units`, is the task's here.
+    axes = {f"task.{name}" if name in of_task else name: v for name, v in axes.items()}
     if file is not None:
-        if not takes_file:
+        if "path" not in of_task:
             raise ValueError(f"The task '{task}' reads no file. Received: {str(file)!r}.")
-        options["path"] = str(file)
-    if task in ("text", "csv") and "path" not in options:
+        axes["task.path"] = [file]
+    if of_task.get("path") is inspect.Parameter.empty and "task.path" not in axes:
         raise ValueError(f"The task '{task}' reads your file: kbptt train {task} FILE.")
-    return options
-
-
-def _described(options: dict[str, Any]) -> dict[str, str]:
-    """Returns the options as text, and a digest of the user's file, to recognize a run by."""
-    described = {name: str(value) for name, value in options.items()}
-    if "path" in options:
-        content = Path(options["path"]).expanduser().read_bytes()
-        described["file_sha256"] = hashlib.sha256(content).hexdigest()[:16]
-    return described
+    sets_it = "recurrent_initializer" in methods.get(method).layer
+    if not sets_it and "recurrent_initializer" not in {*settings, *axes}:
+        settings["recurrent_initializer"] = INITIALIZER
+    grid = Grid.make([task], [method], seeds=[seed], set=axes, **settings)
+    return grid.cells()[0].config
 
 
 def _new_directory(parent: Path, task: str) -> Path:

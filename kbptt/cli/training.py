@@ -2,10 +2,9 @@
 
 import contextlib
 import json
-import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import kbptt
 from kbptt import tasks
-from kbptt.analysis import gradient_flow
+from kbptt.ablation import trial
+from kbptt.analysis import gradient_flow, reach
+from kbptt.cli.run_directory import (
+    check_configuration,
+    describe,
+    remove_events,
+    write_atomically,
+)
 from kbptt.tensorboard import command
 
 # About as many gradient profiles are logged in a run, whatever its length.
@@ -33,11 +39,8 @@ class Run:
     the seed and the epoch, so a continued run takes the same steps as an uninterrupted one.
 
     Args:
-        task: A `kbptt.tasks.Task`.
-        model: Arguments of `kbptt.tasks.build_model`.
-        optimizer: `learning_rate`, `clip` (or `None`) and `batch_size`.
-        options: The task's options as text, to recognize the run by.
-        epochs: Integer. Epochs in all, those before a continuation included.
+        config: The configuration of a trial, from `kbptt.ablation.Grid.cells`.
+        clip: The threshold that was asked for besides the method's own clipping, or `None`.
         logdir: An existing directory.
         resume: Boolean, whether to continue a run found in `logdir`.
         sample: Integer. Characters to write at the end, for a text.
@@ -45,68 +48,70 @@ class Run:
 
     def __init__(
         self,
-        task: tasks.Task,
-        model: Mapping[str, Any],
-        optimizer: Mapping[str, Any],
-        options: Mapping[str, str],
-        epochs: int,
+        config: Mapping[str, Any],
+        clip: float | None,
         logdir: Path,
         resume: bool,
         sample: int,
     ):
-        self.task, self.seed, self.epochs = task, model["seed"], epochs
-        self.optimizer, self.logdir, self.sample = optimizer, logdir, sample
+        self.seed, self.epochs = config["seed"], config["training"]["epochs"]
+        self.batch_size = config["training"]["batch_size"]
+        self.logdir, self.sample = logdir, sample
         self.console = rich.console.Console(highlight=False)
-        config = {"task": task.name, **options, **model, **optimizer}
-        check_configuration(logdir / "run.json", config, resume)
-        self.data = task.data(self.seed)
+        known = describe(config, clip)
+        again = check_configuration(logdir / "run.json", known, resume)
+        self.task, self.model, self.callbacks = trial.build(config)
+        self.data = self.task.data(self.seed)
         self.checkpoints = Checkpoints(logdir)
-        self.first_epoch, self.model = self.checkpoints.latest()
-        if self.model is None:
-            keras.utils.set_random_seed(tasks.derive_seed(self.seed, "keras"))
-            self.model = tasks.build_model(task, **model)
-            self.model.compile(
-                optimizer=keras.optimizers.Adam(optimizer["learning_rate"]),
-                loss=task.loss(),
-                metrics=task.metrics(),
-            )
+        self.first_epoch, checkpoint = self.checkpoints.latest()
+        if checkpoint is not None:
+            self.model = checkpoint
+        elif again:
+            remove_events(logdir)
         write_atomically(
-            logdir / "run.json", lambda path: path.write_text(json.dumps(config, indent=1))
+            logdir / "run.json", lambda path: path.write_text(json.dumps(known, indent=1))
         )
 
     def __call__(self) -> bool:
         """Trains, tests, saves and summarizes. Returns whether the test loss is finite."""
-        clip = self.optimizer["clip"]
-        clipping = None if clip is None else kbptt.callbacks.ClipByGlobalNorm(clip)
-        if self.first_epoch:
-            self.console.print(f"Continuing after epoch {self.first_epoch}.")
-        if self.first_epoch < self.epochs:
-            self._fit(clipping)
+        if note := self.task.describe():
+            self.console.print(note, markup=False)
+        if self.first_epoch >= self.epochs:
+            self.console.print(
+                f"The run has {self.first_epoch} epochs already: nothing to train. To go on, give "
+                f"--epochs {self.first_epoch + 1} or more."
+            )
+        else:
+            if self.first_epoch:
+                self.console.print(f"Continuing after epoch {self.first_epoch}.")
+            self._fit()
         scores = self.model.evaluate(*self.data.test, verbose=0, return_dict=True)
         write_atomically(self.logdir / "model.keras", self.model.save)
-        self._summarize(scores, clipping)
+        self._summarize(scores)
         if not np.isfinite(scores["loss"]):
             return False
         if isinstance(self.task, tasks.text.Text) and self.sample:
             self._write_sample()
         return True
 
-    def _fit(self, clipping) -> None:
-        batch_size = self.optimizer["batch_size"]
-        steps = -(-len(self.data.train[0]) // batch_size)
+    def _fit(self) -> None:
+        steps = -(-len(self.data.train[0]) // self.batch_size)
         self.timer = Progressed(self.console, self.task, self.epochs, steps)
+        self.flow = kbptt.callbacks.GradientFlow(
+            str(self.logdir),
+            log_freq=max(1, steps * self.epochs // PROFILES),
+            **reach.measured(self.task, self.data, self.epochs),
+        )
         callbacks = [
             EpochSeeds(self.seed),
-            *([] if clipping is None else [clipping]),
-            kbptt.callbacks.GradientFlow(
-                str(self.logdir), log_freq=max(1, steps * self.epochs // PROFILES)
-            ),
+            *self.callbacks,
+            self.flow,
             keras.callbacks.TensorBoard(str(self.logdir), write_graph=False),
             self.checkpoints,
             self.timer,
         ]
         batches = tasks.batches(
-            self.data.train, batch_size, self.seed, self.epochs, self.first_epoch
+            self.data.train, self.batch_size, self.seed, self.epochs, self.first_epoch
         )
         try:
             with self.timer:
@@ -116,7 +121,7 @@ class Run:
                     initial_epoch=self.first_epoch,
                     epochs=self.epochs,
                     validation_data=self.data.validation,
-                    validation_batch_size=batch_size,
+                    validation_batch_size=self.batch_size,
                     callbacks=callbacks,
                     shuffle=False,  # `batches` did it
                     verbose=0,
@@ -126,9 +131,9 @@ class Run:
             raise
         except ValueError as error:
             # The arguments were checked before: this is no mistake of the user's.
-            raise RuntimeError("Training failed.") from error
+            raise RuntimeError(f"Training failed. {error}") from error
 
-    def _summarize(self, scores: Mapping[str, float], clipping) -> None:
+    def _summarize(self, scores: Mapping[str, float]) -> None:
         task = self.task
         table = rich.table.Table(box=rich.box.SIMPLE, show_header=False)
         table.add_column(style="bold")
@@ -142,19 +147,16 @@ class Run:
             solved = better * scores[task.metric] >= better * task.success
             bound = f"{task.metric} {sign} {task.success:.4g}"
             table.add_row("solved", f"{'yes' if solved else 'no'}   ({bound})")
-        for layer in recurrent_layers(self.model):
-            norms = layer.gradient_norms
-            if norms is None:  # nothing was trained: the run had all its epochs before
-                continue
-            flow = gradient_flow.summarize(norms)
-            if np.isfinite(flow["decay"]):  # two timesteps or more get some
-                table.add_row(f"gradient of {layer.name}", f"x {flow['decay']:.4f} a timestep back")
-            table.add_row(
-                "90 % of it reaches", f"the last {flow['horizon']:.0f} of {len(norms)} timesteps"
-            )
+        if self.first_epoch < self.epochs and np.isfinite(scores["loss"]):
+            for layer in recurrent_layers(self.model):
+                for name, value in self._gradient(layer):
+                    table.add_row(f"{name} ({layer.name})", value)
+            for callback in self.callbacks:
+                if hasattr(callback, "statistics"):
+                    rate = callback.statistics().get("clip_rate")
+                    if rate is not None:
+                        table.add_row("steps clipped", f"{100 * rate:.0f} %")
         if self.first_epoch < self.epochs:
-            if clipping is not None:
-                table.add_row("steps clipped", f"{100 * clipping.statistics()['clip_rate']:.0f} %")
             table.add_row("median step", f"{1000 * self.timer.seconds_per_step():.1f} ms")
         self.console.print(table, markup=False)
         # Outside of the table, which would break a long path where it cannot be copied.
@@ -164,6 +166,26 @@ class Run:
         ):
             self.console.print(line, markup=False, soft_wrap=True)
 
+    def _gradient(self, layer: keras.layers.Layer) -> Iterator[tuple[str, str]]:
+        """Decay and reach of a layer's gradient, by lag where losses stand at every timestep."""
+        if self.task.outputs.per_timestep:
+            by_lag = [p.norms for p in self.flow.lag_profiles if p.layer == layer.name]
+            if not by_lag:
+                return
+            truncation = getattr(layer, "truncation", None)
+            flow = reach.statistics(by_lag[0], truncation)
+            measured = min(len(by_lag[0]), getattr(truncation, "length", None) or len(by_lag[0]))
+            where = f"the last {flow['horizon']:.0f} of {measured} timesteps up to each loss"
+        elif (norms := layer.gradient_norms) is None:
+            return
+        else:
+            flow = gradient_flow.summarize(norms)
+            where = f"the last {flow['horizon']:.0f} of {len(norms)} timesteps"
+        if np.isfinite(flow["decay"]):  # two timesteps or more get some
+            yield "gradient decay", f"{flow['decay']:.3f} per timestep"
+        if np.isfinite(flow["horizon"]):
+            yield "90 % of it within", where
+
     def _write_sample(self) -> None:
         written = tasks.text.generate(
             self.model, self.task, self.sample, seed=tasks.derive_seed(self.seed, "sample")
@@ -172,51 +194,13 @@ class Run:
         shown = [
             c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in written
         ]
-        self.console.print("A sample of its writing:", style="bold")
+        self.console.print("Sample text:", style="bold")
         self.console.print("".join(shown), markup=False)
 
 
 def recurrent_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """Returns the layers that know the gradient norms of their timesteps."""
     return [x for x in model.layers if hasattr(type(x), "gradient_norms")]
-
-
-def check_configuration(path: Path, config: Mapping[str, Any], resume: bool) -> None:
-    """Raises `ValueError` if `path` belongs to another run than the one described by `config`."""
-    if not path.exists():
-        return
-    if not resume:
-        raise ValueError(
-            f"{path.parent} already holds a run. Add --resume to continue it, or choose another "
-            "--logdir."
-        )
-    try:
-        before = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged. Choose another --logdir.") from error
-    differences = [
-        f"{key} was {before.get(key)} and is now {config.get(key)}"
-        for key in sorted({*before, *config})
-        if before.get(key) != config.get(key)
-    ]
-    if differences:
-        raise ValueError(
-            f"The run in {path.parent} has another configuration: {'; '.join(differences)}."
-        )
-
-
-def write_atomically(path: Path, write) -> None:
-    """Calls `write(temporary)` and renames: `path` is whole or absent, whatever happens."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(f"Cannot write {path}: {error.strerror or error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class Checkpoints(keras.callbacks.Callback):

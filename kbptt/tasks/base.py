@@ -145,6 +145,10 @@ class Task:
             )
         )
 
+    def describe(self) -> str | None:
+        """What a user should know of the choices that the task made, in a sentence; or `None`."""
+        return None
+
     def digest(self) -> str | None:
         """SHA-256 of the content of `file` in hexadecimal; `None` without one."""
         if self.file is None:

@@ -1,0 +1,113 @@
+"""The directory of a training run: whose it is, and files that are whole or absent."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kbptt._locks import try_lock
+
+LOCK = ".run.lock"
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keeps other processes from training in an existing directory.
+
+    Raises:
+        ValueError: if one does.
+    """
+    path = directory / LOCK
+    while True:
+        file = open(path, "a", encoding="utf-8")
+        if not try_lock(file):
+            file.close()
+            raise ValueError(
+                f"Another process is training in {directory}. Wait for it, stop it, or choose "
+                "another --logdir."
+            )
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                break
+        file.close()  # the one before has just removed it
+    with file:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def describe(config: Mapping[str, Any], clip: float | None) -> dict[str, Any]:
+    """Returns what a run is recognized by: its options by name, without those of the display."""
+    task, model = config["task"], config["model"]
+    optimizer = dict(config["optimizer"])
+    name = optimizer.pop("name")
+    found = {
+        "task": task["name"],
+        **{option: str(value) for option, value in task["options"].items()},
+        **({"file_sha256": task["file"][:16]} if "file" in task else {}),
+        **{option: value for option, value in model.items() if option != "layer"},
+        **model["layer"],
+        "seed": config["seed"],
+        **optimizer,
+        "clip": clip,
+        "batch_size": config["training"]["batch_size"],
+    }
+    if name != "adam":
+        found["optimizer"] = name
+    if config["method"]["name"] != "baseline":
+        found["method"] = config["method"]["name"]
+    return found
+
+
+def check_configuration(path: Path, config: Mapping[str, Any], resume: bool) -> bool:
+    """Returns whether `path` holds the run described by `config` already.
+
+    Raises:
+        ValueError: if it holds another one, or this one and `resume` is not set.
+    """
+    if not path.exists():
+        return False
+    if not resume:
+        raise ValueError(
+            f"{path.parent} already holds a run. Add --resume to continue it, or choose another "
+            "--logdir."
+        )
+    try:
+        before = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged. Choose another --logdir.") from error
+    differences = [
+        f"{key} was {before.get(key)} and is now {config.get(key)}"
+        for key in sorted({*before, *config})
+        if before.get(key) != config.get(key)
+    ]
+    if differences:
+        raise ValueError(
+            f"The run in {path.parent} has another configuration: {'; '.join(differences)}."
+        )
+    return True
+
+
+def write_atomically(path: Path, write) -> None:
+    """Calls `write(temporary)` and renames: `path` is whole or absent, whatever happens."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(f"Cannot write {path}: {error.strerror or error}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_events(directory: Path) -> None:
+    """Removes the TensorBoard files of a run that begins again: its curves do so too."""
+    for folder in (directory, directory / "train", directory / "validation"):
+        for path in folder.glob("events.out.tfevents.*"):
+            path.unlink()
