@@ -1,17 +1,22 @@
 """Forecasting a time series of the user's own CSV file."""
 
-import csv
-import io
-import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kbptt import _checks
-from kbptt.tasks.base import Outputs, Task, TaskData, check_seed, check_sizes
+from kbptt.tasks.base import Outputs, Task, TaskData, check_flag, check_seed, check_sizes
+from kbptt.tasks.csv_table import Column, Table, is_number
 from kbptt.tasks.registry import register
-from kbptt.tasks.text import read_text
+
+# A deviation of a few units in the last place of the values is their rounding.
+ROUNDING = 64 * np.finfo(np.float64).eps
+# Standard deviations from the mean of the training part. Beyond, there is nothing to forecast from
+# what was learned, and soon the square of an error is no finite float32.
+FARTHEST = 1e6
 
 
 @register("csv")
@@ -19,13 +24,20 @@ class CSVSeries(Task):
     """Forecast one column of a CSV file, `horizon` rows ahead, at every timestep.
 
     The rows are in the order of time; the first line names the columns. The inputs are the columns
-    with numbers (or `columns`), standardized with the mean and deviation of the training part; the
-    answer at row t is the standardized target of row t + `horizon`. The first rows train, then
-    come validation and test. The baseline is persistence: answering the target's present value.
-    A missing value is refused, not guessed.
+    of numbers (or `columns`), standardized with the mean and standard deviation of the training
+    part; the answer at row t is the standardized target of row t + `horizon`. A column that is
+    constant in the training part, up to rounding, is centered and keeps its unit. The first rows
+    train, then come validation and test. The baseline is persistence: answering the target's
+    present value.
+
+    What cannot be used is refused with its line and column: a missing value, a number in another
+    notation (`1,234`, `12%`, `$5`, `True`), a blank line, a value more than a million standard
+    deviations away from the training part. A warning names the columns that are left out: those of
+    words or dates, and those without a name.
 
     Args:
-        path: The CSV file, UTF-8, comma-separated.
+        path: The CSV file, UTF-8, comma-separated. A large one is read faster if pandas is
+            installed.
         target: Name of the column to forecast. Defaults to `None`: the last numeric column.
         columns: Names of the input columns. Defaults to `None`: all numeric columns.
         horizon: Integer. Rows to look ahead. Defaults to `1`.
@@ -36,6 +48,12 @@ class CSVSeries(Task):
             Defaults to `0.2`.
         sizes: Optional. Numbers of windows for training, validation and test, to use the beginning
             of each part only. Defaults to `None` (all).
+        header: Boolean, whether the first line names the columns. Without names they are called by
+            their position: "1", "2", ... Defaults to `None`: it does, and names that are all
+            numbers are refused as a line of data.
+
+    Raises:
+        ValueError: for a file or option that cannot be used, in one sentence.
     """
 
     metric, mode, success = "mse", "min", None
@@ -50,14 +68,21 @@ class CSVSeries(Task):
         stride: int | None = None,
         held_out: float = 0.2,
         sizes: Sequence[int] | None = None,
+        header: bool | None = None,
     ):
-        length = _checks.positive_integer("length", length)
+        self.length = length = _checks.positive_integer("length", length)
         self.horizon = _checks.positive_integer("horizon", horizon)
         stride = max(1, length // 4) if stride is None else stride
         self.stride = _checks.positive_integer("stride", stride)
         held_out = _checks.number("held_out", held_out, above=0, at_most=0.45)
-        self.columns, self.target, values = _read(path, target, columns)
-        self.file = path
+        table = Table(path, header is None or check_flag("header", header))
+        target = _as_name(target)
+        if columns is None:
+            used, target = _numeric_columns(table, target, header is None)
+        else:
+            used, target = _named_columns(table, target, columns)
+        self.columns, self.target, self.file = [column.name for column in used], target, path
+        values = np.stack([column.values for column in used], axis=1)
 
         rows = len(values)
         held = max(length + self.horizon, int(rows * held_out))
@@ -68,90 +93,226 @@ class CSVSeries(Task):
                 f"{self.horizon} ahead, for training, validation and test needs "
                 f"{3 * (length + self.horizon)}. Give more rows or a smaller `length`."
             )
-        mean, deviation = values[: ends[0]].mean(axis=0), values[: ends[0]].std(axis=0)
-        values = (values - mean) / np.where(deviation > 0, deviation, 1.0)
+        standardized, deviation = standardize(values, ends[0])
+        _check_magnitudes(table, used, values, ends[0], standardized, deviation)
+        self._unit = float(deviation[self.columns.index(target)])
+        values = standardized.astype(np.float32)
         self._parts = [
-            self._windows(values[start:end], length, self.stride if start == 0 else length)
+            (values[start:end], self._starts(end - start, self.stride if start == 0 else length))
             for start, end in zip((0, *ends[:2]), ends, strict=True)
         ]
-        available = tuple(len(x) for x, _ in self._parts)
+        available = tuple(len(starts) for _, starts in self._parts)
         if sizes is not None:
             sizes = tuple(map(min, check_sizes(sizes), available))
         super().__init__(length, sizes or available)
         self.features = len(self.columns)
         self.outputs = Outputs(1, per_timestep=True)
-        x, y = self.data(0).test
-        present = x[:, :, self.columns.index(self.target)]
+        x, y = self._windows(2)
+        present = x[:, :, self.columns.index(target)].astype(np.float64)
         self.baseline = float(np.mean((present - y[:, :, 0]) ** 2))
 
     def data(self, seed: int) -> TaskData:
         """Returns the windows in the order of time, the same for every seed."""
         check_seed(seed)
-        return TaskData(
-            *((x[:n], y[:n]) for (x, y), n in zip(self._parts, self.sizes, strict=True))
+        return TaskData(*map(self._windows, range(len(self._parts))))
+
+    def describe(self) -> str:
+        """Returns what is forecast, from what, and in which unit."""
+        unit = (
+            f"its standard deviation in the training part, {self._unit:.4g}"
+            if self._unit
+            else "its own: it is constant in the training part"
+        )
+        ahead = "the next row" if self.horizon == 1 else f"{self.horizon} rows ahead"
+        return (
+            f"Forecasts {_quoted(self.target)}, {ahead}, from {_listed(self.columns)}. The unit of "
+            f"the errors is {unit}."
         )
 
-    def _windows(self, values, length, stride):
-        starts = np.arange(0, len(values) - length - self.horizon + 1, stride)
-        rows = starts[:, None] + np.arange(length)
+    def _starts(self, rows: int, stride: int) -> np.ndarray:
+        return np.arange(0, rows - self.length - self.horizon + 1, min(stride, rows))
+
+    def _windows(self, part: int) -> tuple[np.ndarray, np.ndarray]:
+        values, starts = self._parts[part]
+        rows = starts[: self.sizes[part], None] + np.arange(self.length)
         target = values[:, self.columns.index(self.target)]
-        y = target[rows + self.horizon][:, :, None]
-        return values[rows].astype(np.float32), y.astype(np.float32)
+        return values[rows], target[rows + self.horizon][:, :, None]
 
 
-def _read(path, target, columns) -> tuple[list[str], str, np.ndarray]:
-    """Returns the used columns' names, the target's name and the values, `(rows, columns)`."""
-    names, rows = _rows(path)
+def standardize(values: np.ndarray, known: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns `(values - mean) / deviation`, of the first `known` rows, column by column.
+
+    A column whose deviation there is no more than the rounding of its values is constant: it is
+    centered and keeps its unit.
+
+    Args:
+        values: Finite float64 of any magnitude, `(rows, columns)`.
+        known: Integer. Rows of the training part.
+
+    Returns:
+        The result, float64, `(rows, columns)`, infinite or NaN where it is beyond all floats; and
+        the deviations, `(columns,)`, exactly 0 for a constant column.
+    """
+    # Scaled by a power of two, which is exact, so that no square overflows or vanishes.
+    exponent = np.frexp(np.abs(values[:known]).max(axis=0))[1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = np.ldexp(values, -exponent)
+        # Relative to one of the values, sums of nearly equal ones lose no digits.
+        origin = scaled[0]
+        mean = origin + (scaled[:known] - origin).mean(axis=0)
+        deviation = np.sqrt(np.square(scaled[:known] - mean).mean(axis=0))
+        rounding = ROUNDING * np.abs(scaled[:known]).max(axis=0)
+        constant = deviation <= rounding
+        centered = values - np.ldexp(mean, exponent)
+        centered[np.abs(centered) <= np.ldexp(rounding, exponent)] = 0
+        standardized = (scaled - mean) / np.where(constant, 1, deviation)
+        deviation = np.where(constant, 0, np.ldexp(deviation, exponent))
+        return np.where(constant, centered, standardized), deviation
+
+
+def _check_magnitudes(
+    table: Table,
+    columns: Sequence[Column],
+    values: np.ndarray,
+    known: int,
+    standardized: np.ndarray,
+    deviation: np.ndarray,
+) -> None:
+    """Refuses values that floats cannot tell apart, and those too far away to give a score."""
+    largest = np.abs(values[:known]).max(axis=0)
+    for index in np.flatnonzero((deviation == 0) & (largest >= 2**53)):
+        raise ValueError(
+            f"{table.path}, line {table.line(0)}, column {_quoted(columns[index].name)}: the "
+            f"{known} training rows are all about {values[0, index]:g}, where float64 does not "
+            "hold differences of 1. Leave the column out with `columns`, or subtract a constant "
+            "from it."
+        )
+    near = np.abs(standardized) <= FARTHEST
+    if not near.all():
+        row, index = np.argwhere(~near)[0]
+        training = values[:known, index]
+        raise ValueError(
+            f"{table.path}, line {table.line(row)}, column {_quoted(columns[index].name)}: "
+            f"{values[row, index]:g} is more than {FARTHEST:,.0f} standard deviations (units, if "
+            f"they are 0) away from the {known} training rows, which lie between "
+            f"{training.min():g} and {training.max():g}. Leave the column out with `columns`, or "
+            "write its logarithm or its differences."
+        )
+
+
+def _named_columns(table: Table, target: str | None, columns: Any) -> tuple[list[Column], str]:
+    """Returns the columns that the user chose, and the name of the target."""
     if isinstance(columns, str):
         columns = [name.strip() for name in columns.split(",")]
-    if columns is None:
-        columns = [name for i, name in enumerate(names) if any(_is_number(r[i]) for _, r in rows)]
     if not isinstance(columns, Sequence):
         raise ValueError(
             "Invalid value for argument `columns`. Expected a list of names. "
             f"Received: columns={columns!r} (of type {type(columns).__name__})."
         )
-    for name in (*columns, *(() if target is None else (target,))):
-        if name not in names:
-            raise ValueError(f"{path} has no column {name!r}. It has: {', '.join(names)}.")
-        if names.count(name) > 1:
-            raise ValueError(f"{path} has {names.count(name)} columns named {name!r}.")
     if not columns:
-        raise ValueError(f"{path} has no column of numbers.")
-    target = columns[-1] if target is None else target
-    columns = list(dict.fromkeys((*columns, target)))
-    values = np.empty((len(rows), len(columns)))
-    for column, index in enumerate(map(names.index, columns)):
-        for number, (line, row) in enumerate(rows):
-            if not _is_number(row[index]):
-                raise ValueError(
-                    f"{path}, line {line}, column {names[index]!r}: expected a number, found "
-                    f"{row[index][:50]!r}. Leave the column out with `columns`, or fill the gap."
-                )
-            values[number, column] = float(row[index])
-    return columns, target, values
+        raise ValueError(f"{table.path} has no column of numbers among `columns`=[].")
+    names = list(map(_as_name, columns))
+    names.append(names[-1] if target is None else target)
+    for name in names:
+        _check_name(table, name)
+    names = list(dict.fromkeys(names))
+    used = table.read(map(table.names.index, names))
+    for column in used:
+        _check_numbers(table, column)
+    return used, names[-1] if target is None else target
 
 
-def _rows(path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Returns the names of the columns, and the rows that are not empty with their lines."""
-    reader = csv.reader(io.StringIO(read_text(path), newline=""))
-    try:
-        rows = [(reader.line_num, row) for row in reader if row]
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: {error}.") from error
-    if len(rows) < 2:
-        raise ValueError(f"{path} has no rows below the line that names the columns.")
-    names, rows = [name.strip() for name in rows[0][1]], rows[1:]
-    for line, row in rows:
-        if len(row) != len(names):
-            raise ValueError(
-                f"{path}, line {line}: {len(names)} columns expected, {len(row)} found."
-            )
-    return names, rows
+def _numeric_columns(
+    table: Table, target: str | None, doubt_names: bool
+) -> tuple[list[Column], str]:
+    """Returns all named columns of numbers, and the name of the target; warns of those left out.
+
+    Where `doubt_names`, names that are all numbers are refused, unless one is the given target.
+    """
+    if target is not None:
+        _check_name(table, target)
+    columns = table.read()
+    numeric = [column for column in columns if column.has_numbers or column.foreign]
+    names = [column.name for column in numeric if column.named]
+    if doubt_names and target is None and names and all(map(is_number, names)):
+        raise ValueError(
+            f"{table.path}, line 1: expected the names of the columns, found the number "
+            f"{_quoted(names[0])}. If that line is data, use the option `header=False` (the "
+            "columns are then called '1', '2', ...); if it is the names, `header=True`."
+        )
+    used = [column for column in numeric if column.named or column.name == target]
+    if not used:
+        with_name = " with a name" if numeric else ""
+        raise ValueError(
+            f"{table.path} has no column of numbers{with_name}.{table.separator_hint()}"
+        )
+    target = used[-1].name if target is None else target
+    if target not in (column.name for column in used):
+        used.append(columns[table.names.index(target)])
+    for column in used:
+        _check_name(table, column.name)
+        _check_numbers(table, column)
+    _warn_of_left_out(table, [column for column in columns if column not in used], used, target)
+    return used, target
 
 
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+def _check_name(table: Table, name: str) -> None:
+    count = table.names.count(name)
+    if count == 0:
+        raise ValueError(
+            f"{table.path} has no column {_quoted(name)}. It has: {_listed(table.names)}."
+            + table.separator_hint()
+        )
+    if count > 1:
+        raise ValueError(
+            f"{table.path}, line 1: {count} columns named {_quoted(name)}. Rename all but one, or "
+            "choose others with `columns`."
+        )
+
+
+def _check_numbers(table: Table, column: Column) -> None:
+    fault = column.fault if column.has_numbers else column.foreign or column.fault
+    if fault is None:
+        return
+    row, field = fault
+    raise ValueError(
+        f"{table.path}, line {table.line(row)}, column {_quoted(column.name)}: expected a number, "
+        f"found {field[:50]!r}. Write numbers with digits and a decimal point alone (True as 1), "
+        "fill gaps, or leave the column out with `columns`."
+    )
+
+
+def _warn_of_left_out(
+    table: Table, left_out: Sequence[Column], used: Sequence[Column], target: str
+) -> None:
+    if not left_out:
+        return
+    reasons = []
+    for column in left_out[:10]:
+        reason = f"{_quoted(column.name)} (no name in line 1)"
+        if column.named:
+            row, field = column.fault
+            reason = f"{_quoted(column.name)} (line {table.line(row)}: {field[:20]!r})"
+        reasons.append(reason)
+    more = f" and {len(left_out) - 10} more" if len(left_out) > 10 else ""
+    warnings.warn(
+        f"{table.path}: columns left out: {', '.join(reasons)}{more}. Inputs: "
+        f"{_listed(column.name for column in used)}; target: {_quoted(target)}. Choose with "
+        "`columns`, which also ends this warning.",
+        stacklevel=5,  # where the task was asked for
+    )
+
+
+def _as_name(name: Any) -> Any:
+    """Returns a name written as a number, such as a year or a position, as text."""
+    return str(name) if isinstance(name, int) and not isinstance(name, bool) else name
+
+
+def _quoted(name: Any) -> str:
+    return repr(name[:50] if isinstance(name, str) else name)
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Returns the first names, free of line breaks and escape sequences."""
+    names = [name[:50] if name[:50].isprintable() else repr(name[:50]) for name in names]
+    return ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")

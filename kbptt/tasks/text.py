@@ -1,7 +1,6 @@
 """Character language model over the user's own text."""
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ import numpy as np
 
 from kbptt import _checks
 from kbptt.tasks.base import Outputs, Task, TaskData, check_seed, check_sizes
+from kbptt.tasks.files import read_text
 from kbptt.tasks.registry import register
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Text(Task):
     to each count.
 
     Args:
-        path: The text file, UTF-8.
+        path: The text file, UTF-8, of two or more distinct characters.
         length: Integer. Characters of one window. Defaults to `128`.
         held_out: Float in (0, 0.5). Fraction of the windows for validation, and the same again for
             test. Defaults to `0.1`.
@@ -62,8 +62,12 @@ class Text(Task):
         if sizes is not None:
             sizes = tuple(map(min, check_sizes(sizes), available))
         super().__init__(length, sizes or available)
-        self.characters = sorted(set(text))
-        self.vocabulary = len(self.characters)
+        self._set_characters(_code_points(text))
+        if self.vocabulary == 1:
+            raise ValueError(
+                f"{path} has only one distinct character, {self.characters[0]!r}: there is "
+                "nothing to predict. Give a text with two or more."
+            )
         self.outputs = Outputs(self.vocabulary, per_timestep=True)
         self._available = available
         self._tokens = self.encode(text)
@@ -71,15 +75,27 @@ class Text(Task):
 
     def encode(self, text: str) -> np.ndarray:
         """Returns the tokens of `text` as int32."""
-        index = {character: i for i, character in enumerate(self.characters)}
-        unknown = sorted(set(text) - set(index))
-        if unknown:
-            raise ValueError(f"The character {unknown[0]!r} does not occur in the training file.")
-        return np.fromiter((index[c] for c in text), np.int32, len(text))
+        tokens = self._token_of.take(_code_points(text), mode="clip")
+        if len(tokens) and tokens.min() < 0:
+            unknown = min(set(text) - set(self.characters))
+            raise ValueError(f"The character {unknown!r} does not occur in the training file.")
+        return tokens
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Returns the text of `tokens`."""
         return "".join(self.characters[token] for token in tokens)
+
+    def _set_characters(self, codes: np.ndarray) -> None:
+        """Numbers the distinct code points in ascending order."""
+        present = np.zeros(int(codes.max()) + 1, bool)
+        present[codes] = True
+        distinct = np.flatnonzero(present)
+        self.characters = [chr(code) for code in distinct]
+        self.vocabulary = len(self.characters)
+        # From code points to tokens. -1 for those that do not occur; the last entry stands for all
+        # beyond the largest.
+        self._token_of = np.full(len(present) + 1, -1, np.int32)
+        self._token_of[distinct] = np.arange(self.vocabulary)
 
     def data(self, seed: int) -> TaskData:
         """Returns the windows in the order of the text, the same for every seed."""
@@ -98,25 +114,8 @@ class Text(Task):
         return float(-np.log2(counts / counts.sum())[data.test[1]].mean())
 
 
-def read_text(path: str | Path) -> str:
-    """Returns the text of a UTF-8 file, or raises `ValueError` with one sentence."""
-    if not isinstance(path, str | os.PathLike) or not str(path):
-        raise ValueError(
-            "Invalid value for argument `path`. Expected the path of a file. "
-            f"Received: path={path!r} (of type {type(path).__name__})."
-        )
-    try:
-        text = Path(path).expanduser().read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}. "
-            "Convert it to UTF-8 first."
-        ) from error
-    except OSError as error:
-        raise ValueError(f"Cannot read {path}: {error.strerror}.") from error
-    if not text:
-        raise ValueError(f"{path} is empty.")
-    return text
+def _code_points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
 def generate(

@@ -64,7 +64,7 @@ def test_text_errors_are_one_sentence(tmp_path):
         path = tmp_path / "file.txt"
         path.unlink(missing_ok=True)
         if content is not None:
-            path.write_bytes(content)
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
         with pytest.raises(ValueError) as caught:
             tasks.get("text", path=path, **options)
         return str(caught.value)
@@ -75,6 +75,17 @@ def test_text_errors_are_one_sentence(tmp_path):
     assert re.search(r"too short: it has 20 characters.*needs 385", error(b"ab" * 10))
     assert "needs 31" in error(b"a" * 30, length=10)
     assert "`length`" in error(b"a" * 300, length=0)
+    assert "too short" in error(b"ab" * 300, length=10**30)
+    # Nothing to predict.
+    assert "one distinct character, 'a': there is nothing to predict" in error(b"a" * 5000)
+    assert "one distinct character, '\\n'" in error(b"\n" * 5000)
+    assert "one distinct character, 'é'" in error("\ufeff" + "é" * 5000)
+    # No text: binary, UTF-16 with and without its mark, surrogates, half a character.
+    assert "line 2: expected text, found a NUL byte" in error(b"ab\nc\0" * 300)
+    assert "begins as UTF-16" in error(("ab" * 300).encode("utf-16"))
+    assert "found a NUL byte" in error(("ab" * 300).encode("utf-16-le"))
+    assert "byte 3 is 0xed. It is in line 2." in error(b"ab\n\xed\xa0\x80")
+    assert "byte 7 is 0xc3" in error(b"\xef\xbb\xbfab\nd\xc3")
     assert "Is a directory" in _directory_error(tmp_path)
 
 
@@ -85,98 +96,28 @@ def _directory_error(directory):
 
 
 def test_text_refuses_a_prompt_with_an_unknown_character(text_file):
-    with pytest.raises(ValueError, match="'#' does not occur"):
-        tasks.get("text", path=text_file).encode("fox#")
+    task = tasks.get("text", path=text_file)
+    # Between the known characters, beyond them, above Unicode's first plane, half a character.
+    for prompt in ("fox#", "fox\u2603", "fox🦊", "fox\ud800"):
+        with pytest.raises(ValueError, match=re.escape(f"{prompt[3]!r} does not occur")):
+            task.encode(prompt)
+    assert task.encode("").shape == (0,)
+    assert task.decode(task.encode("fox č".replace("č", "Č"))) == "fox Č"
 
 
-@pytest.fixture
-def csv_file(tmp_path):
-    path = tmp_path / "series.csv"
-    t = np.arange(400)
-    rows = [f"2020-{i},{math.sin(i / 9)},{i * 0.5}" for i in t]
-    path.write_text("date,wave,level\n" + "\n".join(rows) + "\n")
-    return path
+def test_text_with_characters_of_every_width(tmp_path):
+    path = tmp_path / "wide.txt"
+    text = "aé€🦊\U0010ffff" * 50 + "\r\n"
+    path.write_bytes(text.encode())
+    task = tasks.get("text", path=path, length=2)
+    assert task.characters == sorted(set(text))
+    tokens = task.encode(text)
+    assert tokens.dtype == np.int32 and task.decode(tokens) == text
+    np.testing.assert_array_equal(task.data(0).train[0][:2], tokens[:4].reshape(2, 2))
 
 
-def test_csv_answers_with_the_target_some_rows_ahead(csv_file):
-    task = tasks.get("csv", path=csv_file, target="wave", horizon=3, length=20)
-    assert task.columns == ["wave", "level"] and task.features == 2
-    wave = np.sin(np.arange(400) / 9)
-    training = wave[: 400 - 2 * 80]
-    wave = (wave - training.mean()) / training.std()
-    data = task.data(0)
-    x, y = data.train
-    np.testing.assert_allclose(x[0, :, 0], wave[:20], atol=1e-5)
-    np.testing.assert_allclose(y[0, :, 0], wave[3:23], atol=1e-5)
-    np.testing.assert_allclose(x[1, :, 0], wave[5:25], atol=1e-5)
-    np.testing.assert_allclose(data.test[0][0, :, 0], wave[320:340], atol=1e-5)
-    assert x.shape[1:] == (20, 2) and y.shape[1:] == (20, 1)
-
-
-def test_csv_baseline_is_persistence(csv_file):
-    task = tasks.get("csv", path=csv_file, target="wave", length=20)
-    x, y = task.data(0).test
-    assert task.baseline == pytest.approx(np.mean((x[:, :, 0] - y[:, :, 0]) ** 2))
-    assert 0 < task.baseline < 0.05
-
-
-def test_csv_chooses_columns(csv_file):
-    assert tasks.get("csv", path=csv_file).target == "level"
-    task = tasks.get("csv", path=csv_file, columns="wave", target="level")
-    assert task.columns == ["wave", "level"]
-    assert tasks.get("csv", path=csv_file, columns=["wave"]).columns == ["wave"]
-
-
-@pytest.mark.parametrize(
-    ("content", "options", "message"),
-    [
-        ("a,b\n", {}, "no rows"),
-        ("a,b\n1,2\n3\n", {}, "line 3: 2 columns expected, 1 found"),
-        ("a,b\nx,y\n", {}, "no column of numbers"),
-        ("a;b\n1;2\n", {}, "no column of numbers"),
-        ("a,b\n1,2\n", {"target": "c"}, r"no column 'c'. It has: a, b"),
-        ("a,b\n1,2\n1,\n", {}, "line 3, column 'b': expected a number, found ''.*`columns`"),
-        ("a,b\n1,2\n\n1,nan\n", {}, "line 4, column 'b'"),
-        ("a,b\n,1\n2,1\n", {}, "line 2, column 'a': expected a number, found ''"),
-        ("a,a\n1,2\n", {}, "2 columns named 'a'"),
-        ("a,b\n" + "x" * 200_000 + ",1\n", {}, "line 2: field larger than field limit"),
-        ("a,b\n1,2\n", {"columns": 3}, "`columns`"),
-        ("a,b\n1,2\n", {"columns": []}, "no column of numbers"),
-        ("a,b\n1,2\n", {"target": ""}, "no column ''"),
-        ("a\n" + "1\n" * 50, {"stride": 0}, "`stride`"),
-        ("a\n" + "1\n" * 50, {}, "too short: it has 50 rows"),
-        ("a\n" + "1\n" * 50, {"horizon": 0}, "`horizon`"),
-        ("a\n" + "1\n" * 50, {"held_out": 0.5}, "`held_out`"),
-    ],
-)
-def test_csv_errors_are_one_sentence(tmp_path, content, options, message):
-    path = tmp_path / "series.csv"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=message):
-        tasks.get("csv", path=path, **options)
-
-
-def test_csv_with_a_constant_column_stays_finite(tmp_path):
-    path = tmp_path / "series.csv"
-    path.write_text("a,b\n" + "\n".join(f"5,{i % 7}" for i in range(200)))
-    x, y = tasks.get("csv", path=path, length=10).data(0).train
-    assert np.isfinite(x).all() and np.isfinite(y).all()
-
-
-@pytest.mark.parametrize("path", [3, None, "", [1]])
+@pytest.mark.parametrize("path", [3, None, "", [1], "a\0b"])
 @pytest.mark.parametrize("name", ["text", "csv"])
 def test_a_path_is_no_number(name, path):
     with pytest.raises(ValueError, match="`path`"):
         tasks.get(name, path=path)
-
-
-def test_csv_from_a_spreadsheet(tmp_path):
-    """Byte-order mark, CRLF, quoted fields with line breaks and Unicode's line separator."""
-    path = tmp_path / "series.csv"
-    rows = "".join(f'"first\nsecond\u2028 no. {i}",{i}\r\n' for i in range(100))
-    path.write_bytes(("\ufeffnote,wave\r\n" + rows).encode())
-    task = tasks.get("csv", path=path, length=5, horizon=1)
-    assert task.columns == ["wave"]
-    x, y = task.data(0).train
-    step = 1 / np.arange(60).std()
-    np.testing.assert_allclose(y - x, step, rtol=1e-4)
