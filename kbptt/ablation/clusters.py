@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from typing import Any
 
 from kbptt import _checks
@@ -79,18 +80,28 @@ def _local(workers: int) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _interrupted_afterwards() -> Iterator[None]:
-    """Holds Ctrl-C back: a cluster that is interrupted while it starts cannot be closed."""
+    """Holds Ctrl-C back: a cluster that is interrupted while it starts cannot be closed.
+
+    From its processes, which inherit the mask, it is held back for good: a terminal sends it to
+    all, and this one ends them in good order.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     caught = []
     before = signal.signal(signal.SIGINT, lambda *_: caught.append(True))
+    masks = hasattr(signal, "pthread_sigmask")  # not on Windows
+    if masks:
+        resource_tracker.ensure_running()  # it would clear the mask when the first process starts
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
+        if masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, before)
         if caught:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
 
 def workers_for(trials: int, workers: int | None, threads: int) -> int:

@@ -1,5 +1,6 @@
 """The whole of an ablation in one call: plan, run, report."""
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 import rich.console
 
 from kbptt import _checks
+from kbptt import methods as method_registry
 from kbptt.ablation import clusters, progress, runner
 from kbptt.ablation.environment import git_commit
 from kbptt.ablation.grid import Grid, axes_of, read_yaml
@@ -15,6 +17,7 @@ from kbptt.ablation.ledger import Ledger, Trial
 from kbptt.ablation.progress import literal
 from kbptt.ablation.reporting import Report
 from kbptt.ablation.results import Results
+from kbptt.tasks import registry
 from kbptt.tensorboard import command
 
 
@@ -83,9 +86,12 @@ def compare(
     given = {name: value for name, value in given.items() if value is not None} | options
     if config is not None:
         given = _merge(read_yaml(config), given)
-    for name in ("tasks", "methods"):
+    for name, there_are in (("tasks", registry.names()), ("methods", method_registry.names())):
         if name not in given:
-            raise ValueError(f"The grid is empty: name at least one of the {name}.")
+            raise ValueError(
+                f"The grid is empty: name at least one of the {name}, with the argument `{name}` "
+                f"or the option --{name}. There are: {', '.join(there_are)}."
+            )
     grid = Grid.make(**{"seeds": 6, **given})
     threads = grid.cells()[0].config["training"]["threads"]
     # What could be refused after hours of training is refused now.
@@ -93,18 +99,23 @@ def compare(
     if retries != 0:
         _checks.positive_integer("retries", retries, "Or 0.")
     Results([Trial("", cell.config, cell.directory) for cell in grid.cells()], reference)
-    with runner.open_ledger(grid, logdir, extend, overwrite, retry_failed) as ledger:
-        _note_commit(ledger)
-        with progress.Progress(ledger, bool(verbose)) as shown:
-            runner.run(
-                ledger,
-                scheduler=scheduler,
-                workers=workers,
-                threads=threads,
-                retries=retries,
-                on_event=shown.event,
-                on_wait=shown.refresh,
-            )
+    try:
+        with runner.open_ledger(grid, logdir, extend, overwrite, retry_failed) as ledger:
+            _note_commit(ledger)
+            with progress.Progress(ledger, bool(verbose)) as shown:
+                runner.run(
+                    ledger,
+                    scheduler=scheduler,
+                    workers=workers,
+                    threads=threads,
+                    retries=retries,
+                    on_event=shown.event,
+                    on_wait=shown.refresh,
+                )
+    except KeyboardInterrupt:
+        if verbose is True:
+            _print_so_far(pathlib.Path(logdir), reference)
+        raise
     return report(logdir, reference=reference, verbose=bool(verbose) and verbose != "progress")
 
 
@@ -130,6 +141,16 @@ def report(
         console.print(literal(f"Report: {paths[-1]}"), soft_wrap=True)
         console.print(literal(f"See it with: {command(found.directory)}"), soft_wrap=True)
     return found
+
+
+def _print_so_far(directory: pathlib.Path, reference: str | None) -> None:
+    """Prints the ranking of an ablation that was interrupted, if there is any."""
+    with contextlib.suppress(ValueError):  # interrupted before there was a ledger
+        found = Report(directory, reference)
+        if found.counts["done"]:
+            found.print()
+            done, total = found.counts["done"], sum(found.counts.values())
+            print(f"Interrupted with {done} of {total} trials done: the same command goes on.")
 
 
 def _note_commit(ledger: Ledger) -> None:

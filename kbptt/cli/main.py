@@ -115,5 +115,3 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("Interrupted.", err=True)
         sys.exit(130)
-    finally:
-        terminal.end_at_interrupt()

@@ -1,5 +1,6 @@
 """What every command does with the terminal and the system: messages, Ctrl-C, warnings, files."""
 
+import atexit
 import contextlib
 import logging
 import os
@@ -81,12 +82,9 @@ def handle_interrupts() -> None:
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _interrupt)
-
-
-def end_at_interrupt() -> None:
-    """Lets Ctrl-C end the process at once: nothing is left to be done."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, _end)
+        # Registered first, so it runs last: afterwards Python would let Ctrl-C kill the process,
+        # whose exit code is settled.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
 
 def interrupted() -> bool:
