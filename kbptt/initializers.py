@@ -355,6 +355,10 @@ NAMES = {
     "cayley": Cayley,
     "chrono": Chrono,
 }
+# In `recurrent_initializer="henaff"` of any layer the name is looked up by Keras. Those that Keras
+# has itself keep its meaning there, and `Chrono` needs an argument.
+for _name in ("orthogonal_per_gate", "spectral_radius", "henaff", "cayley"):
+    keras.saving.get_custom_objects()[_name] = NAMES[_name]
 
 
 def get(identifier: Any) -> Any:

@@ -8,6 +8,7 @@ import pytest
 import scipy.linalg
 import scipy.stats
 
+import kbptt
 from kbptt import initializers
 from kbptt.initializers import (
     Cayley,
@@ -348,3 +349,21 @@ def test_invalid_arguments_name_the_argument(make, name):
 def test_wrong_shapes_are_refused(initializer, shape):
     with pytest.raises(ValueError, match="shape="):
         initializer(shape)
+
+
+@pytest.mark.parametrize("name", ["orthogonal_per_gate", "spectral_radius", "henaff", "cayley"])
+@pytest.mark.parametrize("layer_class", [kbptt.LSTM, keras.layers.GRU])
+def test_a_layer_takes_an_initializer_by_its_name(name, layer_class):
+    layer = layer_class(4, recurrent_initializer=name)
+    assert type(layer.recurrent_initializer) is initializers.NAMES[name]
+    again = layer_class.from_config(layer.get_config())
+    assert type(again.recurrent_initializer) is initializers.NAMES[name]
+    layer.build((None, 5, 3))
+    kernel = np.asarray(layer.cell.recurrent_kernel)
+    for block in np.split(kernel, kernel.shape[1] // 4, axis=1):
+        np.testing.assert_allclose(np.abs(np.linalg.eigvals(block)), 1, rtol=1e-4)
+
+
+def test_names_of_keras_keep_their_meaning_in_a_layer():
+    layer = kbptt.LSTM(4, recurrent_initializer="identity")
+    assert type(layer.recurrent_initializer) is keras.initializers.Identity

@@ -158,6 +158,14 @@ class Grid:
             dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())
         ]
 
+    def notes(self) -> list[str]:
+        """What the tasks say of the choices that they made: `Task.describe` of each."""
+        chosen = {
+            (t["name"], json.dumps(t["options"])) for t in (c.config["task"] for c in self.cells())
+        }
+        notes = [(name, _task_config(name, given)[1]) for name, given in sorted(chosen)]
+        return list(dict.fromkeys(f"{name}: {note}" for name, note in notes if note))
+
     def configuration(self) -> dict[str, Any]:
         """The grid in JSON types: what a later run on the same directory is compared with."""
         cells = self.cells()
@@ -225,7 +233,7 @@ class Grid:
             raise ValueError(
                 f"An option of method {name!r}, task {task!r} is no plain value: {error}."
             ) from error
-        config["task"] = _task_config(task, json.dumps(task_options)).copy()
+        config["task"] = _task_config(task, json.dumps(task_options))[0].copy()
         ours = {k: v for k, v in axes.items() if k[0] not in ("task", *self.tasks)}
         theirs = {k: v for k, v in axes.items() if k[0] in ("task", task)}
         theirs = {("task", option): value for (_, option), value in theirs.items()}
@@ -327,11 +335,13 @@ def show(value: Any, path: Path | None = None) -> str:
 
 
 @functools.lru_cache(maxsize=256)
-def _task_config(name: str, given: str) -> dict[str, Any]:
-    """A task in a configuration, after the task itself has checked its options (JSON)."""
+def _task_config(name: str, given: str) -> tuple[dict[str, Any], str | None]:
+    """A task in a configuration, once it has checked its options (JSON), and what it says."""
     chosen = json.loads(given)
-    digest = registry.get(name, **chosen).digest()
-    return {"name": name, "options": chosen} | ({} if digest is None else {"file": digest})
+    task = registry.get(name, **chosen)
+    digest = task.digest()
+    config = {"name": name, "options": chosen} | ({} if digest is None else {"file": digest})
+    return config, task.describe()
 
 
 def _names(argument: str, value: Any, empty: bool = False) -> list[str]:

@@ -19,6 +19,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from kbptt._locks import try_lock
+
 FILE = "ledger.sqlite"
 LOCK = "ledger.lock"
 FORMAT = "1"
@@ -299,8 +301,6 @@ class _Lock:
     """An advisory lock on a file, held as long as the process lives."""
 
     def __init__(self, path: pathlib.Path):
-        import fcntl
-
         try:
             self._file = open(path, "a+", encoding="utf-8")
         except OSError as error:
@@ -309,16 +309,14 @@ class _Lock:
             raise LedgerError(
                 f"Cannot write in the log directory {str(path.parent)!r}: {error.strerror}."
             ) from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not try_lock(self._file):
             self._file.seek(0)
             holder = self._file.read().strip() or "another process"
             self._file.close()
             raise LedgerError(
                 f"Another run is using {str(path.parent)!r} ({holder}). Wait for it, stop it, or "
                 "give this run a --logdir of its own."
-            ) from error
+            )
         with contextlib.suppress(OSError):  # who holds it is a courtesy: a full disk may refuse it
             self._file.truncate(0)
             self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

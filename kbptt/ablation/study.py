@@ -102,6 +102,9 @@ def compare(
     try:
         with runner.open_ledger(grid, logdir, extend, overwrite, retry_failed) as ledger:
             _note_commit(ledger)
+            if verbose:
+                for note in grid.notes():
+                    rich.console.Console().print(literal(note), soft_wrap=True)
             with progress.Progress(ledger, bool(verbose)) as shown:
                 runner.run(
                     ledger,

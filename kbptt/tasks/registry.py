@@ -91,7 +91,7 @@ def import_modules(names: Iterable[str]) -> None:
     for name in names:
         try:
             importlib.import_module(name)
-        except Exception as error:  # whatever the module does when it is imported
+        except (Exception, SystemExit) as error:  # whatever the module does when it is imported
             where = traceback.extract_tb(error.__traceback__)[-1]
             place = f" ({where.filename}, line {where.lineno})" if where.name == "<module>" else ""
             text = error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
