@@ -5,7 +5,10 @@ Every function takes a vector `(timesteps,)`, works in float64 and returns one f
 own, and where they make a number meaningless the result is NaN.
 """
 
+import collections
 import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,7 +17,14 @@ from kbptt import _checks
 
 # Bounds of `verdict`: what the fitted gradient may be at the far end, relative to the near end.
 VANISHING = 1e-3
+DECAYING = 0.1
+GROWING = 10.0
 EXPLODING = 1e3
+# Largest share of the timesteps reached whose norm may be below `VANISHING` of the largest one.
+DARK = 0.25
+# Largest share of all profiles that may have one of the verdicts `BAD`.
+UNSTEADY = 0.25
+BAD = ("vanishing", "exploding", "non-finite", "no gradient")
 
 
 def decay_per_step(norms: ArrayLike) -> float:
@@ -33,15 +43,7 @@ def decay_per_step(norms: ArrayLike) -> float:
     Returns:
         The factor, or NaN if fewer than two norms are positive and finite.
     """
-    norms = _profile(norms)
-    usable = np.isfinite(norms) & (norms > 0)
-    if usable.sum() < 2:
-        return math.nan
-    lag = np.arange(norms.size)[::-1][usable].astype(np.float64)
-    log_norms = np.log(norms[usable])
-    lag -= lag.mean()
-    slope = np.dot(lag, log_norms - log_norms.mean()) / np.dot(lag, lag)
-    return float(np.exp(slope))
+    return _exp(_log_decay(_profile(norms)))
 
 
 def half_life(norms: ArrayLike) -> float:
@@ -137,46 +139,163 @@ def verdict(norms: ArrayLike, window: int | None = None) -> tuple[str, str]:
     counts: what lies behind a cut is 0 by intention.
 
     Args:
-        norms: Norms `(timesteps,)`, or `(records, timesteps)`: then the last quarter of the records
-            counts, by its median.
+        norms: Norms `(timesteps,)`, or `(records, timesteps)`, masked where a record has no such
+            timestep: then the geometric mean of the last quarter of the records is judged.
         window: Integer. Length of the truncation windows. Defaults to None, full BPTT.
 
     Returns:
-        `(word, reason)`: the word is `"vanishing"` (a factor below `VANISHING`), `"exploding"`
-        (above `EXPLODING`), `"healthy"`, `"non-finite"` or `"no gradient"`; the reason a sentence.
+        `(word, reason)`. The reason is a sentence with the figures, the word one of
+
+        * `"vanishing"`: the factor is below `VANISHING`, or a share of more than `DARK` of the
+          timesteps that the gradient reaches gets less than `VANISHING` of the largest norm;
+        * `"decaying"` (below `DECAYING`), `"healthy"`, `"growing"` (above `GROWING`);
+        * `"exploding"`: the factor is above `EXPLODING`;
+        * `"non-finite"` (any NaN or infinite norm) or `"no gradient"` (every norm is 0);
+        * `"unsteady"`: none of the bad words now, but of more than a share `UNSTEADY` of all
+          records.
     """
-    norms = np.atleast_2d(np.ma.filled(np.ma.asarray(norms, np.float64), 0.0))
-    if window is not None:
-        norms = norms[:, -_checks.positive_integer("window", window) :]
-    norms = norms[-max(1, len(norms) // 4) :]
-    if not np.isfinite(norms).all():
-        share = np.mean(~np.isfinite(norms).all(axis=1))
-        return "non-finite", f"{share:.0%} of the latest profiles hold a NaN or infinite norm."
-    if not norms.any():
-        return "no gradient", "Every norm of the latest profiles is exactly 0."
-    reaches, logs = [], []
-    for profile in norms[norms.any(axis=1)]:
-        reach = profile.size - np.flatnonzero(profile)[0]
-        decay = decay_per_step(profile)
-        decay = 1.0 if math.isnan(decay) else decay  # a single timestep with a gradient
-        reaches.append(reach)
-        logs.append((reach - 1) * math.log10(decay) if decay > 0 else -math.inf)
-    reach, log_factor = float(np.median(reaches)), float(np.median(logs))
-    if log_factor < math.log10(VANISHING):
-        word, compared = "vanishing", f"below {VANISHING:g}"
-    elif log_factor > math.log10(EXPLODING):
-        word, compared = "exploding", f"above {EXPLODING:g}"
-    else:
-        word, compared = "healthy", f"between {VANISHING:g} and {EXPLODING:g}"
-    if reach < 2:
-        return (
-            word,
-            "The gradient reaches a single timestep: no way to vanish or explode on.",
+    norms = np.ma.atleast_2d(np.ma.asarray(norms, np.float64))
+    if norms.ndim != 2:
+        raise ValueError(
+            "Invalid value for argument `norms`. Expected shape (timesteps,) or (records, "
+            f"timesteps). Received: an array of shape {norms.shape}."
         )
-    return word, (
-        f"Over the {reach:.0f} timesteps it reaches back, the fitted gradient changes by the "
-        f"factor 10^{log_factor:.1f}, {compared}."
+    profiles = [np.ma.compressed(profile) for profile in norms] or [np.empty(0)]
+    found = overview(profiles, [window] * len(profiles))
+    return found["verdict"], found["reason"]
+
+
+def overview(profiles: Sequence[np.ndarray], windows: Sequence[int | None]) -> dict[str, Any]:
+    """One summary of a run: verdict, reason, and the numbers that they are taken from.
+
+    All describe one profile, the geometric mean of the last quarter of the profiles at each
+    timestep (`mean_profile`).
+
+    Args:
+        profiles: Norms `(timesteps,)` of each record, of any lengths; at least one.
+        windows: For each record the length of its truncation windows, or None.
+
+    Returns:
+        A dict with the keys of `summarize` and `verdict`, `reason`, `averaged` (how many of the
+        last profiles are averaged) and `verdicts`, `{word: profiles}` over all of them. `decay` and
+        `half_life` are, like the verdict, of the last window.
+    """
+    for window in windows:
+        if window is not None:
+            _checks.positive_integer("window", window)
+    averaged = max(1, len(profiles) // 4)
+    window = windows[-1]
+    norms = mean_profile(profiles[-averaged:])
+    judged = _judge(norms, window)
+    words = collections.Counter(map(lambda *one: _judge(*one).word, profiles, windows))
+    word, reason = judged.word, judged.reason
+    if word not in BAD and sum(words[bad] for bad in BAD) > UNSTEADY * len(profiles):
+        word = "unsteady"
+    if len(words) > 1 or word != judged.word:
+        counts = ", ".join(f"{count} {each}" for each, count in words.most_common())
+        reason = f"{reason} Of all {len(profiles)} profiles: {counts}."
+    inside = norms if window is None else norms[-window:]
+    return {
+        **summarize(norms),
+        "decay": decay_per_step(inside),
+        "half_life": half_life(inside),
+        "verdict": word,
+        "reason": reason,
+        "averaged": averaged,
+        "verdicts": dict(words),
+    }
+
+
+def mean_profile(profiles: Sequence[np.ndarray]) -> np.ndarray:
+    """The geometric mean of profiles at each timestep, aligned at the last one.
+
+    Like a cell of the heatmap it hides nothing: NaN where any norm is not finite, 0 only where all
+    are 0. Zeros else take no part.
+    """
+    longest = max(map(len, profiles))
+    logs, counts, finite = np.zeros(longest), np.zeros(longest), np.ones(longest, bool)
+    for norms in profiles:
+        norms = np.asarray(norms, np.float64)
+        here = slice(longest - len(norms), None)
+        positive = np.isfinite(norms) & (norms > 0)
+        logs[here] += np.log(norms, where=positive, out=np.zeros(len(norms)))
+        counts[here] += positive
+        finite[here] &= np.isfinite(norms)
+    mean = np.where(counts > 0, np.exp(logs / np.maximum(counts, 1)), 0.0)
+    return np.where(finite, mean, np.nan)
+
+
+class _Judged(NamedTuple):
+    word: str
+    reason: str
+
+
+def _judge(norms: np.ndarray, window: int | None) -> _Judged:
+    """The verdict on one profile."""
+    norms = np.asarray(norms if window is None else norms[-window:], np.float64)
+    bad = np.count_nonzero(~np.isfinite(norms))
+    if bad:
+        return _Judged("non-finite", f"NaN or infinite: {bad} of {norms.size} norms.")
+    if not norms.any():
+        return _Judged("no gradient", "Every norm is exactly 0.")
+    positive = np.flatnonzero(norms)
+    if positive.size == 1:
+        reason = "The gradient reaches only one timestep, so it can neither vanish nor explode."
+        return _Judged("healthy", reason)
+    reached = norms[positive[0] :]
+    log_decay = _log_decay(reached)
+    steps = reached.size - 1
+    log_factor = steps * log_decay / math.log(10)
+    word = _word(log_factor)
+    reason = (
+        f"Over the {reached.size} timesteps it reaches back, the fitted gradient changes by the "
+        f"factor {_exp(log_decay):.6g}^{steps} = {_power(log_factor)}, {_BOUNDS[word]}."
     )
+    dark = np.mean(reached < VANISHING * reached.max())
+    if dark > DARK and word not in BAD:
+        word = "vanishing"
+        reason += f" But {dark:.0%} of these timesteps get less than {VANISHING:g} of the largest."
+    return _Judged(word, reason)
+
+
+_BOUNDS = {
+    "vanishing": f"below {VANISHING:g}",
+    "decaying": f"between {VANISHING:g} and {DECAYING:g}",
+    "healthy": f"between {DECAYING:g} and {GROWING:g}",
+    "growing": f"between {GROWING:g} and {EXPLODING:g}",
+    "exploding": f"above {EXPLODING:g}",
+}
+
+
+def _word(log_factor: float) -> str:
+    below = (
+        (VANISHING, "vanishing"),
+        (DECAYING, "decaying"),
+        (GROWING, "healthy"),
+        (EXPLODING, "growing"),
+    )
+    return next((word for bound, word in below if log_factor < math.log10(bound)), "exploding")
+
+
+def _power(log10: float) -> str:
+    """`10^log10`: plain where that is short, and never as `10^-0.0`."""
+    return f"{10**log10:.3g}" if abs(log10) < 3 else f"10^{log10:.1f}"
+
+
+def _exp(x: float) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.exp(x))
+
+
+def _log_decay(norms: np.ndarray) -> float:
+    """Slope of the least-squares line through log ‖∂L/∂h_t‖ against the lag, NaN without one."""
+    usable = np.isfinite(norms) & (norms > 0)
+    if usable.sum() < 2:
+        return math.nan
+    lag = np.arange(norms.size)[::-1][usable].astype(np.float64)
+    log_norms = np.log(norms[usable])
+    lag -= lag.mean()
+    return float(np.dot(lag, log_norms - log_norms.mean()) / np.dot(lag, lag))
 
 
 def _profile(norms: ArrayLike) -> np.ndarray:

@@ -4,14 +4,21 @@ A reduced cell keeps what its norms have in common without losing the rare ones:
 norm makes the whole cell so, and a cell is an exact zero only if all its norms are.
 """
 
+import functools
 import itertools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
+from kbptt.tensorboard.ragged import Ragged
+
 # Value of a cell without any timestep (sequences of different lengths). Not a float that
 # `log10` of a positive float32 can be.
 MISSING = np.float32(-1e30)
+
+# Norms worked on at once, which bounds the memory of `reduce`.
+_BLOCK = 2**21
 
 
 class Grid(NamedTuple):
@@ -27,32 +34,33 @@ class Grid(NamedTuple):
     column_edges: np.ndarray
 
 
-def reduce(norms: np.ndarray, rows: int, columns: int, how: str = "mean") -> Grid:
+def reduce(norms: np.ndarray | Ragged, rows: int, columns: int, how: str = "mean") -> Grid:
     """Reduces norms `(records, timesteps)` to at most `(rows, columns)` cells.
 
     Args:
-        norms: Array or masked array of nonnegative norms.
+        norms: Array, masked array or `Ragged` of nonnegative norms.
         rows: Integer. Largest number of rows of the result.
         columns: Integer. Largest number of columns of the result.
         how: `"mean"` (of the log10 values: the geometric mean), `"max"` or `"min"` over the
             positive finite norms of a cell. Defaults to `"mean"`.
     """
-    missing = np.ma.getmaskarray(norms)
-    norms = np.ma.getdata(norms)
     row_edges = _edges(norms.shape[0], rows)
     column_edges = _edges(norms.shape[1], columns)
-    # Row band by row band: a long history of 20,000 timesteps needs no second copy of itself.
-    bands = [
-        _reduce_band(norms[a:b], missing[a:b], column_edges, how)
-        for a, b in itertools.pairwise(row_edges)
-    ]
-    shape = (len(row_edges) - 1, len(column_edges) - 1)
-    values = np.array(bands, np.float32).reshape(shape)
+    values = np.empty((len(row_edges) - 1, len(column_edges) - 1), np.float32)
+    if values.size:
+        for row, (start, stop) in enumerate(itertools.pairwise(row_edges)):
+            # Block by block: a long history of 20,000 timesteps needs no second copy of itself.
+            cells = (
+                _reduce_block(block, column_edges - first, how)
+                for first, block in _blocks(norms, slice(start, stop))
+            )
+            values[row] = functools.reduce(lambda a, b: a.joined(b, how), cells).values(how)
     return Grid(values, row_edges, column_edges)
 
 
 def step_edges(steps: np.ndarray) -> np.ndarray:
     """Edges of the records' columns: half way between neighbouring steps."""
+    steps = np.asarray(steps, np.float64)  # sums of whole numbers could overflow
     if len(steps) == 1:
         return np.array([steps[0] - 0.5, steps[0] + 0.5])
     middle = (steps[1:] + steps[:-1]) / 2
@@ -64,25 +72,64 @@ def _edges(size: int, cells: int) -> np.ndarray:
     return np.linspace(0, size, min(size, cells) + 1).astype(np.int64)
 
 
-def _reduce_band(norms, missing, column_edges, how):
-    starts = column_edges[:-1]
-    if not len(starts):
-        return np.empty(0)
+# The log10 values of a cell: how two blocks of it are joined, and what an empty block has.
+_JOIN = {"mean": (np.add, 0.0), "max": (np.maximum, -np.inf), "min": (np.minimum, np.inf)}
+
+
+class _Cells(NamedTuple):
+    """What a row of cells has to remember of the norms seen so far; each array is `(columns,)`."""
+
+    logs: np.ndarray  # sum, largest or smallest of the positive finite norms' log10
+    positive: np.ndarray  # how many of those there are
+    missing: np.ndarray  # whether all are missing
+    infinite: np.ndarray  # whether any is
+    nan: np.ndarray  # whether any is
+
+    def joined(self, other: "_Cells", how: str) -> "_Cells":
+        return _Cells(
+            _JOIN[how][0](self.logs, other.logs),
+            self.positive + other.positive,
+            self.missing & other.missing,
+            self.infinite | other.infinite,
+            self.nan | other.nan,
+        )
+
+    def values(self, how: str) -> np.ndarray:
+        logs = self.logs / np.maximum(self.positive, 1) if how == "mean" else self.logs
+        values = np.where(self.positive > 0, logs, -np.inf)
+        values[self.missing] = MISSING
+        values[self.infinite] = np.inf
+        values[self.nan] = np.nan
+        return values
+
+
+def _blocks(norms: np.ndarray | Ragged, rows: slice) -> Iterator[tuple[int, np.ndarray]]:
+    if isinstance(norms, Ragged):
+        yield from norms.blocks(rows, _BLOCK)
+        return
+    together = max(1, _BLOCK // norms.shape[1])
+    for at in range(rows.start, rows.stop, together):
+        yield 0, norms[at : min(at + together, rows.stop)]
+
+
+def _reduce_block(norms: np.ndarray, edges: np.ndarray, how: str) -> _Cells:
+    """The cells between `edges`, in columns of the block; left of column 0 norms are missing."""
+    join, nothing = _JOIN[how]
+    empty = int(np.searchsorted(edges[1:], 0, "right"))  # cells that end there or before
+    starts = np.maximum(edges[empty:-1], 0)
+    missing = np.ma.getmaskarray(norms)
+    norms = np.ma.getdata(norms)
     positive = np.isfinite(norms) & (norms > 0) & ~missing
-    logs = np.log10(norms, where=positive, out=np.zeros(norms.shape))
+    logs = np.log10(norms, where=positive, out=np.full(norms.shape, nothing))
 
-    def per_cell(table, function=np.add):
-        return function.reduceat(function.reduce(table, axis=0), starts)
+    def per_cell(table, function, default):
+        found = function.reduceat(function.reduce(table, axis=0), starts) if starts.size else []
+        return np.concatenate([np.full(empty, default), found])
 
-    counts = per_cell(positive.astype(np.int64))
-    if how == "mean":
-        values = per_cell(logs) / np.maximum(counts, 1)
-    elif how == "max":
-        values = per_cell(np.where(positive, logs, -np.inf), np.maximum)
-    else:
-        values = per_cell(np.where(positive, logs, np.inf), np.minimum)
-    values = np.where(counts > 0, values, -np.inf)
-    values[per_cell(missing, np.logical_and)] = MISSING
-    values[per_cell(np.isinf(norms) & ~missing, np.logical_or)] = np.inf
-    values[per_cell(np.isnan(norms) & ~missing, np.logical_or)] = np.nan
-    return values
+    return _Cells(
+        per_cell(logs, join, nothing),
+        per_cell(positive.astype(np.int64), np.add, 0),
+        per_cell(missing, np.logical_and, True).astype(bool),
+        per_cell(np.isinf(norms) & ~missing, np.logical_or, False).astype(bool),
+        per_cell(np.isnan(norms) & ~missing, np.logical_or, False).astype(bool),
+    )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 COLORMAP = "viridis"
 ZERO_COLOR = "#101010"
 NAN_COLOR = "#ff2fd1"
-INF_COLOR = "#ff5a1f"
+INF_COLOR = "#ff9100"
 NORM_LABEL = "‖∂L/∂h$_t$‖"
 
 # More window edges than this would hide what lies between them.

@@ -91,12 +91,31 @@ def content(
 
 
 def parse_content(encoded: bytes) -> dict[str, Any]:
-    """The fields of `content`; an empty dict for foreign or damaged content."""
+    """The fields of `content` that have a valid value: none of foreign or damaged content."""
+    if len(encoded) >= MAX_CONTENT_BYTES:  # none of ours, and JSON may be nested without end
+        return {}
     try:
         fields = json.loads(encoded)
     except ValueError:
         return {}
-    return fields if isinstance(fields, dict) else {}
+    if not isinstance(fields, dict):
+        return {}
+    return {name: fields[name] for name, valid in _FIELDS.items() if valid(fields.get(name, ...))}
+
+
+def _is_length(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+_FIELDS = {
+    "v": _is_length,
+    "layer": lambda value: isinstance(value, str),
+    "loss": lambda value: value in ("all", "last"),
+    "window": lambda value: value is None or _is_length(value),
+    "stride": _is_length,
+    "align": lambda value: value in ("end", "start"),
+    "overlap": lambda value: value is True,
+}
 
 
 def window_edges(timesteps: int, window: int | None, align: str = "end") -> list[int]:

@@ -3,16 +3,22 @@
 import glob
 import os
 import struct
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
 
 from kbptt.tensorboard import layout
+from kbptt.tensorboard.ragged import Ragged
 
 # Ends of the names of event files: those of `GradientFlow`, and those of other callbacks, which may
 # write lag profiles and scalars into the same directory.
 SUFFIX = ".gradient_flow"
 OTHER_SUFFIX = ".kbptt"
+
+# Beyond these a record is none of kbptt's: 64 MiB of float32, and the whole numbers of a browser.
+MAX_TIMESTEPS = 2**24
+MAX_STEP = 2**53
 
 Profiles = tuple[np.ndarray, np.ndarray]
 
@@ -30,6 +36,7 @@ def read(log_dir: str | os.PathLike, by_lag: bool = False) -> dict[str, Profiles
         increasing, and the norms `(records, timesteps)`, or `(records, lags)` with lag 0 first. Of
         records with equal steps the last one counts. Where the number of timesteps varied, `norms`
         is a masked array aligned at the last timestep; at lag 0, where the number of lags varied.
+        Records that hold no profile are left out, with one warning.
 
     Raises:
         FileNotFoundError: `log_dir` is no directory.
@@ -44,6 +51,7 @@ def read(log_dir: str | os.PathLike, by_lag: bool = False) -> dict[str, Profiles
 
     kind = layout.LAGS if by_lag else layout.PROFILE
     found: dict[str, dict[int, np.ndarray]] = {}
+    unreadable = 0
     for path in _event_files(log_dir, SUFFIX, OTHER_SUFFIX):
         for _, record in records(path):
             try:
@@ -52,27 +60,46 @@ def read(log_dir: str | os.PathLike, by_lag: bool = False) -> dict[str, Profiles
                 break  # a damaged file: what lies behind cannot be told apart
             for value in event.summary.value:
                 layer = layout.layer_of(value.tag, kind)
-                if layer is not None and value.HasField("tensor"):
-                    norms = tensor_util.make_ndarray(value.tensor)
+                if layer is None or not value.HasField("tensor"):
+                    continue
+                try:
+                    norms = profile(event.step, tensor_util.make_ndarray(value.tensor))
+                except Exception:  # whatever a tensor with foreign fields leads to
+                    norms = None
+                if norms is None:
+                    unreadable += 1
+                else:
                     found.setdefault(layer, {})[event.step] = norms[::-1] if by_lag else norms
+    if unreadable:
+        warnings.warn(
+            f"Left out {unreadable} damaged record(s) of {log_dir!r}: expected vectors of "
+            "nonnegative norms.",
+            stacklevel=2,
+        )
     stacked = {layer: stack(profiles) for layer, profiles in sorted(found.items())}
     if by_lag:
         return {layer: (steps, norms[:, ::-1]) for layer, (steps, norms) in stacked.items()}
     return stacked
 
 
+def profile(step: int, tensor: np.ndarray) -> np.ndarray | None:
+    """A record's tensor as float32 profile `(timesteps,)`, or None if it is not one.
+
+    Event files are foreign data: a tensor may be of any type, shape and size.
+    """
+    if tensor.ndim != 1 or tensor.size > MAX_TIMESTEPS or abs(step) > MAX_STEP:
+        return None
+    if not np.issubdtype(tensor.dtype, np.floating) and not np.issubdtype(tensor.dtype, np.integer):
+        return None
+    with np.errstate(over="ignore"):
+        norms = tensor.astype(np.float32, copy=False)
+    return None if (norms < 0).any() else norms
+
+
 def stack(profiles: dict[int, np.ndarray]) -> Profiles:
     """Sorts `{step: norms}` into `(steps, norms)`, aligned at the last timestep."""
     steps = sorted(profiles)
-    longest = max((len(norms) for norms in profiles.values()), default=0)
-    stacked = np.zeros((len(steps), longest), np.float32)
-    missing = np.zeros(stacked.shape, bool)
-    for row, step in enumerate(steps):
-        norms = profiles[step]
-        stacked[row, longest - len(norms) :] = norms
-        missing[row, : longest - len(norms)] = True
-    norms = np.ma.MaskedArray(stacked, missing) if missing.any() else stacked
-    return np.array(steps, np.int64), norms
+    return np.array(steps, np.int64), Ragged([profiles[step] for step in steps])[:]
 
 
 def last_step(log_dir: str) -> int:

@@ -8,33 +8,57 @@ from typing import Any
 import numpy as np
 
 from kbptt.analysis import gradient_flow
-from kbptt.tensorboard import layout, reader
+from kbptt.tensorboard import layout
+from kbptt.tensorboard.ragged import Ragged
 
 _MAX_CUTS = 60  # more would hide what lies between them
 _CACHE_BYTES = 2**30
+
+
+class Records:
+    """What the event files of a run hold for one tag.
+
+    Args:
+        steps: `(records,)`, strictly increasing.
+        norms: `(records, timesteps)` or, by lag, `(records, lags)` with lag 0 last.
+        damaged: Number of records that hold no profile.
+    """
+
+    def __init__(self, steps: np.ndarray, norms: Ragged, damaged: int = 0):
+        self.steps, self.norms, self.damaged = steps, norms, damaged
+        self._overview: tuple[Any, dict[str, Any]] = None, {}
+
+    def overview(self, windows: list[int | None]) -> dict[str, Any]:
+        """`gradient_flow.overview` of the records, under these windows; computed once.
+
+        Takes part: every record with a timestep.
+        """
+        if self._overview[0] != windows:
+            timed = [(v, w) for v, w in zip(self.norms.vectors, windows, strict=True) if len(v)]
+            self._overview = windows, gradient_flow.overview(*zip(*timed, strict=True))
+        return self._overview[1]
 
 
 class Series:
     """The profiles of one run and tag, and the windows in force when they were written.
 
     Attributes:
-        steps: `(records,)`.
-        norms: `(records, timesteps)` or, by lag, `(records, lags)` with lag 0 last.
+        steps, norms, damaged: Those of `Records`.
         by_lag: Boolean.
     """
 
     def __init__(
         self,
-        steps: np.ndarray,
-        norms: np.ndarray,
+        records: Records,
         by_lag: bool,
         content: dict[str, Any],
         lengths: list[tuple[int, float]],
         overlap: bool,
     ):
-        self.steps, self.norms, self.by_lag = steps, norms, by_lag
-        window = content.get("window")
-        self._first = window if type(window) is int and window > 0 else None
+        self._records = records
+        self.steps, self.norms = records.steps, records.norms
+        self.damaged, self.by_lag = records.damaged, by_lag
+        self._first = content.get("window")
         self._align = "start" if content.get("align") == "start" else "end"
         # Sliding windows overlap: no timestep is a sharp cut.
         self._first_is_sharp, self._sharp = not content.get("stride"), not overlap
@@ -47,6 +71,17 @@ class Series:
         """Length of the windows under which the profile of this step came about, None without."""
         number = self._number(step)
         return self._lengths[number] if number >= 0 else self._first
+
+    def judged_window(self, step: int) -> int | None:
+        """The window that the verdict on this step's profile is confined to.
+
+        By lag nothing is cut: that is measured with full BPTT.
+        """
+        return None if self.by_lag else self.window(step)
+
+    def overview(self) -> dict[str, Any]:
+        """`gradient_flow.overview` of all profiles."""
+        return self._records.overview([self.judged_window(step) for step in self.steps.tolist()])
 
     def cuts(self, step: int, size: int) -> list[int]:
         """Columns of a profile of this size at whose beginning the gradient is cut.
@@ -79,10 +114,14 @@ def pieces(series: Series, steps: np.ndarray) -> list[list]:
     return pieces
 
 
-def fitted_line(norms: np.ndarray) -> list[list[float]] | None:
-    """Ends `[t, log10 norm]` of the least-squares line whose slope is the decay."""
-    decay = gradient_flow.decay_per_step(norms)
-    usable = np.flatnonzero(np.isfinite(norms) & (norms > 0))
+def fitted_line(norms: np.ndarray, window: int | None) -> list[list[float]] | None:
+    """Ends `[t, log10 norm]` of the least-squares line through the last window.
+
+    Its slope is the decay.
+    """
+    first = 0 if window is None else max(norms.size - window, 0)
+    decay = gradient_flow.decay_per_step(norms[first:])
+    usable = first + np.flatnonzero(np.isfinite(norms[first:]) & (norms[first:] > 0))
     if not decay > 0:  # NaN without a fit
         return None
     level = np.log10(norms[usable].astype(np.float64)).mean()
@@ -101,7 +140,7 @@ class Cache:
         self._lock = threading.Lock()  # TensorBoard answers every request in a thread of its own
         self._loading: dict[Any, threading.Lock] = collections.defaultdict(threading.Lock)
 
-    def get(self, key: Any, version: Any, load: Callable[[], reader.Profiles]) -> reader.Profiles:
+    def get(self, key: Any, version: Any, load: Callable[[], Records]) -> Records:
         """The entry of this version, else what `load` returns, called once for all who wait."""
         with self._lock:
             loading = self._loading[key]
@@ -120,5 +159,5 @@ class Cache:
         return value
 
     def _bytes(self) -> int:
-        # A mask has one byte per float32.
-        return sum(norms.size * 5 for _, (_, norms) in self._entries.values())
+        # float32, and some bytes for each vector's object.
+        return sum(4 * r.norms.size + 200 * len(r.steps) for _, r in self._entries.values())

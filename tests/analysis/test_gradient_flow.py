@@ -87,6 +87,22 @@ def test_float32_extremes_do_not_overflow():
     assert gf.horizon(np.full(1000, 3e38, np.float32)) == 900
 
 
+def hole(records, word):
+    """Healthy but for these of 100 records; the last ones are healthy again."""
+    norms = np.stack([geometric(0.99)] * 100)
+    norms[records] = {
+        "vanishing": geometric(0.5),
+        "exploding": geometric(2.0),
+        "non-finite": np.full(50, np.nan),
+        "no gradient": np.zeros(50),
+    }[word]
+    return norms
+
+
+GAP = np.ones(50)
+GAP[10:30] = 1e-6
+
+
 @pytest.mark.parametrize(
     ("norms", "window", "word"),
     [
@@ -96,10 +112,31 @@ def test_float32_extremes_do_not_overflow():
         (geometric(0.8), 10, "healthy"),  # 0.8^9 = 0.13 within the window
         (np.r_[np.zeros(40), geometric(0.8, 10)], None, "healthy"),
         (np.r_[np.nan, geometric(0.99)], None, "non-finite"),
+        (np.r_[np.nan, geometric(0.99)], 50, "healthy"),
         (np.zeros(5), None, "no gradient"),
+        (np.zeros((0, 5)), None, "no gradient"),
         (np.r_[np.zeros(5), 1.0], None, "healthy"),
-        ([geometric(0.5)] * 3 + [geometric(0.99)], None, "healthy"),  # only the latest count
+        (np.r_[1.0, np.zeros(5)], None, "healthy"),
         ([geometric(1e-12)], None, "vanishing"),
+        ([1e300, 1e-300], None, "exploding"),
+        # Between healthy and vanishing there is something, and at each bound it begins.
+        (geometric(10 ** (-2.9 / 49)), None, "decaying"),
+        (geometric(10 ** (-3.1 / 49)), None, "vanishing"),
+        (geometric(10 ** (-0.9 / 49)), None, "healthy"),
+        (geometric(10 ** (2.9 / 49)), None, "growing"),
+        (geometric(10 ** (3.1 / 49)), None, "exploding"),
+        # A dark gap does not show in the fit's two ends.
+        (GAP, None, "vanishing"),
+        (np.where(GAP < 1, 0, 1), None, "vanishing"),
+        (np.where(np.arange(50) == 20, 0, 1), None, "healthy"),
+        (GAP, 15, "healthy"),
+        # Of a run the last quarter counts, unless much of what was before is bad.
+        ([geometric(0.5)] * 3 + [geometric(0.99)], None, "unsteady"),
+        ([geometric(0.5)] + [geometric(0.99)] * 3, None, "healthy"),
+        ([geometric(0.99)] * 3 + [geometric(0.5)], None, "vanishing"),
+        *((hole(slice(25, 75), word), None, "unsteady") for word in gf.BAD),
+        *((hole(slice(0, 20), word), None, "healthy") for word in gf.BAD),
+        *((hole(slice(80, 99), word), None, word) for word in ("vanishing", "non-finite")),
     ],
 )
 def test_verdict(norms, window, word):
@@ -109,13 +146,56 @@ def test_verdict(norms, window, word):
 def test_the_verdict_states_its_figures():
     word, reason = gf.verdict(geometric(0.1, 11))
     assert word == "vanishing"
-    assert "11 timesteps" in reason and "10^-10.0" in reason and "below 0.001" in reason
-    assert "a single timestep" in gf.verdict([1.0])[1]
+    assert "11 timesteps" in reason and "0.1^10 = 10^-10.0" in reason and "below 0.001" in reason
+    assert "only one timestep" in gf.verdict([1.0])[1]
+    assert "40% of these timesteps" in gf.verdict(GAP)[1]
+    reason = gf.verdict(hole(slice(25, 75), "vanishing"))[1]
+    assert reason.endswith("Of all 100 profiles: 50 healthy, 50 vanishing.")
+
+
+@given(st.floats(0.5, 2.0), st.integers(2, 300))
+def test_no_figure_is_a_power_of_zero(decay, timesteps):
+    reason = gf.verdict(geometric(decay, timesteps))[1]
+    assert "10^-0" not in reason and "10^0" not in reason
+
+
+def test_verdict_and_numbers_are_of_one_profile():
+    """The last profile is not like those before: neither decides alone."""
+    rng = np.random.default_rng(0)
+    decays = rng.uniform(0.8, 1.1, 40)
+    profiles = [geometric(decay, 128) for decay in decays]
+    found = gf.overview(profiles, [None] * 40)
+    mean = np.exp(np.log(decays[-10:]).mean())  # of the last quarter
+    assert found["averaged"] == 10
+    assert found["decay"] == pytest.approx(mean) != pytest.approx(decays[-1], rel=1e-3)
+    word, reason = gf.verdict(gf.mean_profile(profiles[-10:]))
+    assert found["reason"].startswith(reason)
+    assert (word, f"{mean:.6g}^127 = ") == ("decaying", reason.split("factor ")[1][:15])
+    figures = gf.summarize(gf.mean_profile(profiles[-10:]))
+    assert {key: found[key] for key in figures} == figures
+
+
+def test_under_truncation_decay_and_verdict_are_of_the_last_window():
+    norms = np.tile(geometric(0.5, 10), 4)  # a saw-tooth, which as a whole hardly falls
+    found = gf.overview([norms], [10])
+    assert found["decay"] == pytest.approx(0.5) and "0.5^9 = 0.00195" in found["reason"]
+    assert found["half_life"] == pytest.approx(1) and found["verdict"] == "decaying"
+    # Each record has its own window.
+    found = gf.overview([geometric(0.9)] * 2 + [geometric(0.6)] * 2, [None, None, 9, 9])
+    assert found["verdicts"] == {"decaying": 4}
+
+
+def test_the_mean_profile_hides_nothing():
+    profiles = [[1.0, 4.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, np.inf], [9.0, 0.0, 0.0, 1.0]]
+    mean = gf.mean_profile(profiles)
+    np.testing.assert_allclose(mean, [1, np.cbrt(4 * 1 * 9), 0, 0, np.nan])
 
 
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match=r"shape \(2, 3\)"):
         gf.summarize(np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"shape \(1, 2, 3\)"):
+        gf.verdict(np.ones((1, 2, 3)))
     for window in (0, -5, 2.5, True):
         with pytest.raises(ValueError, match="`window`"):
             gf.verdict(geometric(0.9), window)

@@ -1,6 +1,7 @@
 """The tab's server side, through TensorBoard's own WSGI application."""
 
 import argparse
+import contextlib
 import json
 import struct
 
@@ -22,7 +23,10 @@ def make_client(root):
         tensor_size_guidance=flags.samples_per_plugin
     )
     multiplexer.AddRunsFromDirectory(str(root))
-    multiplexer.Reload()
+    for run in multiplexer.Runs():
+        # Like TensorBoard's data server, which an unreadable file does not keep from other runs.
+        with contextlib.suppress(Exception):
+            multiplexer.GetAccumulator(run).Reload()
     provider = data_provider.MultiplexerDataProvider(multiplexer, str(root))
     context = base_plugin.TBContext(data_provider=provider, flags=flags)
     loaded = plugin.GradientFlowLoader().load(context)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from kbptt.tensorboard import grid
+from kbptt.tensorboard.ragged import Ragged
 
 CELLS = st.sampled_from([0.0, 1e-45, 1e-20, 0.5, 1.0, 3e38, np.inf, np.nan])
 NORMS = hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=CELLS)
@@ -48,3 +49,30 @@ def test_missing_timesteps_are_neither_zero_nor_nan():
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0)])
 def test_empty(shape):
     assert grid.reduce(np.empty(shape, np.float32), 10, 10).values.shape == shape
+
+
+@pytest.mark.parametrize("how", ["mean", "max", "min"])
+def test_ragged_profiles_are_reduced_as_the_padded_table(how, monkeypatch):
+    rng = np.random.default_rng(0)
+    vectors = []
+    for length in (0, 7, 7, 3, 1, 7, 5, 5, 5, 0):
+        norms = rng.lognormal(size=length).astype(np.float32)
+        norms[rng.random(length) < 0.2] = rng.choice([0, np.nan, np.inf])
+        vectors.append(norms)
+    ragged = Ragged(vectors)
+    assert ragged.shape == (10, 7) and ragged.size == 40
+    for block in (1, 8, 1000):
+        monkeypatch.setattr(grid, "_BLOCK", block)
+        for rows, columns in ((10, 7), (3, 2), (1, 1), (1, 7), (4, 5)):
+            one = grid.reduce(ragged, rows, columns, how)
+            other = grid.reduce(ragged[:], rows, columns, how)
+            np.testing.assert_allclose(one.values, other.values, rtol=1e-6)
+    part = ragged.part(slice(2, 8), 2, 5)
+    np.testing.assert_array_equal(part[:].filled(-1), ragged[2:8][:, 2:5].filled(-1))
+    assert ragged.part(slice(0, 10), -3, 99).size == 40
+    assert ragged.part(slice(0, 10), 6, 2).shape == (10, 0)
+
+
+def test_edges_of_the_largest_steps():
+    steps = np.array([2**53 - 2, 2**53])
+    assert grid.step_edges(steps).tolist() == [2.0**53 - 3, 2.0**53 - 1, 2.0**53 + 1]

@@ -8,8 +8,9 @@ from urllib.parse import unquote
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
-from kbptt.tensorboard import grid, plugin
+from kbptt.tensorboard import grid, heatmap, plugin
 
 MISSING = float(grid.MISSING)
 
@@ -52,6 +53,12 @@ def test_colors_are_those_of_matplotlib(run):
         got = np.array(run("a.map((f) => n.color(f, b))", fractions.tolist(), diverging))
         assert np.abs(got - 255 * matplotlib.colormaps[name](part)[:, :3]).max() < 3
     assert run("[n.color(-1), n.color(2)]") == [[68, 1, 84], [253, 231, 37]]
+
+
+def test_a_value_off_the_scale_has_one_color_in_tab_and_figures(run):
+    for name in ("ZERO", "NAN", "INF"):
+        color = to_rgb(getattr(heatmap, f"{name}_COLOR"))
+        assert run(f"n.{name}") == [round(255 * part) for part in color], name
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,32 @@ def test_content_is_short_and_valid(layer, window, stride):
 
 
 def test_foreign_content_is_no_error():
-    for encoded in (b"", b"\xff", b"[1]", json.dumps(3).encode()):
+    for encoded in (b"", b"\xff", b"[1]", json.dumps(3).encode(), b"[" * 100_000, b"9" * 10_000):
         assert layout.parse_content(encoded) == {}
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"window": "8"},
+        {"window": -3},
+        {"window": True},
+        {"window": 2.0},
+        {"window": [1]},
+        {"align": {"end": 1}},
+        {"loss": []},
+        {"overlap": 1},
+        {"stride": None},
+        {"v": "x", "by_lag": True, "max_step": "x", "__proto__": {}},
+        {"layer": [[]]},
+    ],
+)
+def test_only_valid_fields_of_content_are_taken(foreign):
+    encoded = json.dumps({"v": 1, "loss": "last", "window": 5, **foreign}).encode()
+    expected = {"v": 1, "loss": "last", "window": 5}
+    assert layout.parse_content(encoded) == {
+        name: value for name, value in expected.items() if name not in foreign
+    }
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from plugin_client import BASE, get, make_client, read_grid
 
-from kbptt.tensorboard import grid, layout, plugin, reader, writer
-from kbptt.tensorboard.series import Cache
+from kbptt.tensorboard import grid, layout, plugin, reader, source, writer
+from kbptt.tensorboard.ragged import Ragged
+from kbptt.tensorboard.series import Cache, Records
 
 TAG = layout.profile_tag("lstm")
 STEPS = [10, 20, 40]
@@ -117,9 +118,58 @@ def test_the_fitted_line_ends_where_there_are_norms(tmp_path):
 def test_summary_has_verdict_and_thresholds(client):
     summary = get(client, "summary", tag=TAG, run="b").json
     assert summary["verdict"] == "non-finite" and "NaN" in summary["reason"]
-    assert summary["thresholds"] == {"vanishing": 1e-3, "exploding": 1e3}
+    assert summary["thresholds"] == {
+        "vanishing": 1e-3,
+        "decaying": 0.1,
+        "growing": 10,
+        "exploding": 1e3,
+        "dark": 0.25,
+        "unsteady": 0.25,
+    }
+    assert (summary["averaged"], summary["first_step"], summary["damaged"]) == (1, 40, 0)
     assert summary["steps"] == STEPS and summary["records"] == 3 and summary["last_step"] == 40
     assert summary["zero_fraction"] == pytest.approx(1 / 3) and summary["window"] == 2
+
+
+def test_the_summary_is_of_one_profile(tmp_path):
+    """The last profile differs from those before it, and so does the first half of training."""
+    events = writer.EventWriter(str(tmp_path / "run"))
+    decays = [0.5] * 6 + [0.97] * 9 + [0.9]
+    for step, decay in enumerate(decays):
+        profile = decay ** np.arange(128.0)[::-1]
+        events.write(step, [writer.profile_value("lstm", profile, b"")])
+    summary = get(make_client(tmp_path), "summary", tag=TAG, run="run").json
+    mean = (0.97**3 * 0.9) ** (1 / 4)
+    assert summary["decay"] == pytest.approx(mean, rel=1e-5)
+    decay, steps, factor = re.search(
+        r"factor ([\d.]+)\^(\d+) = ([\d.]+), between 0.001 and 0.1", summary["reason"]
+    ).groups()
+    assert float(decay) == pytest.approx(mean, rel=1e-5) and steps == "127"
+    assert float(factor) == pytest.approx(mean**127, rel=1e-2)
+    assert summary["half_life"] == pytest.approx(np.log(2) / -np.log(mean), rel=1e-4)
+    assert (summary["first_step"], summary["last_step"], summary["averaged"]) == (12, 15, 4)
+    assert summary["verdict"] == "unsteady" and "7 vanishing" in summary["reason"]
+
+
+def test_the_fit_of_a_profile_is_that_of_its_last_window(tmp_path):
+    norms = np.tile(0.5 ** np.arange(10.0)[::-1], 4)
+    events = writer.EventWriter(str(tmp_path / "run"))
+    content = layout.content("lstm", "all", 10, None, "end")
+    events.write(1, [writer.profile_value("lstm", norms, content)])
+    client = make_client(tmp_path)
+    (profile,) = get(client, "profiles", tag=TAG, run="run").json
+    np.testing.assert_allclose(profile["fit"], [[30, -9 * np.log10(2)], [39, 0]], atol=1e-6)
+    summary = get(client, "summary", tag=TAG, run="run").json
+    assert profile["decay"] == summary["decay"] == pytest.approx(0.5)
+
+
+def test_a_part_of_the_profiles(client):
+    for part in ({"t0": 1, "t1": 3}, {"l0": 0, "l1": 2}):
+        (profile,) = get(client, "profiles", tag=TAG, run="b", step=20, **part).json
+        assert profile["edges"] == [1, 2, 3] and profile["norms"] == pytest.approx([0.02, 1])
+        assert profile["timesteps"] == 3 and profile["fit"][0][0] == 1
+    (nothing,) = get(client, "profiles", tag=TAG, run="b", t0=7).json
+    assert nothing["norms"] == []
 
 
 def test_statistics_and_their_trends(client):
@@ -280,25 +330,25 @@ def test_more_than_tensorboard_sends_at_once_is_thinned_out():
             raise TooLarge
         return "data"
 
-    assert plugin._read(read_tensors, {}) == "data"
+    assert source.read(read_tensors, {}) == "data"
     assert asked == [2**31 - 1, 4096, 2048, 1024]
     TooLarge.code = lambda self: grpc.StatusCode.UNAVAILABLE
     with pytest.raises(grpc.RpcError):
-        plugin._read(read_tensors, {})
+        source.read(read_tensors, {})
     assert len(asked) == 5
 
 
 def test_cache_loads_a_version_once_and_forgets_the_longest_unused():
     loads = []
 
-    def get(cache, key, version=1, size=10):
+    def get(cache, key, version=1, size=50):
         def load():
             loads.append((key, version))
-            return np.zeros(1), np.zeros((1, size), np.float32)
+            return Records(np.zeros(1), Ragged([np.zeros(size, np.float32)]))
 
         return cache.get(key, version, load)
 
-    cache = Cache(size=100)
+    cache = Cache(size=1000)
     for key, version in (("a", 1), ("a", 1), ("b", 1), ("a", 1), ("b", 2), ("c", 1), ("b", 2)):
         get(cache, key, version)
     assert loads == [("a", 1), ("b", 1), ("b", 2), ("c", 1)]

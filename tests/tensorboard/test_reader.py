@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from tensorboard.util import tensor_util
 
 from kbptt.tensorboard import layout, reader, writer
 from kbptt.tensorboard.history import History
@@ -104,6 +105,59 @@ def test_other_callbacks_do_not_count_as_another_run(tmp_path):
     file = writer.EventWriter(str(tmp_path))
     file.write(7, [writer.lag_value("rnn", [1.0], CONTENT)])
     assert reader.last_step(str(tmp_path)) == -1
+
+
+def damaged(kind):
+    """A value of a profile's tag that holds no profile."""
+    value = writer.profile_value("rnn", np.ones(3), CONTENT)
+    tensor = value.tensor
+    if not isinstance(kind, str):
+        tensor.CopyFrom(tensor_util.make_tensor_proto(kind))
+    elif kind == "content":
+        tensor.tensor_content = tensor.tensor_content[:-1]
+    elif kind == "dtype":
+        tensor.dtype = 999
+    elif kind == "shape":
+        tensor.tensor_shape.dim[0].size = 7
+    elif kind == "huge":
+        tensor.ClearField("tensor_content")
+        tensor.float_val.append(1.0)
+        tensor.tensor_shape.dim[0].size = 2**60
+    return value
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("content", "dtype", "shape", "huge"),
+        *(
+            np.float32(3),
+            np.ones((3, 1)),
+            np.ones(3, complex),
+            np.array(["a", "b"]),
+            np.ones(3) > 0,
+        ),
+        np.float32([1, -1, 1]),
+    ],
+    ids=str,
+)
+def test_a_damaged_record_costs_only_itself(tmp_path, kind):
+    file = writer.EventWriter(str(tmp_path), reader.SUFFIX)
+    file.write(1, [writer.profile_value("rnn", np.ones(3), CONTENT)])
+    file.write(2, [damaged(kind)])
+    file.write(3, [writer.profile_value("rnn", np.ones(3), CONTENT)])
+    with pytest.warns(UserWarning, match=r"Left out 1 damaged record\(s\)"):
+        steps, norms = reader.read(tmp_path)["rnn"]
+    assert steps.tolist() == [1, 3] and norms.tolist() == [[1, 1, 1]] * 2
+
+
+def test_other_number_types_are_read(tmp_path):
+    file = writer.EventWriter(str(tmp_path), reader.SUFFIX)
+    for step, dtype in enumerate((np.float64, np.float16, np.int32)):
+        value = writer.profile_value("rnn", np.ones(3), CONTENT)
+        value.tensor.CopyFrom(tensor_util.make_tensor_proto(np.array([1, 0, 2], dtype)))
+        file.write(step, [value])
+    assert reader.read(tmp_path)["rnn"][1].tolist() == [[1, 0, 2]] * 3
 
 
 def test_directory_errors(tmp_path):

@@ -9,6 +9,7 @@ import chromium
 import numpy as np
 import pytest
 import tensorboard_server
+from tensorboard.util import tensor_util
 
 from kbptt.analysis import gradient_flow
 from kbptt.tensorboard import layout, reader, writer
@@ -186,11 +187,16 @@ def test_every_run_with_its_verdict(tab, server):
     tab.show(server)
     assert tab.runs() == [HOSTILE, "adaptive", "nan", "truncated", "vanishing"]
     verdicts = tab.js("[...d.querySelectorAll('header .verdict')].map(v => v.textContent)")
-    assert verdicts == ["healthy", "healthy", "non-finite", "healthy", "vanishing"]
+    assert verdicts == ["healthy", "decaying", "non-finite", "healthy", "vanishing"]
     rows = tab.js("[...d.querySelectorAll('tr')].map(r => [...r.cells].map(c => c.innerText))")
     truncated = dict(zip(rows[0], rows[4], strict=True))
     assert truncated["run"] == "truncated" and truncated["window K"] == "10"
     assert float(truncated["zeros"]) == 0.75 and float(truncated["decay"]) == 0.9
+    # The numbers and what is made of them are of the same profiles.
+    assert truncated["steps"] == "90–100" and "0.9^9 = 0.387," in truncated["why"]
+    note = tab.js("d.querySelector('.scroll > .note').textContent")
+    for text in ("last quarter", *map(str, (0.001, 0.1, 10, 1000)), "25 %"):
+        assert text in note
     assert tab.js("d.querySelectorAll('img').length") == 0  # names are text
     assert not tab.js("d.querySelector('.error').checkVisibility()")
 
@@ -209,8 +215,20 @@ def test_colors_of_the_heatmaps(tab, server):
     assert tab.pixel("vanishing", 0.5, 0.3) == LOWEST  # below the scale
     tab.control("Divide by run", "vanishing")
     tab.wait("d.body.innerText.includes('ratio to vanishing')")
+    tab.wait("d.body.innerText.includes('Profile at one step, divided by that of vanishing')")
+    title = "d.querySelector('.scale').parentElement.previousSibling.textContent"
+    assert tab.js(title) == "‖∂L/∂hₜ‖ divided by that of vanishing"
+    assert tab.js(LEGEND)[2] == "infinite: or the divisor is exactly 0"
+    assert "decay" not in tab.js("d.querySelector('.legend').innerText")
     assert min(tab.pixel("vanishing", 0.5, 0.3)) > 240  # a ratio of 1: the middle, white
     assert tab.pixel(HOSTILE, 0.5, 0.005) == [178, 24, 43]  # 2^39, the largest ratio
+    tab.control("Divide by run", "")
+    tab.wait("!d.body.innerText.includes('ratio to')")
+    tab.wait("!d.body.innerText.includes('divided by that')")
+    assert tab.js(LEGEND) == ["exactly 0", "NaN", "infinite"]
+
+
+LEGEND = "[...d.querySelectorAll('.scale ~ .cell')].map(s => s.innerText.trim())"
 
 
 def test_by_lag(tab, server):
@@ -321,11 +339,31 @@ def test_click_zoom_and_keys(tab, server):
         tab.evaluate("decodeURIComponent(location.hash.match(/zoom=([^&]*)/)[1])")
     )
     assert s0 in (24, 25) and s1 in (65, 66) and (t0, t1) == (10, 31)
+    # Slider and charts show what the heatmaps show.
+    slider = "d.querySelector('input[type=range]')"
+    assert tab.js(f"[{slider}.value, {slider}.max]") == ["2", "3"]  # 50 of 30, 40, 50, 60
+    requested = "d.defaultView.performance.getEntriesByType('resource').map(e => e.name)"
+    tab.wait(f"{requested}.some(u => /profiles.*step=50.*t0=10&t1=31/.test(u))")
+    tab.enter("input[type=range]", 3)
+    tab.wait("d.querySelector('.step').textContent === 'step 60'")
+    # 20 timesteps from left to right, each a factor of 2: 30 at 0.97 of the width, 10 at 0.02.
+    hover = "new MouseEvent('mousemove', {clientX: c.getBoundingClientRect().left + 61})"
+    tab.js(f"(c => c.dispatchEvent({hover}))(d.querySelector('.wide'))")
+    tab.wait("d.querySelector('.legend b')?.textContent === 't = 10'")
     tab.js(f"{tab.canvas('vanishing')}.dispatchEvent(new Event('dblclick'))")
     tab.wait(
         "d.querySelector('.cards .card:last-child .read').textContent.startsWith('10 profiles')"
     )
     assert "zoom" not in tab.url()
+    tab.enter("input[type=range]", 1)
+    tab.wait("d.querySelector('.step').textContent === 'step 20'")
+    # The chosen step stays the user's where a zoom leaves it out.
+    tab.mouse("mousePressed", *tab.point("vanishing", 0.6, 0.25))
+    tab.mouse("mouseReleased", *tab.point("vanishing", 0.99, 0.75))
+    tab.wait("d.querySelector('.step').textContent === 'step 70'")
+    assert "step=20" in tab.url()
+    tab.js(f"{tab.canvas('vanishing')}.dispatchEvent(new Event('dblclick'))")
+    tab.wait("d.querySelector('.step').textContent === 'step 20'")
 
 
 def test_choosing_runs(tab, server):
@@ -412,7 +450,7 @@ def test_medians_over_the_seeds_of_a_method(tab, serve, tmp_path):
     assert [row[:4] for row in folders] == [
         ["folder", "runs", "verdicts", "decay"],
         ["baseline/adding", "3", "3 vanishing", "0.5"],
-        ["orthogonal/adding", "2", "2 healthy", "0.95"],
+        ["orthogonal/adding", "2", "1 decaying, 1 healthy", "0.95"],
         ["single/adding", "1", runs[-1][1], "–"],
     ]
 
@@ -462,6 +500,34 @@ def test_a_run_without_any_timestep_does_not_hide_the_others(tab, serve, tmp_pat
     assert tab.runs() == ["seed 2", "seed 10"]
     assert not tab.js("d.querySelector('.error').checkVisibility()")
     tab.problems.clear()  # the two answers 404
+
+
+def test_damaged_runs_are_named_and_hide_no_other(tab, serve, tmp_path):
+    write_run(tmp_path / "good", lambda step: decaying(0.9))
+    content = layout.content("lstm", "last", None, None, "end")
+    for name, damage in (
+        (HOSTILE, lambda tensor: tensor.tensor_shape.dim.add(size=7)),
+        ("text", lambda tensor: tensor.CopyFrom(tensor_util.make_tensor_proto(["x"]))),
+    ):
+        value = writer.profile_value("lstm", decaying(0.9), content)
+        damage(value.tensor)
+        writer.EventWriter(str(tmp_path / name)).write(1, [value])
+    # One damaged record among good ones costs only itself.
+    events = writer.EventWriter(str(tmp_path / "partly"))
+    for step in STEPS:
+        norms = decaying(0.9) if step > 10 else np.ones((2, 2))
+        events.write(step, [writer.profile_value("lstm", norms, content)])
+    address, _ = serve(tmp_path)
+    tab.show(address)
+    assert tab.runs() == ["good", "partly"]
+    listed = tab.js("[...d.querySelectorAll('.unreadable li')].map(l => l.innerText)")
+    assert len(listed) == 2 and all(text.startswith("unreadable") for text in listed)
+    assert HOSTILE in listed[0] and "cannot be read" in listed[0] and "text" in listed[1]
+    assert tab.js("d.querySelectorAll('.cards .read')[1].textContent").endswith("damaged records 1")
+    assert not tab.js("d.querySelector('.error').checkVisibility()")
+    tab.enter("[type=search]", "text")
+    tab.wait("d.body.innerText.includes('have no profiles that can be read')")
+    tab.problems.clear()  # the answers 422
 
 
 def test_the_table_is_legible_in_a_narrow_window(tab, serve, tmp_path):

@@ -5,7 +5,7 @@ import * as draw from './draw.js';
 import {visible} from './host.js';
 import {divisor, lagged, page} from './model.js';
 import {cell, format, sharedScale, statistic} from './numbers.js';
-import {LOG_TRENDS, VIEWS, trendName} from './texts.js';
+import {LOG_TRENDS, SPECIAL, VIEWS, title, trendName} from './texts.js';
 
 const {state, ui} = page;
 let scale = [-1, 0]; // of the heatmaps, log10
@@ -20,6 +20,8 @@ export function redraw() {
   if (!(scale[1] > scale[0])) scale = auto;
   [ui.low.placeholder, ui.high.placeholder] = auto.map((v) => format(10 ** v));
   ui.low.disabled = ui.high.disabled = Boolean(base);
+  ui.title.textContent = title(state.view, base?.run);
+  ui.special.forEach((text, i) => (text.textContent = SPECIAL[base ? 'ratio' : 'norm'][i]));
   ui.scaleLabel.textContent = base ? `ratio to ${base.run}` : VIEWS[state.view].norm;
   draw.drawScale(ui.scale, scale, Boolean(base));
   drawAll();
@@ -42,6 +44,9 @@ export function hover(at) {
   });
 }
 
+/** The step to mark: the latest is where it is expected, unless a zoom has moved it. */
+const chosenStep = () => (state.step === null && !state.zoom ? undefined : page.step);
+
 function drawHeatmaps() {
   const divided = Boolean(divisor());
   for (const item of page.shown) {
@@ -58,7 +63,7 @@ function drawHeatmaps() {
       diverging: divided,
       lag: lagged(),
       yLabel: state.view === 'lag' ? 'lag k' : state.axis === 'lag' ? 'lag from the end' : 'timestep t',
-      at: state.step ?? undefined,
+      at: chosenStep(),
       images: item.images,
       cross: cross && {...cross, lag: cross.lag ?? profileLag(item), drag: cross.item === item ? cross.drag : null},
     });
@@ -70,14 +75,14 @@ function readCell(cells) {
   if (cross?.lag === undefined) {
     const count = (n, name) => (n ? ` · ${name} ${n}` : '');
     return `${cells.records} profile${cells.records === 1 ? '' : 's'}${count(cells.zero, 'exact zeros')}${count(cells.nan, 'NaN')}${
-      count(cells.inf, 'infinite')}`;
+      count(cells.inf, 'infinite')}${count(cells.damaged, 'damaged records')}`;
   }
   const t = cells.timesteps - 1 - cross.lag;
   const [row, column] = [cell(cells.step_edges, cross.step), cell(cells.timestep_edges, t)];
   if (row < 0 || column < 0) return '';
   const value = cells.values[row * cells.cols + column];
   const text = value === cells.missing ? 'no such timestep' : value === -Infinity ? 'exactly 0'
-    : format(Number.isFinite(value) ? 10 ** value : value);
+    : `${divisor() ? 'ratio ' : ''}${format(Number.isFinite(value) ? 10 ** value : value)}`;
   // What the cell stands for: its value is exactly that of one step and timestep, or of all of these.
   const steps = span(cells.first_steps[row], cells.last_steps[row]);
   const [first, last] = [cells.timestep_edges[column], cells.timestep_edges[column + 1] - 1];
@@ -95,10 +100,24 @@ function profileLag({profile}) {
   return cross?.profile === undefined || !profile ? undefined : profile.timesteps - 1 - profileT(profile, cross.profile);
 }
 
+/** What the profile's x axis shows of profiles that are zoomed into. */
+function zoomedX() {
+  if (!state.zoom) return undefined;
+  const [, , from, to] = state.zoom;
+  return state.view !== 'lag' && state.axis === 'lag' ? [1 - to, -from] : [from, to - 1];
+}
+
 function drawProfile() {
+  if (page.shown.some((item) => item.profile === undefined)) return; // what was there stays until these arrive
   const items = page.shown.filter((item) => item.profile);
-  if (!items.length) return;
-  const base = divisor()?.profile;
+  ui.profile.hidden = ui.profileNote.hidden = !items.length;
+  if (!items.length) {
+    ui.profileRead.textContent = 'No profile in this range.';
+    return;
+  }
+  const divided = divisor();
+  const base = divided?.profile;
+  ui.profileTitle.textContent = base ? `Profile at one step, divided by that of ${divided.run}` : 'Profile at one step';
   // Runs of different lengths are compared at the same lag from the end.
   const norm = ({profile}, t) => {
     const of = (p, at) => p.norms[cell(p.edges, at)] ?? null;
@@ -126,9 +145,11 @@ function drawProfile() {
     cursor: cross?.profile ?? (cross?.lag === undefined ? undefined
       : profileX(items[0].profile, items[0].profile.timesteps - 1 - cross.lag)),
     scale: base ? undefined : state.scale,
+    xRange: zoomedX(),
   });
   const x = cross?.profile;
   legend(ui.profileRead, items, x === undefined ? '' : `${lag || state.axis === 'lag' ? 'lag' : 't ='} ${Math.abs(x)}`, (item) => {
+    if (x === undefined && base) return '';
     if (x === undefined) return lag && item.profile.window ? `window ${item.profile.window}` : `decay ${statistic(item.profile.decay)}`;
     const t = profileT(item.profile, x);
     return t >= 0 && t < item.profile.timesteps ? format(norm(item, t)) : '';
@@ -136,7 +157,7 @@ function drawProfile() {
   const late = items.some(({profile}) => profile.step !== items[0].profile.step)
     ? ' Of each run the last profile at or before this step.' : '';
   const dashed = [...(base ? [] : ['least-squares fit']), ...(lag ? ['the window K'] : [])].join(', ');
-  ui.profileNote.textContent = `${dashed && `Dashed: ${dashed}. `}Squares below: exactly 0. `
+  ui.profileNote.textContent = `${dashed && `Dashed: ${dashed}. `}Squares below: ${base ? 'a ratio of 0' : 'exactly 0'}. `
     + `Crosses on top: NaN or infinite.${late}`;
 }
 
@@ -155,12 +176,14 @@ export function drawTrend() {
     log: LOG_TRENDS.test(name),
     xLabel: 'training step',
     yLabel: trendName(name).split(':')[0],
-    at: state.step ?? undefined,
+    at: chosenStep(),
     cursor: cross?.step,
+    xRange: state.zoom?.slice(0, 2),
   });
   const step = cross?.step;
   legend(ui.trendRead, items, step === undefined ? '' : `step ${Math.round(step)}`, ({trend}) => {
-    if (!trend.steps.length) return 'not logged';
-    return format(trend.values[step === undefined ? trend.steps.length - 1 : Math.max(trend.steps.findLastIndex((s) => s <= step), 0)]);
+    if (!trend.steps.length) return trend.unreadable ? 'unreadable' : 'not logged';
+    const until = step ?? state.zoom?.[1] ?? Infinity;
+    return format(trend.values[Math.max(trend.steps.findLastIndex((s) => s <= until), 0)]);
   });
 }

@@ -5,7 +5,7 @@ import {element, labelled, options, runName, swatch} from './dom.js';
 import {allSteps, lagged, page} from './model.js';
 import {INF, NAN, PALETTE, ZERO, folders, format, median} from './numbers.js';
 import * as choice from './state.js';
-import {LAG_SNIPPET, SNIPPET, TRENDS, VIEWS, trendName} from './texts.js';
+import {LAG_SNIPPET, SNIPPET, SPECIAL, TRENDS, trendName, verdictNote} from './texts.js';
 
 const {state, ui} = page;
 
@@ -38,12 +38,13 @@ export function build(actions) {
   ui.slider = element('input', {type: 'range', min: 0, step: 1, ariaLabel: 'training step', oninput: (event) => {
     const at = Number(event.target.value);
     const steps = allSteps();
-    actions.setStep(at === steps.length - 1 ? null : steps[at]);
+    actions.setStep(at === steps.length - 1 && !state.zoom ? null : steps[at]);
   }});
   ui.step = element('span', {className: 'step'});
   ui.scale = element('canvas', {className: 'scale'});
   ui.scaleLabel = element('span', {className: 'muted'});
   ui.title = element('h2');
+  ui.profileTitle = element('h2');
   ui.cards = element('div', {className: 'cards'});
   ui.profile = element('canvas', {className: 'wide', ariaLabel: 'profile at one step', onmouseleave: () => hover(null),
     onmousemove: (event) => ui.profileView && hover({profile: Math.round(ui.profileView.x(event.offsetX))})});
@@ -66,8 +67,9 @@ export function build(actions) {
   ui.noLags = element('div', {hidden: true},
     element('p', {textContent: 'No run has the gradients of this layer by lag. They are measured by:'}),
     element('pre', {textContent: LAG_SNIPPET}));
-  const legend = [['exactly 0', ZERO], ['NaN', NAN], ['infinite', INF]].map(([name, rgb]) =>
-    element('span', {className: 'muted'}, swatch(`rgb(${rgb})`), ` ${name}`));
+  ui.special = SPECIAL.norm.map(() => element('span'));
+  const legend = [ZERO, NAN, INF].map((rgb, i) => element('span', {className: 'muted cell'}, swatch(`rgb(${rgb})`), ui.special[i]));
+  ui.unreadable = element('ul', {className: 'unreadable', hidden: true});
   ui.overTraining = element('div', {},
     element('h2', {textContent: 'Over training'}),
     element('div', {className: 'card'}, element('div', {className: 'bar'}, ui.trend), ui.trends, ui.trendRead));
@@ -77,7 +79,7 @@ export function build(actions) {
     ui.cards,
     element('p', {className: 'note', textContent: 'All runs share one colour scale. Click: profile at that step. '
       + 'Drag: zoom. Double click: zoom out. Dashed lines: where truncation cuts the gradient.'}),
-    element('h2', {textContent: 'Profile at one step'}),
+    ui.profileTitle,
     element('div', {className: 'card'}, element('div', {className: 'bar'}, ui.slider, ui.step), ui.profile, ui.profileRead, ui.profileNote),
     element('h2', {textContent: 'Verdict'}),
     element('div', {className: 'card scroll'}, ui.table, ui.folders, ui.thresholds),
@@ -85,7 +87,7 @@ export function build(actions) {
   ui.main = element('div', {hidden: true},
     element('div', {className: 'bar'}, labelled('Gradient', ui.view), labelled('Layer', ui.layer), ui.axisLabel,
       labelled('Merge cells by', ui.merge), labelled('Norms from', ui.low), labelled('to', ui.high), labelled('Divide by run', ui.base)),
-    ui.runs, ui.nothing, ui.noLags, ui.views);
+    ui.runs, ui.nothing, ui.unreadable, ui.noLags, ui.views);
   ui.empty = element('div', {hidden: true},
     element('h2', {textContent: 'No gradient flow in this log directory yet'}),
     element('p', {textContent: 'Train with a recurrent layer of kbptt and its callback:'}),
@@ -107,7 +109,6 @@ export function showChoice(actions, layers, matching, runs, colors) {
   const norm = (v) => (v === null ? '' : String(+(10 ** v).toPrecision(6)));
   [ui.low.value, ui.high.value] = (state.scale || [null, null]).map(norm);
   ui.reset.hidden = !state.zoom;
-  ui.title.textContent = VIEWS[view].title;
   const full = runs.length === MAX_RUNS;
   const button = (textContent, changes) => element('button', {textContent, onclick: () => actions.set(changes)});
   const boxes = matching.map((run) => {
@@ -141,13 +142,21 @@ function makeCard(actions) {
   return card;
 }
 
-/** Puts the slider on the chosen one of all steps, or the one before it, and returns that. */
+/** Lists runs, {run, reason}, whose event files cannot be shown. */
+export function showUnreadable(found) {
+  ui.unreadable.hidden = !found.length;
+  ui.unreadable.replaceChildren(...found.map(({run, reason}) =>
+    element('li', {}, badge({verdict: 'unreadable', reason}), ' ', runName(run), ' ', element('span', {className: 'muted', textContent: reason}))));
+}
+
+/** Puts the slider on the chosen one of these steps, or the one before it, and returns that. */
 export function showStep(steps) {
   const {step} = state;
   const at = step === null ? steps.length - 1 : Math.max(steps.findLastIndex((s) => s <= step), 0);
   ui.slider.max = steps.length - 1;
   ui.slider.value = at;
-  ui.step.textContent = `step ${steps[at]}${step === null ? ' (latest)' : ''}`;
+  ui.slider.disabled = !steps.length;
+  ui.step.textContent = steps.length ? `step ${steps[at]}${step === null && !state.zoom ? ' (latest)' : ''}` : '';
   return steps[at];
 }
 
@@ -203,14 +212,15 @@ export function showTable() {
   const keys = ['decay', 'half_life', 'horizon', 'first_last_ratio', 'zero_fraction', 'nonfinite_fraction'];
   const names = ['decay', 'half-life', 'horizon', state.view === 'lag' ? 'last/first lag' : 'first/last', 'zeros', 'NaN/Inf'];
   const values = (summaries) => keys.map((key) => format(median(summaries.map((summary) => summary[key]))));
+  const steps = ({first_step: first, last_step: last}) => (first === last ? String(last) : `${first}–${last}`);
   const body = shown.map(({run, color, summary}) => {
     const name = element('span', {className: 'cell'}, swatch(color), runName(run));
     const made = row([name, badge(summary), ...values([summary]),
-      ...(windows ? [summary.window ? String(summary.window) : 'full'] : []), String(summary.last_step), summary.reason]);
+      ...(windows ? [summary.window ? String(summary.window) : 'full'] : []), steps(summary), summary.reason]);
     made.lastChild.className = 'reason';
     return made;
   });
-  const head = row(['run', 'verdict', ...names, ...(windows ? ['window K'] : []), 'step', 'why'], 'th');
+  const head = row(['run', 'verdict', ...names, ...(windows ? ['window K'] : []), 'steps', 'why'], 'th');
   head.lastChild.className = 'reason';
   ui.table.replaceChildren(head, ...body);
   const groups = folders(shown);
@@ -221,10 +231,7 @@ export function showTable() {
     const counts = [...verdicts].map(([verdict, count]) => (items.length > 1 ? `${count} ${verdict}` : verdict)).join(', ');
     return row([runName(folder), String(items.length), counts, ...values(items.map((item) => item.summary))]);
   }));
-  const {vanishing, exploding} = shown[0].summary.thresholds;
-  ui.thresholds.textContent = `Vanishing: the fitted gradient at the far end of its reach (the window, under truncation) is below ${
-    vanishing} of that at the near end; exploding: above ${exploding}; non-finite: NaN or Inf in the last quarter of the `
-    + 'profiles. The numbers are those of the last profile.' + (state.view === 'timestep' && shown.some((item) => item.meta.loss === 'all')
+  ui.thresholds.textContent = verdictNote(shown[0].summary.thresholds) + (state.view === 'timestep' && shown.some((item) => item.meta.loss === 'all')
     ? ' Where every timestep has an output of its own, its direct gradient can hide one that vanishes: see the gradient by lag.' : '');
 }
 

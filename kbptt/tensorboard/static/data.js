@@ -14,12 +14,16 @@ async function get(route, parameters) {
 export const json = async (route, parameters) => JSON.parse(await (await get(route, parameters)).text(), (_, value) =>
   value === 'NaN' ? NaN : value === 'Infinity' ? Infinity : value === '-Infinity' ? -Infinity : value);
 
-/** What is asked for, or null where there is no such thing: one run without it must not hide the others. */
-export async function orNull(asked) {
+/**
+ * What is asked for, null where there is no such thing, and {unreadable: why} where event files cannot be shown: one
+ * run without it must not hide the others.
+ */
+export async function ofOneRun(asked) {
   try {
     return await asked;
   } catch (error) {
     if (error.status === 404) return null;
+    if (error.status === 422) return {unreadable: error.message};
     throw error;
   }
 }

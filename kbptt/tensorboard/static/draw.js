@@ -184,16 +184,18 @@ export function drawScale(canvas, scale, diverging) {
  * Draws lines. `series`: [{x, y, color, fit: [[x, log10 y], [x, log10 y]] or null, mark: {x, text}}].
  * A logarithmic y axis leaves out what is not positive: exact zeros are marked at the bottom,
  * non-finite values on top, and null nowhere. `scale`: [low, high] of that axis in log10, each null for that of the
- * data. `cuts`: vertical lines; `cursor`, `at`: x of the pointer and of the chosen step.
+ * data. `xRange`: what the x axis shows, without it all. `cuts`: vertical lines; `cursor`, `at`: x of the pointer and of the
+ * chosen step.
  */
-export function drawLines(canvas, series, {log, xLabel, yLabel, xText = String, cuts = [], at, cursor, scale}) {
+export function drawLines(canvas, series, {log, xLabel, yLabel, xText = String, cuts = [], at, cursor, scale, xRange}) {
   const frame = prepare(canvas);
   const {context, box} = frame;
   const usable = (v) => Number.isFinite(v) && (!log || v > 0);
   const place = (v) => (log ? Math.log10(v) : v);
   const wide = (found, none) => (!found ? none : found[1] > found[0] ? found : [found[0] - 0.5, found[0] + 0.5]);
-  const [xLow, xHigh] = wide(range(series.flatMap((s) => s.x)), [0, 1]);
-  let [yLow, yHigh] = wide(range(series.flatMap((s) => s.y.filter(usable).map(place))), [-1, 0]);
+  const [xLow, xHigh] = wide(xRange ?? range(series.flatMap((s) => s.x)), [0, 1]);
+  const seen = (s) => s.y.filter((v, i) => usable(v) && s.x[i] >= xLow && s.x[i] <= xHigh).map(place);
+  let [yLow, yHigh] = wide(range(series.flatMap(seen)), [-1, 0]);
   const pad = 0.04 * (yHigh - yLow);
   [yLow, yHigh] = [scale?.[0] ?? yLow - pad, scale?.[1] ?? yHigh + pad];
   const x = {low: xLow, high: xHigh, label: xLabel, ticks: wholeTicks(xLow, xHigh, box.w / 70, xText)};

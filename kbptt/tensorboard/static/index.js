@@ -2,10 +2,10 @@
 
 import {drawTrend, redraw} from './charts.js';
 import * as controls from './controls.js';
-import {grid, json, ofRuns, orNull} from './data.js';
+import {grid, json, ofOneRun, ofRuns} from './data.js';
 import {element} from './dom.js';
 import * as host from './host.js';
-import {allSteps, divisor, lagged, page} from './model.js';
+import {allSteps, divisor, inZoom, page, zoomedPart} from './model.js';
 import {PALETTE, byName, divide} from './numbers.js';
 import * as choice from './state.js';
 import {VIEWS} from './texts.js';
@@ -108,23 +108,33 @@ async function update() {
   ui.noLags.hidden = view !== 'lag' || having.length > 0;
   ui.nothing.textContent = having.length && !runs.length ? 'No run is chosen.' : '';
   ui.views.hidden = !runs.length;
+  // A run without any tag is one whose series TensorBoard could not list.
+  const unlisted = Object.keys(tags).filter((run) => !Object.keys(tags[run]).length)
+    .map((run) => ({run, reason: 'Its event files announce data that they do not hold.'}));
+  controls.showUnreadable(unlisted);
   if (!runs.length) {
     page.shown = [];
     return;
   }
   // About as many cells as a heatmap has pixels.
-  const part = {tag, rows: runs.length > 2 ? 400 : 1000, cols: 300, reduce: state.merge, ...zoomed()};
+  const part = {tag, rows: runs.length > 2 ? 400 : 1000, cols: 300, reduce: state.merge, ...zoomedSteps(), ...zoomedPart()};
   const [statistics, ...found] = await Promise.all([
     json('statistics', {layer}),
     ...runs.map(async (run) => {
-      const [cells, summary] = await Promise.all([orNull(grid({run, ...part})), orNull(json('summary', {run, tag}))]);
-      return {run, tag, meta: tags[run][tag], color: colors.get(run), cells, summary, images: {}};
+      const [cells, summary] = await Promise.all([ofOneRun(grid({run, ...part})), ofOneRun(json('summary', {run, tag}))]);
+      return {run, tag, meta: tags[run][tag], color: colors.get(run), cells: cells?.values ? cells : null, summary, images: {}};
     }),
   ]);
   if (mine !== updates) return;
-  const shown = (page.shown = found.filter((item) => item.summary)); // a run may be listed and have no profile
+  const unreadable = found.filter(({summary}) => summary?.unreadable).map(({run, summary}) => ({run, reason: summary.unreadable}));
+  controls.showUnreadable([...unreadable, ...unlisted]);
+  // A run may be listed and have no profile.
+  const shown = (page.shown = found.filter(({summary}) => summary && !summary.unreadable));
   ui.views.hidden = !shown.length;
-  if (!shown.length) throw new Error('There are no profiles to read.');
+  if (!shown.length) {
+    ui.nothing.textContent = 'The chosen runs have no profiles that can be read.';
+    return;
+  }
   const base = divisor();
   for (const item of shown) item.grid = base && item.cells ? divide(item.cells, base.cells) : item.cells;
   controls.showCards(actions);
@@ -134,20 +144,18 @@ async function update() {
   await Promise.all([fetchStep(), fetchTrend()]);
 }
 
-function zoomed() {
-  if (!state.zoom) return {};
-  const [s0, s1, from, to] = state.zoom;
-  return {s0, s1, ...(lagged() ? {l0: from, l1: to} : {t0: from, t1: to})};
-}
+const zoomedSteps = () => (state.zoom ? {s0: state.zoom[0], s1: state.zoom[1]} : {});
 
 async function fetchStep() {
   const mine = ++steps;
   const {shown} = page;
   if (!shown.length) return;
-  const step = controls.showStep(allSteps());
-  const profiles = await json('profiles', ofRuns(shown.map((item) => item.run), {tag: shown[0].tag, step}));
+  const step = (page.step = controls.showStep(allSteps()));
+  const asked = {tag: shown[0].tag, step, ...zoomedPart()};
+  const profiles = step === undefined ? [] : await json('profiles', ofRuns(shown.map((item) => item.run), asked));
   if (mine !== steps || shown !== page.shown) return;
-  shown.forEach((item, i) => (item.profile = profiles[i]));
+  // A run that has no step as early as this one comes with its first.
+  shown.forEach((item, i) => (item.profile = profiles[i]?.norms && inZoom(profiles[i].step) ? profiles[i] : null));
   redraw();
 }
 
@@ -158,7 +166,7 @@ async function fetchTrend() {
   if (!name || !shown.length) return;
   const found = await json('trends', ofRuns(shown.map((item) => item.run), {layer: page.layer, name}));
   if (mine !== trends || shown !== page.shown) return;
-  shown.forEach((item, i) => (item.trend = found[i]));
+  shown.forEach((item, i) => (item.trend = {steps: [], values: [], ...found[i]}));
   drawTrend();
 }
 

@@ -7,6 +7,7 @@ export const page = {
   // One per run that is shown: {run, tag, meta, color, cells, grid (cells, divided by a run or not), summary,
   // profile, trend, card, images, view}.
   shown: [],
+  step: undefined, // that of the profile: the chosen one or, within a zoom, the one nearest to it
   layer: '', // the chosen one or, without a choice, the commonest
   ui: {}, // elements
 };
@@ -17,4 +18,16 @@ export const lagged = () => page.state.view === 'lag' || page.state.axis === 'la
 /** The run by which all are divided, if it is shown. */
 export const divisor = () => page.shown.find((item) => item.run === page.state.base && item.cells);
 
-export const allSteps = () => [...new Set(page.shown.flatMap((item) => item.summary.steps))].sort((a, b) => a - b);
+/** Whether a training step is within the zoom. */
+export const inZoom = (step) => !page.state.zoom || (step >= page.state.zoom[0] && step <= page.state.zoom[1]);
+
+/** The steps to choose from: of all runs, within the zoom. */
+export const allSteps = () =>
+  [...new Set(page.shown.flatMap((item) => item.summary.steps))].filter(inZoom).sort((a, b) => a - b);
+
+/** The part of the profiles that is asked for, by timestep or by lag from the end. */
+export const zoomedPart = () => {
+  if (!page.state.zoom) return {};
+  const [, , from, to] = page.state.zoom;
+  return lagged() ? {l0: from, l1: to} : {t0: from, t1: to};
+};

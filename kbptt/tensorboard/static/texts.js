@@ -1,5 +1,11 @@
 // What the page says.
 
+/** What the colours mean that are none of the scale's, in the order of `controls.js`. */
+export const SPECIAL = {
+  norm: ['exactly 0', 'NaN', 'infinite'],
+  ratio: ['0: the norm is exactly 0', 'NaN', 'infinite: or the divisor is exactly 0'],
+};
+
 /** What is shown of a layer. */
 export const VIEWS = {
   timestep: {
@@ -31,9 +37,10 @@ export const TRENDS = {
   'optimizer/clip_rate': 'clip rate',
   'optimizer/threshold': 'clipping threshold',
   'optimizer/norm_after': 'global norm after clipping',
+  'optimizer/skipped': 'optimizer steps skipped',
 };
 // What spans orders of magnitude has a logarithmic axis.
-export const LOG_TRENDS = /first_last_ratio|half_life|horizon|norm|relative_bias|truncation|threshold|penalty|condition/;
+export const LOG_TRENDS = /first_last_ratio|half_life|horizon|norm|relative_bias|truncation|threshold|penalty/;
 export const SNIPPET = `import keras
 import kbptt
 
@@ -47,5 +54,17 @@ model.fit(x, y, callbacks=[kbptt.callbacks.GradientFlow("runs/a", log_freq=50)])
 export const LAG_SNIPPET = `kbptt.callbacks.GradientFlow("runs/a", lag_data=(x_val[:32], y_val[:32]))
 # or, which chooses the truncation window by it:
 kbptt.callbacks.AdaptiveTruncation(tolerance=0.5, data=(x_val[:32], y_val[:32]), log_dir="runs/a")`;
+
+/** The title above the heatmaps. */
+export const title = (view, base) => (base ? `${VIEWS[view].norm} divided by that of ${base}` : VIEWS[view].title);
+
+/** What the verdicts mean, by the bounds that the server has. */
+export const verdictNote = ({vanishing, decaying, growing, exploding, dark, unsteady}) =>
+  'Verdict and numbers are those of one profile, the geometric mean of the last quarter of the profiles (column “steps”). '
+  + 'Decay is that of its last window. The fitted line says by which factor the gradient changes from the near to the far end of '
+  + `its reach: vanishing below ${vanishing}, decaying below ${decaying}, healthy, growing above ${growing}, exploding above ${
+    exploding}. Vanishing is also a gradient of which more than ${100 * dark} % of the timesteps get less than ${
+    vanishing} of the largest norm. Non-finite: NaN or Inf in any of these profiles. Unsteady: none of the bad verdicts now, `
+  + `but in more than ${100 * unsteady} % of all profiles.`;
 
 export const trendName = (name) => TRENDS[name] || name.replaceAll('_', ' ');

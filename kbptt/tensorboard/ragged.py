@@ -1,0 +1,64 @@
+"""Profiles of different lengths as one table, in the memory of the profiles alone."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+
+class Ragged:
+    """Vectors of any lengths as a table `(rows, columns)`, aligned at their last element.
+
+    Rows are padded where they are read, and only those: one profile of a million timesteps among
+    thousands of short ones must not make each of them as long.
+
+    Attributes:
+        vectors: The rows.
+        shape: `(rows, columns)`, as of an array.
+    """
+
+    def __init__(self, vectors: Sequence[np.ndarray], columns: int | None = None):
+        self.vectors = list(vectors)
+        longest = max(map(len, self.vectors), default=0)
+        self.shape = len(self.vectors), longest if columns is None else columns
+
+    @property
+    def size(self) -> int:
+        """Number of elements, without padding."""
+        return sum(map(len, self.vectors))
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Some of the rows as float32 array; masked where a vector has no such column."""
+        chosen = self.vectors[rows]
+        columns = self.shape[1]
+        padded = np.zeros((len(chosen), columns), np.float32)
+        missing = np.zeros(padded.shape, bool)
+        for row, vector in enumerate(chosen):
+            padded[row, columns - len(vector) :] = vector
+            missing[row, : columns - len(vector)] = True
+        return np.ma.MaskedArray(padded, missing) if missing.any() else padded
+
+    def part(self, rows: slice, first: int, last: int) -> "Ragged":
+        """The table of these rows and the columns from `first` to before `last`."""
+        _, columns = self.shape
+        last = min(max(last, 0), columns)
+        first = min(max(first, 0), last)
+        starts = [columns - len(vector) for vector in self.vectors[rows]]
+        parts = [
+            vector[max(first - start, 0) : max(last - start, 0)]
+            for start, vector in zip(starts, self.vectors[rows], strict=True)
+        ]
+        return Ragged(parts, last - first)
+
+    def blocks(self, rows: slice, size: int) -> Iterator[tuple[int, np.ndarray]]:
+        """The rows as arrays without padding: `(first column, (some rows, other columns))`.
+
+        Args:
+            rows: Slice.
+            size: Integer. About how many elements a block may have.
+        """
+        for length, alike in itertools.groupby(self.vectors[rows], len):
+            alike = list(alike)
+            together = max(1, size // max(length, 1))
+            for at in range(0, len(alike), together):
+                yield self.shape[1] - length, np.stack(alike[at : at + together])
