@@ -61,3 +61,11 @@ def test_temporal_order_in_pieces(tmp_path):
     again = script("temporal_order.py", "--methods", "clip+omega", *arguments, cwd=tmp_path)
     assert again.stdout.strip() in done.stdout  # read from the file, not run again
     assert len((tmp_path / "a/results.csv").read_text().splitlines()) == 2
+
+
+def test_reading_is_measured_beside_the_plain_ways(tmp_path):
+    done = script("benchmark_reading.py", "--text", 1, "--csv", 0.2, "--rounds", 1, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    ways = [line.rsplit(maxsplit=4)[0].strip() for line in done.stdout.splitlines() if " x" in line]
+    assert ways[:2] == ["read().decode()", "the task"]
+    assert ways.count("kbptt, without pandas") == ways.count("csv module and float") == 3

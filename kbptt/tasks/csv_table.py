@@ -50,8 +50,9 @@ class Column:
 
     def __init__(self, name: str, position: int, named: bool = True):
         self.name, self.position, self.named = name, position, named
-        self.has_numbers, self.has_words = False, False
+        self.has_numbers = False
         self.fault: tuple[int, str] | None = None
+        self._has_words = False
         self._foreign: tuple[int, str] | None = None
         self._rows, self._parts = 0, []
 
@@ -61,19 +62,17 @@ class Column:
 
     @property
     def foreign(self) -> tuple[int, str] | None:
-        return None if self.has_words else self._foreign
+        return None if self._has_words else self._foreign
 
     def add(self, fields: Sequence[str]) -> None:
         """Appends the fields of further rows."""
         try:
-            part = np.array(list(map(float, fields)))
+            part = np.fromiter(map(float, fields), np.float64, len(fields))
         except ValueError:
             part = np.array([float(field) if is_number(field) else math.nan for field in fields])
         finite = np.isfinite(part)
         if not finite.all():
-            self.fault = self.fault or self._first(fields, np.flatnonzero(~finite))
-            if not self.has_words:
-                self._tell_words_from_foreign(fields, np.flatnonzero(~finite))
+            self._add_faults([(int(row), fields[row]) for row in np.flatnonzero(~finite)])
         self.add_numbers(part, finite)
 
     def add_numbers(self, part: np.ndarray, finite: np.ndarray | bool = True) -> None:
@@ -82,15 +81,17 @@ class Column:
         self._parts.append(part)
         self._rows += len(part)
 
-    def _tell_words_from_foreign(self, fields, rows):
-        texts = [(row, fields[row].strip()) for row in rows]
-        texts = [(row, text) for row, text in texts if text.lower() not in MISSING]
-        self.has_words = not all(FOREIGN_NUMBER.fullmatch(text) for _, text in texts)
-        if texts and self._foreign is None:
-            self._foreign = self._first(fields, [texts[0][0]])
-
-    def _first(self, fields, rows) -> tuple[int, str]:
-        return self._rows + int(rows[0]), fields[rows[0]]
+    def _add_faults(self, faults: Sequence[tuple[int, str]]) -> None:
+        row, field = faults[0]
+        self.fault = self.fault or (self._rows + row, field)
+        for row, field in faults:
+            if self._has_words:
+                return
+            text = field.strip()
+            if FOREIGN_NUMBER.fullmatch(text):
+                self._foreign = self._foreign or (self._rows + row, field)
+            elif text.lower() not in MISSING:
+                self._has_words = True
 
 
 class Table:
@@ -111,10 +112,14 @@ class Table:
 
     def __init__(self, path: str | Path, header: bool = True):
         self.path, self.header = path, header
-        text = read_text(path).replace("\r\n", "\n").replace("\r", "\n")
+        text = read_text(path)
+        if "\r" in text:
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
         # Blank lines at the end leave no gap; anywhere else they stand for a missing row.
         self._text = text.rstrip(" \t\n")
-        first = self._take(self._reader(), 1)
+        line = self._text.partition("\n")[0]
+        whole = line.count('"') % 2 == 0  # no quoted field goes on in the next line
+        first = self._take(_reader(line if whole else self._text), 1)
         if not first or not any(field.strip() for field in first[0]):
             what = "the names of the columns" if header else "numbers"
             raise ValueError(f"{path}, line 1: expected {what}, found a blank line.")
@@ -128,13 +133,16 @@ class Table:
         """Returns the columns at these positions (all, for `None`), and checks every row."""
         positions = range(len(self.names)) if positions is None else positions
         columns = [Column(self.names[i], i, self._named[i]) for i in positions]
-        if not self._read_with_pandas(columns):
-            self._read_in_pieces(columns)
+        plain = self._plain_rows()
+        if plain is None:
+            self._read_records(columns)
+        elif len(plain[0]) < PANDAS_FROM or not self._read_with_pandas(columns, plain[0]):
+            self._split(columns, *plain)
         return columns
 
     def line(self, row: int) -> int:
         """Returns the line on which row `row` (from 0) begins."""
-        reader = self._reader()
+        reader = _reader(self._text)
         self._take(reader, row + self.header)
         return reader.line_num + 1
 
@@ -149,9 +157,6 @@ class Table:
             "the fields and points in the decimals."
         )
 
-    def _reader(self):
-        return csv.reader(io.StringIO(self._text, newline=""), strict=True)
-
     def _take(self, reader, count: int) -> list[list[str]]:
         try:
             return list(itertools.islice(reader, count))
@@ -161,14 +166,45 @@ class Table:
 
     def _faulty_line(self) -> int:
         """Returns the line on which the record begins that is no CSV."""
-        reader, line = self._reader(), 1
+        reader, line = _reader(self._text), 1
         with contextlib.suppress(csv.Error):
             for _ in reader:
                 line = reader.line_num + 1
         return line
 
-    def _read_in_pieces(self, columns: Sequence[Column]) -> None:
-        reader = self._reader()
+    def _plain_rows(self) -> tuple[bytes, np.ndarray] | None:
+        """Returns the rows as bytes and where each of their lines ends, or `None`.
+
+        The rows are plain if nothing is quoted and each line has as many fields as there are
+        columns: commas and line breaks are then all there is to CSV. The others, and those to be
+        refused for their shape, are left to `_read_records`.
+        """
+        body = (self._text.partition("\n")[2] if self.header else self._text).encode()
+        if not body or b'"' in body:
+            return None
+        characters = np.frombuffer(body, np.uint8)
+        ends = np.append(np.flatnonzero(characters == ord("\n")), len(body))
+        commas = np.flatnonzero(characters == ord(","))
+        lengths = np.diff(ends, prepend=-1) - 1
+        if lengths.min() == 0 or lengths.max() > csv.field_size_limit():
+            return None
+        if len(commas) != len(ends) * (len(self.names) - 1):
+            return None
+        commas = commas.reshape(len(ends), -1)
+        if (commas[:, -1:] > ends[:, None]).any() or (commas[1:, :1] < ends[:-1, None]).any():
+            return None
+        return body, ends
+
+    def _split(self, columns: Sequence[Column], body: bytes, ends: np.ndarray) -> None:
+        start = 0
+        for stop in dict.fromkeys([*ends[ROWS - 1 :: ROWS].tolist(), len(body)]):
+            fields = body[start:stop].decode().replace("\n", ",").split(",")
+            for column in columns:
+                column.add(fields[column.position :: len(self.names)])
+            start = stop + 1
+
+    def _read_records(self, columns: Sequence[Column]) -> None:
+        reader = _reader(self._text)
         self._take(reader, int(self.header))
         rows = 0
         while piece := self._take(reader, ROWS):
@@ -194,20 +230,12 @@ class Table:
             + self.separator_hint()
         )
 
-    def _read_with_pandas(self, columns: Sequence[Column]) -> bool:
-        """Reads a large file of plain fields faster and with the same result, or returns `False`.
-
-        Whatever is to be refused is left to `_read_in_pieces`.
-        """
-        body = self._text.partition("\n")[2] if self.header else self._text
-        if len(body) < PANDAS_FROM or '"' in body or (pandas := _exact_pandas()) is None:
-            return False
-        # Lines of different lengths, which pandas would fill, cut, or take for an index.
-        separators = {line.count(",") if line else -1 for line in body.split("\n")}
-        if separators != {len(self.names) - 1}:
+    def _read_with_pandas(self, columns: Sequence[Column], body: bytes) -> bool:
+        """Reads plain rows faster and with the same result, or returns `False`."""
+        if (pandas := _exact_pandas()) is None:
             return False
         frame = pandas.read_csv(
-            io.StringIO(body),
+            io.BytesIO(body),
             header=None,
             names=range(len(self.names)),
             usecols=[column.position for column in columns],
@@ -226,6 +254,10 @@ class Table:
             else:
                 column.add_numbers(fields.to_numpy(np.float64))
         return True
+
+
+def _reader(text: str):
+    return csv.reader(io.StringIO(text, newline=""), strict=True)
 
 
 def _exact_pandas():

@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,17 @@ import numpy as np
 from kbptt import _checks
 from kbptt.tasks.base import Outputs, Task, TaskData, check_flag, derive_seed
 from kbptt.tasks.registry import register
+
+# What zipfile, zlib and NumPy raise for a file that is no archive of arrays, or a damaged one.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class _PixelByPixel(Task):
@@ -145,6 +157,24 @@ class MNIST(_PixelByPixel):
     def _arrays(self) -> dict[str, np.ndarray]:
         try:
             with zipfile.ZipFile(self.path) as _, np.load(self.path, allow_pickle=False) as file:
-                return {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test")}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                arrays = {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test")}
+        except UNREADABLE as error:
             raise ValueError(f"{self.path} is not Keras's mnist.npz: {error}.") from error
+        train, validation, test = self.sizes
+        for part, needed in (("train", train + validation), ("test", test)):
+            x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+            if (
+                x.shape != (len(y), 28, 28)
+                or y.ndim != 1
+                or not set(np.unique(y)) <= set(range(10))
+            ):
+                raise ValueError(
+                    f"{self.path} is not Keras's mnist.npz: expected images of 28 x 28 pixels and "
+                    f"as many digits, found x_{part} {x.shape} and y_{part} {y.shape}."
+                )
+            if len(y) < needed:
+                raise ValueError(
+                    f"{self.path} has {len(y)} images in x_{part}, and `sizes`={self.sizes} needs "
+                    f"{needed}. Give smaller `sizes`."
+                )
+        return arrays

@@ -120,6 +120,13 @@ def _check(name: str, task: Any) -> Task:
                 f"Invalid attribute `{attribute}` of task '{name}'. Expected {expected}. "
                 f"Received: {value!r} (of type {type(value).__name__})."
             )
+    # Keras takes a last axis of length 1 for none, and fails on it in the middle of a step.
+    if type(task).loss is Task.loss and task.metric != "mse" and task.outputs.units < 2:
+        raise ValueError(
+            f"Invalid attribute `outputs` of task '{name}'. Expected one unit for each of two or "
+            f"more classes, for the cross entropy of metric {task.metric!r}. Received: "
+            f"{task.outputs!r}. With a loss for one unit, override `loss` and `metrics`."
+        )
     return task
 
 

@@ -394,16 +394,19 @@ def test_pandas_changes_nothing(tmp_path_factory, plain, mixed, header):
 def test_a_large_file_of_plain_numbers_goes_to_pandas(load, monkeypatch):
     pytest.importorskip("pandas", minversion="3.1")
     monkeypatch.setattr(csv_table, "PANDAS_FROM", 0)
-    monkeypatch.delattr(csv_table.Table, "_read_in_pieces")
+    for other in ("_split", "_read_records"):
+        monkeypatch.delattr(csv_table.Table, other)
     task = load(WAVE, columns=NUMERIC)
     assert task.data(0).train[0][0, 0, 0] == pytest.approx(-0.1, abs=0.2)
 
 
-def test_without_pandas_every_size_is_read_in_pieces(load, monkeypatch):
-    monkeypatch.setattr(csv_table, "ROWS", 7)
+@pytest.mark.parametrize("rows", [1, 7, 20, 39, 40, 41])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_pieces_are_joined(load, monkeypatch, rows, quote):
+    monkeypatch.setattr(csv_table, "ROWS", rows)
     monkeypatch.setattr(csv_table, "_exact_pandas", lambda: None)
     monkeypatch.setattr(csv_table, "PANDAS_FROM", 0)
-    x = load("a\n" + lines(str), length=4).data(0).train[0]
+    x = load("a\n" + lines(lambda i: f"{quote}{i}{quote}"), length=4).data(0).train[0]
     np.testing.assert_allclose(np.diff(x[0, :, 0]), 1 / np.arange(24).std(), rtol=1e-5)
     with pytest.raises(ValueError, match="line 32, column 'a': expected a number, found '-'"):
-        load("a\n" + lines(lambda i: "-" if i == 30 else i))
+        load("a\n" + lines(lambda i: f"{quote}{'-' if i == 30 else i}{quote}"))

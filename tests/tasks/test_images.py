@@ -97,3 +97,26 @@ def test_mnist_is_never_downloaded(tmp_path, monkeypatch):
         (tmp_path / "other.npz").write_bytes(content)
         with pytest.raises(ValueError, match="is not Keras"):
             tasks.get("mnist", path=str(tmp_path / "other.npz")).data(0)
+
+
+def test_a_damaged_file_of_images_is_refused_in_a_sentence(mnist_file):
+    path, arrays = mnist_file
+
+    def error(sizes=(30, 20, 20)):
+        with pytest.raises(ValueError) as caught:
+            tasks.get("mnist", sizes=sizes).data(0)
+        return str(caught.value)
+
+    assert "has 50 images in x_train" in error((30, 21, 20))
+    assert "has 20 images in x_test" in error((30, 20, 21))
+    np.savez(path, **{**arrays, "x_test": arrays["x_test"][:, 1:]})
+    assert "found x_test (20, 27, 28) and y_test (20,)" in error()
+    np.savez(path, **{**arrays, "y_train": arrays["y_train"][1:]})
+    assert "found x_train (50, 28, 28) and y_train (49,)" in error()
+    np.savez(path, **{**arrays, "y_test": arrays["y_test"] + 5})
+    assert "is not Keras's mnist.npz" in error()
+    np.savez_compressed(path, **arrays)
+    content = path.read_bytes()
+    for start in range(0, len(content), len(content) // 40):
+        path.write_bytes(content[:start] + b"\x55" * 50 + content[start + 50 :])
+        assert "is not Keras's mnist.npz" in error()

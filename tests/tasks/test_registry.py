@@ -46,6 +46,10 @@ class Own(tasks.Task):
         ({"success": True}, "`success`"),
         ({"metric": 3}, "`metric`"),
         ({"outputs": 2}, r"`outputs` of task 'own'. Expected a `kbptt\.tasks\.Outputs`"),
+        (
+            {"outputs": tasks.Outputs(1)},
+            "`outputs` of task 'own'. Expected one unit for each of two or more",
+        ),
     ],
 )
 def test_own_task_that_cannot_be_judged(changes, message, monkeypatch):
@@ -53,6 +57,19 @@ def test_own_task_that_cannot_be_judged(changes, message, monkeypatch):
     tasks.register("own")(lambda: Own(**changes))
     with pytest.raises(ValueError, match=message):
         tasks.get("own")
+
+
+def test_own_task_of_one_output_with_a_loss_for_it(monkeypatch):
+    class Binary(Own):
+        outputs = tasks.Outputs(1, "sigmoid")
+
+        def loss(self):
+            raise NotImplementedError
+
+    monkeypatch.setattr(registry, "_factories", dict(registry._factories))
+    tasks.register("binary")(Binary)
+    tasks.register("error")(lambda: Own(outputs=tasks.Outputs(1), metric="mse"))
+    assert tasks.get("binary").outputs.units == tasks.get("error").outputs.units == 1
 
 
 def test_function_that_returns_no_task(monkeypatch):
