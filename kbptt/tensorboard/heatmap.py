@@ -1,18 +1,19 @@
 """Figures of gradient norms. Matplotlib without pyplot: no global state, nothing to close."""
 
-import io
-import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+import matplotlib
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_rgba
+from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
 from kbptt import _checks
 from kbptt.tensorboard import grid, layout
+from kbptt.tensorboard.figure import Figure, to_png
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+__all__ = ["heatmap_figure", "profile_figure", "to_png"]
 
 COLORMAP = "viridis"
 ZERO_COLOR = "#101010"
@@ -33,7 +34,7 @@ def heatmap_figure(
     max_steps: int = 400,
     max_timesteps: int = 400,
     limits: tuple[float, float] | None = None,
-) -> "Figure":
+) -> Figure:
     """Heatmap *training step × timestep* of ‖∂L/∂h_t‖ on a log10 colour scale.
 
     Exact zeros, NaN and infinite norms have colours of their own, named in a legend if they occur.
@@ -52,10 +53,8 @@ def heatmap_figure(
             Defaults to the range of the data.
 
     Returns:
-        A `matplotlib.figure.Figure`.
+        A `matplotlib.figure.Figure`, which a notebook shows.
     """
-    from matplotlib.patches import Patch
-
     steps = np.asarray(steps, np.float64)
     norms = norms if np.ma.isMaskedArray(norms) else np.asarray(norms)
     if norms.ndim != 2 or len(steps) != len(norms) or norms.size == 0:
@@ -74,7 +73,7 @@ def heatmap_figure(
         _checks.positive_integer("max_steps", max_steps),
         _checks.positive_integer("max_timesteps", max_timesteps),
     )
-    figure = _new_figure(8.0, 4.2)
+    figure = Figure(figsize=(8.0, 4.2), layout="constrained")
     axes = figure.add_subplot()
 
     image = _colors(cells.values, limits)
@@ -107,7 +106,7 @@ def profile_figure(
     title: str = "",
     relative: bool = False,
     window: int | None = None,
-) -> "Figure":
+) -> Figure:
     """‖∂L/∂h_t‖ against t, one line per name, logarithmic y axis.
 
     Args:
@@ -120,11 +119,11 @@ def profile_figure(
         window: Length of the truncation windows, whose edges are drawn. Defaults to None.
 
     Returns:
-        A `matplotlib.figure.Figure`. Timesteps whose gradient is exactly 0 are marked by squares
-        below the curves, since a logarithmic axis has no place for them, non-finite ones by
-        crosses on top.
+        A `matplotlib.figure.Figure`, which a notebook shows. Timesteps whose gradient is exactly 0
+        are marked by squares below the curves, since a logarithmic axis has no place for them,
+        non-finite ones by crosses on top.
     """
-    figure = _new_figure(8.0, 4.5)
+    figure = Figure(figsize=(8.0, 4.5), layout="constrained")
     axes = figure.add_subplot()
     axes.set_yscale("log")
     longest = 0
@@ -149,32 +148,7 @@ def profile_figure(
     return figure
 
 
-def to_png(figure: "Figure") -> tuple[bytes, int, int]:
-    """The figure as `(png, width, height)`."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # A layer's name in a script without a glyph is drawn as boxes; that is no news to training.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
-        figure.savefig(buffer, format="png", dpi=100)
-    width, height = (round(100 * size) for size in figure.get_size_inches())
-    return buffer.getvalue(), width, height
-
-
-def _new_figure(width: float, height: float) -> "Figure":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _colors(values: np.ndarray, limits: tuple[float, float] | None) -> dict:
-    import matplotlib
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize, to_rgba
-
     missing = values == grid.MISSING
     finite = np.isfinite(values) & ~missing
     if limits is None:

@@ -223,12 +223,12 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
 
 
 def _of_each(request: wrappers.Request, content: Callable[[str], dict]) -> list[dict[str, Any]]:
-    """The content of each `run`: one that cannot be read does not take the others with it."""
+    """The content of each `run`: one that has none does not take the others with it."""
 
     def of(run: str) -> dict[str, Any]:
         try:
             return {"run": run, **content(run)}
-        except web.Unreadable as error:
+        except (web.Unreadable, werkzeug.exceptions.NotFound) as error:
             return {"run": run, "unreadable": error.description}
 
     return [of(run) for run in web.runs(request)]

@@ -1,12 +1,15 @@
 """Figures, by the pixels and lines they draw."""
 
 import io
+import pickle
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
 from PIL import Image
 
+import kbptt
 from kbptt.tensorboard import heatmap
 
 
@@ -111,3 +114,22 @@ def test_shapes_are_checked():
     for steps, norms in (([1], np.ones((2, 3))), ([1], np.ones(3)), ([], np.ones((0, 3)))):
         with pytest.raises(ValueError, match="shape"):
             heatmap.heatmap_figure(steps, norms)
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        lambda: kbptt.tensorboard.heatmap_figure([1, 2], np.ones((2, 3)), "层"),
+        lambda: kbptt.tensorboard.profile_figure({"a": [1.0, 2.0], "$b": [0.0, np.nan]}),
+    ],
+)
+def test_a_notebook_shows_the_figure(figure):
+    """What IPython's formatters ask an object of their own accord, without pyplot."""
+    shown = figure()
+    image = Image.open(io.BytesIO(shown._repr_png_()))
+    width, height = image.size
+    assert image.format == "PNG" and (width, height) == tuple(100 * shown.get_size_inches())
+    assert len(image.convert("RGB").getcolors(maxcolors=10**6)) > 10
+    assert shown._repr_html_() is None  # Matplotlib's own, for its interactive canvas
+    copy = pickle.loads(pickle.dumps(shown))
+    assert isinstance(copy, Figure) and copy._repr_png_() == shown._repr_png_()
