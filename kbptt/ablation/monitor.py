@@ -123,8 +123,11 @@ class Monitor(keras.callbacks.Callback):
         layer, measured = self.layers[name], self.flow.lag_profiles
         if self.step and measured is self.lags_start:
             measured = []  # the training ended before it came to the second measurement
-        by_lag = [p.norms for p in measured if p.layer == layer.name]
-        return reach.statistics(by_lag[0] if by_lag else [], getattr(layer, "truncation", None))
+        truncation = getattr(layer, "truncation", None)
+        for profile in measured:
+            if profile.layer == layer.name:
+                return reach.statistics(profile.norms, truncation, profile.timesteps)
+        return reach.statistics([])
 
     def _gradient(self, name: str) -> dict[str, Any]:
         profiles = self.profiles[name]

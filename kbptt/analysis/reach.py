@@ -40,15 +40,19 @@ def measured(task: Any, data: Any, epochs: int) -> dict[str, Any]:
     return {"lag_data": (x, y), "lag_freq": epochs, "max_lags": lags}
 
 
-def statistics(norms: Any, truncation: Any = None) -> dict[str, float]:
+def statistics(
+    norms: Any, truncation: Any = None, timesteps: int | None = None
+) -> dict[str, float]:
     """`kbptt.analysis.gradient_flow.summarize` of the gradients by lag, as far as they are not cut.
 
     Args:
         norms: φ, `(lags,)`: the mean norm of ∂L_s/∂h_{s−k}, lag 0 first, without truncation.
-        truncation: The layer's `kbptt.truncation.Truncation`, or None. Beyond its `length` nothing
+        truncation: The layer's `kbptt.truncation.Truncation`, or None. From its `length` on nothing
             counts. Of the `stride` losses that end a window, the earlier ones reach less far back:
             `horizon` weights each lag with the share of the losses that reach it. A randomized
             truncation cuts nothing off on average.
+        timesteps: Integer. Length of the sequences: a `length` that long cuts nothing. Defaults to
+            `None`, longer than all windows.
 
     Returns:
         The keys of `summarize`: `decay` is the factor per lag, `horizon` the number of timesteps,
@@ -56,6 +60,8 @@ def statistics(norms: Any, truncation: Any = None) -> dict[str, float]:
     """
     norms = np.asarray(norms, np.float64)
     length = getattr(truncation, "length", None) or math.inf
+    if timesteps is not None and length >= timesteps:
+        length = math.inf
     stride = getattr(truncation, "stride", None) or 1
     lags = np.arange(norms.size)
     reached = norms[lags < length]

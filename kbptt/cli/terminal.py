@@ -18,6 +18,7 @@ import typer
 
 # A message fits on a small screen.
 LINES, COLUMNS = 22, 80
+_LONGEST = LINES * COLUMNS
 _LONGEST_WORD = 160
 
 
@@ -27,6 +28,8 @@ def readable(text: str) -> str:
     Messages echo what the user gave: a word of a megabyte is shortened in its middle, and so is the
     whole; escape sequences are spelled out.
     """
+    if len(text) > 2 * _LONGEST:
+        text = f"{text[:_LONGEST]}…{text[-_LONGEST:]}"
     text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
     words = [_shortened(word, _LONGEST_WORD) for word in text.split(" ")]
     lines = [line.rstrip() for line in " ".join(words).splitlines() if line.strip()]

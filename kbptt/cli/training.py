@@ -169,12 +169,12 @@ class Run:
     def _gradient(self, layer: keras.layers.Layer) -> Iterator[tuple[str, str]]:
         """Decay and reach of a layer's gradient, by lag where losses stand at every timestep."""
         if self.task.outputs.per_timestep:
-            by_lag = [p.norms for p in self.flow.lag_profiles if p.layer == layer.name]
-            if not by_lag:
+            profile = next((p for p in self.flow.lag_profiles if p.layer == layer.name), None)
+            if profile is None:
                 return
             truncation = getattr(layer, "truncation", None)
-            flow = reach.statistics(by_lag[0], truncation)
-            measured = min(len(by_lag[0]), getattr(truncation, "length", None) or len(by_lag[0]))
+            flow = reach.statistics(profile.norms, truncation, profile.timesteps)
+            measured = min(len(profile), getattr(truncation, "length", None) or len(profile))
             where = f"the last {flow['horizon']:.0f} of {measured} timesteps up to each loss"
         elif (norms := layer.gradient_norms) is None:
             return
