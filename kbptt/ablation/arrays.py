@@ -7,9 +7,13 @@ import numpy as np
 
 
 def bins(timesteps: int, count: int) -> np.ndarray:
-    """Edges, integer `(at most count + 1,)`, of bins of neighbouring timesteps."""
-    sizes = map(len, np.array_split(np.empty(timesteps), min(count, timesteps)))
-    return np.cumsum([0, *sizes])
+    """Edges, integer `(at most count + 1,)`, of bins of neighbouring timesteps.
+
+    As `numpy.array_split` cuts: the first bins hold one timestep more where they are not equal.
+    """
+    count = min(count, timesteps)
+    size, larger = divmod(timesteps, count)
+    return np.cumsum([0, *[size + 1] * larger, *[size] * (count - larger)])
 
 
 def encode(array: np.ndarray) -> dict[str, Any]:

@@ -17,39 +17,53 @@ from matplotlib.ticker import MaxNLocator
 
 from kbptt.ablation import arrays
 from kbptt.ablation.results import Results, Row, decay
+from kbptt.ablation.text import described, visible
 
+# Beyond these numbers nothing can be told apart any more, and a page would grow without end.
+ARMS = 24  # in one figure: the best
+TASKS = 12  # with figures of their own
+DOTS = 200  # runs of an arm
+POINTS = 500  # of a line
 COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#000000")
 
 
 def draw(results: Results) -> list[dict[str, str]]:
-    """All figures that the results allow: dicts with `title`, `caption` and `source` (data URL)."""
+    """All figures that the results allow: dicts with `title`, `caption` and `source` (data URL).
+
+    A figure that cannot be drawn has no `source`, and a caption that says why.
+    """
+    known = any(math.isfinite(row.mean.low) for row in results.table())
     figures = [
         _figure(
-            "Score with 95 % intervals",
-            "Mean skill over all tasks and seeds (0: no better than without memory, 1: perfect) "
-            "with its bootstrap interval; each dot is one run.",
+            "Score with 95 % intervals" if known else "Score of every run",
+            "Mean skill over all tasks and seeds (0: no better than without memory, 1: perfect)"
+            + (" with its bootstrap interval" if known else "")
+            + "; each dot is one run."
+            + _left_out(results, dots=True),
             lambda: scores(results),
         )
     ]
-    for task in results.tasks:
+    for task in results.tasks[:TASKS]:
         name, _, _ = results.metric(task)
         figures += [
             _figure(
                 f"Learning curves: {task}",
-                f"Validation {name} by epoch, median over the seeds; the band spans all seeds.",
+                f"Validation {name} by epoch, median over the seeds; the band spans all seeds."
+                + _left_out(results),
                 lambda task=task: curves(results, task),
             ),
             _figure(
                 f"Gradient by timestep: {task}",
                 "‖∂L/∂h_t‖ of the first recurrent layer against t, median over the seeds, at the "
                 "start (dashed) and the end (solid) of training. Exact zeros, beyond a cut, are "
-                "left out.",
+                "left out." + _left_out(results),
                 lambda task=task: profiles(results, task),
             ),
             _figure(
                 f"Gradient over training: {task}",
                 "‖∂L/∂h_t‖ of the first recurrent layer by training step and timestep, first seed, "
-                "one colour scale for all, that of the runs that did not diverge.",
+                "one colour scale for all, that of the runs that did not diverge."
+                + _left_out(results),
                 lambda task=task: heatmaps(results, task),
                 "png",
             ),
@@ -58,16 +72,40 @@ def draw(results: Results) -> list[dict[str, str]]:
         _figure(
             "Decay of the gradient against the score",
             "Each dot is one run: the factor by which ‖∂L/∂h_t‖ changes for each timestep into the "
-            "past at the end of training, against its skill.",
+            "past at the end of training, against its skill." + _left_out(results, dots=True),
             lambda: decay_against_score(results),
         )
     )
     return [figure for figure in figures if figure is not None]
 
 
+def _left_out(results: Results, dots: bool = False) -> str:
+    """What of a large ablation its figures leave out, as the end of a caption."""
+    text = ""
+    if len(results.arms) > ARMS:
+        text += f" Of {len(results.arms)} methods and settings the best {ARMS}."
+    if len(results.tasks) > TASKS:
+        text += f" Of {len(results.tasks)} tasks the first {TASKS} have figures of their own."
+    runs = len(results.seeds) * len(results.tasks)
+    if dots and runs > DOTS:
+        text += f" Of {runs} runs each, {DOTS} from the lowest to the highest."
+    return text
+
+
+def _shown(results: Results) -> list[str]:
+    """The arms of the figures: the best ones, in the order of the ablation."""
+    best = {row.arm for row in results.table()[:ARMS]}
+    return [arm for arm in results.arms if arm in best]
+
+
+def _thinned(values: np.ndarray, most: int) -> np.ndarray:
+    """Indices of at most so many values, evenly from the first to the last."""
+    return np.linspace(0, len(values) - 1, min(len(values), most)).round().astype(int)
+
+
 def scores(results: Results) -> Figure | None:
     """Mean skill of every arm with its interval, and every run."""
-    rows = [row for row in reversed(results.table()) if row.runs]
+    rows = [row for row in results.table() if row.runs][:ARMS][::-1]
     if not rows:
         return None
     figure = Figure(figsize=(7, 1.2 + 0.38 * len(rows)), layout="constrained")
@@ -75,7 +113,8 @@ def scores(results: Results) -> Figure | None:
     for y, row in enumerate(rows):
         color = _color(results, row.arm)
         runs = results.skills(row.arm)
-        runs = runs[np.isfinite(runs)]
+        runs = np.sort(runs[np.isfinite(runs)])
+        runs = runs[_thinned(runs, DOTS)]
         axes.plot(runs, np.full(runs.size, y), "o", ms=4, alpha=0.4, color=color, mew=0)
         _interval(axes, row, y, color)
     axes.set_yticks(range(len(rows)), [_safe(row.arm) for row in rows])
@@ -90,7 +129,7 @@ def curves(results: Results, task: str) -> Figure | None:
     figure, axes = _axes()
     name, _, baseline = results.metric(task)
     longest = 0
-    for arm in results.arms:
+    for arm in _shown(results):
         runs = [t.result["curve"] for t in results.done(arm, task) if t.result.get("curve")]
         runs = [run["validation"] for run in runs if run.get("validation")]
         if not runs:
@@ -100,11 +139,10 @@ def curves(results: Results, task: str) -> Figure | None:
         for row, run in zip(table, runs, strict=True):
             row[: len(run)] = run
         table[~np.isfinite(table)] = np.nan
-        epochs = np.arange(1, table.shape[1] + 1)
+        epochs = _thinned(table[0], POINTS)
+        table, epochs = table[:, epochs], epochs + 1
         color = _color(results, arm)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # epochs that every run left out
-            middle, low, high = (f(table, axis=0) for f in (np.nanmedian, np.nanmin, np.nanmax))
+        middle, low, high = (f(table, axis=0) for f in (np.nanmedian, np.nanmin, np.nanmax))
         marker = "o" if len(epochs) == 1 else None
         axes.plot(epochs, middle, color=color, label=_safe(arm), marker=marker)
         axes.fill_between(epochs, low, high, color=color, alpha=0.15, lw=0)
@@ -124,20 +162,22 @@ def profiles(results: Results, task: str) -> Figure | None:
     """Gradient norm against timestep, at the start and the end of training."""
     figure, axes = _axes()
     shown = False
-    for arm in results.arms:
+    for arm in _shown(results):
         for when, style in (("start", "--"), ("end", "-")):
             found = [
-                next(iter(trial.result["gradient"].values()))[when]
+                layer[when]
                 for trial in results.done(arm, task)
-                if trial.result.get("gradient")
+                if (layer := _first_layer(trial.result)).get(when)
             ]
             if not found:
                 continue
             length = min(map(len, found))
-            norms = np.median(np.array([run[-length:] for run in found]), axis=0)
+            norms = np.median(np.array([run[-length:] for run in found], float), axis=0)
             norms = np.where(np.isfinite(norms) & (norms > 0), norms, np.nan)
+            timesteps = _thinned(norms, POINTS)
             label = _safe(arm) if when == "end" else None
-            axes.plot(norms, style, color=_color(results, arm), label=label, lw=1.2)
+            color = _color(results, arm)
+            axes.plot(timesteps, norms[timesteps], style, color=color, label=label, lw=1.2)
             shown = shown or bool(np.isfinite(norms).any())
     if not shown:
         return None
@@ -151,10 +191,10 @@ def profiles(results: Results, task: str) -> Figure | None:
 def heatmaps(results: Results, task: str) -> Figure | None:
     """Training step × timestep for every arm, side by side."""
     found, sound = [], []
-    for arm in results.arms:
+    for arm in _shown(results):
         for trial in results.done(arm, task):
-            if trial.result.get("gradient"):
-                record = next(iter(trial.result["gradient"].values()))["record"]
+            record = _first_layer(trial.result).get("record")
+            if record:
                 norms = arrays.decode(record["norms"])
                 found.append((arm, record["steps"], record["timesteps"], norms))
                 sound.append(trial.result["status"] == "ok")
@@ -196,16 +236,16 @@ def decay_against_score(results: Results) -> Figure | None:
     """Does a gradient that decays less go with a better score?"""
     figure, axes = _axes()
     shown = False
-    for arm in results.arms:
+    for arm in _shown(results):
         points = []
-        for column, task in enumerate(results.tasks):
-            skills = results.skills(arm)[:, column]
+        for task, skills in zip(results.tasks, results.skills(arm).T, strict=True):
             for seed, skill in zip(results.seeds, skills, strict=True):
                 trial = results.runs.get((arm, task, seed))
                 if trial is not None and trial.result is not None:
                     points.append((decay(trial.result, "end"), skill))
-        points = np.array([p for p in points if np.isfinite(p).all()])
+        points = np.array(sorted(p for p in points if np.isfinite(p).all()))
         if points.size:
+            points = points[_thinned(points, DOTS)]
             color = _color(results, arm)
             axes.plot(*points.T, "o", ms=5, alpha=0.7, mew=0, color=color, label=_safe(arm))
             shown = True
@@ -220,16 +260,23 @@ def decay_against_score(results: Results) -> Figure | None:
 def _figure(
     title: str, caption: str, make: Callable[[], Figure | None], kind: str = "svg"
 ) -> dict[str, str] | None:
-    figure = make()
-    if figure is None:
-        return None
-    FigureCanvasAgg(figure)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings(), rc_context({"svg.hashsalt": title}):
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a method named in Chinese
-        # No date and fixed ids: the same results give the same page.
-        metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        figure.savefig(buffer, format=kind, dpi=110, metadata=metadata)
+    buffer, title = io.BytesIO(), visible(title)
+    # Glyphs that the font lacks (a method named in Chinese), epochs that every run left out, sums
+    # beyond all floats: what can be drawn is.
+    with warnings.catch_warnings(), np.errstate(all="ignore"), rc_context({"svg.hashsalt": title}):
+        warnings.simplefilter("ignore")
+        try:
+            figure = make()
+            if figure is None:
+                return None
+            FigureCanvasAgg(figure)
+            # No date and fixed ids: the same results give the same page.
+            metadata = {"Date": None} if kind == "svg" else {"Software": None}
+            figure.savefig(buffer, format=kind, dpi=110, metadata=metadata)
+        except (
+            Exception
+        ) as error:  # numbers that Matplotlib has no axis for cost their figure alone
+            return {"title": title, "caption": f"Not drawn: {described(error)}.", "source": ""}
     kind = {"svg": "svg+xml"}.get(kind, kind)
     data = base64.b64encode(buffer.getvalue()).decode()
     return {"title": title, "caption": caption, "source": f"data:image/{kind};base64,{data}"}
@@ -265,8 +312,14 @@ def _color(results: Results, arm: str) -> Any:
     return COLORS[index] if count <= len(COLORS) else colormaps["turbo"](0.05 + 0.9 * index / count)
 
 
+def _first_layer(result: dict[str, Any]) -> dict[str, Any]:
+    """What a trial recorded of the gradient of its first recurrent layer."""
+    return next(iter((result.get("gradient") or {}).values()), {})
+
+
 def _safe(text: str) -> str:
     """A label that Matplotlib takes literally: a dollar sign would start a formula."""
+    text = visible(text)
     return text.replace("\\", "\\\\").replace("$", r"\$") if "$" in text else text
 
 

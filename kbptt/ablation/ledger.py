@@ -7,9 +7,7 @@ the process that held it, so a dead process leaves no stale lock.
 """
 
 import contextlib
-import dataclasses
 import errno
-import hashlib
 import json
 import os
 import pathlib
@@ -20,11 +18,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from kbptt._locks import try_lock
+from kbptt.ablation.rows import (
+    STATES,
+    UNREADABLE,
+    Trial,
+    canonical,
+    dump,
+    is_below,
+    load,
+    read,
+    trial_key,
+)
+from kbptt.ablation.text import one_line
 
 FILE = "ledger.sqlite"
 LOCK = "ledger.lock"
 FORMAT = "1"
-STATES = ("pending", "running", "done", "failed")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -45,29 +54,6 @@ CREATE TABLE IF NOT EXISTS trials (
 
 class LedgerError(ValueError):
     """A ledger cannot be used as asked; the message is one sentence for the user."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """One cell: its configuration and what became of it."""
-
-    key: str
-    config: dict[str, Any]
-    directory: str
-    state: str = "pending"
-    attempts: int = 0
-    result: dict[str, Any] | None = None
-    error: str | None = None
-
-
-def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces; refuses what JSON cannot hold (NaN included)."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def trial_key(config: Mapping[str, Any]) -> str:
-    """SHA-256 of the canonical JSON of a trial's configuration."""
-    return hashlib.sha256(canonical(config).encode()).hexdigest()
 
 
 class Ledger:
@@ -110,7 +96,9 @@ class Ledger:
 
     def _connect(self, uri: str) -> sqlite3.Connection:
         with self._explained():
-            return sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
+            connection = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
+        connection.text_factory = _decoded  # a cell that is no UTF-8 costs its row alone
+        return connection
 
     def _check_format(self, read_only: bool) -> None:
         found = self.meta("format")
@@ -118,8 +106,8 @@ class Ledger:
             self.set_meta("format", FORMAT)
         elif found != FORMAT:
             raise LedgerError(
-                f"{str(self.path)!r} has ledger format {found}; this kbptt reads format {FORMAT}. "
-                "Use the kbptt that wrote it, or another directory."
+                f"{str(self.path)!r} has ledger format {one_line(str(found))}; this kbptt reads "
+                f"format {FORMAT}. Use the kbptt that wrote it, or another directory."
             )
 
     def close(self) -> None:
@@ -134,12 +122,15 @@ class Ledger:
         self.close()
 
     def meta(self, name: str) -> Any:
-        """A value stored with `set_meta`, or None."""
+        """A value stored with `set_meta`; None if there is none, `UNREADABLE` if it is no JSON."""
         with self._explained():
             row = self._connection.execute(
                 "SELECT value FROM meta WHERE name = ?", (name,)
             ).fetchone()
-        return json.loads(row[0]) if row else None
+        try:
+            return load(row[0]) if row else None
+        except ValueError:
+            return UNREADABLE
 
     def set_meta(self, name: str, value: Any) -> None:
         with self._transaction() as execute:
@@ -157,22 +148,29 @@ class Ledger:
                 "INSERT OR REPLACE INTO meta VALUES ('configuration', ?)",
                 (canonical(configuration),),
             )
-            known = {row[0] for row in execute("SELECT key FROM trials")}
-            taken = {row[0] for row in execute("SELECT directory FROM trials")}
+            rows = execute("SELECT key, directory, config FROM trials")
+            known = {key: (directory, config) for key, directory, config in rows}
+            taken = {directory for directory, _ in known.values()}
             position = len(known)
             for config, directory in cells:
+                text = canonical(config)
                 key = trial_key(config)
-                if key in known:
+                old, stored = known.get(key, (None, None))
+                if stored == text and is_below(old):
                     continue
-                if directory in taken:
+                directory = old if is_below(old) else directory
+                if directory != old and directory in taken:
                     directory = f"{directory}-{key[:8]}"
+                # A row whose configuration or directory was damaged is mended: the key is of it.
                 execute(
-                    "INSERT INTO trials (key, position, directory, config) VALUES (?, ?, ?, ?)",
-                    (key, position, directory, canonical(config)),
+                    "INSERT INTO trials (key, position, directory, config) VALUES (?, ?, ?, ?) "
+                    "ON CONFLICT (key) DO UPDATE SET directory = excluded.directory, "
+                    "config = excluded.config",
+                    (key, position, directory, text),
                 )
-                known.add(key)
+                known[key] = directory, text
                 taken.add(directory)
-                position += 1
+                position += old is None
 
     def clear(self) -> None:
         """Forgets every trial and the configuration."""
@@ -182,11 +180,11 @@ class Ledger:
 
     def recover(self, retry_failed: bool = False) -> None:
         """Makes trials that were running when the last run ended pending again."""
-        states = "('running', 'failed')" if retry_failed else "('running')"
+        settled = "('pending', 'done')" if retry_failed else "('pending', 'done', 'failed')"
         with self._transaction() as execute:
             execute(
                 "UPDATE trials SET state = 'pending', attempts = 0, error = NULL "
-                f"WHERE state IN {states}"
+                f"WHERE state NOT IN {settled}"
             )
 
     def start(self, key: str) -> int:
@@ -205,7 +203,7 @@ class Ledger:
             execute(
                 "UPDATE trials SET state = 'done', result = ?, error = NULL, finished = ? "
                 "WHERE key = ? AND state != 'done'",
-                (json.dumps(result, sort_keys=True), time.time(), key),
+                (dump(result), time.time(), key),
             )
 
     def fail(self, key: str, error: str) -> None:
@@ -217,20 +215,33 @@ class Ledger:
                 (error, time.time(), key),
             )
 
+    def reject(self, errors: Mapping[str, str]) -> None:
+        """Makes trials that are done failed ones, by key: their results cannot be read."""
+        with self._transaction() as execute:
+            for key, error in errors.items():
+                execute(
+                    "UPDATE trials SET state = 'failed', error = ? "
+                    "WHERE key = ? AND state = 'done'",
+                    (error, key),
+                )
+
     def trials(self, *states: str) -> list[Trial]:
         """The trials in one of the states (default: all), in the order of the grid."""
-        states = states or STATES
-        marks = ",".join("?" * len(states))
+        return list(self.each(*states))
+
+    def each(self, *states: str) -> Iterator[Trial]:
+        """As `trials`, one by one: the results of a large ablation need not be held at once."""
+        where = f"WHERE state IN ({','.join('?' * len(states))})" if states else ""
         with self._explained():
             rows = self._connection.execute(
                 "SELECT key, config, directory, state, attempts, result, error FROM trials "
-                f"WHERE state IN ({marks}) ORDER BY position",
+                f"{where} ORDER BY position",
                 states,
-            ).fetchall()
-        return [
-            Trial(key, json.loads(config), directory, state, attempts, _loads(result), error)
-            for key, config, directory, state, attempts, result, error in rows
-        ]
+            )
+            for row in rows:
+                trial = read(*row)
+                if not states or trial.state in states:
+                    yield trial
 
     def counts(self) -> dict[str, int]:
         """How many trials are in each state."""
@@ -282,8 +293,8 @@ def is_disk_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def _loads(text: str | None) -> Any:
-    return None if text is None else json.loads(text)
+def _decoded(stored: bytes) -> str:
+    return stored.decode("utf-8", "backslashreplace")
 
 
 def _make_directory(directory: pathlib.Path) -> None:

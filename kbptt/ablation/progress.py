@@ -1,5 +1,6 @@
 """Progress of an ablation in the terminal: states, time left and the ranking so far."""
 
+import collections
 import contextlib
 import dataclasses
 import time
@@ -14,8 +15,11 @@ import rich.text
 from kbptt.ablation.ledger import Ledger, Trial
 from kbptt.ablation.results import Results
 from kbptt.ablation.runner import Event
+from kbptt.ablation.text import visible
 
 LINES = 12  # of the ranking
+SECONDS = 0.25  # between two drawings of the live table
+SHARE = 0.05  # of the time that ranking what is there may take: it grows with the ablation
 
 
 class Progress:
@@ -34,14 +38,17 @@ class Progress:
         self.started = time.monotonic()
         self.finished = 0
         self.running: dict[str, float] = {}
-        self.errors: list[str] = []
+        self.errors: collections.deque[str] = collections.deque(maxlen=3)
+        self._begun: set[str] = set()
         self._trials: dict[str, Trial] = {}
         self._ranking: list[tuple[str, float, int]] = []
+        self._unranked = False
+        self._rank_at = self._draw_at = 0.0
         self._live = None
 
     def __enter__(self) -> "Progress":
         if self.verbose and self.console.is_terminal and self.counts["pending"]:
-            self._trials = {trial.key: _without_curves(trial) for trial in self.ledger.trials()}
+            self._trials = {trial.key: _without_curves(trial) for trial in self.ledger.each()}
             self._rank()
             self._live = rich.live.Live(
                 self._render(), console=self.console, auto_refresh=False, transient=True
@@ -54,26 +61,31 @@ class Progress:
     def __exit__(self, *_: Any) -> None:
         if self._live:
             with contextlib.suppress(Exception):
+                self._rank_at = self._draw_at = 0.0
+                self.refresh()
                 self._live.stop()
 
     def event(self, event: Event) -> None:
         """Takes note of an `Event` of the runner."""
-        self.counts = self.ledger.counts()
-        name = event.trial.directory
+        key, name = event.trial.key, event.trial.directory
         if event.state == "running":
-            self.running[event.trial.key] = time.monotonic()
+            self.running[key] = time.monotonic()
+            if key not in self._begun:  # a trial that is tried again was running all the time
+                self._begun.add(key)
+                self._count("pending", "running")
             return
-        took = time.monotonic() - self.running.pop(event.trial.key, time.monotonic())
+        took = time.monotonic() - self.running.pop(key, time.monotonic())
         if event.state in ("done", "failed"):
             self.finished += 1
+            self._count("running", event.state)
         if event.error:
             self.errors.append(f"{name}: {event.state}: {event.error}")
         if not self.verbose:
             return
         if self._live:
             if event.state == "done":
-                self._trials[event.trial.key] = _without_curves(event.trial)
-                self._rank()
+                self._trials[key] = _without_curves(event.trial)
+                self._unranked = True
             self.refresh()
         else:
             self._print(
@@ -82,9 +94,19 @@ class Progress:
             )
 
     def refresh(self) -> None:
-        """Draws the live table again."""
-        if self._live:
-            self._live.update(self._render(), refresh=True)
+        """Draws the live table again, if it was not drawn just now."""
+        now = time.monotonic()
+        if not self._live or now < self._draw_at:
+            return
+        if self._unranked and now >= self._rank_at:
+            self._rank()
+        self._live.update(self._render(), refresh=True)
+        self._draw_at = time.monotonic() + SECONDS
+
+    def _count(self, before: str, now: str) -> None:
+        """One trial goes from one state to another: the ledger need not count them all again."""
+        self.counts[before] -= 1
+        self.counts[now] += 1
 
     def seconds_left(self) -> float | None:
         """Estimate from the trials that finished in this run; None before the first one."""
@@ -105,6 +127,7 @@ class Progress:
         return counts + (f", about {_duration(left)} left" if left is not None else "")
 
     def _rank(self) -> None:
+        started = time.monotonic()
         results = Results(list(self._trials.values()))
         ranking = []
         for arm in results.arms:
@@ -113,6 +136,9 @@ class Progress:
             if skills.size:
                 ranking.append((arm, float(skills.mean()), skills.size))
         self._ranking = sorted(ranking, key=lambda row: -row[1])
+        self._unranked = False
+        ended = time.monotonic()
+        self._rank_at = ended + (ended - started) / SHARE
 
     def _render(self) -> rich.console.Group:
         done = self.counts["done"] + self.counts["failed"]
@@ -128,7 +154,7 @@ class Progress:
             for arm, skill, runs in self._ranking[:LINES]:
                 table.add_row(literal(arm), f"{skill:.3f}", str(runs))
             parts.append(table)
-        parts += [literal(error) for error in self.errors[-3:]]
+        parts += [literal(error) for error in self.errors]
         return rich.console.Group(*parts)
 
 
@@ -143,7 +169,7 @@ def _without_curves(trial: Trial) -> Trial:
 
 def literal(text: str) -> rich.text.Text:
     """Text that the terminal shows as it is: no markup, no escape sequences of a user's file."""
-    return rich.text.Text("".join(c if c.isprintable() or c == "\n" else "�" for c in text))
+    return rich.text.Text(visible(text))
 
 
 def _duration(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """Reports: the ranking in the terminal, `results.csv`, `report.md` and `report.html`."""
 
+import collections
 import contextlib
 import csv
 import io
@@ -8,19 +9,21 @@ import math
 import os
 import pathlib
 import shlex
-from collections.abc import Sequence
 from typing import Any
 
-from kbptt.ablation import statistics
+from kbptt.ablation import statistics, tables
 from kbptt.ablation.ledger import Ledger, LedgerError, disk_full, is_disk_full
-from kbptt.ablation.results import Results, Row, clip_rate, decay, is_success, skipped
+from kbptt.ablation.results import Results, clip_rate, decay, is_success, skipped
+from kbptt.ablation.rows import STATES
+from kbptt.ablation.text import one_line, visible
 
 COLUMNS = (
     "method task seed state score metric success diverged best_epoch decay_start decay_end "
     "clip_rate skipped_steps seconds_per_step training_memory_bytes peak_memory_bytes seconds "
     "directory error"
 )
-LABEL = 16  # characters of a method's name before the terminal breaks it over lines
+LISTED = 100  # errors and environments of a page; all errors stand in results.csv
+PRINTED = 20  # errors in the terminal
 EXPLORATORY = (
     f"Exploratory: with fewer than {statistics.FEWEST_SEEDS} seeds no exact test can reach 5 %, "
     "whatever the effect."
@@ -37,19 +40,26 @@ class Report:
     Attributes:
         results: The scores by arm, task and seed (`kbptt.ablation.results.Results`).
         rows: The ranking over all tasks, a list of `Row`, best first.
-        counts: Number of trials by state.
+        counts: Number of trials by state; "unreadable" are rows that no run of kbptt writes.
     """
 
     def __init__(self, directory: str | os.PathLike, reference: str | None = None):
         self.directory = pathlib.Path(directory)
         with Ledger(directory, read_only=True) as ledger:
             trials = ledger.trials()
-            self.counts = ledger.counts()
-            self.configuration = ledger.meta("configuration") or {}
-            self.commits = ledger.meta("commits") or []
+            configuration, commits = ledger.meta("configuration"), ledger.meta("commits")
+        self.configuration = configuration if isinstance(configuration, dict) else {}
+        self.commits = list(map(str, commits)) if isinstance(commits, list) else []
         if not trials:
             raise LedgerError(f"The ablation in {str(self.directory)!r} has no trials.")
         self.results = Results(trials, reference)
+        if not self.results.runs:
+            raise LedgerError(
+                f"No trial of the ablation in {str(self.directory)!r} can be read. The first: "
+                f"{self.results.unreadable[0].error}"
+            )
+        found = collections.Counter(trial.state for trial in self.results.trials)
+        self.counts = {state: found[state] for state in (*STATES, "unreadable")}
         self.rows = self.results.table()
 
     @property
@@ -74,10 +84,10 @@ class Report:
         if self.results.exploratory:
             notes.append(EXPLORATORY)
         elif comparisons and seeds < statistics.fewest_seeds(comparisons):
+            smallest = tables.p_value(statistics.smallest_p(seeds, comparisons))
             notes.append(
-                f"With {seeds} seeds and {comparisons} comparisons no p gets below "
-                f"{_p(statistics.smallest_p(seeds, comparisons))} after Holm's correction; 5 % "
-                f"takes {statistics.fewest_seeds(comparisons)} seeds."
+                f"With {seeds} seeds and {comparisons} comparisons no p gets below {smallest} "
+                f"after Holm's correction; 5 % takes {statistics.fewest_seeds(comparisons)} seeds."
             )
         unfinished = self.counts["pending"] + self.counts["running"]
         if unfinished:
@@ -85,6 +95,9 @@ class Report:
         if self.counts["failed"]:
             crashed = _count(self.counts["failed"], "trial")
             notes.append(f"Crashed: {crashed}, without a score; their errors are below.")
+        if self.counts["unreadable"]:
+            rows = _count(self.counts["unreadable"], "row")
+            notes.append(f"Unreadable: {rows} of the ledger, left out; what they hold is below.")
         diverged = sum(row.diverged for row in self.rows)
         if diverged:
             notes.append(
@@ -98,6 +111,32 @@ class Report:
         """Directory and error of every trial that crashed."""
         trials = self.results.trials
         return [(t.directory, t.error or "") for t in trials if t.state == "failed"]
+
+    def unreadable(self) -> list[tuple[str, str]]:
+        """Directory of every trial whose row of the ledger cannot be read, and what it holds."""
+        return [(trial.directory, trial.error or "") for trial in self.results.unreadable]
+
+    def troubles(self, most: int = LISTED) -> list[tuple[str, list[str]]]:
+        """Headings and lines on trials without a result, at most so many lines for each."""
+        found = []
+        for title, pairs in (("Crashed", self.failures()), ("Unreadable", self.unreadable())):
+            lines = [f"{directory}: {error}" for directory, error in pairs[:most]]
+            if len(pairs) > most:
+                lines.append(f"… and {len(pairs) - most} more: see results.csv")
+            if lines:
+                found.append((title, lines))
+        return found
+
+    def rules(self) -> list[str]:
+        """How the numbers of the tables are made."""
+        ranked = [self.rows, *map(self.results.task_table, self.results.tasks)]
+        means = [row.mean for rows in ranked for row in rows]
+        return [
+            *RULES[:3],
+            *([INTERVALS] if any(math.isfinite(e.low) for e in means) else []),
+            *([NO_INTERVALS] if any(e.runs for e in means) else []),
+            *RULES[3:],
+        ]
 
     def write(self) -> list[pathlib.Path]:
         """Writes `results.csv`, `report.md` and `report.html` into the log directory."""
@@ -155,6 +194,13 @@ class Report:
                     trial.error,
                 )
             )
+        for trial in self.results.unreadable:
+            row = dict.fromkeys(COLUMNS.split()) | {
+                "state": trial.state,
+                "directory": trial.directory,
+                "error": trial.error,
+            }
+            writer.writerow(map(_cell, row.values()))
         return output.getvalue()
 
     def markdown(self) -> str:
@@ -164,11 +210,10 @@ class Report:
             table = [header, ["---"] * len(header), *lines]
             parts.append(f"## {_md(title)}")
             parts.append("\n".join("| " + " | ".join(map(_md, line)) + " |" for line in table))
-        if self.failures():
-            lines = [f"* `{d}`: {_md(e)}" for d, e in self.failures()]
-            parts.append("## Crashed\n\n" + "\n".join(lines))
-        parts.append("## How to read this\n\n" + "\n".join(f"* {_md(r)}" for r in RULES))
-        parts.append(f"Show the runs: `{self.tensorboard}`")
+        for title, lines in self.troubles():
+            parts.append(f"## {title}\n\n" + "\n".join(f"* {_md(line)}" for line in lines))
+        parts.append("## How to read this\n\n" + "\n".join(f"* {_md(r)}" for r in self.rules()))
+        parts.append(f"Show the runs: `{visible(self.tensorboard)}`")
         environment = [f"* {_md(line)}" for line in self.environment_lines()]
         parts.append("## Environment\n\n" + "\n".join(environment))
         return "\n\n".join(parts) + "\n"
@@ -183,26 +228,27 @@ class Report:
             loader=jinja2.PackageLoader("kbptt.ablation"),
             autoescape=True,
             undefined=jinja2.StrictUndefined,
+            finalize=lambda value: visible(value) if isinstance(value, str) else value,
         )
         return environment.get_template("report.html").render(
             report=self,
             tables=self.tables(),
             figures=figures.draw(self.results),
-            rules=RULES,
             configuration=json.dumps(self.configuration, indent=1, ensure_ascii=False),
         )
 
     def tables(self) -> list[tuple[str, list[str], list[list[str]]]]:
         """Title, header and lines of the overall table and of one for every task."""
-        tables = [("All tasks: skill", *_table(self.rows, "skill"))]
+        found = [("All tasks: skill", *tables.table(self.rows, "skill"))]
         for task in self.results.tasks:
             metric, mode, baseline = self.results.metric(task)
             rows = self.results.task_table(task)
             if rows:
                 better = "larger" if mode == "max" else "smaller"
-                title = f"{task}: {metric} ({better} is better; {_n(baseline)} without memory)"
-                tables.append((title, *_table(rows, metric)))
-        return tables
+                known = f"{better} is better; {tables.number(baseline)} without memory"
+                title = f"{task}: {metric} ({known})"
+                found.append((title, *tables.table(rows, metric)))
+        return found
 
     def environment_lines(self) -> list[str]:
         """Versions, commit, device, threads and determinism, one per line."""
@@ -211,7 +257,8 @@ class Report:
             for name, value in environment.items():
                 shown = ", ".join(map(str, value)) if isinstance(value, list) else value
                 lines.append(f"{name}: {shown}")
-        return lines
+        more = len(lines) - LISTED
+        return lines if more <= 0 else [*lines[:LISTED], f"… and {more} more: see the ledger"]
 
     def print(self, console: Any = None) -> None:
         """Prints the ranking to the terminal."""
@@ -223,7 +270,7 @@ class Report:
 
         console = console or rich.console.Console()
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-        header, lines = _fitting(*_table(self.rows, "skill"), console.width)
+        header, lines = tables.fitting(*tables.table(self.rows, "skill"), console.width)
         for name in header:
             if name == "method":
                 table.add_column(name, overflow="fold")
@@ -234,8 +281,9 @@ class Report:
         console.print(table)
         for note in self.notes():
             console.print(literal(note), style="yellow")
-        for directory, error in self.failures():
-            console.print(literal(f"{directory}: {error}"), style="red")
+        for _, lines in self.troubles(PRINTED):
+            for line in lines:
+                console.print(literal(line), style="red")
 
 
 RULES = (
@@ -245,7 +293,6 @@ RULES = (
     "Skill is the score between the baseline of the task (0: the best predictor without memory, "
     "or worse) and a perfect answer (1).",
     "A diverged run counts as a failure: skill 0, and the worst score of its task.",
-    "Intervals: 95 %, BCa bootstrap over seeds within tasks (mean, IQM, Δ), Wilson (success).",
     "IQM: mean of the middle half of the runs. Δ: mean difference to the reference over the seeds "
     "that both have. P(better): probability that a run beats a run of the reference.",
     "p: exact sign-flip test on the paired differences, two-sided, corrected after Holm for all "
@@ -254,100 +301,30 @@ RULES = (
     "Time for each step and memory (by how much training raised the peak of its process) are "
     "medians, and depend on what else the machine and the process did.",
 )
-
-
-def _table(rows: Sequence[Row], metric: str) -> tuple[list[str], list[list[str]]]:
-    """Header and cells; columns without any content are left out."""
-    header = ["#", "method", f"mean {metric}", "IQM", "success", "Δ", "P(better)", "p"]
-    header += ["runs", "diverged", "crashed", "decay", "clipped", "ms/step", "memory"]
-    lines = []
-    for rank, row in enumerate(rows, 1):
-        comparison = row.comparison
-        lines.append(
-            [
-                str(rank) if row.runs else "",
-                row.arm,
-                _estimate(row.mean),
-                _n(row.iqm.value),
-                _estimate(row.success, percent=True),
-                _estimate(comparison.difference, sign=True) if comparison else "",
-                _n(comparison.improvement.value) if comparison else "",
-                _p(row.p),
-                str(row.runs),
-                str(row.diverged or ""),
-                str(row.failed or ""),
-                _n(row.decay, 4),
-                _percent(row.clip_rate),
-                _n(1000 * row.seconds_per_step),
-                "" if math.isnan(row.memory) else f"{row.memory / 2**20:.0f} MiB",
-            ]
-        )
-    kept = [i for i in range(len(header)) if i < 3 or any(line[i] for line in lines)]
-    return [header[i] for i in kept], [[line[i] for i in kept] for line in lines]
-
-
-def _fitting(
-    header: list[str], lines: list[list[str]], width: int
-) -> tuple[list[str], list[list[str]]]:
-    """What of a table fits into a terminal; of columns and intervals, what says least goes."""
-
-    def fits() -> bool:
-        widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-        label = header.index("method")
-        widths[label] = min(widths[label], LABEL)
-        return sum(widths) + 3 * len(widths) + 1 <= width
-
-    def leave_out(*names: str) -> None:
-        nonlocal header, lines
-        for name in names:
-            if not fits() and name in header:
-                i = header.index(name)
-                header, *lines = (line[:i] + line[i + 1 :] for line in (header, *lines))
-
-    leave_out("memory", "clipped", "ms/step", "IQM", "P(better)", "runs", "success", "decay")
-    for name in ("Δ", next(name for name in header if name.startswith("mean"))):
-        if not fits() and name in header:
-            i = header.index(name)
-            lines = [[*line[:i], line[i].partition(" ")[0], *line[i + 1 :]] for line in lines]
-    leave_out("#", "crashed", "diverged", "Δ", "p")  # a table for less than 60 characters
-    return header, lines
-
-
-def _estimate(e: statistics.Estimate, percent: bool = False, sign: bool = False) -> str:
-    if math.isnan(e.value):
-        return ""
-    show = _percent if percent else _n
-    plus = "+" if sign and e.value > 0 else ""
-    interval = "" if math.isnan(e.low) else f" [{show(e.low)}, {show(e.high)}]"
-    return f"{plus}{show(e.value)}{interval}"
-
-
-def _n(value: float, digits: int = 3) -> str:
-    return "" if math.isnan(value) else f"{value + 0.0:.{digits}g}"  # -0.0 + 0.0 is 0.0
+INTERVALS = (
+    "Intervals: 95 %, BCa bootstrap over seeds within tasks (mean, IQM, Δ), Wilson (success)."
+)
+NO_INTERVALS = (
+    f"With fewer than {statistics.FEWEST_FOR_INTERVAL} seeds there is no interval. In parentheses "
+    "stand the runs themselves, seed by seed (over several tasks their means)."
+)
 
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "s")
 
 
-def _percent(value: float) -> str:
-    return "" if math.isnan(value) else f"{100 * value:.0f} %"
-
-
-def _p(value: float) -> str:
-    return "" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
 def _cell(value: Any) -> Any:
     """A CSV cell: empty for nothing, and no text that a spreadsheet takes for a formula."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    if isinstance(value, str) and value[:1] in "=+-@\t\r" and value:
-        return "'" + value
+    if isinstance(value, str):
+        text = visible(value)
+        return "'" + text if value[:1] in ("=", "+", "-", "@", "\t", "\r") else text
     return repr(value) if isinstance(value, float) else value
 
 
 def _md(text: str) -> str:
     """Text that Markdown shows as it is."""
-    text = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;")
+    text = one_line(str(text)).replace("&", "&amp;").replace("<", "&lt;")
     return "".join("\\" + c if c in "\\`*_[]|#>" else c for c in text) if text != "---" else text

@@ -14,15 +14,18 @@ Rules, the same for every method and declared before any result is seen:
 
 import collections
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from kbptt.ablation import options, statistics
-from kbptt.ablation.grid import show
-from kbptt.ablation.ledger import Trial
+from kbptt.ablation import statistics
+from kbptt.ablation.labels import labels
+from kbptt.ablation.outcome import readable
+from kbptt.ablation.rows import Trial
+from kbptt.ablation.text import visible
 
 PERFECT = {"max": 1.0, "min": 0.0}  # accuracy; errors, nats and bits
 
@@ -60,155 +63,187 @@ class Results:
     """
 
     def __init__(self, trials: Sequence[Trial], reference: str | None = None):
-        self.trials = list(trials)
-        label_arm, label_task = _labels([t.config for t in self.trials])
+        self.trials = [readable(trial) for trial in trials]
+        known = [trial for trial in self.trials if trial.state != "unreadable"]
+        label_arm, label_task = labels([trial.config for trial in known])
         self.runs: dict[tuple[str, str, int], Trial] = {}
-        self._method_of: dict[str, str] = {}
-        self._rest_of: dict[str, str] = {}
-        for trial in self.trials:
+        points: dict[str, tuple[str, str]] = {}  # method and values of the axes, by arm
+        for trial in known:
             arm, rest = label_arm(trial.config)
+            points[arm] = trial.config["method"]["name"], rest
             self.runs[arm, label_task(trial.config), trial.config["seed"]] = trial
-            self._method_of[arm] = trial.config["method"]["name"]
-            self._rest_of[arm] = rest
-        self.arms = list(dict.fromkeys(arm for arm, _, _ in self.runs))
+        self.arms = list(points)
         self.tasks = list(dict.fromkeys(task for _, task, _ in self.runs))
         self.seeds = sorted({seed for _, _, seed in self.runs})
-        if reference is not None and reference not in self.arms:
+        if reference is not None and reference not in points:
             raise ValueError(
-                f"Unknown reference: {reference!r}. Expected one of {', '.join(self.arms)}."
+                f"Unknown reference: {reference!r}. "
+                f"Expected one of {visible(', '.join(self.arms))}."
             )
-        self._reference = reference
+        self._reference_of = _references(points, reference)
+        self._done, self._failed = collections.defaultdict(list), collections.Counter()
+        for (arm, task, _), trial in self.runs.items():
+            for key in ((arm, task), (arm, None), (None, task), (None, None)):
+                if trial.result is not None:
+                    self._done[key].append(trial)
+                self._failed[key] += trial.state == "failed"
+        self._scales = {task: _Scale.of(self.done(task=task)) for task in self.tasks}
 
     @property
     def exploratory(self) -> bool:
         """Whether there are too few seeds for any conclusion at the 5 % level."""
         return statistics.is_exploratory(len(self.seeds))
 
+    @property
+    def unreadable(self) -> list[Trial]:
+        """Rows of the ledger that no run of kbptt writes; their `error` says what they hold."""
+        return [trial for trial in self.trials if trial.state == "unreadable"]
+
     def reference_of(self, arm: str) -> str | None:
         """The arm that `arm` is compared with; None for a reference itself."""
-        if self._reference is not None:
-            return None if arm == self._reference else self._reference
-        methods = list(dict.fromkeys(self._method_of.values()))
-        if len(methods) == 1:
-            return None if arm == self.arms[0] else self.arms[0]
-        method = "baseline" if "baseline" in methods else methods[0]
-        for other in self.arms:
-            if self._method_of[other] == method and self._rest_of[other] == self._rest_of[arm]:
-                return None if other == arm else other
-        return None
+        return self._reference_of[arm]
 
     @property
     def comparisons(self) -> int:
         """How many arms are compared with a reference: what Holm's correction counts."""
-        return sum(self.reference_of(arm) is not None for arm in self.arms)
+        return sum(reference is not None for reference in self._reference_of.values())
 
     def done(self, arm: str | None = None, task: str | None = None) -> list[Trial]:
         """Trials with a result, of an arm, a task or both."""
-        return [
-            trial
-            for (a, t, _), trial in self.runs.items()
-            if trial.result is not None and arm in (None, a) and task in (None, t)
-        ]
+        return list(self._done[arm, task])
 
     def metric(self, task: str) -> tuple[str, str, float]:
         """Name, mode and baseline of a task's primary metric."""
-        for trial in self.done(task=task):
-            result = trial.result
-            baseline = result.get("baseline")
-            return result["metric"], result["mode"], math.nan if baseline is None else baseline
-        return "", "max", math.nan
+        scale = self._scales[task]
+        return scale.metric, scale.mode, scale.declared
 
     def scores(self, arm: str, task: str) -> np.ndarray:
         """Primary metric by seed, diverged runs at the worst; NaN where there is no result."""
-        worst = self._worst(task)
+        worst = self._scales[task].worst
         return np.array([_score(self.runs.get((arm, task, s)), worst) for s in self.seeds])
 
     def skills(self, arm: str, tasks: Sequence[str] | None = None) -> np.ndarray:
         """Skill, array `(seeds, tasks)`; NaN where there is no result."""
-        columns = []
-        for task in tasks or self.tasks:
-            baseline, perfect = self._scale(task)
-            scores = self.scores(arm, task)
-            span = perfect - baseline
-            with np.errstate(invalid="ignore"):
-                skill = (scores - baseline) / span if span else np.where(scores == perfect, 1, 0)
-            columns.append(np.where(np.isnan(scores), np.nan, np.clip(skill, 0, 1)))
+        tasks = self.tasks if tasks is None else tasks
+        columns = [self._scales[task].skill(self.scores(arm, task)) for task in tasks]
         return np.stack(columns, axis=1)
 
     def table(self) -> list[Row]:
         """All arms over all tasks, best mean skill first."""
-        return self._rank({arm: self.skills(arm) for arm in self.arms}, None)
+        return self._tables[None]
 
     def task_table(self, task: str) -> list[Row]:
         """All arms on one task in the metric's own units, best mean first."""
-        sign = 1 if self.metric(task)[1] == "max" else -1
-        scores = {arm: sign * self.scores(arm, task)[:, None] for arm in self.arms}
-        scores = {arm: s for arm, s in scores.items() if self.done(arm, task)}
-        return [_with_sign(row, sign) for row in self._rank(scores, task)]
+        return self._tables[task]
 
-    def _rank(self, scores: dict[str, np.ndarray], task: str | None) -> list[Row]:
-        comparisons = {}
-        for arm in scores:
-            reference = self.reference_of(arm)
-            if reference in scores:
-                comparisons[arm] = statistics.compare(scores[arm], scores[reference])
-        adjusted = statistics.holm([c.p for c in comparisons.values()])
-        p_values = dict(zip(comparisons, adjusted, strict=True))
-        rows = []
-        for arm, values in scores.items():
-            done = self.done(arm, task)
-            judged = [t.result for t in done if t.result.get("success_threshold") is not None]
-            rows.append(
-                Row(
-                    arm=arm,
-                    runs=len(done),
-                    diverged=sum(t.result["status"] == "diverged" for t in done),
-                    failed=self._failed(arm, task),
-                    mean=statistics.mean(values),
-                    iqm=statistics.interquartile_mean(values),
-                    success=statistics.success_rate(sum(map(is_success, judged)), len(judged)),
-                    reference=self.reference_of(arm),
-                    comparison=comparisons.get(arm),
-                    p=float(p_values.get(arm, math.nan)),
-                    seconds_per_step=_median(done, "cost", "seconds_per_step"),
-                    memory=_median(done, "cost", "training_memory_bytes"),
-                    decay=_median_of([decay(t.result, "end") for t in done]),
-                    clip_rate=_median_of([clip_rate(t.result) for t in done]),
-                )
-            )
-        return sorted(
-            rows, key=lambda row: (math.isnan(row.mean.value), -row.mean.value, row.diverged)
+    @functools.cached_property
+    def _tables(self) -> dict[str | None, list[Row]]:
+        """The ranking over all tasks (None) and by task; their intervals are found together."""
+        scores = {(arm, None): self.skills(arm) for arm in self.arms}
+        for task in self.tasks:
+            sign = self._scales[task].sign
+            for arm in self.arms:
+                if self._done[arm, task]:
+                    scores[arm, task] = sign * self.scores(arm, task)[:, None]
+        pairs = {(arm, task): (self.reference_of(arm), task) for arm, task in scores}
+        pairs = {key: reference for key, reference in pairs.items() if reference in scores}
+        compared = statistics.comparisons([(scores[k], scores[r]) for k, r in pairs.items()])
+        comparisons = dict(zip(pairs, compared, strict=True))
+        means = statistics.means(list(scores.values()))
+        iqms = statistics.interquartile_means(list(scores.values()))
+        rows = collections.defaultdict(list)
+        for (arm, task), mean, iqm in zip(scores, means, iqms, strict=True):
+            seeds = int(np.isfinite(scores[arm, task]).any(axis=1).sum())
+            comparison = comparisons.get((arm, task))
+            rows[task].append(self._row(arm, task, seeds, mean, iqm, comparison))
+        signs = {task: self._scales[task].sign for task in self.tasks}
+        return {task: _ranked(rows[task], signs.get(task, 1)) for task in (None, *self.tasks)}
+
+    def _row(self, arm, task, seeds, mean, iqm, comparison) -> Row:
+        found = [trial.result for trial in self._done[arm, task]]
+        judged = [is_success(r) for r in found if r.get("success_threshold") is not None]
+        return Row(
+            arm=arm,
+            runs=len(found),
+            diverged=sum(result["status"] == "diverged" for result in found),
+            failed=self._failed[arm, task],
+            mean=mean,
+            iqm=iqm,
+            success=statistics.success_rate(sum(judged), len(judged), seeds),
+            reference=self.reference_of(arm),
+            comparison=comparison,
+            p=math.nan,
+            seconds_per_step=_median(found, "cost", "seconds_per_step"),
+            memory=_median(found, "cost", "training_memory_bytes"),
+            decay=_median_of([decay(result, "end") for result in found]),
+            clip_rate=_median_of([clip_rate(result) for result in found]),
         )
 
-    def _failed(self, arm: str, task: str | None) -> int:
-        return sum(
-            trial.state == "failed" and a == arm and task in (None, t)
-            for (a, t, _), trial in self.runs.items()
-        )
 
-    def _scale(self, task: str) -> tuple[float, float]:
-        """The scores of skill 0 and 1."""
-        _, mode, baseline = self.metric(task)
-        declared = next((t.result.get("perfect") for t in self.done(task=task)), None)
-        perfect = PERFECT[mode] if declared is None else declared
-        if not math.isfinite(baseline) or baseline == perfect:
-            baseline = self._worst(task)
+def _ranked(rows: list[Row], sign: int) -> list[Row]:
+    """The rows of a table, the best first, in the metric's own sign and with Holm's correction."""
+    adjusted = statistics.holm([math.nan if r.comparison is None else r.comparison.p for r in rows])
+    rows = [dataclasses.replace(row, p=float(p)) for row, p in zip(rows, adjusted, strict=True)]
+    rows.sort(key=lambda row: (math.isnan(row.mean.value), -row.mean.value, row.diverged))
+    return [_with_sign(row, sign) for row in rows]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scale:
+    """What the scores of a task mean: the metric, and the scores of skill 0 and 1."""
+
+    metric: str
+    mode: str
+    declared: float  # the baseline, NaN if the task names none
+    worst: float  # of all scores and the baseline
+    zero: float
+    one: float
+
+    @property
+    def sign(self) -> int:
+        """By which a score is multiplied so that more is better."""
+        return 1 if self.mode == "max" else -1
+
+    @classmethod
+    def of(cls, trials: Sequence[Trial]) -> "_Scale":
+        """The scale of a task; metric, mode and baseline are those of its first trial."""
+        if not trials:
+            return cls("", "max", *[math.nan] * 4)
+        results = [trial.result for trial in trials]
+        mode, baseline = results[0]["mode"], results[0].get("baseline")
+        baseline = math.nan if baseline is None else baseline
+        known = [s for s in (baseline, *(r["score"] for r in results)) if _finite(s)]
+        known = known or [math.nan]
+        best, worst = (max(known), min(known)) if mode == "max" else (min(known), max(known))
+        declared = results[0].get("perfect")
+        one = PERFECT[mode] if declared is None else declared
+        zero = worst if math.isnan(baseline) or baseline == one else baseline
         if declared is None:
-            choose = max if mode == "max" else min
-            perfect = choose(perfect, self._extreme(task, best=True))
-        return baseline, perfect
+            one = max(one, best) if mode == "max" else min(one, best)
+        return cls(results[0]["metric"], mode, baseline, worst, zero, one)
 
-    def _worst(self, task: str) -> float:
-        return self._extreme(task, best=False)
+    def skill(self, scores: np.ndarray) -> np.ndarray:
+        """Skill of each score; NaN where that is NaN."""
+        with np.errstate(all="ignore"):
+            if self.zero == self.one:
+                skill = np.where(scores == self.one, 1, 0)
+            else:
+                # Halved: the difference of two large numbers could be beyond all floats.
+                skill = (scores / 2 - self.zero / 2) / (self.one / 2 - self.zero / 2)
+        return np.where(np.isnan(scores), np.nan, np.clip(skill, 0, 1))
 
-    def _extreme(self, task: str, best: bool) -> float:
-        """The best or worst of all scores of a task and its baseline."""
-        _, mode, baseline = self.metric(task)
-        scores = [t.result["score"] for t in self.done(task=task) if _finite(t.result["score"])]
-        known = [*scores, *([baseline] if math.isfinite(baseline) else [])]
-        if not known:
-            return math.nan
-        return max(known) if best == (mode == "max") else min(known)
+
+def _references(points: dict[str, tuple[str, str]], reference: str | None) -> dict[str, str | None]:
+    """By arm, the arm that it is compared with: see `Results`."""
+    methods = list(dict.fromkeys(method for method, _ in points.values()))
+    if reference is None and len(methods) == 1:
+        reference = next(iter(points))
+    if reference is not None:
+        return {arm: None if arm == reference else reference for arm in points}
+    first = "baseline" if "baseline" in methods else next(iter(methods), None)
+    of_rest = {rest: arm for arm, (method, rest) in points.items() if method == first}
+    found = {arm: of_rest.get(rest) for arm, (_, rest) in points.items()}
+    return {arm: None if other == arm else other for arm, other in found.items()}
 
 
 def is_success(result: dict[str, Any]) -> bool:
@@ -222,7 +257,7 @@ def is_success(result: dict[str, Any]) -> bool:
 def decay(result: dict[str, Any], when: str) -> float:
     """Decay of the gradient for each timestep into the past, the mean over the layers."""
     layers = (result.get("gradient") or {}).values()
-    return _median_of([layer[f"statistics_{when}"]["decay"] for layer in layers])
+    return _median_of([(layer.get(f"statistics_{when}") or {}).get("decay") for layer in layers])
 
 
 def clip_rate(result: dict[str, Any]) -> float:
@@ -248,8 +283,8 @@ def _finite(value: Any) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _median(trials: Sequence[Trial], section: str, name: str) -> float:
-    return _median_of([(t.result.get(section) or {}).get(name) for t in trials])
+def _median(results: Sequence[dict[str, Any]], section: str, name: str) -> float:
+    return _median_of([(result.get(section) or {}).get(name) for result in results])
 
 
 def _median_of(values: Sequence[float | None]) -> float:
@@ -263,7 +298,7 @@ def _with_sign(row: Row, sign: int) -> Row:
         return row
 
     def turned(e: statistics.Estimate) -> statistics.Estimate:
-        return statistics.Estimate(-e.value, -e.high, -e.low, e.method)
+        return statistics.Estimate(-e.value, -e.high, -e.low, e.method, tuple(-r for r in e.runs))
 
     comparison = row.comparison
     if comparison is not None:
@@ -271,51 +306,3 @@ def _with_sign(row: Row, sign: int) -> Row:
     return dataclasses.replace(
         row, mean=turned(row.mean), iqm=turned(row.iqm), comparison=comparison
     )
-
-
-def _labels(configs: Sequence[dict[str, Any]]):
-    """Functions that label a configuration's arm and task by what differs in the ablation."""
-    settings: dict[Any, set[str]] = collections.defaultdict(set)
-    for config in configs:
-        for path, value in _settings(config).items():
-            settings[path].add(repr(value))
-    by_task: dict[str, dict[Any, set[str]]] = {}
-    names = {name for config in configs for name in config["task"]["options"]}
-    for config in configs:
-        own = by_task.setdefault(config["task"]["name"], collections.defaultdict(set))
-        for name in names:
-            own[name].add(repr(config["task"]["options"].get(name)))
-
-    def label_arm(config: dict[str, Any]) -> tuple[str, str]:
-        varied = [
-            f"{options.display(path)}={show(value, path)}"
-            for path, value in _settings(config).items()
-            if len(settings[path]) > 1
-        ]
-        rest = ", ".join(varied)
-        return config["method"]["name"] + (f" [{rest}]" if rest else ""), rest
-
-    def label_task(config: dict[str, Any]) -> str:
-        name = config["task"]["name"]
-        varied = [
-            f"{option}={show(value)}"
-            for option, value in config["task"]["options"].items()
-            if len(by_task[name][option]) > 1
-        ]
-        return name + (f" [{', '.join(varied)}]" if varied else "")
-
-    return label_arm, label_task
-
-
-def _settings(config: dict[str, Any]) -> dict[options.Path, Any]:
-    """What was set besides the method: options of model, layer, optimizer and training."""
-    definition = config["method"]["definition"]
-    found = {("model", n): v for n, v in config["model"].items() if n != "layer"}
-    for name, value in config["model"]["layer"].items():
-        if name not in definition["layer"]:
-            found["layer", name] = value
-    for name, value in config["optimizer"].items():
-        if name not in definition["optimizer"]:
-            found["optimizer", name] = value
-    found |= {("training", n): v for n, v in config["training"].items()}
-    return found

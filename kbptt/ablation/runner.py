@@ -7,16 +7,19 @@ shared file system.
 
 import contextlib
 import dataclasses
+import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from kbptt.ablation import clusters
 from kbptt.ablation import grid as grids
 from kbptt.ablation.files import SCRATCH, inside, write_files
 from kbptt.ablation.ledger import Ledger, LedgerError, Trial, trial_key
+from kbptt.ablation.outcome import readable
+from kbptt.ablation.text import described, visible
 from kbptt.ablation.trial import TrialError, check, execute
 
 RETRIES = 2
@@ -68,9 +71,9 @@ def open_ledger(
         raise LedgerError("Give either extend or overwrite: the one keeps results, the other not.")
     ledger = Ledger(logdir)
     try:
-        cells = [(cell.config, cell.directory) for cell in grid.cells()]
+        cells = {trial_key(cell.config): cell for cell in grid.cells()}
         before, now = ledger.meta("configuration"), grid.configuration()
-        _refuse_foreign(ledger, [directory for _, directory in cells])
+        _refuse_foreign(ledger, cells)
         counts = ledger.counts()
         if before in (None, now):
             pass
@@ -78,8 +81,10 @@ def open_ledger(
             _delete_runs(ledger)
             ledger.clear()
         else:
-            _check_change(ledger, before, now, {trial_key(config) for config, _ in cells}, extend)
-        ledger.plan(now, cells)
+            _check_change(ledger, before, now, cells.keys(), extend)
+        ledger.plan(now, [(cell.config, cell.directory) for cell in cells.values()])
+        trials = map(readable, ledger.each())
+        ledger.reject({t.key: t.error for t in trials if t.state == "unreadable"})
         ledger.recover(retry_failed)
         for leftover in ledger.directory.glob(SCRATCH + "*"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -119,10 +124,10 @@ def run(
     queue, checked = _Queue(ledger, retries, on_event), False
     while queue.pending or queue.running:
         wanted = clusters.workers_for(len(queue.pending), workers, threads)
-        with clusters.connect(scheduler, wanted) as client:
+        with _quiet_library(), clusters.connect(scheduler, wanted) as client:
             try:
                 if not checked:
-                    _check_models(ledger, client, on_wait)
+                    _check_models(queue, client, on_wait)
                     checked = True
                 _drain(queue, client, on_wait, ours=scheduler is None)
             except (OSError, CancelledError) as error:
@@ -134,18 +139,34 @@ def run(
         queue.give_back()  # those of a cluster that lost all its workers
 
 
-def _check_models(ledger: Ledger, client: Any, on_wait: Callable[[], Any]) -> None:
+@contextlib.contextmanager
+def _quiet_library() -> Iterator[None]:
+    """Silences the cluster library's loggers: kbptt says in one sentence what they say in pages."""
+    prefixes = ("distributed", "tornado", "asyncio")
+    names = [n for n in logging.root.manager.loggerDict if n.partition(".")[0] in prefixes]
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _check_models(queue: "_Queue", client: Any, on_wait: Callable[[], Any]) -> None:
     """Has the workers build every model that is still to be trained, and has no result yet."""
     from distributed import KilledWorker, wait
 
     def arm(trial: Trial) -> str:
         return trial_key({**trial.config, "seed": None})
 
-    known = {arm(trial) for trial in ledger.trials("done")}
-    arms = {arm(t): t for t in reversed(ledger.trials("pending")) if arm(t) not in known}
+    known = {arm(trial) for trial in queue.ledger.each("done")}
+    arms = {arm(trial): trial for trial in queue.pending}  # of an arm the first: they are reversed
     running = {
         client.submit(check, trial.config, key=f"check-{key[:16]}", pure=False): trial
         for key, trial in reversed(arms.items())
+        if key not in known
     }
     while running and clusters.size(client):
         with contextlib.suppress(TimeoutError), client.as_current():
@@ -194,7 +215,8 @@ class _Queue:
 
     def __init__(self, ledger: Ledger, retries: int, on_event: Callable[[Event], Any]):
         self.ledger, self.retries, self.on_event = ledger, retries, on_event
-        self.pending = ledger.trials("pending")[::-1]
+        pending = map(readable, ledger.each("pending"))
+        self.pending = [trial for trial in pending if trial.state == "pending"][::-1]
         self.running: dict[Any, Trial] = {}
         self.errors: dict[str, int] = {}
         self.deaths: dict[str, int] = {}
@@ -229,14 +251,16 @@ class _Queue:
             del self.running[future]
 
     def _store(self, trial: Trial, future: Any) -> None:
+        from distributed import CancelledError
+
         try:
             result = future.result()
             write_files(self.ledger.directory, trial.directory, result.pop("files", {}))
             self.ledger.finish(trial.key, result)
-        except LedgerError:
+        except (LedgerError, OSError, CancelledError):  # the disk; the connection
             raise
-        except Exception as error:  # the result of a user's own trial may be anything
-            self._fail(trial, f"The result cannot be stored: {_describe(error)}")
+        except Exception as error:  # a link in the place of its folder, a worker of another version
+            self._fail(trial, f"The result cannot be stored: {described(error)}")
         else:
             self.on_event(Event(dataclasses.replace(trial, state="done", result=result), "done"))
 
@@ -248,7 +272,7 @@ class _Queue:
         count, limit = (self.deaths, WORKER_DEATHS) if died else (self.errors, self.retries)
         count[trial.key] = count.get(trial.key, 0) + 1
         message = DIED if died else _describe(error)
-        if count[trial.key] <= limit:
+        if count[trial.key] <= limit and not getattr(error, "final", False):
             self.pending.append(trial)
             self.on_event(Event(trial, "retry", message))
         else:
@@ -260,10 +284,7 @@ class _Queue:
 
 
 def _describe(error: BaseException | None) -> str:
-    if isinstance(error, TrialError):
-        return str(error)
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:2000]
+    return str(error) if isinstance(error, TrialError) else described(error)
 
 
 def _refuse_full_disk(error: BaseException) -> None:
@@ -275,27 +296,31 @@ def _refuse_full_disk(error: BaseException) -> None:
         ) from error
 
 
-def _refuse_foreign(ledger: Ledger, directories: list[str]) -> None:
+def _refuse_foreign(ledger: Ledger, cells: Mapping[str, grids.Cell]) -> None:
     """A directory of this name that no ledger knows is the user's: never replace it."""
-    known = {trial.directory for trial in ledger.trials()}
-    for directory in directories:
-        if directory not in known and (ledger.directory / directory).exists():
+    pairs = [(trial.key, trial.directory) for trial in ledger.each()]
+    keys, directories = map(set, zip(*pairs, strict=True)) if pairs else ((), ())
+    for key, cell in cells.items():
+        path = ledger.directory / cell.directory
+        if key not in keys and cell.directory not in directories and path.exists():
             raise LedgerError(
-                f"{str(ledger.directory / directory)!r} exists already and belongs to no ablation. "
+                f"{str(path)!r} exists already and belongs to no ablation. "
                 "Give another --logdir, or move it away."
             )
 
 
 def _delete_runs(ledger: Ledger) -> None:
-    for trial in ledger.trials():
-        shutil.rmtree(inside(ledger.directory, trial.directory), ignore_errors=True)
+    for trial in ledger.each():
+        with contextlib.suppress(ValueError):  # a damaged row: what lies outside is not ours
+            shutil.rmtree(inside(ledger.directory, trial.directory), ignore_errors=True)
 
 
 def _check_change(ledger, before, now, keys, extend) -> None:
-    known = {trial.key for trial in ledger.trials()}
-    if known <= keys and extend:
+    before = before if isinstance(before, dict) else {}  # it was damaged
+    known = {trial.key for trial in ledger.each()}
+    if known <= keys and (extend or not before):
         return
-    lines = "\n".join(f"  {line}" for line in grids.difference(before, now))
+    lines = "\n".join(f"  {visible(line)}" for line in grids.difference(before, now))
     message = f"{str(ledger.directory)!r} holds an ablation with another configuration:\n{lines}\n"
     if known <= keys:
         raise LedgerError(

@@ -25,9 +25,10 @@ from typing import Any
 
 from kbptt import methods, tasks
 from kbptt._quiet import quiet_start
-from kbptt.ablation import environment, limits
+from kbptt.ablation import environment, limits, outcome
 from kbptt.ablation.grid import show
 from kbptt.ablation.ledger import trial_key
+from kbptt.ablation.text import described, visible
 
 # The seeds of Keras and NumPy belong to the process: trials take turns in it.
 _one_at_a_time = threading.Lock()
@@ -42,40 +43,47 @@ class TrialError(Exception):
     Args:
         message: String: type, text and place of the exception.
         disk_full: Whether the worker had no room to write.
+        final: Whether trying the trial again would be in vain.
     """
 
-    def __init__(self, message: str, disk_full: bool = False):
-        super().__init__(message, disk_full)
-        self.message, self.disk_full = message, disk_full
+    def __init__(self, message: str, disk_full: bool = False, final: bool = False):
+        super().__init__(message, disk_full, final)
+        self.message, self.disk_full, self.final = message, disk_full, final
 
     def __str__(self) -> str:
         return self.message
 
     @classmethod
-    def describing(cls, error: Exception) -> "TrialError":
+    def describing(cls, error: BaseException) -> "TrialError":
         """Describes an exception and names the line of the user's code or kbptt's it came from."""
-        text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:2000]
+        text = described(error)
         frames = traceback.extract_tb(error.__traceback__)
         frames = [f for f in frames if not _INSTALLED.intersection(f.filename.split(os.sep))]
         if frames:
             text += f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})"
         # TensorFlow has an exception type of its own for a full disk, with the system's words.
         codes = (errno.ENOSPC, errno.EDQUOT)
-        return cls(text, any(os.strerror(code) in str(error) for code in codes))
+        return cls(text, any(os.strerror(code) in text for code in codes))
 
 
 def execute(config: dict[str, Any]) -> dict[str, Any]:
     """Runs the trial function that a configuration names. This is what a worker is sent.
 
     Raises:
-        TrialError: when the trial crashed.
+        TrialError: when the trial crashed, or returned what is no result.
     """
     with _one_at_a_time:
         try:
-            return _function(config)(config)
-        except Exception as error:
-            described = TrialError.describing(error)
-        raise described  # out here it is sent without the exception that it describes
+            result = _function(config)(config)
+        except (Exception, SystemExit) as error:
+            failure = TrialError.describing(error)
+        else:
+            try:
+                return outcome.check(result)
+            except Exception as error:  # looking at a user's object can raise anything
+                problem = described(error) if not isinstance(error, ValueError) else str(error)
+                failure = TrialError(f"The result cannot be stored: {problem}", final=True)
+        raise failure  # out here it is sent without the exception that it describes
 
 
 def check(config: dict[str, Any]) -> None:
@@ -92,10 +100,10 @@ def check(config: dict[str, Any]) -> None:
                 build(config)
             return
         except ValueError as error:
-            described = ValueError(str(error))
-        except Exception as error:
-            described = TrialError.describing(error)
-        raise described
+            failure = ValueError(visible(str(error)))
+        except (Exception, SystemExit) as error:
+            failure = TrialError.describing(error)
+        raise failure
 
 
 def dask_setup(worker: Any) -> None:

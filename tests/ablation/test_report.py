@@ -91,7 +91,8 @@ def test_skill_by_hand(tmp_path):
     assert task[0].mean.value == pytest.approx(0.05)
     assert task[0].comparison.difference.value == pytest.approx(-0.25)
     assert task[0].success.value == 1.0 and task[1].success.value == 0.0
-    assert task[0].mean.low <= task[0].mean.high
+    assert task[0].mean.runs == pytest.approx([0.05] * 3)  # of three seeds no interval
+    assert task[0].comparison.difference.runs == pytest.approx([-0.25] * 3)
 
 
 def test_skill_where_perfect_is_not_1(tmp_path):

@@ -1,0 +1,43 @@
+"""Text from outside (exceptions, names, option values) as something that is safe to show."""
+
+import unicodedata
+from typing import Any
+
+
+def visible(text: str) -> str:
+    """`text` with everything that acts instead of showing written as an escape sequence.
+
+    Control characters (ESC would command the terminal), bidirectional and other format characters
+    (they reorder or hide what stands beside them), surrogates and unassigned code points become
+    their Python escapes, such as `\\x1b` and `\\u202e`. Line feeds and spaces of any width stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if _shows(c) else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def one_line(text: str) -> str:
+    """`text` made visible, with every run of white space as one space."""
+    return visible(" ".join(text.split()))
+
+
+def shown(value: Any, limit: int = 80) -> str:
+    """`repr(value)` in one line of at most `limit` characters; its type where that fails."""
+    try:
+        text = one_line(repr(value))
+    except Exception:
+        return f"an object of type {type(value).__name__}"
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def described(error: BaseException, limit: int = 2000) -> str:
+    """Type and text of an exception in one line."""
+    try:
+        text = one_line(str(error))
+    except Exception:  # its `__str__` may be a user's
+        text = "(its text cannot be read)"
+    return f"{type(error).__name__}: {text}"[:limit]
+
+
+def _shows(character: str) -> bool:
+    return character.isprintable() or character == "\n" or unicodedata.category(character) == "Zs"

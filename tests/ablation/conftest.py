@@ -1,0 +1,28 @@
+"""A cluster inside the test's own process: trials start at once, and errors have no way out."""
+
+import contextlib
+import pathlib
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def in_process_client():
+    from distributed import Client
+
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with Client(processes=False, set_as_default=False, silence_logs=50, **options) as client:
+        yield client
+
+
+@pytest.fixture
+def in_process(in_process_client, monkeypatch):
+    """Makes `compare` run its trials in this process; the dummy trials can be imported."""
+    from kbptt.ablation import clusters
+
+    @contextlib.contextmanager
+    def connect(scheduler, workers):
+        yield in_process_client
+
+    monkeypatch.setattr(clusters, "connect", connect)
+    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent))
