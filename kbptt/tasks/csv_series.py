@@ -195,8 +195,8 @@ def _check_magnitudes(
             f"{table.path}, line {table.line(row)}, column {_quoted(columns[index].name)}: "
             f"{values[row, index]:g} is more than {FARTHEST:,.0f} standard deviations (units, if "
             f"they are 0) away from the {known} training rows, which lie between "
-            f"{training.min():g} and {training.max():g}. Leave the column out with `columns`, or "
-            "write its logarithm or its differences."
+            f"{training.min():.12g} and {training.max():.12g}. Leave the column out with "
+            "`columns`, or write its logarithm or its differences."
         )
 
 

@@ -239,7 +239,6 @@ class Table:
             header=None,
             names=range(len(self.names)),
             usecols=[column.position for column in columns],
-            quoting=csv.QUOTE_NONE,
             na_filter=False,
             low_memory=False,
         )

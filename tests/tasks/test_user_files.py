@@ -97,8 +97,9 @@ def _directory_error(directory):
 
 def test_text_refuses_a_prompt_with_an_unknown_character(text_file):
     task = tasks.get("text", path=text_file)
-    # Between the known characters, beyond them, above Unicode's first plane, half a character.
-    for prompt in ("fox#", "fox\u2603", "fox🦊", "fox\ud800"):
+    # Between the known characters, just beyond and far, above the first plane, half of one.
+    beyond = chr(ord("—") + 2 + ord("f"))
+    for prompt in ("fox#", f"fox{beyond}", "fox\u2603", "fox🦊", "fox\ud800"):
         with pytest.raises(ValueError, match=re.escape(f"{prompt[3]!r} does not occur")):
             task.encode(prompt)
     assert task.encode("").shape == (0,)
