@@ -380,7 +380,7 @@ def test_any_bytes_are_read_or_refused_in_a_sentence(tmp_path_factory, content):
 @example([["9223372036854775808"]], [["-1e5"], ["1e"], ["0x10"]], True)
 @example([["-0"], ["0012"], [" 1"]], [["x"], ["True"]], False)
 @example([["123456789.123456789"]], [["True"], ["False"]], False)
-@example([["1"]], [[""], ["x"], ["NA"]], True)
+@example([["1"]], [["", "1"], ["x", "2"], ["NA", "3"]], False)
 def test_pandas_changes_nothing(tmp_path_factory, plain, mixed, header):
     pytest.importorskip("pandas", minversion="3.1")
     path = tmp_path_factory.getbasetemp() / "pandas.csv"
