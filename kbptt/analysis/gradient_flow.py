@@ -26,6 +26,9 @@ DARK = 0.25
 UNSTEADY = 0.25
 BAD = ("vanishing", "exploding", "non-finite", "no gradient")
 
+# Profiles judged one by one to say what share is bad: a bound of the work on long histories.
+_MOST_JUDGED = 200
+
 
 def decay_per_step(norms: ArrayLike) -> float:
     """Factor by which the gradient changes for each timestep it travels into the past.
@@ -151,8 +154,8 @@ def verdict(norms: ArrayLike, window: int | None = None) -> tuple[str, str]:
         * `"decaying"` (below `DECAYING`), `"healthy"`, `"growing"` (above `GROWING`);
         * `"exploding"`: the factor is above `EXPLODING`;
         * `"non-finite"` (any NaN or infinite norm) or `"no gradient"` (every norm is 0);
-        * `"unsteady"`: none of the bad words now, but of more than a share `UNSTEADY` of all
-          records.
+        * `"unsteady"`: none of the bad words (`BAD`) now, but of more than a share `UNSTEADY` of
+          all records. Of more than 200 records that many are judged, evenly spread.
     """
     norms = np.ma.atleast_2d(np.ma.asarray(norms, np.float64))
     if norms.ndim != 2:
@@ -177,8 +180,9 @@ def overview(profiles: Sequence[np.ndarray], windows: Sequence[int | None]) -> d
 
     Returns:
         A dict with the keys of `summarize` and `verdict`, `reason`, `averaged` (how many of the
-        last profiles are averaged) and `verdicts`, `{word: profiles}` over all of them. `decay` and
-        `half_life` are, like the verdict, of the last window.
+        last profiles are averaged) and `verdicts`, `{word: profiles}` of those judged one by one:
+        all, or 200 that are evenly spread. `decay` and `half_life` are, like the verdict, of the
+        last window.
     """
     for window in windows:
         if window is not None:
@@ -187,13 +191,16 @@ def overview(profiles: Sequence[np.ndarray], windows: Sequence[int | None]) -> d
     window = windows[-1]
     norms = mean_profile(profiles[-averaged:])
     judged = _judge(norms, window)
-    words = collections.Counter(map(lambda *one: _judge(*one).word, profiles, windows))
+    number = min(len(profiles), _MOST_JUDGED)
+    spread = np.linspace(0, len(profiles) - 1, number).round().astype(int)
+    words = collections.Counter(_judge(profiles[at], windows[at]).word for at in spread)
     word, reason = judged.word, judged.reason
-    if word not in BAD and sum(words[bad] for bad in BAD) > UNSTEADY * len(profiles):
+    if word not in BAD and sum(words[bad] for bad in BAD) > UNSTEADY * number:
         word = "unsteady"
     if len(words) > 1 or word != judged.word:
         counts = ", ".join(f"{count} {each}" for each, count in words.most_common())
-        reason = f"{reason} Of all {len(profiles)} profiles: {counts}."
+        those = f"all {number}" if number == len(profiles) else f"{number} evenly spread"
+        reason = f"{reason} Of {those} profiles: {counts}."
     inside = norms if window is None else norms[-window:]
     return {
         **summarize(norms),

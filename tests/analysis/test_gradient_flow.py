@@ -153,6 +153,13 @@ def test_the_verdict_states_its_figures():
     assert reason.endswith("Of all 100 profiles: 50 healthy, 50 vanishing.")
 
 
+def test_of_a_long_history_an_even_sample_is_judged():
+    norms = np.repeat(hole(slice(25, 75), "vanishing"), 10, axis=0)
+    word, reason = gf.verdict(norms)
+    assert word == "unsteady"
+    assert reason.endswith("Of 200 evenly spread profiles: 100 healthy, 100 vanishing.")
+
+
 @given(st.floats(0.5, 2.0), st.integers(2, 300))
 def test_no_figure_is_a_power_of_zero(decay, timesteps):
     reason = gf.verdict(geometric(decay, timesteps))[1]

@@ -266,7 +266,7 @@ def test_hostile_requests_get_an_answer(client):
     rng = random.Random(1)
     tags = list(get(client, "tags").json)
     seen = {}
-    for _ in range(600):
+    for _ in range(400):
         request = hostile_request(rng, tags)
         response = client.open(**request)
         assert response.status_code < 500, (request, response.get_data(as_text=True)[:500])
@@ -274,7 +274,7 @@ def test_hostile_requests_get_an_answer(client):
         # Nothing that a browser would run.
         assert response.mimetype != "text/html" or response.status_code == 404, request
         response.close()
-    assert seen[200] > 100 and seen[400] > 100 and seen[404] > 100 and seen[405] > 100
+    assert min(seen[200], seen[400], seen[404], seen[405]) > 50
     good_runs_are_shown(client)
 
 

@@ -102,39 +102,33 @@ async function update() {
   const tag = VIEWS[view].tag(layer);
   const having = Object.keys(tags).filter((run) => tags[run][tag]).sort(byName);
   const matching = choice.matching(having, state.filter);
-  const runs = choice.chosen(matching, state, controls.MAX_RUNS);
-  const colors = colorOf(runs);
-  controls.showChoice(actions, layers, matching, runs, colors);
   ui.noLags.hidden = view !== 'lag' || having.length > 0;
-  ui.nothing.textContent = having.length && !runs.length ? 'No run is chosen.' : '';
-  ui.views.hidden = !runs.length;
+  const fetched = new Map(); // run -> what is shown of it
+  let runs;
+  for (;;) {
+    // A run that cannot be shown must not keep others from their places.
+    const readable = matching.filter((run) => !failed.has(version(run, tag)));
+    runs = choice.chosen(readable, state, controls.MAX_RUNS);
+    controls.showChoice(actions, layers, readable, runs, colorOf(runs));
+    const missing = runs.filter((run) => !fetched.has(run));
+    if (!missing.length) break;
+    const items = await Promise.all(missing.map((run) => fetchRun(run, tag, runs.length > 2 ? 400 : 1000)));
+    if (mine !== updates) return;
+    for (const item of items) fetched.set(item.run, item);
+  }
+  const statistics = await json('statistics', {layer});
+  if (mine !== updates) return;
+  const unreadable = matching.map((run) => failed.get(version(run, tag))).filter((one) => one?.reason);
   // A run without any tag is one whose series TensorBoard could not list.
   const unlisted = Object.keys(tags).filter((run) => !Object.keys(tags[run]).length)
     .map((run) => ({run, reason: 'Its event files announce data that they do not hold.'}));
-  controls.showUnreadable(unlisted);
-  if (!runs.length) {
-    page.shown = [];
-    return;
-  }
-  // About as many cells as a heatmap has pixels.
-  const part = {tag, rows: runs.length > 2 ? 400 : 1000, cols: 300, reduce: state.merge, ...zoomedSteps(), ...zoomedPart()};
-  const [statistics, ...found] = await Promise.all([
-    json('statistics', {layer}),
-    ...runs.map(async (run) => {
-      const [cells, summary] = await Promise.all([ofOneRun(grid({run, ...part})), ofOneRun(json('summary', {run, tag}))]);
-      return {run, tag, meta: tags[run][tag], color: colors.get(run), cells: cells?.values ? cells : null, summary, images: {}};
-    }),
-  ]);
-  if (mine !== updates) return;
-  const unreadable = found.filter(({summary}) => summary?.unreadable).map(({run, summary}) => ({run, reason: summary.unreadable}));
   controls.showUnreadable([...unreadable, ...unlisted]);
-  // A run may be listed and have no profile.
-  const shown = (page.shown = found.filter(({summary}) => summary && !summary.unreadable));
+  const colors = colorOf(runs);
+  const shown = (page.shown = runs.map((run) => ({...fetched.get(run), color: colors.get(run)})));
   ui.views.hidden = !shown.length;
-  if (!shown.length) {
-    ui.nothing.textContent = 'The chosen runs have no profiles that can be read.';
-    return;
-  }
+  const chosen = choice.chosen(matching, state, 1).length;
+  ui.nothing.textContent = shown.length || !having.length ? '' : chosen ? 'None of the chosen runs can be shown.' : 'No run is chosen.';
+  if (!shown.length) return;
   const base = divisor();
   for (const item of shown) item.grid = base && item.cells ? divide(item.cells, base.cells) : item.cells;
   controls.showCards(actions);
@@ -142,6 +136,20 @@ async function update() {
   controls.showTrends(statistics);
   redraw(); // the heatmaps; the charts below keep what they show until theirs arrives
   await Promise.all([fetchStep(), fetchTrend()]);
+}
+
+// Runs that could not be shown, until they have changed.
+const failed = new Map(); // version -> {run, reason}; without a reason if there was nothing
+const version = (run, tag) => JSON.stringify([run, tag, tags[run][tag]]);
+
+/** Grid and summary of a run; about as many cells as a heatmap has pixels. */
+async function fetchRun(run, tag, rows) {
+  const [key, meta] = [version(run, tag), tags[run][tag]];
+  const part = {run, tag, rows, cols: 300, reduce: state.merge, ...zoomedSteps(), ...zoomedPart()};
+  const [cells, summary] = await Promise.all([ofOneRun(grid(part)), ofOneRun(json('summary', {run, tag}))]);
+  // A run may be listed and have no profile.
+  if (!summary || summary.unreadable) failed.set(key, {run, reason: summary?.unreadable});
+  return {run, tag, meta, cells: cells?.values ? cells : null, summary, images: {}};
 }
 
 const zoomedSteps = () => (state.zoom ? {s0: state.zoom[0], s1: state.zoom[1]} : {});
