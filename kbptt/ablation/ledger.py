@@ -132,6 +132,12 @@ class Ledger:
         except ValueError:
             return UNREADABLE
 
+    @property
+    def commits(self) -> list[str]:
+        """The commits of the working directory that the ablation ran at."""
+        found = self.meta("commits")
+        return list(map(str, found)) if isinstance(found, list) else []
+
     def set_meta(self, name: str, value: Any) -> None:
         with self._transaction() as execute:
             execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))

@@ -60,13 +60,14 @@ def readable(trial: Trial) -> Trial:
     """The trial of a ledger, or in its place one in the state "unreadable" that says why."""
     try:
         _check_config(trial.config)
-        if trial.state != "done":
-            return trial
-        return dataclasses.replace(trial, result=check(trial.result))
     except ValueError as error:
-        if trial.state == "unreadable":  # the ledger has said why
-            return trial
+        reason = trial.error if trial.state == "unreadable" else str(error)
+        return dataclasses.replace(trial, config={}, state="unreadable", result=None, error=reason)
+    try:
+        result = check(trial.result) if trial.state == "done" else None
+    except ValueError as error:
         return dataclasses.replace(trial, state="unreadable", result=None, error=str(error))
+    return dataclasses.replace(trial, result=result)
 
 
 def _check_config(config: Any) -> None:

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import csv
+import functools
 import io
 import json
 import math
@@ -47,9 +48,8 @@ class Report:
         self.directory = pathlib.Path(directory)
         with Ledger(directory, read_only=True) as ledger:
             trials = ledger.trials()
-            configuration, commits = ledger.meta("configuration"), ledger.meta("commits")
+            configuration, self.commits = ledger.meta("configuration"), ledger.commits
         self.configuration = configuration if isinstance(configuration, dict) else {}
-        self.commits = list(map(str, commits)) if isinstance(commits, list) else []
         if not trials:
             raise LedgerError(f"The ablation in {str(self.directory)!r} has no trials.")
         self.results = Results(trials, reference)
@@ -195,6 +195,8 @@ class Report:
                 )
             )
         for trial in self.results.unreadable:
+            if trial.config:  # it stands above
+                continue
             row = dict.fromkeys(COLUMNS.split()) | {
                 "state": trial.state,
                 "directory": trial.directory,
@@ -220,17 +222,9 @@ class Report:
 
     def html(self) -> str:
         """One page that needs nothing else: styles and figures are inside, everything escaped."""
-        import jinja2
-
         from kbptt.ablation import figures
 
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("kbptt.ablation"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            finalize=lambda value: visible(value) if isinstance(value, str) else value,
-        )
-        return environment.get_template("report.html").render(
+        return _template().render(
             report=self,
             tables=self.tables(),
             figures=figures.draw(self.results),
@@ -308,6 +302,19 @@ NO_INTERVALS = (
     f"With fewer than {statistics.FEWEST_FOR_INTERVAL} seeds there is no interval. In parentheses "
     "stand the runs themselves, seed by seed (over several tasks their means)."
 )
+
+
+@functools.cache
+def _template() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("kbptt.ablation"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: visible(value) if isinstance(value, str) else value,
+    )
+    return environment.get_template("report.html")
 
 
 def _count(number: int, what: str) -> str:

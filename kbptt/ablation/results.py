@@ -64,7 +64,7 @@ class Results:
 
     def __init__(self, trials: Sequence[Trial], reference: str | None = None):
         self.trials = [readable(trial) for trial in trials]
-        known = [trial for trial in self.trials if trial.state != "unreadable"]
+        known = [trial for trial in self.trials if trial.config]
         label_arm, label_task = labels([trial.config for trial in known])
         self.runs: dict[tuple[str, str, int], Trial] = {}
         points: dict[str, tuple[str, str]] = {}  # method and values of the axes, by arm

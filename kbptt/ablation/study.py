@@ -158,7 +158,7 @@ def _print_so_far(directory: pathlib.Path, reference: str | None) -> None:
 
 def _note_commit(ledger: Ledger) -> None:
     """Adds the commit of the working directory to those that the ablation ran at."""
-    commits, commit = ledger.meta("commits") or [], git_commit()
+    commits, commit = ledger.commits, git_commit()
     if commit and commit not in commits and ledger.counts()["pending"]:
         ledger.set_meta("commits", [*commits, commit])
 

@@ -10,7 +10,7 @@ import pytest
 def in_process_client():
     from distributed import Client
 
-    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
     with Client(processes=False, set_as_default=False, silence_logs=50, **options) as client:
         yield client
 
