@@ -2,7 +2,7 @@
 
 from setuptools import Extension, setup
 
-HEADERS = ("problem", "types", "products", "cells", "loops")
+HEADERS = ("problem", "targets", "types", "activations", "products", "cells", "loops")
 
 setup(
     ext_modules=[
@@ -18,6 +18,9 @@ setup(
                 "-fno-math-errno",
                 "-fno-trapping-math",
                 "-ffp-contract=fast",
+                # Both would turn a clamp into branches with parts of the loop in each.
+                "-fno-tree-pre",
+                "-fno-thread-jumps",
             ],
             # Without a C compiler kbptt installs all the same and runs its loops with XLA.
             optional=True,

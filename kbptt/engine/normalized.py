@@ -75,13 +75,12 @@ class NormalizedLSTMStep(LSTMStep):
 
     def __init__(
         self,
-        units: int,
         activation: str,
         recurrent_activation: str,
         epsilon: float,
         carry_normalized: bool,
     ) -> None:
-        super().__init__(units, activation, recurrent_activation)
+        super().__init__(activation, recurrent_activation)
         self.epsilon = epsilon
         self.carry_normalized = carry_normalized
 

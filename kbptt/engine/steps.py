@@ -12,7 +12,6 @@ of one window in the backward pass.
 from collections.abc import Callable
 from typing import Protocol
 
-import numpy as np
 import tensorflow as tf
 
 Tensors = tuple[tf.Tensor, ...]
@@ -116,22 +115,13 @@ class LSTMStep(ProjectedStep):
 
     written: tuple[int, ...] = (1,)
 
-    def __init__(self, units: int, activation: str, recurrent_activation: str) -> None:
+    def __init__(self, activation: str, recurrent_activation: str) -> None:
         self.activation = ACTIVATION[activation]
         self.derivative = DERIVATIVE_FROM_OUTPUT[activation]
         self.recurrent_activation = ACTIVATION[recurrent_activation]
         self.recurrent_derivative = DERIVATIVE_FROM_OUTPUT[recurrent_activation]
-        self.scale = None
-        if (activation, recurrent_activation) == ("tanh", "sigmoid"):
-            # σ(z) = (tanh(z/2) + 1)/2: one vectorized operation computes all four gates.
-            one, half = np.ones(units), np.full(units, 0.5)
-            self.scale = np.concatenate([half, half, one, half])
-            self.shift = np.concatenate([half, half, 0 * one, half])
 
     def gates(self, z: tf.Tensor) -> tf.Tensor:
-        if self.scale is not None:
-            scale = tf.constant(self.scale, z.dtype)
-            return scale * tf.tanh(scale * z) + tf.constant(self.shift, z.dtype)
         i, f, g, o = tf.split(z, 4, axis=-1)
         return tf.concat(
             [
@@ -160,17 +150,13 @@ class LSTMStep(ProjectedStep):
         (kernel,) = weights
         dh, dc = gradient
         f, o = tf.split(stored[0], 4, axis=-1)[1::2]
-        d_cell, do = self.output_gradients(dh, o, *state)
+        d_cell, do = self.output_gradients(dh, o, state[1])
         dc = dc + d_cell
         dz = self.gate_gradients(dc, do, stored[0], previous[1])
         return (tf.matmul(dz, kernel, transpose_b=True), dc * f), (dz,)
 
-    def output_gradients(self, dh, o, h, c):
+    def output_gradients(self, dh, o, c):
         """Gradients of c and of the output gate's sum through h = o·φ(c)."""
-        if self.scale is not None:
-            # With h at hand, tanh(c) = h/o need not be computed again; o may be 0, and then h is.
-            tiny = tf.constant(np.finfo(h.dtype.as_numpy_dtype).tiny, h.dtype)
-            return dh * (o - h * h / tf.maximum(o, tiny)), dh * h * (1 - o)
         y = self.activation(c)
         return dh * o * self.derivative(y), dh * y * self.recurrent_derivative(o)
 

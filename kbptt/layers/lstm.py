@@ -60,8 +60,8 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
             return None
         n = self.normalization
         if n is not None:
-            return NormalizedLSTMStep(self.units, *names, n.epsilon, n.carry_normalized)
-        return LSTMStep(self.units, *names)
+            return NormalizedLSTMStep(*names, n.epsilon, n.carry_normalized)
+        return LSTMStep(*names)
 
     def _build_normalization(self):
         super()._build_normalization()

@@ -1,42 +1,5 @@
 /* What one row does in one timestep, forward and backward, for one TYPE (see native.c). */
 
-/* NaN passes through: each comparison is false for it. */
-INLINE TYPE NAME(tangent)(TYPE x) {
-    if (sizeof(TYPE) == sizeof(double)) return (TYPE)tanh(x);
-    /* Eigen's rational approximation, within a few units in the last place. */
-    const TYPE bound = (TYPE)7.99881172180175781;
-    x = x < -bound ? -bound : x;
-    x = x > bound ? bound : x;
-    TYPE s = x * x;
-    TYPE p = s * (TYPE)-2.76076847742355e-16 + (TYPE)2.00018790482477e-13;
-    p = s * p + (TYPE)-8.60467152213735e-11;
-    p = s * p + (TYPE)5.12229709037114e-08;
-    p = s * p + (TYPE)1.48572235717979e-05;
-    p = s * p + (TYPE)6.37261928875436e-04;
-    p = s * p + (TYPE)4.89352455891786e-03;
-    TYPE q = s * (TYPE)1.19825839466702e-06 + (TYPE)1.18534705686654e-04;
-    q = s * q + (TYPE)2.26843463243900e-03;
-    q = s * q + (TYPE)4.89352518554385e-03;
-    return x * p / q;
-}
-#define tangent NAME(tangent)
-
-static void NAME(activate)(int64_t kind, TYPE *restrict z, int64_t n) {
-    if (kind == TANH)
-        for (int64_t j = 0; j < n; j++) z[j] = tangent(z[j]);
-    else if (kind == SIGMOID)
-        for (int64_t j = 0; j < n; j++) z[j] = (TYPE)0.5 * tangent((TYPE)0.5 * z[j]) + (TYPE)0.5;
-    else if (kind == RELU)
-        for (int64_t j = 0; j < n; j++) z[j] = z[j] < 0 ? 0 : z[j];
-}
-#define activate NAME(activate)
-
-/* The derivative of an activation, from its output. */
-INLINE TYPE NAME(slope)(int64_t kind, TYPE y) {
-    return kind == TANH ? 1 - y * y : kind == SIGMOID ? y * (1 - y) : kind == RELU ? y > 0 : 1;
-}
-#define slope NAME(slope)
-
 /* Sums, in as many parts as there are lanes -------------------------------------------------- */
 
 /* By halves: one after the other, each addition would wait for the one before. */

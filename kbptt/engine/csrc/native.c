@@ -3,51 +3,13 @@
    loops.h is compiled for float and double, and on x86 for AVX-512, AVX2 and the baseline. No
    Python, no TensorFlow: called through ctypes by native.py, which also splits the rows of the
    batch over threads. Rows never meet, so threads never wait for each other. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <tgmath.h> /* each function for the type of its argument */
 #include "problem.h"
 
-#define GLUE(a, b, c) a##_##b##_##c
-#define NAME3(a, b, c) GLUE(a, b, c)
-#define NAME(a) NAME3(a, TYPE, ISA)
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define DISPATCH 1
-#ifdef __clang__
-#define TARGET(features, gcc) \
-    DO(clang attribute push(__attribute__((target(features))), apply_to = function))
-#define END_TARGET DO(clang attribute pop)
-#else
-#define TARGET(features, gcc) DO(GCC push_options) DO(GCC target(features gcc))
-#define END_TARGET DO(GCC pop_options)
-#endif
-#define DO(pragma) _Pragma(#pragma)
-
-TARGET("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma", ",prefer-vector-width=512")
-#define ISA avx512
-#define VECTOR 64
-#define WIDE 4
-#include "types.h"
-END_TARGET
-
-TARGET("avx2,fma", "")
-#define ISA avx2
-#define VECTOR 32
-#define WIDE 2
-#include "types.h"
-END_TARGET
-#endif
-
-/* What every machine has: SSE2 with 16 registers, NEON with 32. */
-#define ISA base
-#define VECTOR 16
-#ifdef __aarch64__
-#define WIDE 4
-#else
-#define WIDE 2
-#endif
-#include "types.h"
+#define EACH_TARGET "types.h"
+#include "targets.h"
 
 typedef int (*Pass)(const Problem *, int64_t, int64_t, int64_t);
 

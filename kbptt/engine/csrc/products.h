@@ -4,7 +4,6 @@
 /* A product works on 6 rows of WIDE vectors at once: as many sums as registers hold. */
 #define ROWS 6
 #define PANEL (WIDE * LANES)
-#define INLINE static inline __attribute__((always_inline))
 #define Vector NAME(Vector)
 typedef TYPE Vector __attribute__((vector_size(VECTOR), aligned(sizeof(TYPE)), may_alias));
 

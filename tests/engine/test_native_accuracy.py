@@ -1,0 +1,121 @@
+"""tanh and σ of the C loops: at most 2 units in the last place from the correctly rounded value."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import kbptt
+from kbptt.engine import native
+
+pytestmark = pytest.mark.skipif(native.library() is None, reason="the C loops were not built")
+
+ROOT = Path(__file__).parents[2]
+
+
+def activations(folder, step):
+    """Runs csrc/accuracy.c with the compiler options of the loops."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    program = folder / "accuracy"
+    options = [a for a in (ROOT / "setup.py").read_text().split('"') if a.startswith("-")]
+    assert "-ffp-contract=fast" in options
+    includes = [f"-I{ROOT / 'kbptt/engine/csrc'}", f"-I{ROOT / 'tests/engine/csrc'}"]
+    source = str(ROOT / "tests/engine/csrc/accuracy.c")
+    command = [compiler, *options, *includes, source, "-o", str(program), "-lm"]
+    subprocess.run(command, check=True, timeout=300)
+    lines = subprocess.run(
+        [program, str(step)], check=True, capture_output=True, text=True, timeout=3000
+    ).stdout.splitlines()
+    assert len(lines) >= 4
+    return lines
+
+
+def check(lines):
+    for line in lines:
+        assert int(line.split("at most ")[1].split()[0]) <= 2, line
+        assert ", 0 special values wrong," in line, line
+
+
+def test_a_sample_of_all_floats_and_doubles(tmp_path):
+    """Every 4,999th of the 2^32 floats: all exponents, and 1,678 significands of each."""
+    check(activations(tmp_path, 4999))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_all_floats(tmp_path):
+    check(activations(tmp_path, 1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "relu", "linear"])
+def test_what_the_loop_computes_from_one_number(activation, level, dtype):
+    """Through the loop itself, with as many units as fill vectors and leave a remainder."""
+    units = 37
+    largest = np.finfo(dtype).max
+    special = [0.0, -0.0, 1e-30, -1e-30, 9.02, -9.02, 20, -20, -80, 1e5, -1e5, 1e30, -1e30]
+    special += [largest, -largest, np.inf, -np.inf, np.nan]
+    numbers = np.concatenate([special, np.random.default_rng(0).normal(size=37 * 3 - 18) * 5])
+    x = numbers.astype(dtype).reshape(3, units)
+    layer = kbptt.SimpleRNN(units, activation=activation, use_bias=False, dtype=dtype)
+    layer.build((None, 1, 1))
+    found = []
+    native.library().kbptt_level(level)
+    try:
+        for row in x:
+            # 1·x is x, Inf and NaN included, where 0·x would be NaN.
+            layer.set_weights([row[None], np.zeros((units, units))])
+            found.append(layer(np.ones((1, 1, 1), dtype)).numpy()[0])
+    finally:
+        native.library().kbptt_level(-1)
+    found = np.concatenate(found)
+    exact = np.float64 if dtype == "float32" else np.longdouble
+    with np.errstate(over="ignore"):
+        functions = {
+            "tanh": np.tanh,
+            "sigmoid": lambda v: 1 / (1 + np.exp(-v)),
+            "relu": lambda v: np.where(v < 0, 0, v),
+            "linear": lambda v: v,
+        }
+        expected = functions[activation](x.ravel().astype(exact)).astype(dtype)
+    keras_says = keras.activations.get(activation)(tf.constant(x.ravel())).numpy()
+    np.testing.assert_array_equal(np.isfinite(found), np.isfinite(keras_says))
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(keras_says))
+    special = np.isin(expected, [0, 1, -1])
+    np.testing.assert_array_equal(found[special], expected[special])
+    finite = np.isfinite(expected)
+    np.testing.assert_array_max_ulp(found[finite], expected[finite], 2)
+
+
+@pytest.mark.parametrize("cell", ["SimpleRNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("value", [1e5, np.inf, np.nan])
+def test_a_saturated_unit_has_no_gradient(cell, value):
+    """The slope of a saturated tanh or gate is exactly 0: a large feature cannot show through."""
+    x = np.full((2, 3, 1), value, "float32")
+    layer = getattr(kbptt, cell)(4, use_bias=False)
+    layer.build((None, 3, 1))
+    kernel, recurrent_kernel = map(np.ones_like, layer.get_weights())
+    kernel[:, ::2] = -1
+    layer.set_weights([kernel, 0 * recurrent_kernel])
+    plain = getattr(keras.layers, cell)(4, use_bias=False)
+    plain.build((None, 3, 1))
+    plain.set_weights(layer.get_weights())
+
+    def gradients(layer):
+        source = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(source)
+            loss = tf.reduce_sum(layer(source))
+        return [v.numpy() for v in tape.gradient(loss, [source, *layer.trainable_variables])]
+
+    for found, expected in zip(gradients(layer), gradients(plain), strict=True):
+        np.testing.assert_array_equal(found, expected)
+        if value == 1e5:
+            assert not found.any()
