@@ -229,6 +229,15 @@ def test_choosing_runs(run):
     assert choose(run, ["b", "f", "a"], many) == [["c", "f"], ["c", "f"]]
 
 
+def test_of_too_many_runs_every_folder_is_shown(run):
+    study = [f"{method}/adding/{seed}" for method in "abcd" for seed in range(8)]
+    assert choose(run, [], study, 10)[0] == [
+        *("a/adding/0", "a/adding/1", "a/adding/2", "b/adding/0", "b/adding/1", "b/adding/2"),
+        *("c/adding/0", "c/adding/1", "d/adding/0", "d/adding/1"),
+    ]
+    assert choose(run, ["a/adding/0"], study, 4)[0] == [f"{m}/adding/0" for m in "bcd"]
+
+
 def test_medians_and_folders(run):
     assert run("a.map(n.median)", [[3, 1, 2], [1, 4], [], ["NaN", 5, None], ["Infinity"] * 2]) == [
         2,

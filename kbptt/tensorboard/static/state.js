@@ -79,10 +79,19 @@ export function matching(runs, filter) {
   return runs.filter(matches);
 }
 
-/** The runs to show, of those that match. */
+/** The runs to show, of those that match: all or, if they are too many, as many of each folder as fit in. */
 export function chosen(runs, state, most) {
   const wanted = state.runs ? runs.filter((run) => state.runs.includes(run)) : runs.filter((run) => !state.off.includes(run));
-  return wanted.slice(0, most);
+  if (wanted.length <= most) return wanted;
+  // The first of every folder, then the second: else the seeds of one method would take all places.
+  const counts = new Map();
+  const ranks = new Map(wanted.map((run) => {
+    const folder = run.slice(0, Math.max(run.lastIndexOf('/'), 0));
+    counts.set(folder, (counts.get(folder) ?? -1) + 1);
+    return [run, counts.get(folder)];
+  }));
+  const first = [...wanted].sort((a, b) => ranks.get(a) - ranks.get(b)).slice(0, most); // a stable sort
+  return wanted.filter((run) => first.includes(run));
 }
 
 /** `runs` and `off` after a click on one run's box. `all` are the runs that match, `shown` those shown before. */
