@@ -1,48 +1,29 @@
 """The tab in a real browser, served by the real `tensorboard` command."""
 
-import contextlib
 import json
-import re
-import shutil
 
-import chromium
 import numpy as np
 import pytest
 import tensorboard_server
-from tensorboard.util import tensor_util
-
-from kbptt.analysis import gradient_flow
-from kbptt.tensorboard import layout, reader, writer
-
-pytestmark = pytest.mark.skipif(
-    chromium.find() is None or shutil.which("bash") is None,
-    reason="needs chromium or google-chrome on PATH",
+from gradient_flow_tab import (
+    BOTTOM,
+    HIGHEST,
+    HOSTILE,
+    LEFT,
+    LOWEST,
+    NAN,
+    RIGHT,
+    STEPS,
+    TOP,
+    ZERO,
+    decaying,
+    needs_browser,
+    write_run,
 )
 
-HOSTILE = "<img src=x onerror=alert(1)> ü 层"
-TIMESTEPS = 40
-STEPS = range(10, 110, 10)
-ZERO, NAN = [16, 16, 16], [255, 47, 209]
-LOWEST, HIGHEST = [68, 1, 84], [253, 231, 37]  # ends of viridis
-# Around a chart: see draw.js.
-LEFT, TOP, RIGHT, BOTTOM = 60, 10, 12, 36
+from kbptt.tensorboard import layout, writer
 
-
-def decaying(factor, scale=1.0, timesteps=TIMESTEPS):
-    return (scale * factor ** np.arange(timesteps)[::-1]).astype(np.float32)
-
-
-def write_run(directory, profile, layers=("lstm",), window=None, steps=STEPS):
-    events = writer.EventWriter(str(directory), reader.SUFFIX)
-    for step in steps:
-        values = []
-        for layer in layers:
-            norms = profile(step)
-            content = layout.content(layer, "last", window, None, "end")
-            values.append(writer.profile_value(layer, norms, content))
-            for key, value in gradient_flow.summarize(norms).items():
-                values.append(writer.scalar_value(layout.statistic_tag(layer, key), value))
-        events.write(step, values)
+pytestmark = needs_browser
 
 
 def write_adaptive(directory):
@@ -79,100 +60,6 @@ def logdir(tmp_path_factory):
     write_run(root / "adaptive", lambda step: decaying(0.8))
     write_adaptive(root / "adaptive")
     return root
-
-
-class Tab(chromium.Browser):
-    """The page in TensorBoard's frame; in expressions `d` is its document."""
-
-    def show(self, address, fragment="", ready="d.querySelector('.legend').children.length"):
-        self.open(f"{address}#gradient_flow{fragment}")
-        if ready:
-            self.wait(ready)
-
-    def js(self, expression):
-        document = "document.querySelector('iframe').contentDocument"
-        return self.evaluate(f"(d => ({expression}))({document})")
-
-    def wait(self, expression, timeout=60):
-        document = "document.querySelector('iframe').contentDocument"
-        self.wait_for(f"(d => ({expression}))({document})", timeout)
-
-    def control(self, label, value):
-        """Gives the select or input with this label a value."""
-        find = (
-            f"[...d.querySelectorAll('label')].find(l => l.firstChild.textContent === {label!r})"
-            ".querySelector('select, input')"
-        )
-        event = "new Event('change')"
-        self.js(f"(c => {{ c.value = {json.dumps(value)}; c.dispatchEvent({event}); }})({find})")
-
-    def enter(self, selector, value):
-        """The same as typing or sliding."""
-        find = f"d.querySelector({selector!r})"
-        event = "new Event('input')"
-        self.js(f"(c => {{ c.value = {json.dumps(value)}; c.dispatchEvent({event}); }})({find})")
-
-    def runs(self):
-        return self.js("[...d.querySelectorAll('.cards .name')].map(n => n.textContent)")
-
-    def url(self):
-        return self.evaluate("location.href")
-
-    def pixel(self, run, x, y):
-        """Colour of a run's heatmap at fractions of width and height; (0, 0) is t = 0, left."""
-        return self.js(
-            f"(c => {{ const w = c.width - {LEFT + RIGHT}, h = c.height - {TOP + BOTTOM};"
-            f" return [...c.getContext('2d').getImageData({LEFT} + {x} * w,"
-            f" {TOP} + (1 - {y}) * h, 1, 1).data].slice(0, 3); }})({self.canvas(run)})"
-        )
-
-    def canvas(self, run):
-        label = json.dumps(f"heatmap of {run}")
-        return f"[...d.querySelectorAll('.cards canvas')].find(c => c.ariaLabel === {label})"
-
-    def point(self, run, x, y):
-        """The same as a place on the screen."""
-        frame = self.evaluate(
-            "(r => [r.left, r.top])(document.querySelector('iframe').getBoundingClientRect())"
-        )
-        left, top, width, height = self.js(
-            f"(c => {{ c.scrollIntoView({{block: 'center'}}); const r = c.getBoundingClientRect();"
-            f" return [r.left, r.top, r.width, r.height]; }})({self.canvas(run)})"
-        )
-        return (
-            frame[0] + left + LEFT + x * (width - LEFT - RIGHT),
-            frame[1] + top + TOP + (1 - y) * (height - TOP - BOTTOM),
-        )
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with Tab(tmp_path_factory.mktemp("profile")) as tab:
-        yield tab
-
-
-@pytest.fixture
-def tab(browser):
-    browser.open("about:blank")  # ends what the last test began
-    browser.problems.clear()
-    yield browser
-    browser.evaluate("new Promise(done => setTimeout(done, 100))")
-    # No error, nothing blocked by the content security policy, no request to another host. (Below
-    # a path prefix TensorBoard's own page does not find its fonts.)
-    assert [problem for problem in browser.problems if "/font-roboto/" not in problem] == []
-
-
-@pytest.fixture
-def serve(tab):
-    """Starts TensorBoard: `serve(logdir, *arguments)` is `(address, process)`.
-
-    The page leaves a server before it stops: one that still asked it would log errors.
-    """
-    with contextlib.ExitStack() as servers:
-        yield lambda *arguments, **options: servers.enter_context(
-            tensorboard_server.serve(*arguments, **options)
-        )
-        tab.open("about:blank")
 
 
 @pytest.fixture(scope="module")
@@ -413,131 +300,3 @@ def test_dark_mode(tab, server):
     tab.wait("d.body.classList.contains('dark')")
     assert tab.js(corner) == [66, 66, 66]
     tab.evaluate("document.body.classList.remove('dark-mode')")
-
-
-def test_runs_and_steps_appear_while_training_goes_on(tab, serve, tmp_path):
-    write_run(tmp_path / "a", lambda step: decaying(0.9))
-    address, process = serve(tmp_path)
-    tab.show(address)
-    assert tab.runs() == ["a"]
-    write_run(tmp_path / "a", lambda step: decaying(0.9), steps=[200])
-    write_run(tmp_path / "b", lambda step: decaying(0.9))
-    # TensorBoard reads again every second, and asks the tab to when its button is pressed.
-    press = "document.querySelector('.reload-button').click()"
-    tab.evaluate(f"window.pressing = setInterval(() => {press}, 500)")
-    tab.wait("d.querySelectorAll('.cards .name').length === 2")
-    tab.wait("d.querySelector('.step').textContent === 'step 200 (latest)'")
-    tab.evaluate("clearInterval(window.pressing)")
-    process.terminate()
-    process.wait()
-    tab.js("d.querySelector('.runs button').click()")
-    tab.wait("d.querySelector('.error').textContent.includes('Is it still running?')")
-    tab.open("about:blank")  # ends what still asks the server
-    tab.problems.clear()  # of course
-
-
-def test_medians_over_the_seeds_of_a_method(tab, serve, tmp_path):
-    for name, factors in (("baseline", (0.5, 0.4, 0.7)), ("orthogonal", (0.9, 1.0))):
-        for seed, factor in enumerate(factors):
-            write_run(tmp_path / name / "adding" / str(seed), lambda step, f=factor: decaying(f))
-    write_run(tmp_path / "single" / "adding" / "0", lambda step: np.zeros(TIMESTEPS, np.float32))
-    tab.show(serve(tmp_path)[0])
-    cells = "[...t.rows].map(r => [...r.cells].map(c => c.innerText))"
-    runs, folders = tab.js(f"[...d.querySelectorAll('table')].map(t => {cells})")
-    assert len(runs) == 7
-    by_name = dict(zip(runs[0], runs[-1], strict=True))
-    assert by_name["decay"] == "–" and by_name["zeros"] == "1"  # nothing to fit
-    assert [row[:4] for row in folders] == [
-        ["folder", "runs", "verdicts", "decay"],
-        ["baseline/adding", "3", "3 vanishing", "0.5"],
-        ["orthogonal/adding", "2", "1 decaying, 1 healthy", "0.95"],
-        ["single/adding", "1", runs[-1][1], "–"],
-    ]
-
-
-@pytest.mark.parametrize("arguments", [("--load_fast=false",), ("--path_prefix=/board",)])
-def test_other_ways_to_start_tensorboard(tab, serve, logdir, arguments):
-    address, _ = serve(logdir, *arguments)
-    tab.show(address)
-    assert tab.runs() == [HOSTILE, "adaptive", "nan", "truncated", "vanishing"]
-    assert tab.pixel("truncated", 0.5, 0.3) == ZERO
-
-
-def test_an_empty_directory_shows_what_to_do(tab, serve, tmp_path):
-    address, _ = serve(tmp_path, data=False)
-    tab.show(address, ready="d.body.innerText.includes('kbptt.callbacks.GradientFlow')")
-
-
-def test_one_and_twenty_thousand_timesteps(tab, serve, tmp_path):
-    write_run(tmp_path / "one", lambda step: np.array([step], np.float32))
-    write_run(tmp_path / "many", lambda step: decaying(0.999, timesteps=20_000))
-    address, _ = serve(tmp_path)
-    tab.show(address)
-    assert tab.runs() == ["many", "one"]
-    np.testing.assert_allclose(tab.pixel("many", 0.5, 0.005), LOWEST, atol=2)
-    assert tab.pixel("one", 0.99, 0.5) == HIGHEST
-    sizes = tab.js(
-        "d.defaultView.performance.getEntriesByType('resource').map(e => e.decodedBodySize)"
-    )
-    assert 10_000 < max(sizes) and sum(sizes) < 400_000
-    # The pointer tells what a cell stands for: here 66 or 67 timesteps of one step.
-    tab.mouse("mouseMoved", *tab.point("many", 0.55, 0.9))
-    tab.wait("d.querySelector('.read').textContent.startsWith('step ')")
-    read = tab.js("d.querySelector('.read').textContent")
-    found = re.match(r"step 60 · t = (\d+)–(\d+) · lag (\d+)–(\d+) · ", read)
-    assert found, read
-    first, last, nearest, furthest = map(int, found.groups())
-    assert abs(first - 0.9 * 20_000) < 140 and last - first in (65, 66)  # a pixel is 68
-    assert (furthest, nearest) == (19_999 - first, 19_999 - last)
-
-
-def test_a_run_without_any_timestep_does_not_hide_the_others(tab, serve, tmp_path):
-    write_run(tmp_path / "seed 2", lambda step: decaying(0.9))
-    write_run(tmp_path / "seed 10", lambda step: decaying(0.9))
-    write_run(tmp_path / "none", lambda step: np.zeros(0, np.float32))
-    address, _ = serve(tmp_path)
-    tab.show(address)
-    assert tab.runs() == ["seed 2", "seed 10"]
-    assert not tab.js("d.querySelector('.error').checkVisibility()")
-    tab.problems.clear()  # the two answers 404
-
-
-def test_damaged_runs_are_named_and_hide_no_other(tab, serve, tmp_path):
-    write_run(tmp_path / "good", lambda step: decaying(0.9))
-    content = layout.content("lstm", "last", None, None, "end")
-    for name, damage in (
-        (HOSTILE, lambda tensor: tensor.tensor_shape.dim.add(size=7)),
-        ("text", lambda tensor: tensor.CopyFrom(tensor_util.make_tensor_proto(["x"]))),
-    ):
-        value = writer.profile_value("lstm", decaying(0.9), content)
-        damage(value.tensor)
-        writer.EventWriter(str(tmp_path / name)).write(1, [value])
-    for number in range(15):  # more than are shown at once, and before the others by name
-        writer.EventWriter(str(tmp_path / f"a{number}")).write(1, [value])
-    # One damaged record among good ones costs only itself.
-    events = writer.EventWriter(str(tmp_path / "partly"))
-    for step in STEPS:
-        norms = decaying(0.9) if step > 10 else np.ones((2, 2))
-        events.write(step, [writer.profile_value("lstm", norms, content)])
-    address, _ = serve(tmp_path)
-    tab.show(address)
-    assert tab.runs() == ["good", "partly"]
-    listed = tab.js("[...d.querySelectorAll('.unreadable li')].map(l => l.innerText)")
-    assert len(listed) == 17 and all(text.startswith("unreadable") for text in listed)
-    assert HOSTILE in listed[0] and "cannot be read" in listed[0] and "text" in listed[-1]
-    assert tab.js("d.querySelectorAll('.cards .read')[1].textContent").endswith("damaged records 1")
-    assert not tab.js("d.querySelector('.error').checkVisibility()")
-    tab.enter("[type=search]", "text")
-    tab.wait("d.body.innerText.includes('None of the chosen runs can be shown')")
-    tab.problems.clear()  # the answers 422
-
-
-def test_the_table_is_legible_in_a_narrow_window(tab, serve, tmp_path):
-    write_run(tmp_path / ("study/method/" * 8 + "0"), lambda step: decaying(0.9), window=30)
-    address, _ = serve(tmp_path)
-    tab.resize(800, 1000)
-    tab.show(address)
-    row = "d.querySelector('tr:last-child')"
-    assert tab.js(f"{row}.clientHeight") < 100
-    assert tab.js("d.documentElement.scrollWidth") <= 800
-    tab.resize(1280, 1000)
