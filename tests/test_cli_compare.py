@@ -30,7 +30,6 @@ def kbptt(*arguments, **changes):
         capture_output=True,
         text=True,
         env=environment(**changes),
-        timeout=120,
     )
 
 
@@ -54,7 +53,7 @@ def test_compare_then_report(tmp_path):
         "print(report.rows[0].arm)"
     )
     alone = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=120
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment()
     )
     assert alone.stdout == "clip\n", alone.stderr  # no progress was left to show, and no table
     (logdir / "report.html").unlink()
@@ -124,10 +123,9 @@ def start(logdir, sleep="0.4"):
     )
 
 
-def wait_for(logdir, state, seconds=60):
-    """Waits until the ledger has a trial in that state."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+def wait_for(process, logdir, state):
+    """Waits until the ledger of a process that runs has a trial in that state."""
+    while process.poll() is None:
         if (logdir / "ledger.sqlite").exists():
             try:
                 with Ledger(logdir, read_only=True) as ledger:
@@ -136,25 +134,26 @@ def wait_for(logdir, state, seconds=60):
             except ValueError:  # being made at this moment
                 pass
         time.sleep(0.02)
-    raise AssertionError(f"no trial became {state!r}")
+    raise AssertionError(f"no trial became {state!r}: {process.communicate()}")
 
 
 def test_control_c_and_second_runner(tmp_path):
     logdir = tmp_path / "logs"
     process = start(logdir)
-    wait_for(logdir, "done")
+    wait_for(process, logdir, "done")
     second = kbptt("compare", *GRID, "--logdir", logdir)
     assert second.returncode == 2
     assert f"Another run is using '{logdir}' (process {process.pid} on" in second.stderr
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the workers too
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "Traceback" not in errors
+    shown, errors = process.communicate()
+    assert process.returncode == 130 and errors == "Interrupted.\n"
     with Ledger(logdir, read_only=True) as ledger:
         kept = ledger.trials("done")
     assert 1 <= len(kept) < 50
+    # The ranking so far is not lost.
+    assert "mean skill" in shown and f"Interrupted with {len(kept)} of 50 trials done" in shown
     process = start(logdir, sleep="0")
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate()
     assert process.returncode == 0, errors
     with Ledger(logdir, read_only=True) as ledger:
         assert ledger.counts()["done"] == 50

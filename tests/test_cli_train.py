@@ -201,7 +201,10 @@ def test_a_continued_run_ends_where_an_uninterrupted_one_does(working_directory)
     assert len(list(parts.glob("checkpoint-*.keras"))) == 1
     # Once more: nothing is left to train, the result stands.
     again = kbptt(*DIGITS, "--epochs", 3, "--logdir", parts, "--resume")
-    assert again.exit_code == 0 and "test accuracy" in again.stdout
+    shown = " ".join(again.stdout.split())
+    assert again.exit_code == 0 and again.stderr == "" and "test accuracy" in shown
+    assert "has 3 epochs already: nothing to train. To go on, give --epochs 4 or more." in shown
+    assert "gradient decay" not in shown  # it would be nobody knows which step's
 
     assert "already holds a run" in refused(*DIGITS[1:], "--logdir", parts)
     changed = refused(*DIGITS[1:], "--units", 5, "--clip", 2, "--logdir", parts, "--resume")
@@ -280,12 +283,11 @@ def test_ctrl_c_ends_with_130_and_can_be_continued(working_directory):
         text=True,
         cwd=working_directory,
     ) as process:
-        deadline = time.monotonic() + 120
-        while not list(working_directory.glob("run/checkpoint-*")) and time.monotonic() < deadline:
+        while not list(working_directory.glob("run/checkpoint-*")):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate()
     assert process.returncode == 130
     assert stderr == "Interrupted.\n" and "--resume --logdir run" in stdout
     result = kbptt(*DIGITS, "--epochs", 1, "--logdir", "run", "--resume")
