@@ -69,3 +69,13 @@ def test_reading_is_measured_beside_the_plain_ways(tmp_path):
     ways = [line.rsplit(maxsplit=4)[0].strip() for line in done.stdout.splitlines() if " x" in line]
     assert ways[:2] == ["read().decode()", "the task"]
     assert ways.count("kbptt, without pandas") == ways.count("csv module and float") == 3
+
+
+def test_large_studies_are_measured(tmp_path):
+    done = script("benchmark_study.py", "--trials", 10, "--workers", 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "10 trials, shape seeds, 1 workers"
+    numbers = {line[:20].strip(): float(line[20:].split()[0]) for line in lines[1:]}
+    assert min(numbers.values()) >= 0 and numbers["per trial"] > 0
+    assert {"start-up", "memory, planning", "report", "report.html"} <= set(numbers)

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import pathlib
+import re
 import subprocess
 
 import numpy as np
@@ -21,6 +22,7 @@ from kbptt.ablation.ledger import Ledger, LedgerError
 from kbptt.ablation.monitor import _bin
 from kbptt.ablation.reporting import Report, _md
 from kbptt.ablation.results import Results
+from kbptt.ablation.text import visible
 
 
 def outcome(score, status="ok", metric="accuracy", mode="max", baseline=0.5, rate=0.9):
@@ -409,3 +411,155 @@ def test_a_diverged_run_does_not_set_the_colours(tmp_path):
     figure = figures.heatmaps(results(fill(tmp_path, score)), "adding")
     scale = figure.axes[0].collections[0].norm
     assert (scale.vmin, scale.vmax) == (pytest.approx(0.9**29), pytest.approx(2))
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[31m \u202egnp.exe\u2066 \x9b31m \x00 \r \x7f \ud800 \u200b end"
+ACTING = [c for c in HOSTILE if not c.isprintable()]
+
+
+def test_what_acts_is_made_visible_everywhere(tmp_path):
+    """Exception texts, names, option values; ESC, C0, C1, bidirectional, surrogates."""
+
+    def score(config):
+        if config["seed"] == 2:
+            return f"ValueError: {HOSTILE}".replace(
+                "\ud800", ""
+            )  # which SQLite takes in JSON alone
+        environment = {"machine": HOSTILE, HOSTILE: [HOSTILE]}
+        return outcome(0.6) | {"metric": HOSTILE, "environment": environment}
+
+    fill(tmp_path, score)
+    with Ledger(tmp_path) as ledger:
+        ledger.set_meta("configuration", {HOSTILE: HOSTILE})
+        ledger.set_meta("commits", [HOSTILE])
+        for trial in ledger.trials():
+            trial.config["method"]["name"] += HOSTILE
+            trial.config["task"]["options"][HOSTILE] = HOSTILE + str(trial.config["seed"])
+            text = json.dumps(trial.config)
+            key, directory = trial.key, trial.directory + "\x1b"
+            ledger._connection.execute(
+                "UPDATE trials SET config = ?, directory = ? WHERE key = ?", (text, directory, key)
+            )
+    report = Report(tmp_path)
+    console = rich.console.Console(file=io.StringIO(), width=400)
+    report.print(console)
+    texts = [path.read_text() for path in report.write()] + [console.file.getvalue()]
+    for text in texts:
+        found = {c for c in text if c in ACTING}
+        assert not found, found
+        assert r"\x1b" in text.replace("\\\\", "\\") and r"u202e" in text
+    assert "Not drawn" not in texts[2]
+    with pytest.raises(ValueError, match="Unknown reference") as refusal:
+        Report(tmp_path, "\x1b")
+    assert str(refusal.value).isprintable()
+
+
+def test_text_that_only_shows_stays_as_it_is():
+    for text in ("Ω ≤ ∂L/∂h_t", "模\u3000型", "1\u00a0000", "a\nb", "naïve", "\U0001f600"):
+        assert visible(text) == text
+    assert visible("\x1b\t\r\x9b\u202e\ud800") == r"\x1b\t\r\x9b\u202e\ud800"
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 4])
+def test_below_five_seeds_the_runs_themselves(tmp_path, seeds):
+    def score(config):
+        return outcome(0.6 + 0.05 * config["seed"] + 0.1 * (config["method"]["name"] == "clip"))
+
+    report = Report(fill(tmp_path, score, seeds=seeds))
+    row = report.rows[0]
+    for estimate in (row.mean, row.iqm, row.success, row.comparison.difference):
+        assert math.isnan(estimate.low) and math.isnan(estimate.high)
+    assert math.isnan(row.comparison.improvement.low)
+    expected = [(0.7 + 0.05 * seed - 0.5) / 0.5 for seed in range(seeds)]
+    assert row.mean.runs == pytest.approx(expected)
+    assert row.comparison.difference.runs == pytest.approx([0.2] * seeds)
+    console = rich.console.Console(file=io.StringIO(), width=200)
+    report.print(console)
+    report.write()
+    texts = [console.file.getvalue(), *(p.read_text() for p in tmp_path.glob("report.*"))]
+    for text in texts:
+        assert "95 %" not in text and "Wilson" not in text and not re.search(r"\d \[[-\d]", text)
+    if seeds > 1:
+        runs = "(" + ", ".join(f"{value:.3g}" for value in expected) + ")"
+        assert all(runs in text for text in texts)
+        assert f"0 of {seeds}" in texts[0] or f"1 of {seeds}" in texts[0]
+        assert "no interval" in texts[1]
+
+
+def test_five_seeds_have_intervals_and_say_so(tmp_path):
+    report = Report(fill(tmp_path, lambda c: outcome(0.6 + 0.05 * c["seed"]), seeds=5))
+    assert math.isfinite(report.rows[0].mean.low) and not report.rows[0].mean.runs
+    assert "Score with 95 % intervals" in report.html() and "95 %" in report.markdown()
+    assert "no interval" not in report.markdown()
+
+
+def test_figures_of_a_large_ablation_are_bounded(tmp_path):
+    """Methods, tasks, runs, epochs and timesteps: each beyond what a figure shows."""
+    rng = np.random.default_rng(0)
+    norms = rng.random(5000) + 0.1
+
+    def score(config):
+        result = outcome(0.5 + config["model"]["units"] / 100 + rng.random() / 50)
+        result["curve"] = {"validation": rng.random(3000).tolist()}
+        layer = result["gradient"]["lstm_1"]
+        layer["start"] = layer["end"] = norms.tolist()
+        return result
+
+    units = list(range(1, figures.ARMS + 4))
+    fill(tmp_path / "arms", score, methods=["clip"], set={"units": units}, seeds=1)
+    found = results(tmp_path / "arms")
+    for figure in (figures.scores(found), figures.profiles(found, "adding")):
+        lines = figure.axes[0].get_lines()
+        assert len({line.get_color() for line in lines}) == figures.ARMS
+        assert max(len(line.get_xdata()) for line in lines) <= figures.POINTS
+    curves = figures.curves(found, "adding").axes[0]
+    assert len(curves.collections) == figures.ARMS
+    line = curves.get_lines()[0].get_xdata()
+    assert (line[0], line[-1], len(line)) == (1, 3000, figures.POINTS)
+    timesteps = figures.profiles(found, "adding").axes[0].get_lines()[0].get_xdata()
+    assert (timesteps[0], timesteps[-1]) == (0, 4999)
+    caption = figures._left_out(found)
+    assert f"Of {len(units)} methods and settings the best {figures.ARMS}" in caption
+    assert "clip [units=1]" not in figures._shown(found)  # the worst
+
+    seeds = figures.DOTS + 50
+    fill(tmp_path / "runs", lambda c: outcome(0.5 + rng.random() / 2), methods="clip", seeds=seeds)
+    found = results(tmp_path / "runs")
+    skills = np.sort(found.skills("clip").ravel())
+    dots = figures.scores(found).axes[0].get_lines()[0].get_xdata()
+    assert len(dots) == figures.DOTS and (dots[0], dots[-1]) == (skills[0], skills[-1])
+    assert (
+        len(figures.decay_against_score(found).axes[0].get_lines()[0].get_xdata()) == figures.DOTS
+    )
+
+    lengths = list(range(10, 10 + figures.TASKS + 3))
+    minimal = {"status": "ok", "score": 0.5, "metric": "m", "mode": "max"}
+    minimal["curve"] = {"validation": [0.5]}
+    fill(tmp_path / "tasks", lambda c: minimal, seeds=1, set={"length": lengths})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "curves", lambda *_: None)
+        drawn = []
+        patch.setattr(figures, "_figure", lambda title, *_: drawn.append(title))
+        figures.draw(results(tmp_path / "tasks"))
+    assert sum(title.startswith("Learning curves") for title in drawn) == figures.TASKS
+
+
+def test_many_errors_are_listed_in_part(tmp_path):
+    fill(tmp_path, lambda c: "ValueError: the same again", seeds=80)
+    report = Report(tmp_path)
+    ((title, lines),) = report.troubles()
+    assert title == "Crashed" and len(lines) == 101 and "60 more" in lines[-1]
+    assert report.csv().count("the same again") == 160
+    console = rich.console.Console(file=io.StringIO(), width=120)
+    report.print(console)
+    assert console.file.getvalue().count("the same again") == 20
+
+
+def test_a_figure_that_cannot_be_drawn_costs_itself_alone(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OverflowError("no axis")
+
+    monkeypatch.setattr(figures, "profiles", refuse)
+    drawn = figures.draw(results(fill(tmp_path, lambda c: outcome(0.6))))
+    assert len(drawn) == 5 and sum(not figure["source"] for figure in drawn) == 1
+    assert "OverflowError: no axis" in next(f["caption"] for f in drawn if not f["source"])

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -177,3 +178,85 @@ def test_shapes_are_checked():
         statistics.compare(np.zeros((3, 1)), np.zeros((4, 1)))
     with pytest.raises(ValueError, match=r"\(seeds, tasks\)"):
         statistics.mean(np.zeros((2, 2, 2)))
+
+
+def test_many_tables_together_are_each_by_itself():
+    rng = np.random.default_rng(6)
+    shapes = [(6, 1), (8, 2), (6, 1), (3, 2), (8, 2), (0, 1), (7, 3)]
+    tables = [rng.normal(size=shape) for shape in shapes]
+    tables[4][2, 1] = math.nan
+    references = [rng.normal(size=shape) for shape in shapes]
+    for many, one in (
+        (statistics.means, statistics.mean),
+        (statistics.interquartile_means, statistics.interquartile_mean),
+    ):
+        np.testing.assert_equal(
+            [vars(e) for e in many(tables)], [vars(one(table)) for table in tables]
+        )
+    pairs = list(zip(tables, references, strict=True))
+    together = statistics.comparisons(pairs)
+    for found, pair in zip(together, pairs, strict=True):
+        expected = statistics.compare(*pair)
+        np.testing.assert_equal(vars(found.difference), vars(expected.difference))
+        np.testing.assert_equal(vars(found.improvement), vars(expected.improvement))
+        np.testing.assert_equal((found.p, found.pairs), (expected.p, expected.pairs))
+
+
+@pytest.mark.parametrize("shape", [(7, 1), (9, 2)])
+def test_improvement_interval_is_scipy_on_the_definition(shape):
+    """The counts and ranks of the code against the definition, all pairs of runs compared."""
+    rng = np.random.default_rng(7)
+    scores, reference = np.round(rng.normal(size=(2, *shape)), 1)  # with ties
+
+    def definition(*columns, axis=-1):
+        tasks = shape[1]
+        values = []
+        for x, y in zip(columns[:tasks], columns[tasks:], strict=True):
+            x, y = np.moveaxis(x, axis, -1), np.moveaxis(y, axis, -1)
+            values.append(((np.sign(x[..., :, None] - y[..., None, :]) + 1) / 2).mean((-2, -1)))
+        return np.mean(values, axis=0)
+
+    expected = scipy.stats.bootstrap(
+        [*scores.T, *reference.T],
+        definition,
+        n_resamples=4000,
+        batch=500,
+        paired=True,
+        vectorized=True,
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    found = statistics.probability_of_improvement(scores, reference)
+    assert (found.low, found.high) == pytest.approx(tuple(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4])
+def test_below_five_seeds_there_is_no_interval(seeds):
+    scores = np.random.default_rng(8).normal(size=(seeds, 2))
+    for estimate in (statistics.mean(scores), statistics.interquartile_mean(scores)):
+        assert math.isfinite(estimate.value) and math.isnan(estimate.low)
+    assert statistics.mean(scores).runs == pytest.approx(scores.mean(axis=1))
+    assert statistics.mean(np.ones((seeds, 1))).method == "none"  # equal by chance, perhaps
+    comparison = statistics.compare(scores, scores - 1)
+    assert comparison.difference.runs == pytest.approx([1.0] * seeds)
+    assert math.isnan(comparison.improvement.low)
+    few, many = (statistics.success_rate(3, 8, seeds=n) for n in (seeds, 5))
+    assert math.isnan(few.low) and few.runs == (1.0,) * 3 + (0.0,) * 5
+    assert many.low < 3 / 8 < many.high and not many.runs
+    five = statistics.mean(np.random.default_rng(8).normal(size=5))
+    assert five.low < five.value < five.high and not five.runs
+
+
+def test_memory_does_not_grow_with_runs_and_resamples():
+    """All pairs of 1,000 runs in each of 500 resamples at a time were 4 GB."""
+    rng = np.random.default_rng(9)
+    pairs = [tuple(rng.normal(size=(2, 1000, 1)))]
+    tracemalloc.start()
+    try:
+        found = statistics.comparisons(pairs)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 150 * 2**20
+    x, y = pairs[0]
+    u = scipy.stats.mannwhitneyu(x[:, 0], y[:, 0]).statistic / 1000**2
+    assert found[0].improvement.value == pytest.approx(u)
