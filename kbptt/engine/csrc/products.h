@@ -12,12 +12,14 @@ static inline int64_t NAME(padded)(int64_t n) { return (n + LANES - 1) / LANES *
 
 /* Products ---------------------------------------------------------------------------------- */
 
-/* c += a·b for `rows` x (`vectors` vectors); a[r, k] at a + r·ra + k·ka; b has ldb columns. */
+/* c += a·b for `rows` x (`vectors` vectors); a[r, k] at a + r·ra + k·ka; b has ldb columns. The
+   products are summed before they are added to c: rounding errors of a sum over many timesteps,
+   BATCHED at a time, grow with the number of blocks and not with that of the terms. */
 INLINE void NAME(tile)(int rows, int vectors, int64_t depth, const TYPE *a, int64_t ra, int64_t ka,
                        const TYPE *b, int64_t ldb, TYPE *c, int64_t ldc) {
     Vector sum[ROWS][WIDE];
     for (int r = 0; r < rows; r++)
-        for (int v = 0; v < vectors; v++) sum[r][v] = *(Vector *)(c + r * ldc + v * LANES);
+        for (int v = 0; v < vectors; v++) sum[r][v] = (Vector){0};
     for (int64_t k = 0; k < depth; k++) {
         Vector row[WIDE];
         for (int v = 0; v < vectors; v++) row[v] = *(const Vector *)(b + k * ldb + v * LANES);
@@ -27,7 +29,7 @@ INLINE void NAME(tile)(int rows, int vectors, int64_t depth, const TYPE *a, int6
         }
     }
     for (int r = 0; r < rows; r++)
-        for (int v = 0; v < vectors; v++) *(Vector *)(c + r * ldc + v * LANES) = sum[r][v];
+        for (int v = 0; v < vectors; v++) *(Vector *)(c + r * ldc + v * LANES) += sum[r][v];
 }
 
 #define EACH(n, v) \
