@@ -151,5 +151,5 @@ def test_a_message_fits_on_a_screen(size, character):
 
     text = readable(f"Error: begins. {character * size} ends.")
     assert sum(max(1, -(-len(line) // COLUMNS)) for line in text.splitlines()) <= LINES
-    assert text.startswith("Error: begins.") and text.endswith(" ends.")
+    assert text.startswith("Error: begins.") and text.endswith("ends.")
     assert all(c.isprintable() or c == "\n" for c in text)

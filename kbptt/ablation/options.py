@@ -131,14 +131,16 @@ def check(path: Path, value: Any, shown: str | None = None) -> Any:
 def _truncation(value: Any, shown: str) -> Any:
     if value in (None, "full"):
         return None
-    if isinstance(value, str):
-        return _checks.one_of(shown, value, ("full", "artbp"))
+    if value == "artbp":
+        return value
     if isinstance(value, dict):
         if "class_name" not in value:
             names = ("full", "windowed", "randomized", "artbp")
             _checks.one_of(shown, value.get("name", "windowed"), names)
         return value
-    return _checks.positive_integer(shown, value, "Or 'full'.")
+    return _checks.positive_integer(
+        shown, value, "Or 'full', 'artbp', or a mapping such as {name: windowed, length: 64}."
+    )
 
 
 def parse_seeds(value: Any) -> list[int]:
