@@ -1,8 +1,8 @@
 """Values that a user types or writes into a YAML file: plain data, read the same way everywhere.
 
 Words, numbers, lists and mappings are those of YAML 1.2's core schema: `1e-3` is a number, `yes`
-and `12:30` are words; `none` is null. Aliases are refused (a few lines of them stand for gigabytes),
-and so is a key that is there twice.
+and `12:30` are words; `none` is null. Aliases are refused (a few lines of them stand for
+gigabytes), and so is a key that is there twice.
 """
 
 import re
