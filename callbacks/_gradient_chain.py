@@ -38,7 +38,8 @@ class GradientChain:
         self._function = None  # compiled with the chain
         self._plain = None  # compiled without it: what the model had before and gets back
         self._compiled = None  # (signature, plain, function) of the last complete fit
-        self._traced = False
+        self._traced_with = None  # the signature that `_function` was traced with
+        self._tracing = False
 
     # What the callbacks call.
 
@@ -81,8 +82,8 @@ class GradientChain:
             return
         if self._started:
             self._started = False
-            if self._plain is not None and self._traced:
-                self._compiled = (self._signature(), self._plain, self._function)
+            if self._plain is not None and self._traced_with is not None:
+                self._compiled = (self._traced_with, self._plain, self._function)
         self.transforms = [other for other in self.transforms if other is not transform]
         if not self.transforms:
             self._close()
@@ -114,8 +115,11 @@ class GradientChain:
             for target, name, method in replaced:
                 stack.callback(_replace(target, name, method))
             logs = self._function(iterator)
+        if self._tracing:
+            # Now, since a callback may set an attribute afterwards, which the function ignores.
+            self._traced_with, self._tracing = self._signature(), False
         changing = [transform for transform in self.transforms if not transform.observes_only]
-        if changing and not self._traced and self.model.trainable_variables:
+        if changing and self._traced_with is None and self.model.trainable_variables:
             raise ValueError(
                 f"{type(changing[0]).__name__} saw no gradient: the model's train_step "
                 "does not call `model.optimizer.apply_gradients` or `apply`."
@@ -145,10 +149,10 @@ class GradientChain:
     def _install(self) -> None:
         signature = self._signature()
         if self._compiled is not None and _same(self._compiled[:2], (signature, self._plain)):
-            self._function, self._traced = self._compiled[2], True
+            self._traced_with, _, self._function = self._compiled
         else:
             self.model.make_train_function(force=True)
-            self._function, self._traced = self.model.train_function, False
+            self._function, self._traced_with = self.model.train_function, None
         self.model.train_function = self
 
     def _restore(self) -> None:
@@ -162,8 +166,8 @@ class GradientChain:
         self._started = self._announced = False
 
     def _signature(self) -> list:
-        """What the compiled function depends on: the optimizer and every transform's variables."""
-        return [self.optimizer, *(transform.state for transform in self.transforms)]
+        """What the compiled function depends on: the optimizer, and all of every transform."""
+        return [self.optimizer, *((t.state, t.settings()) for t in self.transforms)]
 
     def _refuse_other_clipping(self, transform: Any) -> None:
         for optimizer in [self.optimizer, *getattr(self.optimizer, "optimizers", [])]:
@@ -183,7 +187,7 @@ class GradientChain:
     # The step: in place of `optimizer.apply`, traced once into the train function.
 
     def _apply(self, gradients: Any, trainable_variables: Any = None) -> None:
-        self._traced = True
+        self._tracing = True
         gradients = list(gradients)
         variables = trainable_variables
         variables = list(self.model.trainable_variables if variables is None else variables)
@@ -222,7 +226,7 @@ class GradientChain:
 
     def _apply_scaled(self, gradients: Any, trainable_variables: Any = None) -> None:
         """In place of the loss scale optimizer's `apply`: counts the steps that it skips."""
-        self._traced = True  # run eagerly, a step that it skips never gets to `_apply`
+        self._tracing = True  # run eagerly, a step that it skips never gets to `_apply`
         scaler = self._loss_scaler
         finite = scaler.check_finite(gradients)
         missed = tf.cast(tf.logical_not(finite), tf.int64)

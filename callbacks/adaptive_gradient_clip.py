@@ -1,9 +1,12 @@
 """Adaptive gradient clipping."""
 
+import functools
+
 import keras
 
 from kbptt import _checks, clipping
-from kbptt.callbacks.gradient_transform import GradientTransform, Schedule
+from kbptt.callbacks._options import Option
+from kbptt.callbacks.gradient_transform import GradientTransform, Schedule, Threshold
 
 
 @keras.saving.register_keras_serializable(package="kbptt")
@@ -35,6 +38,8 @@ class AdaptiveGradientClip(GradientTransform):
     """
 
     _threshold_name = "clip_factor"
+    clip_factor = Threshold()
+    epsilon = Option(functools.partial(_checks.number, above=0))
 
     def __init__(
         self,
@@ -45,7 +50,7 @@ class AdaptiveGradientClip(GradientTransform):
         name=None,
     ):
         super().__init__(clip_factor, variables=variables, name=name)
-        self.epsilon = _checks.number("epsilon", epsilon, above=0)
+        self.epsilon = epsilon
 
     def transform(self, gradients, norms, weights, state):
         clipped = clipping.adaptive_clip(gradients, weights, state["threshold"], self.epsilon)

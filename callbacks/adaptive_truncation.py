@@ -1,5 +1,6 @@
 """The callback that chooses the length of the truncation windows while it trains."""
 
+import functools
 import math
 import os
 import warnings
@@ -11,6 +12,14 @@ import numpy as np
 
 from kbptt import _checks, truncation
 from kbptt.analysis import adaptive, lags
+from kbptt.callbacks._options import (
+    FIXED_DIRECTORY,
+    Fixed,
+    Option,
+    count,
+    labelled_sequences,
+    lags_count,
+)
 from kbptt.callbacks._run_directory import RunWriter
 from kbptt.tensorboard import layout, writer
 
@@ -76,6 +85,20 @@ class AdaptiveTruncation(keras.callbacks.Callback):
     Reference: [Aicher, Foti & Fox, 2019](https://arxiv.org/abs/1905.07473).
     """
 
+    tolerance = Option(functools.partial(_checks.number, above=0))
+    minimum = Option(_checks.positive_integer)
+    maximum = Option(lags_count)
+    data = Option(labelled_sequences)
+    freq = Option(_checks.positive_integer)
+    warmup = Option(count)
+    overlap = Option(lambda _, value: bool(value))
+    scale_learning_rate = Option(lambda _, value: bool(value))
+    tau = Option(lambda name, value: None if value is None else count(name, value))
+    method = Option(functools.partial(_checks.one_of, valid=adaptive.METHODS))
+    batch_size = Option(_checks.positive_integer)
+    log_dir = Fixed(lambda self: self._writer.log_dir, FIXED_DIRECTORY)
+    history = Fixed(lambda self: self._history, "It is what was measured.")
+
     def __init__(
         self,
         tolerance: float = 0.1,
@@ -92,38 +115,21 @@ class AdaptiveTruncation(keras.callbacks.Callback):
         log_dir: str | os.PathLike | None = None,
     ):
         super().__init__()
-        self.tolerance = _checks.number("tolerance", tolerance, above=0)
-        maximum = _checks.positive_integer("maximum", maximum)
-        self.minimum, self.maximum = adaptive.check_bounds(minimum, max(maximum, 1))
-        if self.maximum < 2:
-            raise ValueError(
-                "Invalid value for argument `maximum`. Expected at least 2, since the decay of the "
-                f"gradients is measured over so many lags. Received: maximum={maximum}."
-            )
-        if not isinstance(data, list | tuple) or len(data) not in (2, 3):
-            raise ValueError(
-                "Invalid value for argument `data`. Expected (x, y) or (x, y, sample_weight), "
-                f"sequences to measure the gradients on. Received: data of type "
-                f"{type(data).__name__}."
-            )
-        self.data = tuple(data)
-        self.freq = _checks.positive_integer("freq", freq)
-        if warmup != 0 or isinstance(warmup, bool):
-            warmup = _checks.positive_integer("warmup", warmup, "Or give 0.")
+        self.tolerance = tolerance
+        self.minimum = minimum
+        self.maximum = maximum
+        adaptive.check_bounds(self.minimum, self.maximum)
+        self.data = data
+        self.freq = freq
         self.warmup = warmup
-        self.overlap = bool(overlap)
-        self.scale_learning_rate = bool(scale_learning_rate)
+        self.overlap = overlap
+        self.scale_learning_rate = scale_learning_rate
         self.tau = tau
-        self.method = _checks.one_of("method", method, adaptive.METHODS)
-        self.batch_size = _checks.positive_integer("batch_size", batch_size)
+        self.method = method
+        self.batch_size = batch_size
         self._given_log_dir = None if log_dir is None else writer.check_path(log_dir)
-        self._grid = adaptive.length_grid(self.minimum, self.maximum)
         self._of_model = lambda: None
         self._forget()
-
-    @property
-    def log_dir(self) -> str | None:
-        return self._writer.log_dir
 
     def get_config(self) -> dict[str, Any]:
         names = ("tolerance", "minimum", "maximum", "freq", "warmup", "overlap")
@@ -146,6 +152,7 @@ class AdaptiveTruncation(keras.callbacks.Callback):
         if self.model is not self._of_model():
             self._forget()
             self._of_model = weakref.ref(self.model)
+        adaptive.check_bounds(self.minimum, self.maximum)  # set one after the other
         self._writer.begin(self.model)
         steps = self.history["step"]
         self._offset = max(0, (steps[-1] if steps else 0) - self._iterations())  # a new compile()
@@ -173,7 +180,7 @@ class AdaptiveTruncation(keras.callbacks.Callback):
     # The estimate.
 
     def _forget(self) -> None:
-        self.history = {"step": [], "truncation": []}
+        self._history = {"step": [], "truncation": []}
         self._epochs = 0
         self._offset = 0
         self._writer = RunWriter("AdaptiveTruncation", self._given_log_dir)
@@ -204,7 +211,8 @@ class AdaptiveTruncation(keras.callbacks.Callback):
             for name, profile in named.items()
             if profile.norms.any()
         }
-        length = adaptive.round_up(max(e.length for e in estimates.values()), self._grid)
+        grid = adaptive.length_grid(self.minimum, self.maximum)
+        length = adaptive.round_up(max(e.length for e in estimates.values()), grid)
         self._set(layers, length, profiles[0].norms.size)
         self._log(length, named, estimates)
 

@@ -1,10 +1,13 @@
 """AutoClip: a threshold from the history of gradient norms."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
 
 from kbptt import _checks, clipping
+from kbptt.callbacks._options import Fixed, Option
 from kbptt.callbacks.gradient_transform import GradientTransform
 
 
@@ -34,12 +37,17 @@ class AutoClip(GradientTransform):
         - [Seetharaman, Wichern, Pardo & Le Roux, 2020](https://arxiv.org/abs/2007.14469)
     """
 
+    percentile = Option(functools.partial(_checks.number, above=0, at_most=100))
+    history = Fixed(
+        lambda self: self._history, "It is the size of a memory: make a new AutoClip(history=...)."
+    )
+
     def __init__(
         self, percentile: float = 10.0, history: int = 10_000, *, variables=None, name=None
     ):
         super().__init__(variables=variables, name=name)
-        self.percentile = _checks.number("percentile", percentile, above=0, at_most=100)
-        self.history = _checks.positive_integer("history", history)
+        self.percentile = percentile
+        self._history = _checks.positive_integer("history", history)
 
     def initial_memory(self):
         # Inf fills the places that are still free, and stays at the end when sorted.

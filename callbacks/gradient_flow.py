@@ -11,6 +11,14 @@ import numpy as np
 from kbptt import _checks
 from kbptt.analysis import gradient_flow, lags
 from kbptt.callbacks import gradient_transform
+from kbptt.callbacks._options import (
+    FIXED_DIRECTORY,
+    Fixed,
+    Option,
+    labelled_sequences,
+    lags_count,
+    log_freq,
+)
 from kbptt.callbacks._run_directory import RunWriter
 from kbptt.callbacks.gradient_norm import GradientNorm
 from kbptt.tensorboard import layout, reader, writer
@@ -21,6 +29,12 @@ from kbptt.tensorboard.history import History
 _HEATMAP_GROWTH = 1.5
 
 _OPTIMIZER = "optimizer"
+
+
+def _heatmap_freq(name: str, value: Any) -> str | int | None:
+    if value is None or value == "auto":
+        return value
+    return _checks.positive_integer(name, value, 'Or give "auto" or None.')
 
 
 @keras.saving.register_keras_serializable(package="kbptt")
@@ -88,6 +102,21 @@ class GradientFlow(keras.callbacks.Callback):
             last on `lag_data`; empty before.
     """
 
+    log_freq = Option(log_freq)
+    heatmap_freq = Option(_heatmap_freq)
+    max_profiles = Option(_checks.positive_integer)
+    lag_data = Option(
+        lambda name, value: None if value is None else labelled_sequences(name, value)
+    )
+    lag_freq = Option(_checks.positive_integer)
+    max_lags = Option(lags_count)
+    log_dir = Fixed(lambda self: self._writer.log_dir, FIXED_DIRECTORY)
+    history = Fixed(
+        lambda self: {layer: self._history.get(layer) for layer in self._history.layers()},
+        "It is what was measured.",
+    )
+    lag_profiles = Fixed(lambda self: self._lag_profiles, "They are what was measured.")
+
     def __init__(
         self,
         log_dir: str | os.PathLike,
@@ -100,39 +129,14 @@ class GradientFlow(keras.callbacks.Callback):
     ):
         super().__init__()
         self._given_log_dir = writer.check_path(log_dir)
-        if log_freq != "epoch":
-            _checks.positive_integer("log_freq", log_freq, 'Or give "epoch".')
-        if heatmap_freq is not None and heatmap_freq != "auto":
-            _checks.positive_integer("heatmap_freq", heatmap_freq, 'Or give "auto" or None.')
         self.log_freq = log_freq
         self.heatmap_freq = heatmap_freq
-        self.max_profiles = _checks.positive_integer("max_profiles", max_profiles)
-        if lag_data is not None and not (
-            isinstance(lag_data, list | tuple) and len(lag_data) in (2, 3)
-        ):
-            raise ValueError(
-                "Invalid value for argument `lag_data`. Expected (x, y) or (x, y, sample_weight), "
-                "sequences to measure the gradients by lag on, or None. Received: lag_data of type "
-                f"{type(lag_data).__name__}."
-            )
-        self.lag_data = None if lag_data is None else tuple(lag_data)
-        self.lag_freq = _checks.positive_integer("lag_freq", lag_freq)
-        self.max_lags = _checks.positive_integer("max_lags", max_lags)
-        if self.max_lags < 2:
-            raise ValueError(
-                "Invalid value for argument `max_lags`. Expected at least 2 lags. "
-                f"Received: max_lags={max_lags}."
-            )
+        self.max_profiles = max_profiles
+        self.lag_data = lag_data
+        self.lag_freq = lag_freq
+        self.max_lags = max_lags
         self._of_model = lambda: None
         self._forget()
-
-    @property
-    def log_dir(self) -> str:
-        return self._writer.log_dir
-
-    @property
-    def history(self) -> dict[str, reader.Profiles]:
-        return {layer: self._history.get(layer) for layer in self._history.layers()}
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -161,9 +165,10 @@ class GradientFlow(keras.callbacks.Callback):
         if self.model is not self._of_model():
             self._forget()
         self._opened = False
+        self._history.max_records = self.max_profiles
         self._writer.begin(self.model)
         self._logged_at = None
-        self._seen = self._interval - 1  # the first step (or epoch) is logged
+        self._seen = self._interval() - 1  # the first step (or epoch) is logged
         # Measures the global norm even if no callback clips. The same object in every `fit`: a new
         # one would have the train function traced anew.
         self._observer.set_params(self.params)
@@ -208,20 +213,25 @@ class GradientFlow(keras.callbacks.Callback):
         self._writer = RunWriter("GradientFlow", self._given_log_dir, reader.SUFFIX)
         self._observer = GradientNorm()
         self._history = History(self.max_profiles)
-        self._interval = 1 if self.log_freq == "epoch" else int(self.log_freq)
+        self._stretch = 1
         self._records = 0
         self._drawn = 0
         self._step = self._last_step = self._last_lag_step = -1
         self._offset = 0
         self._layers = []
-        self.lag_profiles: list[lags.LagProfile] = []
+        self._lag_profiles: list[lags.LagProfile] = []
         self._opened = False
         self._last_batch = -1
+
+    def _interval(self) -> int:
+        """Steps (or epochs) from one profile to the next."""
+        return self._stretch * (1 if self.log_freq == "epoch" else self.log_freq)
 
     def _count(self, units: int) -> None:
         """Counts steps (or epochs) and logs when the interval is over."""
         self._seen += units
-        if self._seen < self._interval or not self._layers:
+        interval = self._interval()
+        if self._seen < interval or not self._layers:
             return
         # Only now, since reading a variable waits for the device.
         step = self._iterations() + self._offset
@@ -229,9 +239,9 @@ class GradientFlow(keras.callbacks.Callback):
             # A batch is not always a step: gradient accumulation, skipped steps; and Keras counts
             # the last batches of an epoch as a whole execution.
             self._seen = step - self._logged_at
-            if self._seen < self._interval:
+            if self._seen < interval:
                 return
-        self._seen %= self._interval
+        self._seen %= interval
         self._logged_at = step - self._seen
         self._log(step)
 
@@ -287,7 +297,7 @@ class GradientFlow(keras.callbacks.Callback):
         self._writer.write(step, values)
         self._records += 1
         if self._records >= self.max_profiles:
-            self._interval *= 2
+            self._stretch *= 2
             self._records = self.max_profiles // 2
         if self.heatmap_freq == "auto" and self._history.added >= _HEATMAP_GROWTH * self._drawn + 2:
             self._draw()
@@ -314,7 +324,7 @@ class GradientFlow(keras.callbacks.Callback):
                 "GradientFlow cannot measure gradients by lag on its `lag_data`. Expected inputs "
                 f"and targets as for `fit`. Received shapes {shapes}. {first_line}"
             ) from error
-        self.lag_profiles = profiles
+        self._lag_profiles = profiles
         self._writer.write(
             step,
             [

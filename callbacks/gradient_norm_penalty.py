@@ -1,6 +1,7 @@
 """The callback that adds a gradient-norm penalty to the loss of any Keras model in `fit`."""
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,7 +10,16 @@ import keras
 import tensorflow as tf
 
 from kbptt import _checks, engine
+from kbptt.callbacks._options import Option
 from kbptt.regularizers import gradient_norm
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected a boolean. Received: {name}={value!r}."
+        )
+    return value
 
 
 @keras.saving.register_keras_serializable(package="kbptt")
@@ -61,6 +71,10 @@ class GradientNormPenalty(keras.callbacks.Callback):
       backpropagation.
     """
 
+    form = Option(functools.partial(_checks.one_of, valid=["finite_difference", "exact"]))
+    radius = Option(functools.partial(_checks.number, above=0))
+    squared = Option(_flag)
+
     def __init__(
         self,
         weight: float = 0.01,
@@ -70,13 +84,8 @@ class GradientNormPenalty(keras.callbacks.Callback):
     ):
         super().__init__()
         self._weight = _checks.number("weight", weight, at_least=0)
-        self.form = _checks.one_of("form", form, ["finite_difference", "exact"])
-        self.radius = _checks.number("radius", radius, above=0)
-        if not isinstance(squared, bool):
-            raise ValueError(
-                "Invalid value for argument `squared`. Expected a boolean. "
-                f"Received: squared={squared!r}."
-            )
+        self.form = form
+        self.radius = radius
         self.squared = squared
         self._variables = None
 

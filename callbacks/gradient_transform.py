@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from kbptt import _checks, clipping
 from kbptt.callbacks._gradient_chain import GradientChain
+from kbptt.callbacks._options import Fixed, Option
 
 _LOG = logging.getLogger("kbptt")
 _CHAIN = "_kbptt_gradient_chain"  # the attribute of a model that holds its chain
@@ -47,7 +48,24 @@ class _StateVariable:
         return callback.state[self.name]
 
     def __set__(self, callback: Any, value: Any) -> None:
-        raise AttributeError(f"`{self.name}` is a variable: use `{self.name}.assign(...)`.")
+        raise AttributeError(
+            f"`{self.name}` of {type(callback).__name__} is measured or computed in `fit` and "
+            "cannot be set."
+        )
+
+
+class Threshold(_StateVariable):
+    """The bound as an attribute: a variable to read, which may be set as in `__init__`."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = "threshold"  # whatever `__init__` calls it
+
+    def __set__(self, callback: Any, value: Any) -> None:
+        if callback._threshold is None:
+            super().__set__(callback, value)
+        callback._threshold = callback._checked_threshold(value)
+        for state in callback._states.values():
+            state["threshold"].assign(callback._first_threshold())
 
 
 class GradientTransform(keras.callbacks.Callback):
@@ -70,11 +88,14 @@ class GradientTransform(keras.callbacks.Callback):
     Args:
         threshold: Positive float, or a function of `optimizer.iterations` that returns one, such as
             a `keras.optimizers.schedules.LearningRateSchedule`. While it is a float, another
-            callback may change it during `fit`: ``clip.threshold.assign(0.5)``. Left out if the
+            callback may change it during `fit`: ``clip.threshold = 0.5``. Left out if the
             transform has none or makes its own.
         variables: A regular expression, or several: the transform sees and changes only variables
             with a match in their path, e.g. `"recurrent_kernel"`. Defaults to `None`, all.
         name: String. Prefix of the epoch logs. Defaults to the class name in snake case.
+
+    The arguments are attributes as well. Set after a `fit`, they take effect in the next one; so
+    does every public attribute of a subclass that `transform` reads.
 
     Attributes (TensorFlow variables, of the optimizer of the last `fit`):
         norm_before, norm_after: Global norm of the chosen gradients before and after, at the last
@@ -90,10 +111,14 @@ class GradientTransform(keras.callbacks.Callback):
 
     norm_before = _StateVariable()
     norm_after = _StateVariable()
-    threshold = _StateVariable()
+    threshold = Threshold()
     step_count = _StateVariable()
     clip_count = _StateVariable()
     skipped_count = _StateVariable()
+
+    variables = Option(lambda _, value: _patterns(value))
+    name = Option(lambda _, value: _checked_name(value))
+    state = Fixed(lambda self: self._state, "It belongs to the optimizer of the last `fit`.")
 
     def __init__(
         self,
@@ -103,19 +128,13 @@ class GradientTransform(keras.callbacks.Callback):
         name: str | None = None,
     ):
         super().__init__()
-        self._threshold = None if threshold is _NO_THRESHOLD else threshold
-        if threshold is not _NO_THRESHOLD and not callable(threshold):
-            mend = "A function of the step, such as a LearningRateSchedule, is possible too."
-            self._threshold = _checks.number(self._threshold_name, threshold, above=0, mend=mend)
-        self.variables = _patterns(variables)
-        if name is not None and not (isinstance(name, str) and name):
-            raise ValueError(
-                "Invalid value for argument `name`. Expected a string that is not empty, or None. "
-                f"Received: name={name!r} (of type {type(name).__name__})."
-            )
-        self.name = name or re.sub(r"(?<!^)(?=[A-Z][a-z])", "_", type(self).__name__).lower()
-        self.log_name = self.name
-        self.state = None
+        none = threshold is _NO_THRESHOLD
+        self._threshold = None if none else self._checked_threshold(threshold)
+        self.variables = variables
+        default = re.sub(r"(?<!^)(?=[A-Z][a-z])", "_", type(self).__name__).lower()
+        self.name = default if name is None else name
+        self._log_name = self.name
+        self._state = None
         self._states = weakref.WeakKeyDictionary()  # optimizer -> state
         self._counts = (0, 0, 0)  # at the start of the epoch
 
@@ -153,12 +172,26 @@ class GradientTransform(keras.callbacks.Callback):
                 memory[name] = np.int64(0)
             with strategy.scope():
                 self._states[optimizer] = {n: _variable(n, v) for n, v in memory.items()}
-        self.state = self._states[optimizer]
+        self._state = self._states[optimizer]
         for name in ("step_count", "clip_count", "skipped_count"):
             self.state[name].assign(0)
         if callable(self._threshold):
             value = float(keras.ops.convert_to_numpy(self._threshold(optimizer.iterations)))
             _checks.number(f"{self._threshold_name}(optimizer.iterations)", value, above=0)
+
+    def settings(self) -> list:
+        """What `transform` may read, for an identity comparison: another value needs a new trace.
+
+        That is every attribute of this class and of subclasses that the user can set.
+        """
+        values = {
+            name: value
+            for name, value in vars(self).items()
+            if not name.startswith("_") and name != "params"  # Keras sets these in every `fit`
+        }
+        # A copy of a list, which may be changed in place.
+        public = [tuple(v) if isinstance(v, list) else v for v in values.values()]
+        return [self._threshold if callable(self._threshold) else None, *public]
 
     def step(
         self, gradients: list, norms: list, weights: list, iterations: Any
@@ -232,11 +265,11 @@ class GradientTransform(keras.callbacks.Callback):
             setattr(self.model, _CHAIN, GradientChain(self.model))
         chain = getattr(self.model, _CHAIN)
         chain.join(self)
-        others = {other.log_name for other in chain.transforms if other is not self}
+        others = {other._log_name for other in chain.transforms if other is not self}
         number = 1
         while (name := self.name + (f"_{number}" if number > 1 else "")) in others:
             number += 1
-        self.log_name = name
+        self._log_name = name
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._counts = self._current_counts()
@@ -265,16 +298,24 @@ class GradientTransform(keras.callbacks.Callback):
         now = self.statistics()
         if self.observes_only:
             # Nothing was seen where a train_step of its own bypasses the optimizer.
-            return {self.log_name: now["norm_before"]} if self._current_counts()[0] else {}
+            return {self._log_name: now["norm_before"]} if self._current_counts()[0] else {}
         now["clip_rate"] = clips / steps if steps else 0.0
         names = ("norm_before", "norm_after", "threshold", "clip_rate")
-        return {f"{self.log_name}_{name}": now[name] for name in names}
+        return {f"{self._log_name}_{name}": now[name] for name in names}
 
     # Details.
 
     def _current_counts(self) -> tuple[int, int, int]:
         names = ("step_count", "clip_count", "skipped_count")
         return tuple(int(self.state[name].numpy()) for name in names)
+
+    def _checked_threshold(self, value: Any) -> float | Schedule:
+        mend = "A function of the step, such as a LearningRateSchedule, is possible too."
+        if callable(value):
+            return value
+        if isinstance(value, tf.Tensor | tf.Variable):  # as in clip.threshold = clip.threshold / 2
+            value = value.numpy()
+        return _checks.number(self._threshold_name, value, above=0, mend=mend)
 
     def _first_threshold(self) -> float:
         return self._threshold if isinstance(self._threshold, float) else math.inf
@@ -313,6 +354,15 @@ def _variable(name: str, value: Any) -> tf.Variable:
     dtype = tf.float32 if value.dtype.kind == "f" else tf.int64
     first = tf.VariableAggregation.ONLY_FIRST_REPLICA
     return tf.Variable(value, dtype=dtype, name=name, trainable=False, aggregation=first)
+
+
+def _checked_name(name: Any) -> str:
+    if not (isinstance(name, str) and name):
+        raise ValueError(
+            "Invalid value for argument `name`. Expected a string that is not empty, or None. "
+            f"Received: name={name!r} (of type {type(name).__name__})."
+        )
+    return name
 
 
 def _patterns(variables: Any) -> list[str] | None:

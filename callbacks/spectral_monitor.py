@@ -10,6 +10,7 @@ import numpy as np
 
 from kbptt import _checks
 from kbptt.analysis import spectral
+from kbptt.callbacks._options import FIXED_DIRECTORY, Fixed, Option, log_freq
 from kbptt.callbacks._run_directory import RunWriter
 from kbptt.tensorboard import layout, writer
 
@@ -54,6 +55,12 @@ class SpectralMonitor(keras.callbacks.Callback):
             values at these steps.
     """
 
+    log_freq = Option(log_freq)
+    x = Option(lambda _, value: None if value is None else np.asarray(value))
+    exponents = Option(_checks.positive_integer)
+    log_dir = Fixed(lambda self: self._writer.log_dir, FIXED_DIRECTORY)
+    history = Fixed(lambda self: self._history, "It is what was measured.")
+
     def __init__(
         self,
         log_dir: str | os.PathLike | None = None,
@@ -63,17 +70,11 @@ class SpectralMonitor(keras.callbacks.Callback):
     ):
         super().__init__()
         self._given_log_dir = None if log_dir is None else writer.check_path(log_dir)
-        if log_freq != "epoch":
-            _checks.positive_integer("log_freq", log_freq, 'Or give "epoch".')
         self.log_freq = log_freq
-        self.x = None if x is None else np.asarray(x)
-        self.exponents = _checks.positive_integer("exponents", exponents)
+        self.x = x
+        self.exponents = exponents
         self._of_model = lambda: None
         self._forget()
-
-    @property
-    def log_dir(self) -> str | None:
-        return self._writer.log_dir
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -120,7 +121,7 @@ class SpectralMonitor(keras.callbacks.Callback):
     # What to log, and where.
 
     def _forget(self) -> None:
-        self.history = {"step": []}
+        self._history = {"step": []}
         self._layers = []
         self._last_step = -1
         self._offset = 0
@@ -161,6 +162,8 @@ class SpectralMonitor(keras.callbacks.Callback):
             series = self.history.setdefault(f"{name}/{key}", [np.nan] * missing)
             series.append(value)
         self.history["step"].append(step)
+        for series in self.history.values():  # of another `exponents`, or a layer that is gone
+            series += [np.nan] * (len(self.history["step"]) - len(series))
         self._write(step, values)
 
     def _growth(self, layer: keras.layers.RNN) -> dict[str, float]:

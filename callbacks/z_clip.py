@@ -1,5 +1,6 @@
 """ZClip: clipping of spikes of the gradient norm."""
 
+import functools
 import math
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from kbptt import _checks, clipping
+from kbptt.callbacks._options import Option
 from kbptt.callbacks.gradient_transform import GradientTransform
 
 
@@ -43,6 +45,14 @@ class ZClip(GradientTransform):
         - [Kumar, Owen, Chowdhury & Güra, 2025](https://arxiv.org/abs/2504.02507)
     """
 
+    z_score = Option(functools.partial(_checks.number, above=0))
+    decay = Option(functools.partial(_checks.number, above=0, at_most=1))
+    warmup_steps = Option(_checks.positive_integer)
+    maximum_norm = Option(
+        lambda name, value: None if value is None else _checks.number(name, value, above=0)
+    )
+    epsilon = Option(functools.partial(_checks.number, above=0))
+
     def __init__(
         self,
         z_score: float = 2.5,
@@ -55,13 +65,11 @@ class ZClip(GradientTransform):
         name=None,
     ):
         super().__init__(variables=variables, name=name)
-        self.z_score = _checks.number("z_score", z_score, above=0)
-        self.decay = _checks.number("decay", decay, above=0, at_most=1)
-        self.warmup_steps = _checks.positive_integer("warmup_steps", warmup_steps)
+        self.z_score = z_score
+        self.decay = decay
+        self.warmup_steps = warmup_steps
         self.maximum_norm = maximum_norm
-        if maximum_norm is not None:
-            self.maximum_norm = _checks.number("maximum_norm", maximum_norm, above=0)
-        self.epsilon = _checks.number("epsilon", epsilon, above=0)
+        self.epsilon = epsilon
 
     def initial_memory(self):
         return {"mean": 0.0, "variance": 0.0, "count": np.int64(0)}

@@ -254,12 +254,20 @@ def test_threshold_set_by_another_callback():
 
     class Halve(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
-            clip.threshold.assign(clip.threshold / 2)
+            clip.threshold = clip.threshold / 2
 
     steps, _ = feed(given_gradients(), 10 * random_gradients(3), [clip, Halve()])
     np.testing.assert_allclose(np.linalg.norm(steps, axis=1), [1, 0.5, 0.25], rtol=1e-4)
-    with pytest.raises(AttributeError, match=r"threshold\.assign"):
-        clip.threshold = 1.0
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_threshold_set_between_two_fits(run_eagerly):
+    clip, model = ClipByGlobalNorm(1.0), given_gradients(run_eagerly=run_eagerly)
+    for threshold in (0.5, lambda step: 0.25 + 0 * keras.ops.cast(step, "float32"), 2.0):
+        clip.threshold = threshold
+        steps, _ = feed(model, 10 * random_gradients(2), [clip])
+        value = threshold(0) if callable(threshold) else threshold
+        np.testing.assert_allclose(np.linalg.norm(steps, axis=1), value, rtol=1e-4)
 
 
 def test_thresholds_below_zero_and_nan_stop_instead_of_turning_the_gradient_around():
