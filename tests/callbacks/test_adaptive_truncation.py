@@ -252,14 +252,6 @@ def test_unwritable_directory_warns_once(monkeypatch, tmp_path):
     assert len(adapt.history["step"]) == 2
 
 
-def test_configuration_round_trip():
-    adapt = make(overlap=True, tau=4, method="quantile", warmup=0)
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(adapt))
-    assert isinstance(again, AdaptiveTruncation)
-    assert again.get_config() == adapt.get_config()
-    np.testing.assert_allclose(again.data[0], X)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -47,20 +47,8 @@ def test_other_invalid_arguments(make, message):
         make()
 
 
-@pytest.mark.parametrize(
-    "clip",
-    [
-        ClipByValue(0.5, variables=["a", "b"], name="n"),
-        ClipByNorm(0.5),
-        ClipByGlobalNorm(keras.optimizers.schedules.ExponentialDecay(1.0, 10, 0.9)),
-        AdaptiveGradientClip(0.02, 1e-2),
-        AutoClip(20, 50),
-        ZClip(2.0, 0.9, 5, None, 1e-5),
-        GradientNorm(variables="kernel"),
-    ],
-    ids=lambda clip: type(clip).__name__,
-)
-def test_config_round_trip(clip):
+def test_a_schedule_in_a_config():
+    clip = ClipByGlobalNorm(keras.optimizers.schedules.ExponentialDecay(1.0, 10, 0.9))
     config = clip.get_config()
     again = type(clip).from_config(config)
     assert again.get_config() == config

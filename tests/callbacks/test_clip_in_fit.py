@@ -177,18 +177,6 @@ def test_same_object_twice_in_one_list():
         feed(one_kernel(), [[3.0, 4.0]], [clip, clip])
 
 
-def test_evaluate_and_predict_are_untouched():
-    model, plain = one_kernel(), one_kernel()
-    x, y = np.ones((4, 2)), np.zeros((4, 1))
-    model.evaluate(x, y, verbose=0, callbacks=[ClipByNorm(1.0)])
-    model.predict(x, verbose=0, callbacks=[ClipByNorm(1.0)])
-    assert active(model) == []
-    assert_untouched(model)
-    clip = ClipByNorm(1e-6)
-    feed(plain, [[0.0, 0.0]], [clip], validation_data=(x, y))
-    assert int(clip.step_count) == 1
-
-
 def test_validation_between_the_steps():
     model = one_kernel()
     data = (np.ones((2, 2)), np.zeros((2, 1)))

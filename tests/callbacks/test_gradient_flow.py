@@ -449,14 +449,7 @@ def test_arguments(tmp_path):
             GradientFlow(tmp_path, **arguments)
 
 
-def test_config_round_trip(tmp_path):
-    arguments = {"log_freq": 7, "heatmap_freq": 3, "max_profiles": 9}
-    with_lags = {"lag_data": (np.ones((1, 2, 1)), [[1.0]], None), "lag_freq": 4, "max_lags": 5}
-    for callback in (
-        GradientFlow(tmp_path, **arguments),
-        GradientFlow(tmp_path, **arguments, **with_lags),
-    ):
-        config = keras.saving.serialize_keras_object(callback)
-        again = keras.saving.deserialize_keras_object(config)
-        assert again.get_config() == callback.get_config()
+def test_lag_data_in_a_config(tmp_path):
+    callback = GradientFlow(tmp_path, lag_data=(np.ones((1, 2, 1)), [[1.0]], None))
+    again = GradientFlow.from_config(callback.get_config())
     assert again.lag_data[0].shape == (1, 2, 1) and again.lag_data[2] is None

@@ -194,9 +194,3 @@ def test_evaluate_and_predict_log_nothing():
 def test_invalid_arguments_name_the_argument(arguments, name):
     with pytest.raises(ValueError, match=f"`{name}`"):
         SpectralMonitor(**arguments)
-
-
-def test_config_round_trip():
-    monitor = SpectralMonitor("runs/a", 5, X[:1], 2)
-    again = SpectralMonitor.from_config(monitor.get_config())
-    assert again.get_config() == monitor.get_config()

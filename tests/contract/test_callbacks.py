@@ -145,13 +145,17 @@ def test_every_callback_is_here():
 @every_callback
 def test_config_round_trip(name, make):
     callback = make(name)
-    config = callback.get_config()
-    json.dumps(config)
-    assert set(CALLBACKS[name][1]) <= set(config)
-    assert type(callback).from_config(config).get_config() == config
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(callback))
-    assert type(again) is type(callback)
-    assert again.get_config() == config
+    others = {key: value for key, (value, _) in CALLBACKS[name][1].items()}
+    for settings in ({}, others):
+        for key, value in settings.items():
+            setattr(callback, key, value)
+        config = callback.get_config()
+        json.dumps(config)
+        assert set(CALLBACKS[name][1]) <= set(config)
+        assert type(callback).from_config(config).get_config() == config
+        again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(callback))
+        assert type(again) is type(callback)
+        assert again.get_config() == config
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import kbptt
+from kbptt.engine import native
 from kbptt.truncation import Windowed
 
 T = 6
@@ -49,15 +50,6 @@ np.save(sys.argv[1] + "/y.npy", model.predict(x, verbose=0))
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_clone_model():
-    model = model_of_everything()
-    clone = keras.models.clone_model(model)
-    clone.set_weights(model.get_weights())
-    np.testing.assert_allclose(clone(X), model(X), rtol=1e-5, atol=1e-6)
-    assert clone.get_layer("a") is not model.get_layer("a")
-    assert clone.get_layer("a").truncation == Windowed(4, 2)
-
-
 @pytest.mark.filterwarnings("ignore")  # of TensorFlow's own exporter
 def test_export(tmp_path):
     inputs = keras.Input((None, 3))
@@ -93,6 +85,43 @@ def test_export_with_every_option(options, tmp_path):
     model.export(tmp_path / "exported", verbose=False)
     served = tf.saved_model.load(str(tmp_path / "exported"))
     np.testing.assert_allclose(served.serve(X), model(X), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN"])
+def test_a_graph_with_the_c_loops_in_it_is_not_saved(kind, tmp_path):
+    """It could run in no other process, and nothing said so."""
+    if native.library() is None:
+        pytest.skip("no compiled loops")
+    layer = getattr(kbptt, kind)(4, truncation=3)
+    layer.build((None, T, 3))
+    module = tf.Module()
+    module.layer, spec = layer, tf.TensorSpec([None, T, 3])
+
+    def traced(flow):
+        return tf.function(flow, autograph=False).get_concrete_function(spec)
+
+    def branch(x):
+        return tf.cond(tf.reduce_sum(x) > 0, lambda: layer(x), lambda: layer(-x))
+
+    for flow in (lambda x: layer(x), branch):
+        with pytest.raises(
+            AssertionError, match=r"C_loops.*no_saved_model.*engine\.native\.disabled"
+        ):
+            tf.saved_model.save(module, tmp_path / "no", signatures=traced(flow))
+        with native.disabled():
+            tf.saved_model.save(module, tmp_path / "yes", signatures=traced(flow))
+        assert b"PyFunc" not in (tmp_path / "yes" / "saved_model.pb").read_bytes()
+        served = tf.saved_model.load(str(tmp_path / "yes")).signatures["serving_default"]
+        (found,) = served(tf.constant(X)).values()
+        np.testing.assert_allclose(found, flow(X), rtol=1e-5, atol=1e-6)
+    # Without a signature the function is traced once more, for the file.
+    module.call = tf.function(lambda x: layer(x), autograph=False, input_signature=[spec])
+    module.call(X)
+    tf.saved_model.save(module, tmp_path / "attribute")
+    assert b"PyFunc" not in (tmp_path / "attribute" / "saved_model.pb").read_bytes()
+    np.testing.assert_allclose(
+        tf.saved_model.load(str(tmp_path / "attribute")).call(X), layer(X), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_weights_are_exchanged_with_a_model_of_keras(tmp_path):
