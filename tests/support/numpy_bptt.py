@@ -1,0 +1,256 @@
+"""Truncated BPTT in NumPy, for the C loops to be compared with in great numbers.
+
+Nothing here comes from kbptt. It follows the definition: every window goes back over its own
+timesteps, and the sum over the windows of ∂L/∂h_t and ∂L/∂c_t, in which everything else is linear,
+gives the gradients of the weights. Arrays have the names and shapes of problem.h in
+``kbptt/engine/csrc``; with normalization the columns of both kernels are centred.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from reference_bptt import Window
+
+Arrays = dict[str, np.ndarray]
+
+
+def _sigmoid(z):
+    e = np.exp(-np.abs(z))
+    return np.where(z < 0, e, 1) / (1 + e)
+
+
+FUNCTIONS = {
+    "linear": (lambda z: z, lambda y: np.ones_like(y)),
+    "relu": (lambda z: np.where(z < 0, 0, z), lambda y: (y > 0).astype(y.dtype)),
+    "sigmoid": (_sigmoid, lambda y: y * (1 - y)),
+    "tanh": (np.tanh, lambda y: 1 - y * y),
+}
+
+
+@dataclass
+class Net:
+    """One of the three cells; `epsilon` is that of layer normalization, or None."""
+
+    cell: str
+    activation: str
+    recurrent_activation: str
+    epsilon: float | None = None
+    carry_normalized: bool = False
+    clip: float | None = None
+    penalty: str | None = None  # "ratio" or "squared"
+    smallest_norm: float = 0.0
+
+    def groups(self, z):
+        """Columns that are normalized together."""
+        if self.cell != "GRU":
+            return [slice(None)]
+        units = z.shape[-1] // 3
+        return [slice(0, 2 * units), slice(2 * units, None)]
+
+    def standardize(self, z):
+        standard, inverse = np.empty_like(z), np.empty_like(z)
+        for group in self.groups(z):
+            variance = (z[:, group] ** 2).mean(1, keepdims=True)
+            inverse[:, group] = 1 / np.sqrt(variance + self.epsilon)
+            standard[:, group] = z[:, group] * inverse[:, group]
+        return standard, inverse
+
+    def standardize_back(self, d, standard, inverse):
+        out = np.empty_like(d)
+        for group in self.groups(d):
+            mean = (d[:, group] * standard[:, group]).mean(1, keepdims=True)
+            out[:, group] = inverse[:, group] * (d[:, group] - standard[:, group] * mean)
+        return out
+
+    # One timestep ------------------------------------------------------------------------------
+
+    def step(self, x, h, c, w: Arrays):
+        """The new h and c, and the values that `pull` reads."""
+        phi, sigma = FUNCTIONS[self.activation][0], FUNCTIONS[self.recurrent_activation][0]
+        v = {"h": h, "c": c, "x": x}
+        xz, hu = x @ w["kernel"], h @ w["recurrent_kernel"]
+        bias, recurrent_bias = w.get("bias", 0.0), w.get("recurrent_bias", 0.0)
+        if self.cell == "SimpleRNN":
+            if self.epsilon is None:
+                new = phi(xz + hu + bias)
+            else:
+                v["standard"], v["inverse"] = self.standardize(xz + hu)
+                new = phi(w["recurrent_gain"] * v["standard"] + bias)
+            return new, None, v | {"new": new}
+        if self.epsilon is not None:
+            v["x_standard"], v["x_inverse"] = self.standardize(xz)
+            v["h_standard"], v["h_inverse"] = self.standardize(hu)
+            xz, hu = w["input_gain"] * v["x_standard"], w["recurrent_gain"] * v["h_standard"]
+        xz = xz + bias
+        if self.cell == "GRU":
+            units = h.shape[1]
+            hn = hu[:, 2 * units :] + recurrent_bias
+            z, r = np.split(sigma(xz[:, : 2 * units] + hu[:, : 2 * units]), 2, axis=1)
+            n = phi(xz[:, 2 * units :] + r * hn)
+            return z * h + (1 - z) * n, None, v | {"z": z, "r": r, "n": n, "hn": hn}
+        i, f, g, o = np.split(xz + hu, 4, axis=1)
+        i, f, g, o = sigma(i), sigma(f), phi(g), sigma(o)
+        new = shown = f * c + i * g
+        if self.epsilon is not None:
+            centred = new - new.mean(1, keepdims=True)
+            v["c_inverse"] = 1 / np.sqrt((centred**2).mean(1, keepdims=True) + self.epsilon)
+            v["c_standard"] = centred * v["c_inverse"]
+            shown = w["state_gain"] * v["c_standard"] + w["state_bias"]
+            new = shown if self.carry_normalized else new
+        y = phi(shown)
+        return o * y, new, v | {"i": i, "f": f, "g": g, "o": o, "y": y}
+
+    def pull(self, v, dh, dc, w: Arrays):
+        """Gradients of the previous h and c; per sample, those of x·W, h·U, biases and gains."""
+        phi, sigma = FUNCTIONS[self.activation][1], FUNCTIONS[self.recurrent_activation][1]
+        d = {}
+        direct = d_previous_c = np.zeros_like(dh)
+        if self.cell == "SimpleRNN":
+            dz = dh * phi(v["new"])
+            d["bias"] = dz
+            if self.epsilon is not None:
+                d["recurrent_gain"] = dz * v["standard"]
+                gained = dz * w["recurrent_gain"]
+                dz = self.standardize_back(gained, v["standard"], v["inverse"])
+            return (direct + dz @ w["recurrent_kernel"].T, None), d | {"xz": dz, "hu": dz}
+        if self.cell == "GRU":
+            z, r, n, hn = v["z"], v["r"], v["n"], v["hn"]
+            dn = dh * (1 - z) * phi(n)
+            gates = np.hstack([dh * (v["h"] - n) * sigma(z), dn * hn * sigma(r)])
+            direct, dz, dhu = dh * z, np.hstack([gates, dn]), np.hstack([gates, dn * r])
+            d["recurrent_bias"] = dn * r
+        else:
+            i, f, g, o, y = v["i"], v["f"], v["g"], v["o"], v["y"]
+            d_shown = dh * o * phi(y)
+            if self.epsilon is None:
+                dc = dc + d_shown
+            else:
+                if self.carry_normalized:
+                    d_shown, dc = d_shown + dc, np.zeros_like(dc)
+                d["state_gain"], d["state_bias"] = d_shown * v["c_standard"], d_shown
+                d_standard = d_shown * w["state_gain"]
+                mean = (d_standard * v["c_standard"]).mean(1, keepdims=True)
+                d_cell = v["c_inverse"] * (d_standard - v["c_standard"] * mean)
+                dc = dc + d_cell - d_cell.mean(1, keepdims=True)
+            parts = dc * g * sigma(i), dc * v["c"] * sigma(f), dc * i * phi(g), dh * y * sigma(o)
+            dz = dhu = np.hstack(parts)
+            d_previous_c = dc * f
+        d["bias"] = dz
+        if self.epsilon is not None:
+            d["input_gain"], d["recurrent_gain"] = dz * v["x_standard"], dhu * v["h_standard"]
+            dz = self.standardize_back(dz * w["input_gain"], v["x_standard"], v["x_inverse"])
+            dhu = self.standardize_back(dhu * w["recurrent_gain"], v["h_standard"], v["h_inverse"])
+        previous = direct + dhu @ w["recurrent_kernel"].T, d_previous_c
+        return previous, d | {"xz": dz, "hu": dhu}
+
+
+# All timesteps ------------------------------------------------------------------------------------
+
+
+def forward(net: Net, a: Arrays):
+    """h and c over time, ``(batch, timesteps, units)``, and every step's values for `backward`."""
+    h, c = a["h_start"], a.get("c_start")
+    hs, cs, values = [], [], []
+    for t in range(a["x"].shape[1]):
+        if "resets" in a:
+            reset = a["resets"][:, t, None]
+            h = np.where(reset, a["h_restart"], h)
+            c = None if c is None else np.where(reset, a["c_restart"], c)
+        new_h, new_c, v = net.step(a["x"][:, t], h, c, a)
+        if "mask" in a:
+            read = a["mask"][:, t, None]
+            new_h = np.where(read, new_h, h)
+            new_c = None if c is None else np.where(read, new_c, c)
+        h, c = new_h, new_c
+        hs.append(h)
+        cs.append(c)
+        values.append(v)
+    return np.stack(hs, 1), None if c is None else np.stack(cs, 1), values
+
+
+def backward(net: Net, a: Arrays, values: Sequence, windows: Sequence[Window]) -> Arrays:
+    """Gradients ``d_…`` of everything given, `norms` per sample, and `penalty`.
+
+    With the gradients of the loss ``dh`` (absent: of the final state alone), ``dh_final`` and
+    ``dc_final``, and optionally ``factors`` ``(timesteps, batch)`` and ``penalty_weight``.
+    """
+    batch, timesteps, _ = a["x"].shape
+    lstm = net.cell == "LSTM"
+    total_h = np.zeros([batch, timesteps, a["h_start"].shape[1]], a["x"].dtype)
+    total_c = np.zeros_like(total_h)
+    names = "h_start c_start h_restart c_restart".split()
+    out = {f"d_{n}": np.zeros_like(a[n]) for n in names if n in a}
+    if "dh" not in a:
+        windows = [w for w in windows if w.end == timesteps]
+    for window in windows:
+        dh = dc = np.zeros_like(total_h[:, 0])
+        if window.end == timesteps:
+            dh, dc = a["dh_final"], a["dc_final"] if lstm else dc
+        for t in reversed(range(window.start, window.end)):
+            if "dh" in a and t >= window.first:
+                dh = dh + a["dh"][:, t]
+            total_h[:, t] += dh
+            total_c[:, t] += dc
+            (back_h, back_c), _ = net.pull(values[t], dh, dc, a)
+            read = a["mask"][:, t, None] if "mask" in a else np.ones([batch, 1], bool)
+            dh, dc = np.where(read, back_h, dh), np.where(read, back_c, dc) if lstm else dc
+            carried = []
+            for d, name in ((dh, "h"), (dc, "c"))[: 1 + lstm]:
+                if "resets" in a:
+                    reset = a["resets"][:, t, None]
+                    out[f"d_{name}_restart"] += np.where(reset, d, 0)
+                    d = np.where(reset, 0, d)
+                if "factors" in a:
+                    d = d * a["factors"][t, :, None]
+                if net.clip is not None:
+                    d = np.clip(d, -net.clip, net.clip)
+                if t == 0:
+                    out[f"d_{name}_start"] += d
+                carried.append(d)
+            dh, dc = carried if lstm else (carried[0], dc)
+    first = min(window.start for window in windows)
+    return out | _weight_gradients(net, a, values, total_h, total_c, first)
+
+
+def _weight_gradients(net, a, values, total_h, total_c, first) -> Arrays:
+    batch, timesteps, _ = a["x"].shape
+    names = "kernel recurrent_kernel bias recurrent_bias input_gain recurrent_gain".split()
+    names = [n for n in (*names, "state_gain", "state_bias") if n in a]
+    out = {f"d_{n}": np.zeros_like(a[n]) for n in names} | {"dx": np.zeros_like(a["x"])}
+    # Recorded in float32, which the penalty reads.
+    out["norms"] = np.sqrt((total_h**2).sum(2)).astype(np.float32).astype(a["x"].dtype)
+    out["penalty"] = np.zeros([])
+    for t in range(first, timesteps):
+        v, dh = values[t], total_h[:, t]
+        read = a["mask"][:, t] if "mask" in a else np.ones(batch, bool)
+        (pulled, _), d = net.pull(v, dh, total_c[:, t], a)
+        d = {name: np.where(read[:, None], value, 0) for name, value in d.items()}
+        before = v["h"]
+        if net.penalty and t > 0:
+            counts = read & ~a["resets"][:, t] if "resets" in a else read
+            value, error = _penalty(net, out["norms"][:, t], pulled, counts)
+            out["penalty"] += a["penalty_weight"] * value / batch
+            before = before + a["penalty_weight"] * error / batch
+        out["dx"][:, t] = d["xz"] @ a["kernel"].T
+        out["d_kernel"] += v["x"].T @ d["xz"]
+        out["d_recurrent_kernel"] += before.T @ d["hu"]
+        for name in names[2:]:
+            out[f"d_{name}"] += d[name].sum(0)
+    return out
+
+
+def _penalty(net, norm, pulled, counts):
+    """Σ Ω over the samples, and its gradient with respect to `pulled` (Pascanu 2013)."""
+    counts = counts & (norm > net.smallest_norm) & np.isfinite(norm)
+    norm = np.where(counts, norm, 1)
+    length = np.sqrt((pulled**2).sum(1))
+    ratio = length / norm
+    if net.penalty == "squared":
+        error = ratio**2 - 1
+        scale = 4 * error / norm**2
+    else:
+        error = ratio - 1
+        scale = np.where(length > 0, 2 * error / (norm * np.where(length > 0, length, 1)), 0)
+    value = np.where(counts, error**2, 0).sum()
+    return value, np.where(counts, scale, 0)[:, None] * pulled
