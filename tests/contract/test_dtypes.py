@@ -279,7 +279,9 @@ def check(case):
         scale = max(1.0, np.abs(reference).max())
         error, allowed = (np.abs(v - reference).max() for v in (ours, theirs))
         assert allowed <= 64 * eps * scale, "not a fault of kbptt: Keras is too far away"
-        assert error <= allowed + 8 * eps * scale, (error / scale, allowed / scale)
+        # The reference is rounded as well, which counts where it has the dtype of the case.
+        slack = (8 * eps + 32 * np.finfo("float64").eps) * scale
+        assert error <= allowed + slack, (error / scale, allowed / scale)
 
 
 def cover(cases, seed=0):
