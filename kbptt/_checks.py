@@ -1,5 +1,6 @@
 """Checks of arguments. Every error says what was expected, what came and how to mend it."""
 
+import difflib
 import math
 import numbers
 from collections.abc import Iterable
@@ -46,6 +47,12 @@ def number(
     ):
         raise ValueError(_message(name, expected, value, mend))
     return float(value)
+
+
+def did_you_mean(word: Any, valid: Iterable[str]) -> str:
+    """`" (did you mean 'x'?)"` with the nearest of `valid`; empty if none is near."""
+    close = difflib.get_close_matches(str(word), list(valid), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def one_of(name: str, value: Any, valid: Iterable[Any]) -> Any:

@@ -20,11 +20,11 @@ methods.get("orthogonal+clip_tight")
 """
 
 import dataclasses
-import difflib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from kbptt._checks import did_you_mean
 from kbptt.tasks.model import CELLS
 
 # Keras starts recurrent kernels orthogonal; a baseline that does so would already be a method.
@@ -162,8 +162,7 @@ def get(name: str | Method) -> Method:
     parts = [part.strip() for part in name.split("+")] if isinstance(name, str) else [name]
     for part in parts:
         if not isinstance(part, str) or part not in _methods:
-            close = difflib.get_close_matches(str(part), _methods, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = did_you_mean(part, _methods)
             raise ValueError(
                 f"Unknown method: {part!r}{hint}. The methods are: {', '.join(names())}; "
                 "join them with '+' to combine them."

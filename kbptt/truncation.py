@@ -33,7 +33,7 @@ class Truncation:
 
     @property
     def stochastic(self) -> bool:
-        """Whether `sample` has to be called for every batch."""
+        """Whether the backward pass draws factors ξ_t anew for every batch."""
         return False
 
     def get_config(self) -> dict[str, Any]:

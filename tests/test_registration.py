@@ -8,6 +8,8 @@ import tomllib
 
 import pytest
 
+import kbptt
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -26,6 +28,13 @@ def test_import_is_light():
         "print(sorted(heavy & set(sys.modules)), kbptt.__version__)"
     )
     assert out.startswith("[] 0.")
+
+
+def test_names_are_listed_and_a_wrong_one_gets_the_nearest():
+    assert {"__version__", "LSTM", "callbacks"} <= set(dir(kbptt))
+    with pytest.raises(AttributeError, match=r"'LTSM' \(did you mean 'LSTM'\?\)"):
+        kbptt.LTSM  # noqa: B018
+    assert not hasattr(kbptt, "__wrapped__")
 
 
 @pytest.mark.parametrize("order", ["import kbptt, keras", "import keras, kbptt"])
@@ -72,7 +81,8 @@ def test_callbacks_are_never_imported_as_a_package_of_their_own():
 def test_no_private_modules_of_keras():
     private = re.compile(r"keras\.src")
     files = [path for path in python_files() if "tests" not in path.parts]
-    assert [str(path) for path in files if private.search(path.read_text())] == []
+    found = {path.name for path in files if private.search(path.read_text())}
+    assert found == {"_keras.py"}  # where each has its reason
 
 
 def test_every_package_is_packaged():

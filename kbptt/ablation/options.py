@@ -1,12 +1,12 @@
 """Names and values of what a trial can vary: model, layer, optimizer, training and task options."""
 
-import difflib
 import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from kbptt import _checks, tasks
+from kbptt._checks import did_you_mean
 from kbptt.ablation import limits
 from kbptt.ablation.values import parse_assignment as parse_assignment
 from kbptt.tasks.model import get_cell
@@ -83,12 +83,10 @@ def resolve(name: str, task_names: Sequence[str]) -> Path:
     if section in task_names and rest in tasks.options(section):
         return section, rest
     valid = [*_SHORT, *dict.fromkeys(o for t in task_names for o in tasks.options(t))]
-    close = difflib.get_close_matches(str(name), valid, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise ValueError(
-        f"Unknown option: {name!r}{hint}. A trial of {', '.join(task_names)} has no option "
-        f"{name!r}. The options are: {', '.join(valid)}; any other argument of the layer or the "
-        "optimizer as layer.NAME or optimizer.NAME."
+        f"Unknown option: {name!r}{did_you_mean(name, valid)}. A trial of {', '.join(task_names)} "
+        f"has no option {name!r}. The options are: {', '.join(valid)}; any other argument of the "
+        "layer or the optimizer as layer.NAME or optimizer.NAME."
     )
 
 

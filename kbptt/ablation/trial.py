@@ -6,7 +6,6 @@ number of threads is fixed. Run twice on one machine it gives the same bits, exc
 measures of the machine, which stands under `"cost"` and `"environment"`.
 """
 
-import difflib
 import errno
 import inspect
 import logging
@@ -24,6 +23,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kbptt import methods, tasks
+from kbptt._checks import did_you_mean
 from kbptt._quiet import quiet_start
 from kbptt.ablation import environment, limits, outcome
 from kbptt.ablation.grid import show
@@ -281,8 +281,7 @@ def _one_of(what: str, name: str, valid: Iterable[str]) -> None:
     """Refuses a name that is none of the valid ones, listing them."""
     valid = list(valid)
     if name not in valid:
-        close = difflib.get_close_matches(name, valid, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = did_you_mean(name, valid)
         raise ValueError(f"Unknown {what}: {name!r}{hint}. Expected one of {', '.join(valid)}.")
 
 

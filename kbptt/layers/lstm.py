@@ -14,7 +14,8 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
     """`keras.layers.LSTM` with truncated backpropagation through time.
 
     Arguments, weights (names, shapes and order), outputs, masks and states are those of
-    `keras.layers.LSTM`; ``use_cudnn`` is ignored. Only the gradient differs, and is faster.
+    `keras.layers.LSTM`; ``use_cudnn`` is ignored. Only how the gradient is computed, and how
+    far back it flows, differs.
 
     Example:
 

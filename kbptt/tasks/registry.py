@@ -1,6 +1,5 @@
 """Tasks by name."""
 
-import difflib
 import importlib
 import inspect
 import numbers
@@ -10,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from kbptt._checks import did_you_mean
 from kbptt.tasks.base import Outputs, Task
 
 _factories: dict[str, Callable[..., Task]] = {}
@@ -70,7 +70,7 @@ def get(name: str | Task, **given: Any) -> Task:
     for option in given:
         if option not in valid:
             raise ValueError(
-                f"Task '{name}' has no option {option!r}{_did_you_mean(option, valid)}. "
+                f"Task '{name}' has no option {option!r}{did_you_mean(option, valid)}. "
                 f"Its options are: {', '.join(valid)}."
             )
     for option, default in valid.items():
@@ -137,12 +137,7 @@ def _is_number(value: Any) -> bool:
 def _factory(name: str) -> Callable[..., Task]:
     if not isinstance(name, str) or name not in _factories:
         raise ValueError(
-            f"Unknown task: {name!r}{_did_you_mean(name, _factories)}. "
+            f"Unknown task: {name!r}{did_you_mean(name, _factories)}. "
             f"The tasks are: {', '.join(names())}."
         )
     return _factories[name]
-
-
-def _did_you_mean(word: Any, valid: Any) -> str:
-    close = difflib.get_close_matches(str(word), list(valid), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
