@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow sanitize lint bench clean
+.PHONY: demo test test-slow sanitize exhaustive lint bench clean
 
 # Rebuilt when the declared dependencies or the C loops change; pip skips what is already there.
 $(VENV)/.installed: setup.cfg setup.py pyproject.toml $(wildcard kbptt/engine/csrc/*)
@@ -22,15 +22,24 @@ test: $(VENV)/.installed
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow
 
-# The C loops with every access and overflow checked.
+# The C loops with every access, overflow and race checked; 2,500 combinations among the tests.
 SANITIZED := build/native_sanitized.so
+CSRC := kbptt/engine/csrc
 sanitize: $(VENV)/.installed
 	mkdir -p build
+	gcc -O1 -g -std=gnu11 -fsanitize=thread -I$(CSRC) tests/engine/csrc/threads.c \
+		-o build/threads -lm -lpthread
+	build/threads
 	gcc -O1 -g -std=gnu11 -fPIC -shared -fsanitize=address,undefined -fno-sanitize-recover=undefined \
-		kbptt/engine/csrc/native.c -o $(SANITIZED)
+		$(CSRC)/native.c -o $(SANITIZED)
 	KBPTT_NATIVE_LIBRARY=$(SANITIZED) ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-		$(BIN)/python -m pytest tests/engine/test_native.py tests/layers/test_normalization.py
+		$(BIN)/python -m pytest -m "slow or not slow" tests/engine/test_native.py \
+		tests/engine/test_native_fuzz.py tests/layers/test_normalization.py
+
+# tanh and sigmoid of the C loops for each of the 2^32 floats: minutes.
+exhaustive: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow tests/engine/test_native_accuracy.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

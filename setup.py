@@ -2,7 +2,7 @@
 
 from setuptools import Extension, setup
 
-HEADERS = ("problem", "targets", "types", "activations", "products", "cells", "loops")
+HEADERS = ("problem", "targets", "types", "activations", "products", "cells", "loops", "backward")
 
 setup(
     ext_modules=[

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from kbptt.engine.bptt import norm_per_sample
-from kbptt.engine.loop import Monitor, Options
+from kbptt.engine.loop import Backward, Monitor, Options, Resets
 from kbptt.engine.steps import Tensors
 
 
@@ -21,9 +21,9 @@ def autodiff_loop(
     x: tf.Tensor,
     initial_state: Tensors,
     mask: tf.Tensor | None = None,
-    resets: tf.Tensor | None = None,
+    resets: Resets | None = None,
     factors: tf.Tensor | None = None,
-    monitor: Callable[[Monitor], None] | None = None,
+    backward: Backward | None = None,
     weights: Tensors = (),
 ) -> tuple[tf.Tensor, Tensors]:
     """Runs ``forward(x_t, state) -> state`` over time.
@@ -37,8 +37,9 @@ def autodiff_loop(
         mask: As for `kbptt.engine.BPTT`.
         resets: As for `kbptt.engine.BPTT`.
         factors: ξ as ``(timesteps, batch or 1)``, or None.
-        monitor: As for `kbptt.engine.BPTT`. Called if a gradient of `x`, `initial_state` or
-            `weights` is asked for: in every backward pass, that of a gradient of it included.
+        backward: As for `kbptt.engine.BPTT`, without factors. Its monitor is called if a gradient
+            of `x`, `initial_state` or `weights` is asked for: in every backward pass, that of a
+            gradient of it included.
         weights: What `forward` reads.
 
     Returns:
@@ -62,14 +63,15 @@ def autodiff_loop(
         carried = tf.where(cut[:, None], tf.zeros_like(carried), carried)
     if factors is not None:
         carried *= tf.cast(factors, carried.dtype)
-    tap = _tap(initial_state[hidden], timesteps, monitor, (x, *initial_state, *weights))
+    sources = (initial_state[hidden], x, *initial_state, *weights)
+    tap = _tap(sources, timesteps, backward)
 
     def body(t, state, histories):
         previous = tuple(_gate(s, carried[t][:, None], options.clip) for s in state)
         if resets is not None:
-            reset = resets[t][:, None]
+            reset = resets.at[t][:, None]
             previous = tuple(
-                tf.where(reset, a, b) for a, b in zip(initial_state, previous, strict=True)
+                tf.where(reset, a, b) for a, b in zip(resets.states, previous, strict=True)
             )
         new = forward(x[t], previous)
         if mask is not None:
@@ -108,21 +110,23 @@ def _gate(state: tf.Tensor, factor: tf.Tensor, clip: float | None) -> tf.Tensor:
     return identity(state, factor)
 
 
-def _tap(
-    state: tf.Tensor, timesteps: tf.Tensor, monitor: Callable | None, sources: Tensors
-) -> tf.Tensor:
+def _tap(sources: Tensors, timesteps: tf.Tensor, backward: Backward | None) -> tf.Tensor:
     """Zeros ``(timesteps, batch, width)`` to add to h_t: their gradient is ∂L/∂h_t.
 
-    They pass for a function of `sources`, or else no backward pass would come by.
+    They pass for a function of `sources`, or else no backward pass would come by. The first of
+    them is a state like h_t.
     """
+    state = sources[0]
     shape = tf.concat([[timesteps], tf.shape(state)], axis=0)
 
     @tf.custom_gradient
     def zeros(*sources):
         def gradient(upstream):
-            if monitor is not None:
-                monitor(Monitor(tf.reduce_sum(norm_per_sample(upstream), axis=1)))
-            return (None,) * len(sources)
+            nothing = (None,) * len(sources)
+            if backward is None or backward.monitor is None:
+                return nothing
+            backward.monitor(Monitor(tf.reduce_sum(norm_per_sample(upstream), axis=1)))
+            return *backward.effects.before((tf.zeros_like(state),)), *nothing[1:]
 
         return tf.zeros(shape, state.dtype), gradient
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from kbptt.engine.blocks import Blocks
-from kbptt.engine.compiled import compiled, write
+from kbptt.engine.compiled import Compiled, write
 from kbptt.engine.loop import Loop, Monitor, Options
 from kbptt.engine.steps import Step, Tensors
 
@@ -56,8 +56,8 @@ class BPTT(Loop):
         self.step = step
         self.output = step.output
         self.jit = jit
-        self._compiled_forward = compiled(self._forward, jit)
-        self._compiled_backward = compiled(self._backward, jit)
+        self._compiled_forward = Compiled(self._forward, jit)
+        self._compiled_backward = Compiled(self._backward, jit)
 
     def _run(self, x, start, weights, mask, resets):
         final, trace = self._compiled_forward(x, start, weights, mask, resets)
@@ -77,7 +77,7 @@ class BPTT(Loop):
         def body(t, state, stored, kept):
             previous = state
             if resets is not None:
-                previous = _select(resets[t][:, None], initial_state, previous)
+                previous = _select(resets.at[t][:, None], resets.states, previous)
             state, values = step.forward(x[t], previous, weights)
             if mask is not None:
                 state = _select(mask[t][:, None], state, previous)
@@ -110,8 +110,8 @@ class BPTT(Loop):
         states = tuple(h[1:] for h in trace.trajectory)
         if resets is not None:
             previous = tuple(
-                tf.where(resets[:, :, None], s[None], p)
-                for s, p in zip(start, previous, strict=True)
+                tf.where(resets.at[:, :, None], s[None], p)
+                for s, p in zip(resets.states, previous, strict=True)
             )
         blocks = Blocks.of(timesteps, self.options.length, self.options.stride, self.options.align)
         first = 0
@@ -125,11 +125,11 @@ class BPTT(Loop):
             return None if tensor is None else tensor[first:]
 
         window = (cut(x), *(tuple(map(cut, p)) for p in (previous, states, trace.stored)))
-        local, d_start, norms, lags, penalty, hidden = self._compiled_backward(
+        local, d_start, d_reset, norms, lags, penalty, hidden = self._compiled_backward(
             *window,
             weights,
             cut(mask),
-            cut(resets),
+            None if resets is None else cut(resets.at),
             cut(xi),
             weight,
             dy,
@@ -144,21 +144,23 @@ class BPTT(Loop):
         if not (isinstance(first, int) and first == 0):
             dx = tf.pad(dx, [[first, 0], [0, 0], [0, 0]])
             norms = tf.pad(norms, [[first, 0]])
-        return (dx, d_start, d_weights), Monitor(norms, lags[0], penalty, lags[1])
+        return (dx, d_start, d_reset, d_weights), Monitor(norms, lags[0], penalty, lags[1])
 
     def _backward(
         self, x, previous, states, stored, weights, mask, resets, xi, weight, dy, d_final, at_start
     ):
         """Runs the recurrence of ∂L/∂h_t over all windows at once.
 
-        Returns what the weight gradients need of each timestep, the gradient of the initial state,
-        the norms ``(timesteps,)``, both measures by lag, the penalty, and what the gradient of the
-        recurrent kernel takes for h_{t-1} because of the penalty.
+        Returns what the weight gradients need of each timestep, the gradients of the initial state
+        and of the states that `resets` puts in, the norms ``(timesteps,)``, both measures by lag,
+        the penalty, and what the gradient of the recurrent kernel takes for h_{t-1} because of the
+        penalty.
         """
         step, jit, clip = self.step, self.jit, self.options.clip
         penalized = self.options.penalty is not None
         recorded = self.options.record or penalized
         timesteps, batch = _size(x, 0), _size(x, 1)
+        dtype = d_final[0].dtype
         if dy is None:
             blocks = Blocks.of(timesteps, None, None, "end")
         else:
@@ -182,12 +184,12 @@ class BPTT(Loop):
         if resets is not None:
             resets = blocks.split(resets[:, :, None], before)
         if xi is not None:
-            xi = tf.broadcast_to(tf.cast(xi, x.dtype), [timesteps, batch])[:, :, None]
+            xi = tf.broadcast_to(tf.cast(xi, dtype), [timesteps, batch])[:, :, None]
             xi = tf.where(blocks.real(before)[:, :, None, None], blocks.split(xi, before), 1)
 
         bounds = None
         if clip is not None and self.options.align == "start" and blocks.padded:
-            bounds = tf.where(blocks.real(before), tf.constant(clip, x.dtype), x.dtype.max)
+            bounds = tf.where(blocks.real(before), tf.constant(clip, dtype), dtype.max)
             bounds = tf.tile(bounds[:, :, None, None], [1, 1, batch, 1])
 
         def read(block, s, tensor):
@@ -316,13 +318,16 @@ class BPTT(Loop):
         # A window that has consumed every step before its end reaches the initial state.
         steps_to_start = stride * (tf.range(count) + 1) - blocks.front
         reaches = at_start & (steps_to_start <= blocks.length)
-        d_start = []
-        for index, d in enumerate(carry):
-            per_window = tf.reshape(d, [count, batch, _size(d, 1)])
-            per_window = tf.where(reaches[:, None, None], per_window, tf.zeros_like(per_window))
-            if resets is not None:
-                per_window += tf.reshape(d_reset[index], [count, batch, _size(d, 1)])
-            d_start.append(tf.reduce_sum(per_window, axis=0))
+
+        def by_window(d):
+            return tf.reshape(d, [count, batch, _size(d, 1)])
+
+        zero = tf.zeros([], dtype)
+        d_start = tuple(
+            tf.reduce_sum(tf.where(reaches[:, None, None], by_window(d), zero), axis=0)
+            for d in carry
+        )
+        d_reset = tuple(tf.reduce_sum(by_window(d), axis=0) for d in d_reset)
         penalty = hidden = None
         if penalized:
             counts = tf.fill([timesteps, batch], True)
@@ -336,7 +341,8 @@ class BPTT(Loop):
             # one product serves both.
             penalty = weight * tf.cast(penalty, weight.dtype)
             hidden = previous[step.hidden] + weight * d_pulled
-        return kept, tuple(d_start), tf.reduce_sum(norms, axis=1), (lags, sums), penalty, hidden
+        norms = tf.reduce_sum(norms, axis=1)
+        return kept, d_start, d_reset, norms, (lags, sums), penalty, hidden
 
 
 def _size(tensor: tf.Tensor, axis: int) -> int | tf.Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from kbptt.engine.compiled import in_this_graph
 from kbptt.engine.steps import Tensors, _rows
 
 
@@ -39,6 +40,7 @@ class CellStep:
         return written
 
     def backward(self, x, previous, state, stored, gradient, weights):
+        previous = in_this_graph(previous)
         with tf.GradientTape() as tape:
             tape.watch(previous)
             new, _ = self.forward(x, previous, weights)
@@ -47,7 +49,7 @@ class CellStep:
     def weight_gradients(self, x, previous, stored, local, weights):
         flat = _rows(x)
         previous = tuple(map(_rows, previous))
-        weights = tuple(weights)
+        weights = in_this_graph(tuple(weights))
         with tf.GradientTape() as tape:
             tape.watch((flat, weights))
             new, _ = self.forward(flat, previous, weights)

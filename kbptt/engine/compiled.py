@@ -1,4 +1,4 @@
-"""Compiling the loops with XLA, and the one operation that has no public TensorFlow name.
+"""Compiling the loops with XLA.
 
 A time loop of small operations spends its time in dispatching them. XLA turns the body of the loop
 into a handful of kernels and updates the stored history in place. On a CPU Keras leaves XLA off for
@@ -10,18 +10,11 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from typing import Any
 
 import tensorflow as tf
 
-# `tf.raw_ops` leaves XLA's operations out, and the public ways to write one slice of a tensor
-# inside a loop (`tf.TensorArray`, `tf.tensor_scatter_nd_update`) either fix the layout of the
-# history or compile to a loop of their own. This module has been in TensorFlow since 1.14.
-from tensorflow.compiler.tf2xla.python import xla
-
-# Say whether XLA compiles what is being traced, and whether it goes into a SavedModel; they have no
-# public names either.
-from tensorflow.python.ops import control_flow_util
-from tensorflow.python.saved_model import save_context
+from kbptt import _tensorflow
 
 _differentiable: ContextVar[bool] = ContextVar("kbptt_differentiable", default=False)
 
@@ -47,28 +40,64 @@ def is_differentiable() -> bool:
     return _differentiable.get()
 
 
-def is_being_exported() -> bool:
-    """Whether `function`s are being traced for a SavedModel, which can hold no side effects."""
-    return save_context.in_save_context()
+# TensorFlow shows the name of a resource that it cannot save, and TFLite that of an operation that
+# it does not know; both allow letters, digits and a few signs.
+UNSAVABLE = (
+    "kbptt_traced_its_C_loops__which_no_saved_model_can_hold__"
+    "Trace_this_function_inside_kbptt.engine.native.disabled"
+)
 
 
-def is_being_compiled() -> bool:
-    """Whether XLA is to compile the graph that is being traced."""
-    if tf.executing_eagerly():
-        return False
-    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+def refuse_saving() -> None:
+    """Makes `tf.saved_model.save` of the graph that is being traced fail, naming `UNSAVABLE`.
+
+    A call into Python would be written down without a word and run in no other process. A graph
+    that has captured a resource which belongs to no object is refused by TensorFlow.
+    """
+    graph = _tensorflow.traced_graph()
+    if graph is not None:
+        graph.capture(_unsaved_resource())
 
 
-def compiled(function: Callable, jit: bool) -> Callable:
+@functools.cache
+def _unsaved_resource() -> tf.Tensor:
+    with tf.init_scope(), tf.device("CPU:0"):
+        return tf.raw_ops.VarHandleOp(dtype=tf.int32, shape=[], shared_name=UNSAVABLE)
+
+
+class Compiled:
     """`function` as a graph, compiled by XLA if `jit`.
 
     Without XLA the same graph runs operation by operation: for cells whose operations XLA does not
     know.
+
+    Attributes:
+        traced: The `tf.function`.
     """
-    # TensorFlow counts traces by code object and would warn of too many where there are many
-    # layers. A partial has no code object of its own.
-    function = functools.partial(function)
-    return tf.function(function, jit_compile=jit or None, autograph=False, reduce_retracing=True)
+
+    def __init__(self, function: Callable, jit: bool) -> None:
+        # TensorFlow counts traces by code object and would warn of too many where there are many
+        # layers. A partial has no code object of its own.
+        function = functools.partial(function)
+        self.traced = tf.function(
+            function, jit_compile=jit or None, autograph=False, reduce_retracing=True
+        )
+
+    def __call__(self, *arguments: Any) -> Any:
+        # Arguments are captured outside of XLA: inside, the gradient of a `tf.cond` or
+        # `tf.while_loop` would capture tensors of its forward pass in another way, and wrongly.
+        return self.traced(*in_this_graph(arguments))
+
+
+def in_this_graph(structure: Any) -> Any:
+    """The nested tensors as tensors of the graph that is being traced.
+
+    The gradient of a `tf.cond` or `tf.while_loop` is a graph of its own, to which the tensors of
+    the forward pass are foreign: a tape that watches one sees nothing.
+    """
+    if tf.executing_eagerly():
+        return structure
+    return tf.nest.map_structure(lambda v: tf.identity(v) if tf.is_tensor(v) else v, structure)
 
 
 def write(buffer: tf.Tensor, value: tf.Tensor, index: list, jit: bool) -> tf.Tensor:
@@ -81,7 +110,7 @@ def write(buffer: tf.Tensor, value: tf.Tensor, index: list, jit: bool) -> tf.Ten
         jit: Whether the code is compiled by XLA.
     """
     if jit:
-        return xla.dynamic_update_slice(
+        return _tensorflow.dynamic_update_slice(
             buffer, value, tf.stack([tf.cast(i, tf.int32) for i in index])
         )
     shape = tf.shape(value)

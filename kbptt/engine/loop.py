@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from kbptt.engine.compiled import is_being_exported
+from kbptt.engine.effects import Effects
 from kbptt.engine.steps import Tensors
 
 
@@ -52,6 +52,37 @@ class Monitor(NamedTuple):
     lag_sums: tf.Tensor | None = None
 
 
+class Resets(NamedTuple):
+    """Where samples start afresh.
+
+    Attributes:
+        at: Boolean ``(timesteps, batch)``: True where the state is replaced by `states` before the
+            step. No gradient crosses such a place; it flows into `states`.
+        states: Tuple of ``(batch, width)``. Not always the initial state of the sequence: that of a
+            stateful layer is carried over from the batch before.
+    """
+
+    at: tf.Tensor
+    states: Tensors
+
+
+class Backward(NamedTuple):
+    """What the backward pass of one call asks for and reports.
+
+    Attributes:
+        effects: The `Effects` through which the others read and write variables.
+        factors: Called with (timesteps, batch); returns ξ as ``(timesteps, batch or 1)``,
+            time-major in any case, with which the carried gradient is multiplied. Or None.
+        monitor: Called with a `Monitor`. Or None.
+        penalty_weight: Called for the weight of `Options.penalty`. Or None.
+    """
+
+    effects: Effects
+    factors: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
+    monitor: Callable[[Monitor], None] | None = None
+    penalty_weight: Callable[[], tf.Tensor] | None = None
+
+
 class Loop:
     """A recurrent loop that owns its gradient.
 
@@ -63,9 +94,11 @@ class Loop:
     Attributes:
         time_major: Whether tensors are ``(timesteps, batch, …)``, else ``(batch, timesteps, …)``.
         output: Index of the state that is the output.
+        reads_windows_late: Whether windows and clip may change after a graph has been traced.
     """
 
     time_major: bool
+    reads_windows_late = False
     output: int
 
     def __init__(self, options: Options) -> None:
@@ -77,11 +110,9 @@ class Loop:
         initial_state: Tensors,
         weights: Tensors,
         mask: tf.Tensor | None = None,
-        resets: tf.Tensor | None = None,
+        resets: Resets | None = None,
         sequences: bool = True,
-        factors: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
-        monitor: Callable[[Monitor], None] | None = None,
-        penalty_weight: Callable[[], tf.Tensor] | None = None,
+        backward: Backward | None = None,
     ) -> tuple[tf.Tensor | None, Tensors]:
         """Runs the loop; the result is differentiable once.
 
@@ -92,14 +123,9 @@ class Loop:
             initial_state: Tuple of ``(batch, width)``.
             weights: Tuple of what the loop reads, with None for what it has not got.
             mask: Boolean ``(timesteps, batch)``: False where the state is held.
-            resets: Boolean ``(timesteps, batch)``: True where the state returns to `initial_state`
-                before the step; no gradient crosses such a place.
+            resets: `Resets`, or None.
             sequences: Whether the output of every timestep is wanted.
-            factors: Called in the backward pass with (timesteps, batch); returns ξ as
-                ``(timesteps, batch or 1)``, time-major in any case, with which the carried
-                gradient is multiplied.
-            monitor: Called in the backward pass with a `Monitor`.
-            penalty_weight: Called in the backward pass; the weight of `Options.penalty`.
+            backward: The `Backward`. Defaults to one that asks for nothing.
 
         Returns:
             Outputs ``(timesteps, batch, units)`` (None unless `sequences`) and the final states.
@@ -107,7 +133,9 @@ class Loop:
         Raises:
             ValueError: If a gradient of the gradient is asked for.
         """
-        structure = (x, tuple(initial_state), weights)
+        backward = Backward(Effects()) if backward is None else backward
+        resets_at, restart = (None, ()) if resets is None else resets
+        structure = (x, tuple(initial_state), tuple(restart), weights)
         everything = tf.nest.flatten(structure)
         time, batch = (0, 1) if self.time_major else (1, 0)
 
@@ -116,7 +144,9 @@ class Loop:
             # Without this an eager tape would try to differentiate the compiled loop as well.
             values = iter([tf.stop_gradient(v) for v in given])
             values = [None if v is None else next(values) for v in everything]
-            problem = (*tf.nest.pack_sequence_as(structure, values), mask, resets)
+            x, start, restart, weights = tf.nest.pack_sequence_as(structure, values)
+            resets = None if resets_at is None else Resets(resets_at, restart)
+            problem = (x, start, weights, mask, resets)
             outputs, final, kept = self._run(*problem)
 
             @tf.custom_gradient
@@ -126,17 +156,18 @@ class Loop:
                 upstream = tuple(map(tf.stop_gradient, inputs[len(given) :]))
                 dy, d_final = (upstream[0], upstream[1:]) if sequences else (None, upstream)
                 xi = weight = None
-                # An exported gradient is never run, and could not draw.
-                if factors is not None and not is_being_exported():
-                    shape = tf.shape(problem[0])
-                    xi = tf.cast(factors(shape[time], shape[batch]), x.dtype)
+                if backward.factors is not None:
+                    shape = tf.shape(x)
+                    xi = tf.cast(backward.factors(shape[time], shape[batch]), start[0].dtype)
                 if self.options.penalty is not None:
-                    weight = tf.cast(penalty_weight(), x.dtype)
+                    value = backward.penalty_weight() if backward.penalty_weight else 0
+                    weight = tf.cast(value, start[0].dtype)
                 pulled, measured = self._pull(*problem, kept, dy, d_final, xi, weight)
-                if monitor is not None and not is_being_exported():
-                    monitor(measured)
+                if backward.monitor is not None:
+                    backward.monitor(measured)
                 pulled = zip(everything, tf.nest.flatten(pulled), strict=True)
-                return tuple(d for v, d in pulled if v is not None), _refuse_second_order
+                pulled = tuple(d for v, d in pulled if v is not None)
+                return backward.effects.before(pulled), _refuse_second_order
 
             outputs = (outputs,) if sequences else ()
             # A gather of outputs sends back IndexedSlices.
@@ -156,7 +187,7 @@ class Loop:
     def _pull(
         self, x, start, weights, mask, resets, kept, dy, d_final, xi, weight
     ) -> tuple[tuple, Monitor]:
-        """Gradients of (x, start, weights), as structured, from those of outputs and final states.
+        """Gradients of (x, start, resets.states, weights), from those of outputs and final states.
 
         `dy` is None if the outputs have none; ξ is ``(timesteps, batch or 1)``; `weight` is that
         of the penalty.

@@ -12,15 +12,11 @@ cells, gradients by lag, a train step that XLA compiles as a whole, accelerators
 C compiler.
 """
 
-import collections
 import contextlib
-import ctypes
 import functools
-import importlib.util
 import itertools
 import math
 import os
-import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -29,12 +25,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from kbptt._tensorflow import is_being_compiled, is_being_exported
 from kbptt.engine.blocks import Blocks
-from kbptt.engine.compiled import is_being_compiled, is_being_exported
+from kbptt.engine.buffers import Buffers
+from kbptt.engine.compiled import UNSAVABLE, refuse_saving
+from kbptt.engine.library import Problem, library
 from kbptt.engine.loop import Loop, Monitor, Options
 
 CELLS = ("SimpleRNN", "GRU", "LSTM")
 STATES = ("h_start", "c_start")
+RESTARTS = ("h_restart", "c_restart")
 ACTIVATIONS = ("linear", "relu", "sigmoid", "tanh")
 # Up to so many bytes the gates are kept for the backward pass. Larger ones, which would come back
 # from main memory, are computed a second time: at most a sixth more time, a third of the memory.
@@ -49,56 +49,13 @@ SHAPES = {
     "recurrent_kernel": "uN",
     **dict.fromkeys(("bias", "input_gain", "recurrent_gain"), "N"),
     **dict.fromkeys(("recurrent_bias", "state_gain", "state_bias"), "u"),
-    **dict.fromkeys(("h_start", "c_start", "dh_final", "dc_final"), "Bu"),
+    **dict.fromkeys((*STATES, *RESTARTS, "dh_final", "dc_final"), "Bu"),
     **dict.fromkeys(("h", "dh"), "BTu"),
     **dict.fromkeys(("mask", "resets"), "BT"),
     "factors": "TB",
 }
 
 _disabled: ContextVar[bool] = ContextVar("kbptt_native_disabled", default=False)
-
-
-class Problem(ctypes.Structure):
-    """The arguments of the loops; see ``csrc/problem.h``."""
-
-    _integers = (
-        "batch timesteps features units windows cell activation recurrent_activation normalized "
-        "carry_normalized overlapping penalty"
-    )
-    _numbers = "epsilon clip smallest_norm"
-    _arrays = (
-        "x kernel recurrent_kernel bias recurrent_bias input_gain recurrent_gain state_gain "
-        "state_bias h_start c_start mask resets h c gates starts entries ends dh dh_final dc_final "
-        "factors penalty_weight dx norms d_kernel d_recurrent_kernel d_bias d_recurrent_bias "
-        "d_input_gain d_recurrent_gain d_state_gain d_state_bias d_h_start d_c_start penalty_value"
-    )
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in _integers.split()),
-        *((name, ctypes.c_double) for name in _numbers.split()),
-        *((name, ctypes.c_void_p) for name in _arrays.split()),
-    )
-
-
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """The compiled loops, or None where they were not built: no compiler was at hand."""
-    # Another build of them, as `make sanitize` has it.
-    path = os.environ.get("KBPTT_NATIVE_LIBRARY")
-    if path is None:
-        spec = importlib.util.find_spec("kbptt.engine._native")
-        path = None if spec is None else spec.origin
-    if path is None:
-        return None
-    loops = ctypes.CDLL(path)
-    rows = [ctypes.c_int64, ctypes.c_int64]
-    loops.kbptt_forward.argtypes = [ctypes.POINTER(Problem), ctypes.c_int, *rows]
-    loops.kbptt_backward.argtypes = [
-        ctypes.POINTER(Problem),
-        ctypes.c_int,
-        ctypes.c_int64,
-        *rows,
-    ]
-    return loops
 
 
 @contextlib.contextmanager
@@ -156,9 +113,12 @@ class NativeBPTT(Loop):
         activations: One or two of `ACTIVATIONS`: of the candidate, and of the gates if any.
         options: The `Options`. A penalty is a `kbptt.regularizers.VanishingGradient`.
         normalization: None, or the `kbptt.normalization.LayerNormalization` of the layer.
+        current: Called in every backward pass for the `Options` of that moment, of which windows
+            and clip are used. Defaults to `options`.
     """
 
     time_major = False
+    reads_windows_late = True
     output = 0
 
     def __init__(
@@ -167,15 +127,16 @@ class NativeBPTT(Loop):
         activations: tuple[str, ...],
         options: Options,
         normalization: Any | None = None,
+        current: Callable[[], Options] | None = None,
     ) -> None:
         super().__init__(options)
+        self.current = current or (lambda: options)
         self.cell = cell
         self.normalized = normalization is not None
         self.settings: dict[str, float] = {
             "cell": CELLS.index(cell),
             "activation": ACTIVATIONS.index(activations[0]),
             "recurrent_activation": ACTIVATIONS.index(activations[-1]),
-            "clip": math.inf if options.clip is None else options.clip,
         }
         if normalization is not None:
             self.settings["normalized"] = True
@@ -193,6 +154,8 @@ class NativeBPTT(Loop):
     # In TensorFlow ----------------------------------------------------------------------------
 
     def _run(self, x, start, weights, mask, resets):
+        # Here alone: the gradient of a `tf.cond` is a graph that cannot capture anything new.
+        refuse_saving()
         arrays = self._arrays(x, start, weights, mask, resets)
         h, c, gates = _numpy_function(self._forward, arrays, [x.dtype] * 3)
         h.set_shape([*x.shape[:2], start[0].shape[1]])
@@ -203,6 +166,8 @@ class NativeBPTT(Loop):
 
     def _pull(self, x, start, weights, mask, resets, kept, dy, d_final, xi, weight):
         given = self._arrays(x, start, weights)
+        if resets is not None:
+            given |= zip(RESTARTS, resets.states, strict=False)
         upstream = {"dh": dy, **dict(zip(("dh_final", "dc_final"), d_final, strict=False))}
         if xi is not None:
             upstream["factors"] = tf.broadcast_to(xi, [tf.shape(x)[1], tf.shape(x)[0]])
@@ -219,6 +184,7 @@ class NativeBPTT(Loop):
         pulled = (
             found["x"],
             tuple(found[name] for name in STATES[: len(start)]),
+            tuple(found[name] for name in RESTARTS if name in found),
             NativeWeights(*(found.get(name) for name in NativeWeights._fields)),
         )
         return pulled, Monitor(norms, penalty=None if weight is None else penalty)
@@ -226,8 +192,10 @@ class NativeBPTT(Loop):
     @staticmethod
     def _arrays(x, start, weights, mask=None, resets=None) -> dict[str, tf.Tensor]:
         """What there is, by the names of `Problem`."""
-        arrays = {"x": x, "mask": mask, "resets": resets, **weights._asdict()}
+        arrays = {"x": x, "mask": mask, **weights._asdict()}
         arrays |= zip(STATES, start, strict=False)
+        if resets is not None:
+            arrays |= {"resets": resets.at, **dict(zip(RESTARTS, resets.states, strict=False))}
         return {name: value for name, value in arrays.items() if value is not None}
 
     # In NumPy ---------------------------------------------------------------------------------
@@ -256,7 +224,8 @@ class NativeBPTT(Loop):
         """The gradients of the `wanted` arrays, Σ_b ‖∂L/∂h_t‖₂, and the weighted penalty."""
         batch, timesteps, _ = arrays["x"].shape
         dtype = arrays["x"].dtype
-        windows, overlapping = self._windows(timesteps, "dh" in arrays)
+        options = self.current()
+        windows, overlapping = self._windows(options, timesteps, "dh" in arrays)
         # Windows that overlap add up, so that one thread has all those of a sample.
         shares = _shares(batch, 1) if overlapping else _shares(len(windows["ends"]) * batch)
         first = windows["starts"][0]
@@ -270,6 +239,7 @@ class NativeBPTT(Loop):
             made[f"d_{name}"] = np.zeros([len(shares), *arrays[name].shape], dtype)
         made["penalty_value"] = np.zeros([len(shares)])
         problem = self._problem(arrays | made | windows)
+        problem.clip = math.inf if options.clip is None else options.clip
         problem.overlapping = overlapping
         _in_threads(
             lambda i: library().kbptt_backward(problem, dtype == np.float64, i, *shares[i]),
@@ -280,9 +250,11 @@ class NativeBPTT(Loop):
         penalty = made["penalty_value"].sum() * arrays.get("penalty_weight", 0)
         return [*results, norms.astype(np.float32), np.asarray(penalty, dtype)]
 
-    def _windows(self, timesteps: int, sequences: bool) -> tuple[dict[str, np.ndarray], bool]:
+    @staticmethod
+    def _windows(
+        options: Options, timesteps: int, sequences: bool
+    ) -> tuple[dict[str, np.ndarray], bool]:
         """Where windows start and end, from where on losses enter; and whether they overlap."""
-        options = self.options
         blocks = Blocks.of(timesteps, options.length, options.stride, options.align)
         ends = np.arange(1, blocks.count + 1) * blocks.stride - blocks.front
         starts, entries = ends - blocks.length, ends - blocks.stride
@@ -321,40 +293,11 @@ def _numpy_function(function: Callable, arrays: dict[str, tf.Tensor], kinds: lis
         [*arrays.values()],
         kinds,
         stateful=False,
+        name=UNSAVABLE,
     )
 
 
-class _Memory:
-    """Memory that is used again, step after step: fresh pages would have to be zeroed each time.
-
-    An array's memory comes back when TensorFlow lets go of the array. A few pieces are kept, so
-    that sequences of many lengths do not each leave theirs.
-    """
-
-    def __init__(self, pieces: int) -> None:
-        self.free: collections.deque[np.ndarray] = collections.deque(maxlen=pieces)
-
-    def array(self, shape: list[int], dtype: np.dtype) -> np.ndarray:
-        """An array at an address from which TensorFlow takes it over without a copy."""
-        size = math.prod(shape) * dtype.itemsize
-        memory = self._take(size + 64)
-        offset = -memory.ctypes.data % 64
-        array = memory[offset : offset + size].view(dtype).reshape(shape)
-        weakref.finalize(array, self.free.append, memory).atexit = False
-        return array
-
-    def _take(self, size: int) -> np.ndarray:
-        # One operation at a time, each atomic: an array may be let go of at any moment.
-        for _ in range(len(self.free)):
-            with contextlib.suppress(IndexError):
-                memory = self.free.popleft()
-                if size <= memory.size <= 2 * size:
-                    return memory
-                self.free.append(memory)
-        return np.empty(size, np.uint8)
-
-
-_memory = _Memory(pieces=16)
+_memory = Buffers()
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """SimpleRNN, GRU and LSTM: input projection outside the loop, an elementwise step inside."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -9,17 +9,19 @@ import tensorflow as tf
 from keras import ops
 
 from kbptt import normalization as normalizations
+from kbptt._tensorflow import is_being_exported
 from kbptt.engine import (
     BPTT,
+    Effects,
     Monitor,
     NativeBPTT,
     NativeWeights,
     Options,
     center,
+    in_control_flow,
     is_differentiable,
     standardize,
 )
-from kbptt.engine.compiled import is_being_exported
 from kbptt.engine.steps import ACTIVATION, ProjectedStep
 from kbptt.layers.rnn import CellLayer
 from kbptt.regularizers import vanishing_gradient
@@ -44,9 +46,26 @@ class ProjectedLayer(CellLayer):
         self, truncation: Any, gradient_clip: float | None, normalization: Any, regularizer: Any
     ) -> None:
         super()._set_up(truncation, gradient_clip)
-        self.normalization = normalizations.get(normalization)
-        self.gradient_regularizer = vanishing_gradient.get(regularizer)
+        self._normalization = normalizations.get(normalization)
         self._penalty = None
+        self.gradient_regularizer = regularizer
+
+    @property
+    def normalization(self) -> Any:
+        """The `kbptt.normalization.Normalization` of this layer, or None. It has weights: fixed."""
+        return self._normalization
+
+    @property
+    def gradient_regularizer(self) -> vanishing_gradient.VanishingGradient | None:
+        """The regularizer of the gradient's norm, or None. May be set, as `truncation` may."""
+        return self._gradient_regularizer
+
+    @gradient_regularizer.setter
+    def gradient_regularizer(self, value: Any) -> None:
+        self._gradient_regularizer = vanishing_gradient.get(value)
+        if self.built:
+            self._build_regularizer()
+        self._options_changed(windows_or_clip=False)
 
     # What a layer tells ------------------------------------------------------------------------
 
@@ -70,7 +89,10 @@ class ProjectedLayer(CellLayer):
         super().build(sequences_shape, initial_state_shape)
         if self.normalization is not None:
             self._build_normalization()
-        if self.gradient_regularizer is not None:
+        self._build_regularizer()
+
+    def _build_regularizer(self) -> None:
+        if self.gradient_regularizer is not None and self._penalty is None:
             with tf.init_scope():
                 self._penalty = _of_replica(-1.0, "gradient_penalty")
                 self._loss_scale = _of_replica(1.0, "loss_scale")
@@ -106,7 +128,7 @@ class ProjectedLayer(CellLayer):
         if self.normalization is None:
             return list(self.cell(x_t, list(states), training=False)[1])
         # The gains belong to the layer; its cell alone is the one without normalization.
-        weights = tuple(map(ops.convert_to_tensor, self._recurrent_weights()))
+        weights = tuple(_tensor(w, self.compute_dtype) for w in self._recurrent_weights())
         projected = self._project(x_t[None])[0]
         return list(self._projected_step().forward(projected, tuple(states), weights)[0])
 
@@ -120,34 +142,33 @@ class ProjectedLayer(CellLayer):
         if step is None or per_gate:
             self._check_plain()
             return super().inner_loop(sequences, initial_state, mask, training)
-        x, mask, resets = self._prepare(sequences, mask)
+        x, start, mask, resets = self._prepare(sequences, initial_state, mask)
         if training and cell.dropout:
             x *= cell.get_dropout_mask(sequences[:, 0, :])[:, None]
-        if self._is_native(x):
+        dtype = self._loop_dtype()
+        if self._is_native():
             names = self._activation_names()
             make = functools.partial(NativeBPTT, self.cell_name, names)
-            engine = self._engine("native", lambda o: make(o, self.normalization))
-            given = (
-                None if w is None else ops.convert_to_tensor(w) for w in self._native_weights()
-            )
-            return self._run(engine, x, initial_state, NativeWeights(*given), mask, resets)
-        x = self._project(x)
-        weights = tuple(map(ops.convert_to_tensor, self._recurrent_weights()))
+            engine = self._engine("native", lambda o: make(o, self.normalization, self._options))
+            weights = NativeWeights(*(_tensor(w, dtype) for w in self._native_weights()))
+            return self._run(engine, tf.cast(x, dtype), start, weights, mask, resets)
+        x = tf.cast(self._project(x), dtype)
+        weights = tuple(_tensor(w, dtype) for w in self._recurrent_weights())
         if is_differentiable():
             return self._run_autodiff(
                 lambda x_t, state: step.forward(x_t, state, weights)[0],
                 step,
                 x,
-                tuple(initial_state),
+                start,
                 mask,
                 resets,
             )
         engine = self._engine("projected", lambda options: BPTT(step, options))
-        return self._run(engine, x, initial_state, weights, mask, resets)
+        return self._run(engine, x, start, weights, mask, resets)
 
-    def _is_native(self, x) -> bool:
+    def _is_native(self) -> bool:
         """Whether the compiled loops can run this layer here."""
-        usable = NativeBPTT.supports(self._options(), self._loop_dtype(x))
+        usable = NativeBPTT.supports(self._options(), self._loop_dtype())
         return usable and not is_differentiable()
 
     def _native_weights(self) -> NativeWeights:
@@ -219,8 +240,15 @@ class ProjectedLayer(CellLayer):
         return super()._options()._replace(penalty=self.gradient_regularizer)
 
     def _run(self, *arguments):
-        results = super()._run(*arguments)
-        return results if self.gradient_regularizer is None else self._find_loss_scale(results)
+        if self.gradient_regularizer is None:
+            return super()._run(*arguments)
+        if in_control_flow():
+            raise ValueError(
+                f"Layer '{self.name}': `gradient_regularizer` adds to the losses of the model, "
+                "which cannot be done inside a branch or loop of a graph (`tf.cond`, `tf.map_fn`, "
+                "`tf.while_loop`). Call the layer outside, or leave the regularizer out."
+            )
+        return self._find_loss_scale(super()._run(*arguments))
 
     def _find_loss_scale(self, results):
         """Returns `results`; their backward pass sets `_loss_scale`, the factor on the loss.
@@ -229,6 +257,9 @@ class ProjectedLayer(CellLayer):
         must have it too. The gradient of a zero among the losses is that factor.
         """
 
+        effects = Effects()
+        scale = effects.capture(self._loss_scale)
+
         @tf.custom_gradient
         def beside_zero(*values):
             def gradient(*upstream):
@@ -236,8 +267,8 @@ class ProjectedLayer(CellLayer):
                 if not is_being_exported():
                     factor *= _replicas()
                     # A loop of the user's own may leave the losses of the layers out.
-                    self._loss_scale.assign(tf.where(factor > 0, factor, 1.0))
-                return upstream
+                    scale.assign(tf.where(factor > 0, factor, 1.0))
+                return effects.before(tuple(upstream))
 
             return (*values, tf.zeros([])), gradient
 
@@ -245,19 +276,30 @@ class ProjectedLayer(CellLayer):
         self.add_loss(zero)
         return tf.nest.pack_sequence_as(results, values)
 
-    def _penalty_weight(self):
-        if is_being_exported():
-            return tf.zeros([])
-        # Replicas add up their gradients.
-        weight = self.gradient_regularizer.weight_at(self._updates) / _replicas()
-        return weight * tf.convert_to_tensor(self._loss_scale)
+    def _penalty_weight(self, effects: Effects) -> Callable[[], tf.Tensor] | None:
+        if self.gradient_regularizer is None:
+            return None
+        updates, scale = effects.capture(self._updates), effects.capture(self._loss_scale)
 
-    def _record(self, monitor: Monitor) -> None:
-        super()._record(monitor)
-        if monitor.penalty is not None:
-            scale = tf.convert_to_tensor(self._loss_scale)
-            self._penalty.assign(tf.cast(monitor.penalty, tf.float32) / scale)
-            self._updates.assign_add(1)
+        def weight():
+            # Replicas add up their gradients.
+            return self.gradient_regularizer.weight_at(updates.read()) / _replicas() * scale.read()
+
+        return weight
+
+    def _recorder(self, effects: Effects) -> Callable[[Monitor], None]:
+        keep = super()._recorder(effects)
+        if self.gradient_regularizer is None:
+            return keep
+        names = "_penalty", "_loss_scale", "_updates"
+        penalty, scale, updates = (effects.capture(getattr(self, name)) for name in names)
+
+        def record(measured: Monitor) -> None:
+            keep(measured)
+            penalty.assign(tf.cast(measured.penalty, tf.float32) / scale.read())
+            updates.assign(updates.read() + 1)
+
+        return record
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -267,6 +309,10 @@ class ProjectedLayer(CellLayer):
             None if regularizer is None else keras.saving.serialize_keras_object(regularizer)
         )
         return config
+
+
+def _tensor(weight: Any, dtype: tf.DType) -> tf.Tensor | None:
+    return None if weight is None else tf.cast(ops.convert_to_tensor(weight), dtype)
 
 
 def _replicas() -> int:

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 from keras import tree
 
+from kbptt import _keras
 from kbptt.engine import BPTT, is_differentiable
 from kbptt.engine.cell import CellStep
 from kbptt.layers.truncated import TruncatedLayer
@@ -15,18 +16,21 @@ class CellLayer(TruncatedLayer):
     """Mixin that runs the layer's cell through the engine, whatever the cell does."""
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
-        x, mask, resets = self._prepare(sequences, mask)
+        x, state, mask, resets = self._prepare(sequences, initial_state, mask)
         features = tuple(x.shape[2:])
         x = tf.reshape(x, [tf.shape(x)[0], tf.shape(x)[1], _product(features)])
         x.set_shape([*sequences.shape[:2], _product(features)])
-        cell = CellFunction(self.cell, self.state_size, features, training, sequences.dtype)
-        state = tuple(tree.flatten(initial_state))
+        dtypes = sequences.dtype, [s.dtype for s in tree.flatten(initial_state)]
+        cell = CellFunction(self.cell, self.state_size, features, training, *dtypes)
         weights = cell.weights(x[:, 0], state)
         output, hidden, changes = cell.probe(x[:, 0], state, weights)
         if output is None:
             # Keras repeats the last output at masked steps; it starts as zeros.
             example, _ = cell(x[:, 0], state, weights)
-            state += (tf.zeros_like(example),)
+            nothing = tf.zeros_like(example)
+            state += (nothing,)
+            if resets is not None:
+                resets = resets._replace(states=(*resets.states, nothing))
         step = CellStep(cell, output, hidden, cell.states)
         if changes or is_differentiable():
 
@@ -37,7 +41,7 @@ class CellLayer(TruncatedLayer):
             last, outputs, final = self._run_autodiff(forward, step, x, state, mask, resets)
             return last, outputs, self._pack(final)
         # One engine for each way the cell can be called, since compiling costs.
-        key = ("cell", bool(training), cell.mask_count, cell.dtype if cell.integers else None)
+        key = ("cell", bool(training), cell.mask_count, cell.dtype, *cell.state_dtypes)
         engine = self._engine(key, lambda options: BPTT(step, options))
         last, outputs, final = self._run(engine, x, state, weights, mask, resets)
         return last, outputs, self._pack(final)
@@ -59,19 +63,29 @@ class CellFunction:
         state_size: Nested list of the widths of the states.
         features: Shape of the inputs of one sample and timestep.
         training: Boolean.
-        dtype: What the cell wants its inputs to be. The engine computes with floats alone.
+        dtype: Of the inputs as Keras hands them to the cell. The loop computes with floats, and
+            carries states of half precision in float32.
+        state_dtypes: Likewise of each state.
     """
 
     def __init__(
-        self, cell: Any, state_size: Any, features: tuple, training: bool, dtype: Any
+        self,
+        cell: Any,
+        state_size: Any,
+        features: tuple,
+        training: bool,
+        dtype: Any,
+        state_dtypes: list,
     ) -> None:
         self.cell = cell
-        self.integers = not tf.as_dtype(dtype).is_floating
         self.dtype = dtype
+        self.state_dtypes = state_dtypes
         self.state_size = state_size
         self.features = features
         self.states = len(tree.flatten(state_size))
         self.is_layer = isinstance(cell, keras.layers.Layer)
+        # A layer casts its variables itself; other cells rely on the scope of the RNN layer.
+        self.scope = None if self.is_layer else _keras.autocast_scope()
         self.arguments = {}
         if self.is_layer and cell._call_has_training_arg:
             self.arguments["training"] = training
@@ -88,7 +102,7 @@ class CellFunction:
         variables = ()
         if self.is_layer:
             # In an order that freezing a part of the cell does not change.
-            variables = tuple(self.cell.variables)
+            variables = tuple(v for v in self.cell.variables if _is_float(v))
         if any(c._dropout_mask is None and c.dropout for c in map(_with_masks, self.masked_cells)):
             # A wrapper hides its cell from Keras, which then makes the masks inside the loop.
             self.stateful_call(x, state)
@@ -97,7 +111,8 @@ class CellFunction:
         masks = tuple(m for m in tree.flatten(self.mask_structure) if m is not None)
         self.mask_structure = tree.map_structure(lambda m: m is not None, self.mask_structure)
         self.mask_count = len(masks)
-        return (*(tf.convert_to_tensor(v.value) for v in variables), *masks)
+        with _keras.autocast(None):
+            return (*(tf.convert_to_tensor(v.value) for v in variables), *masks)
 
     def probe(self, x: tf.Tensor, state: tuple, weights: tuple) -> tuple[int | None, int, bool]:
         """Returns the state that is the output, the hidden state, and whether variables change."""
@@ -117,7 +132,8 @@ class CellFunction:
     def stateful_call(self, x: tf.Tensor, state: tuple) -> tuple[tf.Tensor, tuple]:
         """Calls the cell as Keras does, with its own variables."""
         x, states = self._unflatten(x, state)
-        output, new = self.cell(x, states, **self.arguments)
+        with _keras.autocast(self.scope):
+            output, new = self.cell(x, states, **self.arguments)
         return self._flatten(output, new, state[0].dtype)
 
     def _call(self, x, state, weights):
@@ -125,24 +141,24 @@ class CellFunction:
         inputs, states = self._unflatten(x, state)
         count = len(weights) - self.mask_count
         variables, masks = list(weights[:count]), list(weights[count:])
-        with _tiled_masks(self.masked_cells, self.mask_structure, masks, rows):
-            if self.is_layer:
-                value = {id(v): t for v, t in zip(self.cell.variables, variables, strict=True)}
-                trainable = [value[id(v)] for v in self.cell.trainable_variables]
-                given = [value[id(v)] for v in self.cell.non_trainable_variables]
-                (output, new), after = self.cell.stateless_call(
-                    trainable, given, inputs, states, **self.arguments
-                )
-                changes = any(a is not b for a, b in zip(after, given, strict=True))
-            else:
-                output, new = self.cell(inputs, states)
-                changes = False
+        tiled = _tiled_masks(self.masked_cells, self.mask_structure, masks, rows)
+        with tiled, _keras.autocast(self.scope):
+            if not self.is_layer:
+                return *self._flatten(*self.cell(inputs, states), state[0].dtype), False
+            # Other variables are the states of random numbers, which no gradient concerns.
+            floats = filter(_is_float, self.cell.variables)
+            given = list(zip(floats, variables, strict=True))
+            with keras.StatelessScope(given) as scope:
+                output, new = self.cell(inputs, states, **self.arguments)
+        given = {id(v): value for v, value in given}
+        changes = any(
+            scope.get_current_value(v) is not given.get(id(v)) for v in self.cell.variables
+        )
         return *self._flatten(output, new, state[0].dtype), changes
 
     def _unflatten(self, x, state):
-        x = tf.reshape(x, [tf.shape(x)[0], *self.features])
-        if self.integers:
-            x = tf.cast(x, self.dtype)
+        x = tf.cast(tf.reshape(x, [tf.shape(x)[0], *self.features]), self.dtype)
+        state = map(tf.cast, state, self.state_dtypes)
         return x, tree.pack_sequence_as(self.state_size, list(state))
 
     def _flatten(self, output, new, dtype):
@@ -150,6 +166,10 @@ class CellFunction:
         # Casts keep the identity of output and state, which tells that they are one.
         cast = {id(s): tf.cast(s, dtype) for s in (output, *new)}
         return cast[id(output)], tuple(cast[id(s)] for s in new)
+
+
+def _is_float(variable: keras.Variable) -> bool:
+    return tf.as_dtype(variable.dtype).is_floating
 
 
 def _product(shape: tuple) -> int:

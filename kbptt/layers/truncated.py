@@ -1,6 +1,8 @@
 """What all kbptt layers share: options, checks of the input, the engine, the gradient norms."""
 
 import contextlib
+import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -8,23 +10,48 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
+from keras import ops, tree
 
+from kbptt import _keras
 from kbptt import truncation as truncations
 from kbptt._checks import number
-from kbptt.engine import BPTT, Monitor, NativeBPTT, Options, autodiff_loop, draw_factors
+from kbptt._tensorflow import is_being_exported
+from kbptt.engine import (
+    Backward,
+    Effects,
+    Loop,
+    Monitor,
+    Options,
+    Resets,
+    autodiff_loop,
+    draw_factors,
+    effects_are_possible,
+)
+from kbptt.layers import inputs
+from kbptt.layers.states import CarriedStates
 
 # Norms that are kept of a layer that does not know its number of timesteps when it is built; more
 # are kept as well, except by XLA.
 UNKNOWN_TIMESTEPS = 2**16
 
-# On their way from `call` to the loop past Keras's `call`, in the thread that calls.
-_resets: ContextVar[Any] = ContextVar("kbptt_resets", default=None)
+# Passes `resets`, and what they return to, from `call` to `inner_loop`; Keras's `call` has no such
+# arguments. Thread-local.
+_resets: ContextVar[tuple | None] = ContextVar("kbptt_resets", default=None)
 
 
 def _swap(x):
     """Batch-major as time-major and back; None stays None."""
     return None if x is None else ops.swapaxes(x, 0, 1)
+
+
+def _swap_resets(resets: Resets | None) -> Resets | None:
+    return None if resets is None else resets._replace(at=_swap(resets.at))
+
+
+def _sizes(x: tf.Tensor, time_major: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """Timesteps and batch."""
+    first, second = tf.unstack(tf.shape(x)[:2])
+    return (first, second) if time_major else (second, first)
 
 
 class Factors:
@@ -37,26 +64,24 @@ class Factors:
         self.truncation = truncation
         self.seed = keras.random.SeedGenerator(truncation.seed)
 
-    def __call__(self, timesteps: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
-        """ξ as ``(timesteps, batch or 1)``."""
-        schedule = getattr(self.truncation, "keep_probability", None)
-        if isinstance(schedule, list):
-            message = "`keep_probability` has another length than the sequence."
-            tf.debugging.assert_equal(timesteps, len(schedule), message=message)
-        columns = batch if self.truncation.per_sample else 1
-        uniform = keras.random.uniform((timesteps, columns), dtype="float32", seed=self.seed)
-        return draw_factors(uniform, self.truncation.cut_probability)
+    def drawer(self, effects: Effects) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        """A function of (timesteps, batch) that draws ξ ``(timesteps, batch or 1)``."""
+        state = effects.capture(self.seed.state.value)
 
+        def draw(timesteps, batch):
+            schedule = getattr(self.truncation, "keep_probability", None)
+            if isinstance(schedule, list):
+                message = "`keep_probability` has another length than the sequence."
+                tf.debugging.assert_equal(timesteps, len(schedule), message=message)
+            columns = batch if self.truncation.per_sample else 1
+            # What keras.random.uniform does with this seed, whose variable it would not capture.
+            seed = state.read()
+            state.assign(seed + tf.constant([0, 1], seed.dtype))
+            seed = tf.cast(tf.math.floormod(seed, tf.int32.max - 1), tf.int32)
+            uniform = tf.random.stateless_uniform([timesteps, columns], seed)
+            return draw_factors(uniform, self.truncation.cut_probability)
 
-class KeptStates:
-    """The states of a stateful layer: those of training, apart from those of inference.
-
-    A validation in the middle of training does not change where training goes on.
-    """
-
-    def __init__(self, training: list, inference: list) -> None:
-        self.training = training
-        self.inference = inference
+        return draw
 
 
 class TruncatedLayer:
@@ -73,31 +98,90 @@ class TruncatedLayer:
                 f"'tensorflow'. Received: '{keras.backend.backend()}'. Set the environment "
                 "variable KERAS_BACKEND=tensorflow before Keras is imported."
             )
-        if gradient_clip is not None:
-            gradient_clip = number("gradient_clip", gradient_clip, above=0)
+        self._models: weakref.WeakSet = weakref.WeakSet()
+        self._norms = None
+        self._changes = [0, 0]
+        self._record_gradient_norms = True
         self.gradient_clip = gradient_clip
         self.truncation = truncation
         self.supports_masking = True
         # cuDNN, which XLA cannot contain, is not used here.
         self.supports_jit = True
         self._engines: dict = {}
-        self._norms = None
         self._lag_recorder = None
-        self.record_gradient_norms = True
+        self._warned = False
+
+    # Options --------------------------------------------------------------------------------
 
     @property
     def truncation(self) -> truncations.Truncation:
         """The `kbptt.truncation.Truncation` of this layer.
 
-        It may be replaced between two calls of `fit`; a model that is already compiled picks it up
-        after ``model.make_train_function(force=True)``.
+        Like `gradient_clip` and every other option of the gradient it may be set at any time: the
+        next training step uses it, in `fit`, `train_on_batch` and a training loop run eagerly. A
+        `tf.function` of your own, which no layer can trace again, refuses to go on with the old
+        value.
         """
         return self._truncation
 
     @truncation.setter
     def truncation(self, value: Any) -> None:
-        self._truncation = truncations.get(value)
-        self._factors = Factors(self._truncation) if self._truncation.stochastic else None
+        truncation = truncations.get(value)
+        if truncation != getattr(self, "_truncation", None):
+            self._truncation = truncation
+            before, self._factors = getattr(self, "_factors", None), None
+            if truncation.stochastic:
+                self._factors = Factors(truncation)
+            self._options_changed(windows_or_clip=before is None and self._factors is None)
+
+    @property
+    def gradient_clip(self) -> float | None:
+        """Bound on every element of the gradient carried from a timestep to the one before."""
+        return self._gradient_clip
+
+    @gradient_clip.setter
+    def gradient_clip(self, value: float | None) -> None:
+        self._gradient_clip = None if value is None else number("gradient_clip", value, above=0)
+        self._options_changed(windows_or_clip=True)
+
+    @property
+    def record_gradient_norms(self) -> bool:
+        """Whether backward passes keep `gradient_norms`. Defaults to `True`."""
+        return self._record_gradient_norms
+
+    @record_gradient_norms.setter
+    def record_gradient_norms(self, value: bool) -> None:
+        if bool(value) != self._record_gradient_norms:
+            self._record_gradient_norms = bool(value)
+            self._options_changed(windows_or_clip=False)
+
+    def _options_changed(self, *, windows_or_clip: bool) -> None:
+        """Makes what has been traced with the old options use the new ones, or refuse to run."""
+        self._changes[0 if windows_or_clip else 1] += 1
+        if self._norms is not None:
+            self._versions.assign(self._changes)
+        for model in self._models:
+            if model.train_function is not None:
+                model.make_train_function(force=True)
+
+    @contextlib.contextmanager
+    def temporarily(self, **options: Any) -> Iterator[None]:
+        """A scope in which options differ, for calls made inside it; compiled functions stay.
+
+        Args:
+            **options: `truncation`, `gradient_clip` or `record_gradient_norms`.
+        """
+        if "truncation" in options:
+            truncation = truncations.get(options["truncation"])
+            factors = Factors(truncation) if truncation.stochastic else None
+            options |= {"truncation": truncation, "factors": factors}
+        options = {f"_{name}": value for name, value in options.items()}
+        saved = {name: getattr(self, name) for name in options}
+        vars(self).update(options)
+        try:
+            yield
+        finally:
+            vars(self).update(saved)
 
     @property
     def gradient_norms(self) -> np.ndarray | None:
@@ -112,7 +196,7 @@ class TruncatedLayer:
         if self._norms is None:
             return None
         norms = self._norms.numpy()
-        # A norm is never negative: negative numbers tell that nothing was recorded there.
+        # −1 marks timesteps without a recorded norm.
         norms = norms[~(norms < 0)]
         return norms if norms.size else None
 
@@ -128,16 +212,12 @@ class TruncatedLayer:
             record: Called with the `kbptt.engine.Monitor` of each backward pass, in place of
                 keeping `gradient_norms`.
         """
-        saved = self._truncation, self._factors, self._lag_recorder
-        self._truncation, self._factors = truncations.Windowed(maximum, stride=1), None
-        self._lag_recorder = record
-        try:
+        windows = truncations.Windowed(maximum, stride=1)
+        with self.temporarily(truncation=windows, lag_recorder=record):
             yield
-        finally:
-            self._truncation, self._factors, self._lag_recorder = saved
 
     def build(self, sequences_shape, initial_state_shape=None):
-        self._check_shape(tuple(sequences_shape))
+        inputs.check_shape(self.name, tuple(sequences_shape))
         super().build(sequences_shape, initial_state_shape)
         self._norms_size = sequences_shape[1] or UNKNOWN_TIMESTEPS
         with tf.init_scope():
@@ -151,24 +231,36 @@ class TruncatedLayer:
                 aggregation=tf.VariableAggregation.SUM,
                 name="gradient_norms",
             )
+            # Counts changes of the options, so that a graph traced before one is found out: of
+            # windows and clip, which the C loops read when they run, and of the others.
+            self._versions = tf.Variable(
+                self._changes, trainable=False, name="versions", dtype=tf.int64
+            )
+
+    # State ------------------------------------------------------------------------------------
 
     def _create_state_variables(self, batch_size):
-        super()._create_state_variables(batch_size)
-        training = self.states
-        super()._create_state_variables(batch_size)
-        self._kept_states = KeptStates(training, self.states)
-        self._choose_states(self._kept_states.training)
-
-    def _choose_states(self, states: list) -> None:
+        with keras.name_scope(self.name):
+            carried = CarriedStates(self.get_initial_state(batch_size), self.variable_dtype)
         # Not by `setattr`, which would count the variables among the weights.
-        vars(self)["states"] = states
+        vars(self).update(_carried=carried, states=carried.shown)
+
+    @property
+    def training_states(self) -> list[keras.Variable] | None:
+        """Where a stateful layer goes on in its next training pass; `states` if those are newer."""
+        return None if self.states is None else self._carried.training
+
+    @property
+    def inference_states(self) -> list[keras.Variable] | None:
+        """Where a stateful layer goes on in `predict`, `evaluate` and calls without training."""
+        return None if self.states is None else self._carried.inference
 
     def reset_state(self):
         """Sets the states that a stateful layer keeps back to zeros."""
         if self.states is not None:
-            for states in (self._kept_states.training, self._kept_states.inference):
-                for variable in keras.tree.flatten(states):
-                    variable.assign(ops.zeros_like(variable.value))
+            self._carried.reset()
+
+    # Calls ------------------------------------------------------------------------------------
 
     def call(self, sequences, initial_state=None, mask=None, training=False, resets=None):
         """Runs the layer.
@@ -179,85 +271,53 @@ class TruncatedLayer:
             mask: Optional boolean ``(batch, timesteps)``; False holds the state.
             training: Boolean. Whether dropout is active.
             resets: Optional boolean ``(batch, timesteps)``. True returns that sample to its initial
-                state before the timestep; no gradient crosses such a place.
+                state before the timestep; no gradient crosses such a place. The initial state is
+                `initial_state` if given, else the one of a fresh sequence (zeros for the cells of
+                Keras), in a stateful layer too.
         """
-        self._check_call(sequences, initial_state, mask, resets)
-        if self.stateful and not training:
-            self._choose_states(self._kept_states.inference)
-        token = _resets.set(resets)
+        sequences, initial_state, mask, resets = inputs.as_tensors(
+            sequences, initial_state, mask, resets
+        )
+        inputs.check_sequences(self.name, sequences)
+        shape = tuple(sequences.shape)
+        inputs.check_by_timestep(self.name, "mask", mask, shape)
+        inputs.check_by_timestep(self.name, "resets", resets, shape)
+        widths = tree.flatten(self.state_size)
+        inputs.check_initial_state(self.name, initial_state, widths, shape[0])
+        if self.stateful and self._expected_batch_size is not None:
+            sequences = inputs.check_batch(self.name, sequences, int(self._expected_batch_size))
+        restart = initial_state
+        if self.stateful and initial_state is None:
+            initial_state = self._carried.start(training)
+            if resets is not None:
+                restart = self.get_initial_state(batch_size=ops.shape(sequences)[0])
+        model = _keras.entry_layer()
+        if isinstance(model, keras.Model):
+            self._models.add(model)
+        token = _resets.set(None if resets is None else (resets, restart))
         try:
-            return super().call(
+            results = super().call(
                 sequences, initial_state=initial_state, mask=mask, training=training
             )
         finally:
             _resets.reset(token)
-            if self.stateful:
-                self._choose_states(self._kept_states.training)
-
-    def _check_shape(self, shape: tuple) -> None:
-        if len(shape) < 3 or shape[1] == 0:
-            raise ValueError(
-                f"Layer '{self.name}' expected sequences of shape (batch, timesteps, features) "
-                f"with at least one timestep. Received shape {shape}."
-            )
-
-    def _check_call(self, sequences, initial_state, mask, resets) -> None:
-        shape = tuple(sequences.shape)
-        if isinstance(sequences, tf.RaggedTensor):
-            raise ValueError(
-                f"Layer '{self.name}' expected a dense tensor. Received a RaggedTensor. Pad it "
-                "with `sequences.to_tensor()` and pass a mask."
-            )
-        self._check_shape(shape)
-        for name, value in (("mask", mask), ("resets", resets)):
-            value = value[0] if isinstance(value, (list, tuple)) else value
-            if value is None:
-                continue
-            known = tuple(value.shape)
-            if len(known) != 2 or any(
-                a is not None and b is not None and a != b
-                for a, b in zip(known, shape[:2], strict=True)
-            ):
-                raise ValueError(
-                    f"Layer '{self.name}' expected `{name}` of shape (batch, timesteps) = "
-                    f"{shape[:2]}. Received shape {known}."
-                )
-        if initial_state is not None:
-            given = keras.tree.flatten(initial_state)
-            widths = keras.tree.flatten(self.state_size)
-            right = len(given) == len(widths) and all(
-                len(s.shape) == 2
-                and s.shape[1] in (None, w)
-                and (s.shape[0] is None or shape[0] is None or s.shape[0] == shape[0])
-                for s, w in zip(given, widths, strict=True)
-            )
-            if not right:
-                raise ValueError(
-                    f"Layer '{self.name}' expected `initial_state` of {len(widths)} tensor(s) of "
-                    f"shape (batch, units) = {[(shape[0], w) for w in widths]}. Received "
-                    f"{len(given)} of shape {[tuple(s.shape) for s in given]}."
-                )
-        if self.stateful and self._expected_batch_size is not None:
-            message = (
-                f"Layer '{self.name}' is stateful: the batch size must stay the same, "
-                f"{self._expected_batch_size}."
-            )
-            if shape[0] is None and not isinstance(sequences, keras.KerasTensor):
-                tf.debugging.assert_equal(
-                    tf.shape(sequences)[0], int(self._expected_batch_size), message=message
-                )
-            elif shape[0] not in (None, self._expected_batch_size):
-                raise ValueError(f"{message} Received a batch of {shape[0]}.")
+        if self.stateful:
+            self._carried.finish(training)
+        return results
 
     # The loop ---------------------------------------------------------------------------------
 
-    def _prepare(self, sequences, mask):
-        """Inputs, mask and resets ``(batch, timesteps, …)`` in the order of processing."""
+    def _prepare(self, sequences, initial_state, mask):
+        """Inputs ``(batch, timesteps, …)``, initial states, mask and resets as loops read them.
+
+        Half precision keeps its inputs and outputs; what is carried from step to step is float32,
+        which is at least as fast on a CPU and does not lose small gradients.
+        """
         if isinstance(mask, (list, tuple)):
             mask = mask[0]
         if self.truncation.stochastic and sequences.shape[1] is not None:
             self.truncation.check_timesteps(sequences.shape[1])
-        x, resets = sequences, _resets.get()
+        x = sequences
         if not x.dtype.is_floating:
             x = tf.cast(x, self.compute_dtype)
         if mask is not None:
@@ -265,60 +325,63 @@ class TruncatedLayer:
             # What stands in a masked step, NaN included, must not reach any gradient.
             shape = tf.concat([tf.shape(mask), tf.ones([len(x.shape) - 2], tf.int32)], 0)
             x = tf.where(tf.reshape(mask, shape), x, tf.zeros_like(x))
-        if resets is not None:
-            resets = tf.cast(resets, tf.bool)
+        start = self._as_carried(initial_state)
+        resets = None
+        if _resets.get() is not None:
+            at, restart = _resets.get()
+            at = tf.cast(at, tf.bool)
+            resets = Resets(at, start if restart is None else self._as_carried(restart))
         if self.go_backwards:
-            x, mask, resets = (None if v is None else tf.reverse(v, [1]) for v in (x, mask, resets))
-        return x, mask, resets
+            x, mask = tf.reverse(x, [1]), None if mask is None else tf.reverse(mask, [1])
+            if resets is not None:
+                resets = resets._replace(at=tf.reverse(resets.at, [1]))
+        return x, start, mask, resets
 
-    def _run(self, engine: BPTT | NativeBPTT, x, initial_state, weights, mask, resets):
+    def _as_carried(self, states) -> tuple[tf.Tensor, ...]:
+        dtype = self._loop_dtype()
+        return tuple(tf.cast(s, dtype) for s in tree.flatten(states))
+
+    def _run(self, engine: Loop, x, start, weights, mask, resets):
         """Runs the engine; returns what `keras.layers.RNN.inner_loop` returns."""
-        dtype = self._loop_dtype(x)
-        x, state, weights = tf.nest.map_structure(
-            lambda v: None if v is None else tf.cast(v, dtype), (x, tuple(initial_state), weights)
-        )
         given = (x, mask, resets)
         if engine.time_major:
-            given = map(_swap, given)
+            given = _swap(x), _swap(mask), _swap_resets(resets)
         x, kept, resets = given
         outputs, states = engine(
             x,
-            state,
+            start,
             weights,
             mask=kept,
             resets=resets,
             sequences=self.return_sequences,
-            factors=self._factors,
-            monitor=self._lag_recorder or (self._record if self.record_gradient_norms else None),
-            penalty_weight=self._penalty_weight,
+            backward=self._backward(*_sizes(x, engine.time_major), engine.reads_windows_late),
         )
         if engine.time_major:
             outputs = _swap(outputs)
         return *self._show(outputs, states[engine.output], mask), states
 
-    def _loop_dtype(self, x) -> tf.DType:
-        dtype = tf.as_dtype(
-            self.cell.compute_dtype if hasattr(self.cell, "compute_dtype") else x.dtype
-        )
-        # Half precision keeps its inputs and outputs; the recurrence runs in float32, which is at
-        # least as fast on a CPU and does not lose small gradients.
+    def _loop_dtype(self) -> tf.DType:
+        """Of what is carried from step to step."""
+        dtype = tf.as_dtype(getattr(self.cell, "compute_dtype", self.compute_dtype))
         return tf.float32 if dtype.size < 4 else dtype
 
-    def _run_autodiff(self, forward, step, x, initial_state, mask, resets):
+    def _run_autodiff(self, forward, step, x, start, mask, resets):
         """Runs the ordinary loop that TensorFlow differentiates; returns as `_run`."""
+        timesteps, batch = _sizes(x, False)
+        backward = self._backward(timesteps, batch, reads_late=False)
         factors = None
-        if self._factors is not None:
-            factors = self._factors(tf.shape(x)[1], tf.shape(x)[0])
+        if backward.factors is not None:
+            (factors,) = backward.effects.before((backward.factors(timesteps, batch),))
         states, final = autodiff_loop(
             forward,
             step.hidden,
             self._options(),
             _swap(x),
-            initial_state,
+            start,
             _swap(mask),
-            _swap(resets),
+            _swap_resets(resets),
             factors,
-            self._record if self.record_gradient_norms else None,
+            backward,
             tuple(tf.convert_to_tensor(v.value) for v in self.trainable_variables),
         )
         outputs = _swap(states[step.output]) if self.return_sequences else None
@@ -349,18 +412,70 @@ class TruncatedLayer:
         lags = self._lag_recorder is not None
         return Options(t.length, t.stride, t.align, self.gradient_clip, record, lags)
 
-    def _penalty_weight(self) -> tf.Tensor:
-        raise NotImplementedError
+    # The backward pass -------------------------------------------------------------------------
 
-    def _record(self, monitor: Monitor) -> None:
-        """Keeps what the backward pass measured."""
-        if self._norms is not None:
-            norms = monitor.norms
+    def _penalty_weight(self, effects: Effects) -> Callable[[], tf.Tensor] | None:
+        return None
+
+    def _backward(self, timesteps: tf.Tensor, batch: tf.Tensor, reads_late: bool) -> Backward:
+        """What the backward pass of this call draws and keeps.
+
+        `reads_late` says that the loop reads windows and clip when it runs.
+        """
+        effects = Effects()
+        if is_being_exported():
+            return Backward(effects)  # a gradient that is saved is never run
+        factors = self._factors and self._factors.drawer(effects)
+        if effects_are_possible():
+            monitor = self._monitor(effects, reads_late)
+            return Backward(effects, factors, monitor, self._penalty_weight(effects))
+        if factors is not None:
+            (drawn,) = effects.before((factors(timesteps, batch),))
+            factors = lambda *_: drawn  # noqa: E731
+        if self._lag_recorder is None and self.record_gradient_norms and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"Layer '{self.name}' keeps no `gradient_norms` here: it is traced into a loop "
+                "(`tf.map_fn`, `tf.while_loop`) inside another loop or a branch, whose gradient "
+                "cannot write to variables. It is trained all the same. Set its "
+                "`record_gradient_norms = False` to say that this is known.",
+                stacklevel=2,
+            )
+        return Backward(effects, factors, self._lag_recorder)
+
+    def _monitor(self, effects: Effects, reads_late: bool) -> Callable[[Monitor], None] | None:
+        """Keeps what the backward pass measures, unless the options have changed since."""
+        keep = self._lag_recorder
+        if keep is None and self.record_gradient_norms:
+            keep = self._recorder(effects)
+        if tf.executing_eagerly() or self._norms is None:
+            return keep
+        versions, traced = effects.capture(self._versions), tuple(self._changes)
+        late = [0, 1] if reads_late else [1, 1]
+
+        def monitor(measured: Monitor) -> None:
+            versions.check(
+                lambda now: tf.equal((now - traced) * late, 0),
+                f"The options of layer '{self.name}' (truncation, gradient_clip, …) have changed "
+                "since this tf.function was traced: make the tf.function anew.",
+            )
+            if keep is not None:
+                keep(measured)
+
+        return monitor
+
+    def _recorder(self, effects: Effects) -> Callable[[Monitor], None]:
+        kept = effects.capture(self._norms)
+
+        def record(measured: Monitor) -> None:
+            norms = measured.norms
             if norms.shape[0] != self._norms_size:
                 # Filled up to a size that stays the same, as XLA wants it.
                 missing = tf.maximum(self._norms_size - tf.shape(norms)[0], 0)
                 norms = tf.pad(norms, [[0, missing]], constant_values=-1.0)
-            self._norms.assign(norms)
+            kept.assign(norms)
+
+        return record
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

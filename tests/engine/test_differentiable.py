@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from recurrent import CELLS, assert_same, data, differentiate, eager, make, reference
+from recurrent import CELLS, assert_same, data, differentiate, eager, give_factors, make, reference
 
 from kbptt.engine import differentiable
 from kbptt.truncation import Randomized, Windowed
@@ -32,7 +32,7 @@ def test_the_ordinary_loop_with_random_factors():
     problem = data("GRU", T)
     layer = make("GRU", truncation=Randomized(0.5))
     xi = np.array([1, 2, 0, 2, 2, 0, 2.0])[:, None]
-    layer._factors = lambda timesteps, batch: tf.constant(xi)
+    give_factors(layer, xi)
     with differentiable():
         found = differentiate(layer, *problem)
     assert_same(found, reference(layer, *problem, xi=xi))

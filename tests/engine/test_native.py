@@ -77,15 +77,15 @@ def problems(draw):
         "gates": draw(st.sampled_from(["sigmoid", "sigmoid", "tanh", "linear"])),
         "use_bias": draw(flag),
         "kept_gates": draw(st.sampled_from([0, 2**30])),
-        "dtype": draw(st.sampled_from(["float64", "float64", "float32"])),
         "level": draw(st.sampled_from([0, 1, 2])),
         "seed": draw(st.integers(0, 99)),
     }
 
 
-@settings(max_examples=120, deadline=None, derandomize=True, database=None)
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
 @given(problems())
 def test_the_same_as_the_tensorflow_engine(problem):
+    """Through layers. For float32 and thousands of combinations see test_native_fuzz.py."""
     c = problem
     normalization = c["normalization"]
     # Two normalised values are always 1 and -1, and their gradient is nothing but rounding.
@@ -105,7 +105,7 @@ def test_the_same_as_the_tensorflow_engine(problem):
         gradient_clip=c["clip"],
         normalization=normalization,
         gradient_regularizer=omega,
-        dtype=c["dtype"],
+        dtype="float64",
         **arguments,
     )
     layer.build((None, None, c["features"]))
@@ -115,12 +115,9 @@ def test_the_same_as_the_tensorflow_engine(problem):
     for variable in layer.trainable_variables:
         if "gain" in variable.name:
             variable.assign(1 + variable)
-    cast = {"float32": np.float32, "float64": np.float64}[c["dtype"]]
-    x = cast(rng.normal(size=(c["batch"], c["timesteps"], c["features"])))
+    x = rng.normal(size=(c["batch"], c["timesteps"], c["features"]))
     states = STATES[c["cell"]]
-    state, d = (
-        [cast(rng.normal(size=(c["batch"], units))) for _ in range(states)] for _ in range(2)
-    )
+    state, d = ([rng.normal(size=(c["batch"], units)) for _ in range(states)] for _ in range(2))
     masks = {
         "mask": rng.random(x.shape[:2]) > 0.3 if c["masked"] else None,
         "resets": rng.random(x.shape[:2]) > 0.8 if c["reset"] else None,
@@ -145,7 +142,7 @@ def test_the_same_as_the_tensorflow_engine(problem):
             tf.config.run_functions_eagerly(False)
     for index, (a, b) in enumerate(zip(found, expected, strict=True)):
         # Norms and penalty are float32 in any case.
-        single = c["dtype"] == "float32" or index >= len(found) - 2
+        single = index >= len(found) - 2
         # Where a gradient all but cancels, its rounding errors are those of its terms.
         scale = np.max(np.abs(b), initial=5e-2 if single else 1e-6)
         np.testing.assert_allclose(a, b, rtol=0, atol=scale * (1e-4 if single else 1e-9))
@@ -202,7 +199,8 @@ def test_memory_is_used_again_only_when_it_is_free():
         np.testing.assert_array_equal(tensor, copy)
     del held, tensor
     gc.collect()
-    assert len(native._memory.free) <= native._memory.free.maxlen
+    native._memory.trim()
+    assert len(native._memory.free) <= native._memory.count
 
 
 def test_two_backward_passes_of_one_tape():

@@ -6,10 +6,20 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from recurrent import CELLS, assert_same, data, differentiate, eager, make, randomize, reference
+from recurrent import (
+    CELLS,
+    assert_same,
+    data,
+    differentiate,
+    eager,
+    give_factors,
+    make,
+    randomize,
+    reference,
+)
 
 import kbptt
-from kbptt.engine import draw_factors
+from kbptt.engine import Effects, draw_factors
 from kbptt.layers.truncated import Factors
 from kbptt.truncation import Randomized
 
@@ -55,7 +65,7 @@ def test_the_mean_over_all_cut_patterns_is_full_bptt(cell, policy):
     count = 2 ** (T - 1)
     x, state, e, d = data(cell, T, batch=1)
     layer = make(cell, truncation=policy)
-    layer._factors = lambda timesteps, batch: tf.constant(xi)
+    give_factors(layer, xi)
     repeated = [np.repeat(a, count, axis=0) for a in (x, *state, e, *d)]
     n = len(state)
     x_all, state_all, e_all, d_all = (
@@ -99,7 +109,7 @@ def test_a_number_at_the_probability_keeps():
 )
 def test_the_distribution_of_the_draws(policy):
     timesteps, samples = 12, 20_000
-    xi = Factors(policy)(timesteps, samples).numpy()
+    xi = Factors(policy).drawer(Effects())(timesteps, samples).numpy()
     assert xi.shape == (timesteps, samples)
     assert np.all(xi[0] == 1)
     # E ξ_t = 1 whatever was drawn at later timesteps, so products of ξ have mean 1 as well.
@@ -122,7 +132,7 @@ def test_given_factors(cell):
     for columns in (1, 3):
         xi = np.where(rng.random((T, columns)) < 0.3, 0, rng.uniform(1, 2, (T, columns)))
         xi[0] = 1
-        layer._factors = lambda timesteps, batch, xi=xi: tf.constant(xi)
+        give_factors(layer, xi)
         found = differentiate(layer, *problem, mask=mask, resets=resets)
         assert_same(found, reference(layer, *problem, mask=mask, resets=resets, xi=xi))
 

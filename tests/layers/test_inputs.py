@@ -68,4 +68,22 @@ def test_another_backend_is_named(monkeypatch):
         kbptt.LSTM(4)
 
 
+@pytest.mark.parametrize("kind", [*CELLS, "RNN"])
+@pytest.mark.parametrize("variable", [keras.Variable, tf.Variable])
+def test_variables_as_inputs(kind, variable):
+    """As the sequences, the initial states and the mask; their gradients too."""
+    layer = kbptt.RNN(keras.layers.GRUCell(4)) if kind == "RNN" else getattr(kbptt, kind)(4)
+    x, state, *_ = (v for v in data("GRU" if kind == "RNN" else kind))
+    x, state = x.astype("float32"), [s.astype("float32") for s in state]
+    mask = np.random.default_rng(0).random(x.shape[:2]) < 0.7
+    expected = layer(x, initial_state=[tf.constant(s) for s in state], mask=mask)
+    given, states = variable(x), [variable(s) for s in state]
+    with tf.GradientTape() as tape:
+        found = layer(given, initial_state=states, mask=tf.constant(mask))
+        loss = tf.reduce_sum(found)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    value = given.value if variable is keras.Variable else given
+    assert tape.gradient(loss, value) is not None
+
+
 __all__ = ["eager"]

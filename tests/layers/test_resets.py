@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 import pytest
-from recurrent import CELLS, assert_same, data, differentiate, eager, make, reference
+import tensorflow as tf
+from recurrent import CELLS, assert_same, data, differentiate, eager, make, randomize, reference
 
 import kbptt
+from kbptt.engine import differentiable
 from kbptt.truncation import Windowed
 
 T = 9
@@ -98,6 +100,96 @@ def test_threads_that_share_a_layer_do_not_share_resets():
         found = pool.map(lambda r: layer(x, resets=r)[0].numpy(), given)
         for r, outputs in zip(given, found, strict=True):
             np.testing.assert_allclose(outputs, expected[r is None], rtol=1e-10)
+
+
+def stateful(cell, batch, x, **arguments):
+    """A layer that has already seen a window, and the states that it carries on."""
+    arguments = {"return_sequences": True, "return_state": True, "dtype": "float64", **arguments}
+    layer = getattr(kbptt, cell)(4, stateful=True, **arguments)
+    layer.build((batch, None, 3))
+    randomize(layer)
+    layer(3 * x, training=True)
+    return layer, [s.numpy() for s in layer.training_states]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_resets_of_a_stateful_layer_go_back_to_a_fresh_start(cell, size):
+    """Not to the state that was carried over from the batch before."""
+    x, state, e, d = data(cell, T, batch=3)
+    rng = np.random.default_rng(6)
+    mask, resets = rng.random((3, T)) < 0.7, rng.random((3, T)) < 0.3
+    resets[0, 0], resets[1, 0] = True, False
+    truncation = Windowed(*size) if size else None
+    layer, carried = stateful(cell, 3, x, truncation=truncation)
+    given = {"mask": mask, "resets": resets}
+    found = differentiate(layer, x, None, e, d, training=True, **given)
+    zeros = [0 * s for s in carried]
+    expected = reference(layer, x, carried, e, d, *size, restart=zeros, **given)
+    expected.state = []
+    assert_same(found, expected)
+    # A state of the user's own is where resets go back to, as in a layer without a state.
+    found = differentiate(layer, x, state, e, d, training=True, **given)
+    assert_same(found, reference(layer, x, state, e, d, *size, **given))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_resets_of_a_stateful_layer_in_the_loop_for_any_cell(cell):
+    """Of differentiable operations too, on the way to gradients of gradients."""
+    x, _, e, d = data(cell, T, batch=2)
+    resets = np.zeros((2, T), bool)
+    resets[0, 0] = resets[1, 4] = True
+    layer, carried = stateful(cell, 2, x)
+    expected = reference(layer, x, carried, e, d, restart=[0 * s for s in carried], resets=resets)
+    expected.state = []
+    with differentiable():
+        assert_same(differentiate(layer, x, None, e, d, training=True, resets=resets), expected)
+    one = kbptt.RNN(layer.cell, stateful=True, return_sequences=True, return_state=True,
+                    dtype="float64")  # fmt: skip
+    one.build((2, None, 3))
+    for variable, value in zip(one.states, carried, strict=True):
+        variable.assign(value)
+    assert_same(differentiate(one, x, None, e, d, training=True, resets=resets), expected)
+
+
+class TrainableStart(keras.layers.GRUCell):
+    """A cell whose fresh state is a weight."""
+
+    def build(self, shape):
+        super().build(shape)
+        self.fresh = self.add_weight(shape=(self.units,), name="fresh", initializer="ones")
+
+    def get_initial_state(self, batch_size=None):
+        return [keras.ops.tile(self.fresh[None], (batch_size, 1))]
+
+
+def test_a_trainable_start_gets_the_gradient_of_every_reset():
+    x, _, e, _ = data("GRU", T, batch=2)
+    arguments = {"return_sequences": True, "dtype": "float64"}
+    layer = kbptt.RNN(TrainableStart(4, dtype="float64"), stateful=True, **arguments)
+    layer.build((2, None, 3))
+    layer(x, training=True)
+    resets = np.zeros((2, T), bool)
+    resets[0, 0] = resets[1, 5] = True
+    fresh = layer.cell.fresh
+
+    def loss():
+        for shown, kept in zip(layer.states, carried, strict=True):
+            shown.assign(kept)
+        return tf.reduce_sum(e * layer(x, training=True, resets=resets))
+
+    carried = [s.numpy() for s in layer.training_states]
+    with tf.GradientTape() as tape:
+        value = loss()
+    found = tape.gradient(value, fresh.value)
+    at, step = fresh.numpy(), 1e-6
+    for i in range(4):
+        sides = []
+        for sign in (1, -1):
+            fresh.assign(at + sign * step * np.eye(4)[i])
+            sides.append(float(loss()))
+        fresh.assign(at)
+        np.testing.assert_allclose(found[i], (sides[0] - sides[1]) / (2 * step), rtol=1e-6)
 
 
 __all__ = ["eager"]

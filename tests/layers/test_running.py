@@ -91,8 +91,8 @@ def test_compiled_functions_are_made_once():
         for timesteps in (6, 6, 5, 4, 7):
             differentiate(layer, *data("GRU", timesteps))
     (engine,) = layer._engines.values()
-    assert engine._compiled_forward.experimental_get_tracing_count() <= 2
-    assert engine._compiled_backward.experimental_get_tracing_count() <= 2
+    assert engine._compiled_forward.traced.experimental_get_tracing_count() <= 2
+    assert engine._compiled_backward.traced.experimental_get_tracing_count() <= 2
 
 
 def test_changing_the_truncation_between_two_fits():

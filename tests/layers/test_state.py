@@ -53,7 +53,7 @@ def test_validation_and_prediction_leave_the_state_of_training_alone(cell):
     x, y = rng.normal(size=(4, 5, 3)), rng.normal(size=(4, 4))
 
     def training_state():
-        return [s.numpy() for s in keras.tree.flatten(layer.states)]
+        return [s.numpy() for s in layer.training_states]
 
     model.fit(x, y, batch_size=2, shuffle=False, verbose=0)
     after_one = training_state()
@@ -125,6 +125,119 @@ def test_states_go_from_an_encoder_to_a_decoder():
 
     for a, b in zip(gradients(kbptt), gradients(keras.layers), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+NOT_STATES = {"x": "'x'", 3.0: "3.0", (None,): "None", ((0.0, 1.0),): "0.0"}
+
+
+@pytest.mark.parametrize("given", NOT_STATES)
+@pytest.mark.parametrize("kind", ["GRU", "LSTM", "RNN"])
+def test_initial_states_that_are_none(kind, given):
+    layer = kbptt.RNN(keras.layers.GRUCell(4)) if kind == "RNN" else getattr(kbptt, kind)(4)
+    given_ = list(given) if isinstance(given, tuple) else given
+    with pytest.raises(ValueError, match=f"(?s)`initial_state` of . tensor.*{NOT_STATES[given]}"):
+        layer(np.zeros((2, 5, 3), "float32"), initial_state=given_)
+
+
+def stateful_model(kind, timesteps=5):
+    keras.utils.set_random_seed(0)
+    if kind == "stacked":
+        rnn = kbptt.RNN([keras.layers.GRUCell(4), keras.layers.LSTMCell(4)], stateful=True)
+    else:
+        rnn = getattr(kbptt, kind)(4, stateful=True)
+    model = keras.Sequential([keras.Input(batch_shape=(2, timesteps, 3)), rnn])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    return model, rnn
+
+
+rng = np.random.default_rng(0)
+X, Y = rng.normal(size=(2, 5, 3)).astype("float32"), np.zeros((2, 4), "float32")
+
+
+def values(rnn):
+    return [s.numpy() for s in keras.tree.flatten(rnn.states)]
+
+
+@pytest.mark.parametrize("kind", [*CELLS, "stacked"])
+def test_assigned_states_are_where_the_next_pass_begins(kind):
+    """As in Keras, whichever pass comes next."""
+    model, rnn = stateful_model(kind)
+    twin = {"SimpleRNN": keras.layers.SimpleRNN, "GRU": keras.layers.GRU, "LSTM": keras.layers.LSTM}
+    if kind == "stacked":
+        other = keras.layers.RNN([keras.layers.GRUCell(4), keras.layers.LSTMCell(4)], stateful=True)
+    else:
+        other = twin[kind](4, stateful=True)
+    reference = keras.Sequential([keras.Input(batch_shape=(2, 5, 3)), other])
+    other.set_weights(rnn.get_weights())
+    reference.compile("sgd", "mse")
+    model.fit(X, Y, batch_size=2, verbose=0)
+    for s, t in zip(*map(keras.tree.flatten, (rnn.states, other.states)), strict=True):
+        value = np.random.default_rng(3).normal(size=s.shape)
+        s.assign(value)
+        t.assign(value)
+    for _ in range(2):  # the second goes on where the first ended
+        np.testing.assert_allclose(
+            model.predict(X, verbose=0), reference.predict(X, verbose=0), atol=1e-5
+        )
+        for a, b in zip(values(rnn), values(other), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+    np.testing.assert_allclose(model(X), reference(X), atol=1e-5)
+    for a, b in zip(values(rnn), values(other), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_states_that_are_assigned_as_they_were_read():
+    """Training's last states put in on purpose are used by `predict`, though the same."""
+    model, rnn = stateful_model("GRU")
+    model.predict(X, verbose=0)
+    model.fit(X, Y, batch_size=2, verbose=0)
+    (kept,) = values(rnn)
+    np.testing.assert_array_equal(kept, rnn.training_states[0])
+    rnn.states[0].assign(kept)
+    predicted = model.predict(X, verbose=0)
+    rnn.states[0].assign(kept)
+    np.testing.assert_allclose(predicted, model(X), atol=1e-6)
+    plain = keras.layers.GRU(4)
+    plain.build(X.shape)
+    plain.set_weights(rnn.get_weights())
+    expected = plain(X, initial_state=[kept])
+    np.testing.assert_allclose(predicted, expected, atol=1e-5)
+
+
+def test_states_show_the_last_pass_and_training_goes_on_from_its_own():
+    model, rnn = stateful_model("LSTM")
+    model.fit(X, Y, batch_size=2, verbose=0)
+    trained = values(rnn)
+    for a, b in zip(trained, rnn.training_states, strict=True):
+        np.testing.assert_array_equal(a, b)
+    model.predict(2 * X, verbose=0)
+    for a, b in zip(values(rnn), rnn.inference_states, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert np.any(values(rnn)[0] != trained[0])
+    plain = kbptt.LSTM(4, return_state=True)
+    plain.build((2, 5, 3))
+    plain.set_weights(rnn.get_weights())
+    _, *expected = plain(X, initial_state=[tf.constant(s) for s in trained])
+    model.fit(X, Y, batch_size=2, verbose=0)
+    for a, b in zip(values(rnn), expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    # States are no weights, as in Keras, and no training state is lost in a copy of the weights.
+    assert len(rnn.weights) == len(plain.weights)
+
+
+@pytest.mark.parametrize("run", ["fit", "evaluate", "predict"])
+@pytest.mark.parametrize("kind", ["LSTM", "stacked"])
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_a_smaller_last_batch_says_the_same_everywhere(kind, run, eagerly):
+    model, rnn = stateful_model(kind)
+    model.compile("sgd", "mse", run_eagerly=eagerly)
+    x, y = np.zeros((3, 5, 3), "float32"), np.zeros((3, 4), "float32")
+    given = {"x": x, "batch_size": 2, "verbose": 0}
+    if run != "predict":
+        given["y"] = y
+    sentence = f"(?s){rnn.name}.* is stateful: the batch size must stay the same, 2"
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=sentence):
+        getattr(model, run)(**given)
 
 
 __all__ = ["eager"]

@@ -41,6 +41,20 @@ def eager(request):
         yield
 
 
+class GivenFactors:
+    """Stands in for `kbptt.layers.truncated.Factors`, with ξ that are known."""
+
+    def __init__(self, xi):
+        self.xi = xi
+
+    def drawer(self, effects):
+        return lambda timesteps, batch: tf.constant(self.xi)
+
+
+def give_factors(layer, xi):
+    layer._factors = GivenFactors(xi)
+
+
 def data(cell="SimpleRNN", timesteps=9, batch=2, features=3, units=4, seed=0):
     """x, initial states, e and d of `reference_bptt.Problem`."""
     rng = np.random.default_rng(seed)

@@ -79,6 +79,7 @@ class Problem:
         d: The gradient with respect to the final states.
         mask: Boolean ``(batch, timesteps)`` or None.
         resets: Boolean ``(batch, timesteps)`` or None.
+        restart: Where resets go back to; None for the initial states.
         xi: ``(timesteps, batch or 1)`` or None, the factors of the carried gradient.
         clip: Bound on the elements of the carried gradient, or None.
         zero_output_for_mask: As in `keras.layers.RNN`.
@@ -92,6 +93,7 @@ class Problem:
     d: Sequence[np.ndarray]
     mask: np.ndarray | None = None
     resets: np.ndarray | None = None
+    restart: Sequence[np.ndarray] | None = None
     xi: np.ndarray | None = None
     clip: float | None = None
     zero_output_for_mask: bool = False
@@ -164,7 +166,8 @@ def _step(p, x, state, start, weights, t):
     previous = tuple(_gate(s, xi, p.clip) for s in state)
     if p.resets is not None:
         reset = p.resets[:, t, None]
-        previous = tuple(tf.where(reset, a, b) for a, b in zip(start, previous, strict=True))
+        fresh = start if p.restart is None else p.restart
+        previous = tuple(tf.where(reset, a, b) for a, b in zip(fresh, previous, strict=True))
     if p.mask is not None:
         x = tf.where(p.mask[:, t, None], x, tf.zeros_like(x))
     new = p.cell(x, previous, weights)

@@ -13,7 +13,7 @@
 
 typedef int (*Pass)(const Problem *, int64_t, int64_t, int64_t);
 
-static int level = -1; /* 0: baseline, 1: AVX2, 2: AVX-512 */
+static int level; /* 0: baseline, 1: AVX2, 2: AVX-512 */
 
 /* The instruction set in use; `wanted` >= 0 asks for a lower one, for tests. */
 int kbptt_level(int wanted) {
@@ -29,6 +29,16 @@ int kbptt_level(int wanted) {
     return level;
 }
 
+/* Before any thread can ask for it. */
+__attribute__((constructor)) static void choose_level(void) { kbptt_level(-1); }
+
+/* The declaration of `Problem` that the loops were compiled with, and its size: native.py compares
+   both with its own before it hands one over. */
+const char *kbptt_problem(int64_t *size) {
+    *size = sizeof(Problem);
+    return declaration;
+}
+
 static Pass pick(int is_double, int backward) {
     static const Pass table[][2][2] = {
         {{forward_float_base, backward_float_base}, {forward_double_base, backward_double_base}},
@@ -38,7 +48,6 @@ static Pass pick(int is_double, int backward) {
          {forward_double_avx512, backward_double_avx512}},
 #endif
     };
-    if (level < 0) kbptt_level(-1);
     return table[level][is_double][backward];
 }
 

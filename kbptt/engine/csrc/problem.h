@@ -8,8 +8,15 @@ enum { LINEAR, RELU, SIGMOID, TANH };
 enum { NO_PENALTY, RATIO, SQUARED_RATIO };
 
 /* Arrays are C-contiguous, of float or double; one that is not wanted or not given is NULL.
-   B batch, T timesteps, D features, u units, n windows; N columns of the kernels: u, 3u, 4u. */
-typedef struct {
+   B batch, T timesteps, D features, u units, n windows; N columns of the kernels: u, 3u, 4u. The
+   declaration is also kept as text, for `kbptt_problem`. */
+#define DECLARE_PROBLEM(...)          \
+    typedef struct {                  \
+        __VA_ARGS__                   \
+    } Problem;                        \
+    static const char declaration[] = #__VA_ARGS__;
+
+DECLARE_PROBLEM(
     int64_t batch, timesteps, features, units, windows;
     int64_t cell, activation, recurrent_activation;
     int64_t normalized;       /* layer normalization; the kernels' columns are centred */
@@ -31,8 +38,10 @@ typedef struct {
     const void *state_bias;       /* (u), normalized LSTM */
     const void *h_start;          /* (B, u) */
     const void *c_start;          /* (B, u), LSTM */
+    const void *h_restart;        /* (B, u): h before a step where `resets` is 1 */
+    const void *c_restart;        /* (B, u), LSTM: c there */
     const uint8_t *mask;          /* (B, T): 0 holds the state */
-    const uint8_t *resets;        /* (B, T): 1 returns to the initial state before the step */
+    const uint8_t *resets;        /* (B, T): 1 puts h_restart and c_restart in before the step */
     /* Made by the forward pass, read by the backward pass. */
     void *h;     /* (B, T, u) */
     void *c;     /* (T, B, u), LSTM */
@@ -50,7 +59,7 @@ typedef struct {
     float *norms; /* (B, T): |dL/dh_t| of each sample */
     void *d_kernel, *d_recurrent_kernel, *d_bias, *d_recurrent_bias;
     void *d_input_gain, *d_recurrent_gain, *d_state_gain, *d_state_bias;
-    void *d_h_start, *d_c_start; /* (threads, B, u) */
+    void *d_h_start, *d_c_start, *d_h_restart, *d_c_restart; /* (threads, B, u) */
     double *penalty_value;       /* (threads) */
-} Problem;
+)
 #endif

@@ -5,6 +5,7 @@
 #include "products.h"
 #include "cells.h"
 #include "loops.h"
+#include "backward.h"
 #undef TYPE
 #undef DIGITS
 #define TYPE double
@@ -13,6 +14,7 @@
 #include "products.h"
 #include "cells.h"
 #include "loops.h"
+#include "backward.h"
 #undef TYPE
 #undef DIGITS
 

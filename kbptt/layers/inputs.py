@@ -1,0 +1,106 @@
+"""Checks of what a layer is called with, each failing with one sentence."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import tree
+
+
+def as_tensors(*values: Any) -> list:
+    """The values with every `keras.Variable` among them, however nested, replaced by its value."""
+
+    def tensor(value):
+        return value.value if isinstance(value, keras.Variable) else value
+
+    return [None if v is None else tree.map_structure(tensor, v) for v in values]
+
+
+def check_sequences(layer: str, sequences: Any) -> None:
+    """Checks that `sequences` is dense, ``(batch, timesteps, features)``, timesteps at least 1."""
+    if isinstance(sequences, tf.RaggedTensor):
+        raise ValueError(
+            f"Layer '{layer}' expected a dense tensor. Received a RaggedTensor. Pad it with "
+            "`sequences.to_tensor()` and pass a mask."
+        )
+    check_shape(layer, tuple(sequences.shape))
+
+
+def check_shape(layer: str, shape: tuple) -> None:
+    if len(shape) < 3 or shape[1] == 0:
+        raise ValueError(
+            f"Layer '{layer}' expected sequences of shape (batch, timesteps, features) "
+            f"with at least one timestep. Received shape {shape}."
+        )
+
+
+def check_by_timestep(layer: str, name: str, value: Any, shape: tuple) -> None:
+    """Checks that `value` is None or of shape ``(batch, timesteps)``, the start of `shape`."""
+    value = value[0] if isinstance(value, (list, tuple)) and value else value
+    if value is None:
+        return
+    known = _shape_of(value)
+    if (
+        known is None
+        or len(known) != 2
+        or any(
+            a is not None and b is not None and a != b
+            for a, b in zip(known, shape[:2], strict=True)
+        )
+    ):
+        raise ValueError(
+            f"Layer '{layer}' expected `{name}` of shape (batch, timesteps) = {shape[:2]}. "
+            f"Received {_describe(value)}."
+        )
+
+
+def check_initial_state(layer: str, state: Any, widths: list, batch: int | None) -> None:
+    """Checks that `state` is None or one tensor ``(batch, width)`` for each of `widths`."""
+    if state is None:
+        return
+    given = tree.flatten(state)
+
+    def right(value, width):
+        shape = _shape_of(value)
+        return (
+            shape is not None
+            and len(shape) == 2
+            and shape[1] in (None, width)
+            and (shape[0] is None or batch is None or shape[0] == batch)
+        )
+
+    if len(given) != len(widths) or not all(map(right, given, widths)):
+        raise ValueError(
+            f"Layer '{layer}' expected `initial_state` of {len(widths)} tensor(s) of shape "
+            f"(batch, units) = {[(batch, w) for w in widths]}. Received "
+            f"{len(given)}: {', '.join(map(_describe, given[:8]))}{', …' * (len(given) > 8)}."
+        )
+
+
+def check_batch(layer: str, sequences: Any, expected: int) -> Any:
+    """Returns `sequences`, whose batch is that of a stateful layer's states; or raises.
+
+    Where the batch is known only when the graph runs, nothing downstream runs before the check.
+    """
+    message = f"Layer '{layer}' is stateful: the batch size must stay the same, {expected}."
+    batch = sequences.shape[0]
+    if batch is None and not isinstance(sequences, keras.KerasTensor):
+        right = tf.debugging.assert_equal(tf.shape(sequences)[0], expected, message=message)
+        with tf.control_dependencies([right]):
+            return tf.identity(sequences)
+    if batch not in (None, expected):
+        raise ValueError(f"{message} Received a batch of {batch}.")
+    return sequences
+
+
+def _shape_of(value: Any) -> tuple | None:
+    shape = getattr(value, "shape", None)
+    return None if shape is None or not hasattr(value, "dtype") else tuple(shape)
+
+
+def _describe(value: Any) -> str:
+    shape = _shape_of(value)
+    if shape is not None:
+        return f"shape {shape}"
+    text = repr(value)
+    return f"{text if len(text) <= 40 else text[:39] + '…'} (of type {type(value).__name__})"

@@ -1,0 +1,279 @@
+"""The C loops against `numpy_bptt` in float64: thousands of combinations, none wrong.
+
+They are called with NumPy arrays, as TensorFlow calls them. That layers hand over the right ones,
+and that the TensorFlow loops agree, is the subject of test_native.py.
+"""
+
+import types
+
+import numpy as np
+import numpy_bptt
+import pytest
+from reference_bptt import windows
+
+from kbptt.engine import native
+from kbptt.engine.loop import Options
+
+pytestmark = pytest.mark.skipif(native.library() is None, reason="the C loops were not built")
+
+COLUMNS = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4}
+# Below, at and above what vectors (4, 8, 16 floats), groups (48 rows) and blocks (96) hold.
+UNITS = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 49, 65]
+BATCHES = [1, 1, 2, 3, 4, 5, 8, 12, 23, 47, 48, 49, 95, 96, 97]
+QUICK, ALL, HOSTILE = 300, 2500, 120
+
+
+class Case:
+    """One combination, drawn from a seed."""
+
+    def __init__(self, seed):
+        self.rng = rng = np.random.default_rng(seed)
+        pick, flag = self.pick, self.flag
+        self.cell = pick(list(COLUMNS))
+        self.dtype = np.dtype(pick(["float32", "float64"]))
+        self.batch, self.units = pick(BATCHES), pick(UNITS)
+        self.features = pick([1, 2, 3, 4, 5, 8, 16, 17, 20, 33])
+        self.timesteps = pick([1, 2, 3, 5, 8, 13, 16])
+        if self.batch == 1 and flag():
+            self.timesteps = pick([95, 96, 97, 193])
+        if self.batch * self.units > 2000:
+            self.timesteps = min(self.timesteps, 8)
+        self.epsilon = pick([None, None, 1e-3])
+        if self.epsilon is not None:
+            # Two normalized values are always 1 and -1: their gradient is nothing but rounding.
+            self.units = max(self.units, 5)
+        self.length = pick([None, int(rng.integers(1, self.timesteps + 3))])
+        self.stride = None if self.length is None else int(rng.integers(1, self.length + 1))
+        if self.length is not None and flag():
+            self.stride = self.length
+        self.align = pick(["end", "start"])
+        self.activation = pick(["tanh", "tanh", "tanh", "relu", "sigmoid", "linear"])
+        self.recurrent_activation = pick(["sigmoid", "sigmoid", "sigmoid", "tanh", "linear"])
+        # Over many steps a cell with gates below 0 is chaotic, one with unbounded gates explodes.
+        limit = {"sigmoid": 193, "tanh": 16, "linear": 5}
+        self.timesteps = min(self.timesteps, limit[self.recurrent_activation])
+        self.carry_normalized, self.sequences, self.record = flag(), flag(0.8), flag(0.8)
+        self.clip = pick([None, None, 0.05])
+        self.penalty = pick([None, None, "ratio", "squared"])
+        self.threads, self.level = pick([1, 2, 3, 7]), pick([0, 1, 2])
+        self.kept_gates = pick([0, 2**30])
+        self.arrays = self.draw_arrays()
+
+    def pick(self, values):
+        return values[self.rng.integers(len(values))]
+
+    def flag(self, probability=0.5):
+        return bool(self.rng.random() < probability)
+
+    def draw_arrays(self):
+        batch, timesteps, features, units = self.batch, self.timesteps, self.features, self.units
+        columns, lstm = COLUMNS[self.cell] * units, self.cell == "LSTM"
+
+        def normal(*shape, scale=1.0):
+            return (scale * self.rng.normal(size=shape)).astype(self.dtype)
+
+        # Small enough for a linear cell not to explode.
+        small = 0.4 / units**0.5
+        a = {
+            "x": normal(batch, timesteps, features, scale=1 / features**0.5),
+            "kernel": normal(features, columns, scale=0.5),
+            "recurrent_kernel": normal(units, columns, scale=small),
+            "h_start": normal(batch, units),
+            "dh_final": normal(batch, units),
+        }
+        if self.flag(0.8) or self.epsilon is not None:
+            a["bias"] = normal(columns, scale=0.3)
+            if self.cell == "GRU":
+                a["recurrent_bias"] = normal(units, scale=0.3)
+        if self.epsilon is not None:
+            for name in ("kernel", "recurrent_kernel"):
+                for group in numpy_bptt.Net.groups(self, a[name]):
+                    a[name][:, group] -= a[name][:, group].mean(1, keepdims=True)
+            a["recurrent_gain"] = 1 + normal(columns, scale=0.2)
+            if self.cell != "SimpleRNN":
+                a["input_gain"] = 1 + normal(columns, scale=0.2)
+            if lstm:
+                a["state_gain"] = 1 + normal(units, scale=0.2)
+                a["state_bias"] = normal(units, scale=0.2)
+        if lstm:
+            a["c_start"], a["dc_final"] = normal(batch, units), normal(batch, units)
+        if self.flag(0.4):
+            a["mask"] = self.rng.random([batch, timesteps]) > 0.3
+        if self.flag(0.4):
+            a["resets"] = self.rng.random([batch, timesteps]) > 0.8
+            a["h_restart"] = normal(batch, units)
+            if lstm:
+                a["c_restart"] = normal(batch, units)
+        if self.sequences:
+            a["dh"] = normal(batch, timesteps, units)
+        if self.flag(0.3):
+            kept = self.rng.random([timesteps, batch]) > 0.4
+            a["factors"] = (kept / 0.6).astype(self.dtype)
+        if self.penalty:
+            a["penalty_weight"] = np.asarray(0.5, self.dtype)
+        return a
+
+    def expected(self, dtype=np.float64):
+        net = numpy_bptt.Net(
+            self.cell,
+            self.activation,
+            self.recurrent_activation,
+            self.epsilon,
+            self.carry_normalized,
+            self.clip,
+            self.penalty,
+            1e-10,
+        )
+        a = {n: v if v.dtype == bool else v.astype(dtype) for n, v in self.arrays.items()}
+        h, c, values = numpy_bptt.forward(net, a)
+        planned = windows(self.timesteps, self.length, self.stride, self.align)
+        found = numpy_bptt.backward(net, a, values, planned)
+        norms = found["norms"].sum(0)
+        return {"h": h, "c": c} | found | {"norms": norms if self.record else np.zeros_like(norms)}
+
+    def found(self):
+        """As `NativeBPTT` gives it to TensorFlow."""
+        penalty = None
+        if self.penalty:
+            squared = self.penalty == "squared"
+            penalty = types.SimpleNamespace(squared=squared, SMALLEST_NORM=1e-10)
+        normalization = None
+        if self.epsilon is not None:
+            normalization = types.SimpleNamespace(
+                epsilon=self.epsilon, carry_normalized=self.carry_normalized
+            )
+        options = Options(
+            length=self.length,
+            stride=self.stride,
+            align=self.align,
+            clip=self.clip,
+            record=self.record,
+            penalty=penalty,
+        )
+        activations = (self.activation, self.recurrent_activation)
+        loop = native.NativeBPTT(
+            self.cell, activations[: 1 + (self.cell != "SimpleRNN")], options, normalization
+        )
+        given = dict(self.arrays)
+        backward = "dh dh_final dc_final factors penalty_weight".split()
+        upstream = {n: given.pop(n) for n in backward if n in given}
+        h, c, gates = loop._forward(given)
+        wanted = tuple(n for n in self.arrays if n not in (*backward, "mask", "resets"))
+        *gradients, norms, value = loop._backward(
+            given | upstream | {"h": h, "c": c, "gates": gates}, wanted
+        )
+        found = {"h": h, "c": np.swapaxes(c, 0, 1) if c.size else None}
+        found |= {f"d_{n}" if n != "x" else "dx": g for n, g in zip(wanted, gradients, strict=True)}
+        return found | {"norms": norms, "penalty": value}
+
+    def run(self, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(native, "_threads", lambda: self.threads)
+            patch.setattr(native, "KEPT_GATES", self.kept_gates)
+            native.library().kbptt_level(self.level)
+            try:
+                return self.found()
+            finally:
+                native.library().kbptt_level(-1)
+
+    def __str__(self):
+        shapes = {n: v.shape for n, v in self.arrays.items()}
+        own = {n: v for n, v in vars(self).items() if n not in ("arrays", "rng")}
+        return f"{own} {shapes}"
+
+
+def error(found, expected):
+    return np.max(np.abs(np.float64(found) - np.float64(expected)), initial=0)
+
+
+def wrong(case, found, expected):
+    """What differs by more than rounding, in words."""
+    differences, same_in_numpy = [], None
+    for name in found:
+        if found[name] is None:
+            continue
+        a, b = found[name], expected[name]
+        # Norms and penalty are float32 in any case.
+        single = case.dtype == np.float32 or name in ("norms", "penalty")
+        # Where a gradient all but cancels, its rounding errors are those of its terms.
+        scale = np.max(np.abs(b), initial=5e-2 if single else 1e-6)
+        bound = scale * (1e-4 if single else 1e-9)
+        if case.dtype == np.float32 and not error(a, b) <= bound:
+            # A chaotic cell magnifies every rounding. NumPy with the same floats shows how much.
+            same_in_numpy = same_in_numpy or case.expected(np.float32)
+            bound = max(bound, 20 * error(same_in_numpy[name], b))
+        if np.shape(a) != np.shape(b) or not error(a, b) <= bound:
+            differences.append(f"{name}: {error(a, b):.1e} of {scale:.1e}")
+    return differences
+
+
+def check(seeds, monkeypatch):
+    failed = []
+    for seed in seeds:
+        case = Case(seed)
+        differences = wrong(case, case.run(monkeypatch), case.expected())
+        if differences:
+            failed.append(f"seed {seed}: {differences}\n    {case}")
+    assert not failed, f"{len(failed)} of {len(seeds)}:\n" + "\n".join(failed[:20])
+
+
+def test_any_combination(monkeypatch):
+    check(range(QUICK), monkeypatch)
+
+
+@pytest.mark.slow
+def test_many_more_combinations(monkeypatch):
+    check(range(QUICK, ALL), monkeypatch)
+
+
+# What is not finite, or large -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30, -1e30, 1e5, -1e5])
+def test_hostile_inputs(value, monkeypatch):
+    """NaN and Inf reach what they reach in the formulas, and never another sample."""
+    for seed in range(HOSTILE):
+        case = Case(10**6 + seed)
+        if case.batch == 1 or (abs(value) == 1e30 and case.dtype == np.float32):
+            # The square of 1e30 is no float: see the test below.
+            continue
+        case.activation, case.recurrent_activation, case.penalty = "tanh", "sigmoid", None
+        case.arrays.pop("penalty_weight", None)
+        if case.epsilon is not None:
+            continue
+        sample, t = case.batch // 2, case.timesteps // 2
+        case.arrays["x"][sample, t, 0] = value
+        with np.errstate(all="ignore"):
+            expected = case.expected()
+        found = case.run(monkeypatch)
+        for name in ("h", "c", "dx", "d_h_start", "d_c_start"):
+            if found.get(name) is None:
+                continue
+            a, b = found[name], expected[name]
+            message = f"{value} {name} seed {seed} {case}"
+            np.testing.assert_array_equal(np.isnan(a), np.isnan(b), err_msg=message)
+            assert np.isfinite(np.delete(a, sample, axis=0)).all(), message
+        found = {n: v for n, v in found.items() if v is not None}
+        finite = {n: v for n, v in found.items() if np.isfinite(expected[n]).all()}
+        differences = wrong(case, finite, expected)
+        assert not differences, f"{value} seed {seed}: {differences}\n{case}"
+        for name, v in found.items():
+            if name not in finite:
+                assert not np.isfinite(v).all(), f"{value} {name} seed {seed} {case}"
+
+
+@pytest.mark.parametrize("value", [1e30, -1e30, 3e38])
+@pytest.mark.parametrize("cell", list(COLUMNS))
+def test_large_floats_saturate(cell, value, monkeypatch):
+    for seed in range(20):
+        case = Case(2 * 10**6 + seed)
+        if case.cell != cell or case.epsilon is not None:
+            continue
+        case.activation, case.recurrent_activation, case.penalty = "tanh", "sigmoid", None
+        case.arrays.pop("penalty_weight", None)
+        case.arrays["x"][0] = 0
+        case.arrays["x"][0, :, 0] = value
+        # No product overflows, so all is finite.
+        case.arrays["kernel"] = np.sign(case.arrays["kernel"]) * np.asarray(0.5, case.dtype)
+        found, expected = case.run(monkeypatch), case.expected()
+        assert not wrong(case, {n: found[n] for n in ("h", "dx")}, expected), str(case)

@@ -1,0 +1,178 @@
+"""Options of the gradient that are set after a model has been compiled and trained."""
+
+import contextlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from recurrent import running_eagerly
+
+import kbptt
+from kbptt.engine import native
+from kbptt.truncation import Randomized, Windowed
+
+T = 12
+
+
+def build(cell="GRU", options=(), jit=False):
+    """A model that does not learn, so that its gradient stays comparable."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((T, 2))
+    rnn = getattr(kbptt, cell)(4, truncation=5, **dict(options))
+    model = keras.Sequential([inputs, rnn, keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=jit)
+    return model, rnn
+
+
+rng = np.random.default_rng(0)
+X, Y = rng.normal(size=(6, T, 2)).astype("float32"), rng.normal(size=(6, 1)).astype("float32")
+
+
+def reached(layer):
+    """From how many timesteps before the end a gradient arrives."""
+    return int(np.count_nonzero(layer.gradient_norms))
+
+
+def fit(model):
+    model.fit(X, Y, batch_size=6, verbose=0)
+
+
+def train_on_batch(model):
+    model.train_on_batch(X, Y)
+
+
+def loop(model):
+    with tf.GradientTape() as tape:
+        loss = model.compute_loss(X, Y, model(X, training=True))
+    tape.gradient(loss, [v.value for v in model.trainable_variables])
+
+
+@pytest.mark.parametrize("train", [fit, train_on_batch, loop])
+@pytest.mark.parametrize("loops", ["native", "tensorflow"])
+def test_a_truncation_set_between_two_trainings(train, loops):
+    with running_eagerly(loops):
+        tf.config.run_functions_eagerly(False)
+        model, rnn = build()
+        for truncation, expected in [(5, 5), (7, 7), (Windowed(3, 1), 3), (None, T), (2, 2)]:
+            rnn.truncation = truncation
+            train(model)
+            assert reached(rnn) == expected
+        rnn.truncation = Randomized(1e-6, seed=0)
+        train(model)
+        assert reached(rnn) == 1
+
+
+def test_under_xla():
+    model, rnn = build(jit=True)
+    for truncation in (5, 7):
+        rnn.truncation = truncation
+        fit(model)
+        assert reached(rnn) == truncation
+
+
+def test_nested_models_and_layers_inside_wrappers():
+    keras.utils.set_random_seed(0)
+    inner = kbptt.LSTM(3, truncation=5)
+    block = keras.Sequential([keras.Input((T, 2)), keras.layers.Bidirectional(inner)])
+    inputs = keras.Input((T, 2))
+    model = keras.Model(inputs, keras.layers.Dense(1)(block(inputs)))
+    model.compile("sgd", "mse")
+    fit(model)
+    rnn = block.layers[-1].forward_layer
+    assert reached(rnn) == 5
+    rnn.truncation = 7
+    fit(model)
+    assert reached(rnn) == 7
+
+
+def test_a_clip_set_between_two_trainings():
+    model, rnn = build()
+    fit(model)
+    before = rnn.gradient_norms
+    rnn.gradient_clip = 1e-3
+    fit(model)
+    # Norms are those before the clip: the last one stays.
+    np.testing.assert_allclose(rnn.gradient_norms[-1], before[-1])
+    assert 0 < rnn.gradient_norms[-2] < before[-2] / 2
+    for wrong in (0, -1, "a", float("nan"), True):
+        with pytest.raises(ValueError, match="Invalid value for argument `gradient_clip`"):
+            rnn.gradient_clip = wrong
+    assert rnn.gradient_clip == 1e-3
+
+
+def test_a_regularizer_set_between_two_trainings():
+    model, rnn = build("SimpleRNN")
+    fit(model)
+    assert rnn.gradient_penalty is None
+    rnn.gradient_regularizer = "vanishing_gradient"
+    fit(model)
+    first = rnn.gradient_penalty
+    assert first > 0
+    rnn.gradient_regularizer = kbptt.regularizers.VanishingGradient(
+        2 * rnn.gradient_regularizer.weight
+    )
+    fit(model)
+    np.testing.assert_allclose(rnn.gradient_penalty, 2 * first, rtol=1e-5)
+    rnn.gradient_regularizer = None
+    rnn.gradient_clip = 1.0
+    fit(model)
+    assert rnn.get_config()["gradient_regularizer"] is None
+
+
+def test_recording_switched_off_and_on():
+    model, rnn = build()
+    fit(model)
+    rnn.record_gradient_norms = False
+    rnn.truncation = 7
+    fit(model)
+    assert reached(rnn) == 5
+    rnn.record_gradient_norms = True
+    fit(model)
+    assert reached(rnn) == 7
+
+
+def test_a_normalization_has_weights_and_is_fixed():
+    _, rnn = build()
+    with pytest.raises(AttributeError):
+        rnn.normalization = "layer"
+
+
+@pytest.mark.parametrize("loops", ["native", "tensorflow"])
+def test_a_function_of_the_users_own(loops):
+    """The C loops read the windows when they run; what has been traced otherwise refuses."""
+    model, rnn = build()
+
+    @tf.function(autograph=False)
+    def step():
+        loop(model)
+
+    with native.disabled() if loops == "tensorflow" else running_natively():
+        step()
+        assert reached(rnn) == 5
+        rnn.truncation = 7
+        if loops == "native":
+            step()
+            assert reached(rnn) == 7
+            rnn.truncation = Randomized(0.5)
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match=r"(?s)options of layer .*gru.*anew"
+        ):
+            step()
+
+
+def running_natively():
+    if native.library() is None:
+        pytest.skip("no compiled loops")
+    return contextlib.nullcontext()
+
+
+def test_nothing_is_compiled_again_where_nothing_changes():
+    model, rnn = build()
+    fit(model)
+    function = model.train_function
+    rnn.truncation = 5
+    rnn.record_gradient_norms = True
+    assert model.train_function is function
+    rnn.truncation = 6
+    assert model.train_function is not function
