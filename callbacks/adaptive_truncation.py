@@ -229,8 +229,6 @@ class AdaptiveTruncation(keras.callbacks.Callback):
             optimizer.learning_rate = rate * math.sqrt(length / before)
         for one in layers:
             one.truncation = new
-        # The old one has the old length compiled into it.
-        self.model.make_train_function(force=True)
 
     # What to log.
 

@@ -300,12 +300,8 @@ def _check_model(model: keras.Model) -> None:
 @contextlib.contextmanager
 def _unrecorded(model: keras.Model) -> Iterator[None]:
     """Keeps `gradient_norms` of the model's layers as they are."""
-    name = "record_gradient_norms"
-    layers = [layer for layer in model._flatten_layers() if getattr(layer, name, False)]
-    for layer in layers:
-        setattr(layer, name, False)
-    try:
+    with contextlib.ExitStack() as stack:
+        for layer in model._flatten_layers():
+            if hasattr(layer, "record_gradient_norms"):
+                stack.enter_context(layer.temporarily(record_gradient_norms=False))
         yield
-    finally:
-        for layer in layers:
-            setattr(layer, name, True)

@@ -368,17 +368,14 @@ def _mean_gradient(model, x, y, truncation, sample_weight, batch_size) -> np.nda
     """The gradient of all weights, one vector in float64, under a truncation of all layers."""
     total, size = 0.0, 0
     layers = choose_layers(model)
-    saved = [(one, one.truncation, one.record_gradient_norms) for one in layers]
-    try:
+    with contextlib.ExitStack() as stack:
         for one in layers:
-            one.truncation, one.record_gradient_norms = truncation, False
-        with _left_as_it_is(model):
-            for samples, batch in _batches(x, y, sample_weight, batch_size):
-                scale, gradients = _gradients(model, *batch)
-                flat = [np.ravel(tf.convert_to_tensor(g).numpy()) for g in gradients]
-                total = total + np.concatenate(flat).astype("float64") * (samples / scale)
-                size += samples
-    finally:
-        for one, truncation, record in saved:
-            one.truncation, one.record_gradient_norms = truncation, record
+            options = {"truncation": truncation, "record_gradient_norms": False}
+            stack.enter_context(one.temporarily(**options))
+        stack.enter_context(_left_as_it_is(model))
+        for samples, batch in _batches(x, y, sample_weight, batch_size):
+            scale, gradients = _gradients(model, *batch)
+            flat = [np.ravel(tf.convert_to_tensor(g).numpy()) for g in gradients]
+            total = total + np.concatenate(flat).astype("float64") * (samples / scale)
+            size += samples
     return total / size
