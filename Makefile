@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow sanitize exhaustive lint bench clean
+.PHONY: demo test test-slow test-all sanitize exhaustive lint bench clean
 
 # Rebuilt when the declared dependencies or the C loops change; pip skips what is already there.
 $(VENV)/.installed: setup.cfg setup.py pyproject.toml $(wildcard kbptt/engine/csrc/*)
@@ -18,9 +18,12 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# What takes minutes: killed runs, many simulated tables, real clusters.
+# What takes minutes (killed runs, simulated tables, XLA, every float); prints how long each took.
 test-slow: $(VENV)/.installed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --durations=0
+
+# What a release has to pass.
+test-all: lint test test-slow sanitize
 
 # The C loops with every access, overflow and race checked; 2,500 combinations among the tests.
 SANITIZED := build/native_sanitized.so

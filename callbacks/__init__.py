@@ -1,8 +1,8 @@
 """Keras callbacks. Imported as `kbptt.callbacks`."""
 
-import lazy_loader
+from kbptt import _lazy
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+__getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submodules=["gradient_flow", "gradient_transform"],
     submod_attrs={

@@ -4,13 +4,11 @@
 it is first used.
 """
 
-import lazy_loader
-
-from kbptt import _checks, _registration
+from kbptt import _lazy, _registration
 
 __version__ = "0.1.0"
 
-_lazy_getattr, _, __all__ = lazy_loader.attach(
+__getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submodules=[
         "ablation",
@@ -29,20 +27,6 @@ _lazy_getattr, _, __all__ = lazy_loader.attach(
     ],
     submod_attrs={"layers": ["GRU", "LSTM", "RNN", "SimpleRNN", "convert"]},
 )
-
-
-def __getattr__(name):
-    try:
-        return _lazy_getattr(name)
-    except AttributeError:
-        if name in __all__:
-            raise
-        hint = _checks.did_you_mean(name, __all__)
-        raise AttributeError(f"module 'kbptt' has no attribute {name!r}{hint}") from None
-
-
-def __dir__():
-    return ["__version__", *__all__]
 
 
 _registration.register_when_keras_is_imported()

@@ -34,6 +34,8 @@ def test_names_are_listed_and_a_wrong_one_gets_the_nearest():
     assert {"__version__", "LSTM", "callbacks"} <= set(dir(kbptt))
     with pytest.raises(AttributeError, match=r"'LTSM' \(did you mean 'LSTM'\?\)"):
         kbptt.LTSM  # noqa: B018
+    with pytest.raises(AttributeError, match=r"'kbptt.callbacks'.*did you mean 'GradientFlow'"):
+        kbptt.callbacks.GradientFlw  # noqa: B018
     assert not hasattr(kbptt, "__wrapped__")
 
 

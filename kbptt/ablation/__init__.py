@@ -3,9 +3,9 @@
 Importing this package imports neither Keras nor TensorFlow; only the trials do, in their workers.
 """
 
-import lazy_loader
+from kbptt import _lazy
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+__getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submodules=["ledger", "options", "statistics", "trial"],
     submod_attrs={

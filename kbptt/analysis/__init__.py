@@ -1,8 +1,8 @@
 """Analysis of gradients and of recurrent networks."""
 
-import lazy_loader
+from kbptt import _lazy
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+__getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submodules=["adaptive", "gradient_flow", "lags", "linear_rnn", "lyapunov", "spectral"],
     submod_attrs={

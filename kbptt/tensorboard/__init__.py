@@ -3,9 +3,9 @@
 Nothing in here imports Keras or TensorFlow: TensorBoard itself imports the plugin.
 """
 
-import lazy_loader
+from kbptt import _lazy
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+__getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submodules=["grid", "heatmap", "history", "launch", "layout", "plugin", "reader", "writer"],
     submod_attrs={
