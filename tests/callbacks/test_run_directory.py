@@ -116,14 +116,17 @@ def test_other_spellings_are_the_same_directory_and_others_are_others(tmp_path, 
 def test_the_directory_is_claimed_until_the_last_callback_ends(tmp_path):
     code = (
         "import sys; from kbptt.callbacks._run_directory import Claim\n"
-        "print(Claim(sys.argv[1]).acquire())"
+        "for _ in sys.stdin:\n"
+        "    claim = Claim(sys.argv[1]); print(claim.acquire(), flush=True); claim.release()"
     )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     claimed = []
 
     def try_to_claim(*_, **__):
-        command = [sys.executable, "-c", code, str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        claimed.append(done.stdout.strip())
+        other.stdin.write("try\n")
+        other.stdin.flush()
+        claimed.append(other.stdout.readline().strip())
 
     class Claimer(keras.callbacks.Callback):
         on_train_batch_begin = on_train_end = staticmethod(try_to_claim)
@@ -132,4 +135,5 @@ def test_the_directory_is_claimed_until_the_last_callback_ends(tmp_path):
     model = build()
     model.fit(X, Y, batch_size=6, verbose=0, callbacks=[monitor, flow, Claimer()])
     model.fit(X, Y, batch_size=6, verbose=0, callbacks=[flow, Claimer(), monitor])
+    other.communicate()
     assert claimed == ["False", "True", "False", "False"]

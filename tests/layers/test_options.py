@@ -48,8 +48,10 @@ def loop(model):
     tape.gradient(loss, [v.value for v in model.trainable_variables])
 
 
-@pytest.mark.parametrize("train", [fit, train_on_batch, loop])
-@pytest.mark.parametrize("loops", ["native", "tensorflow"])
+@pytest.mark.parametrize(
+    ("train", "loops"),
+    [(fit, "native"), (train_on_batch, "native"), (loop, "native"), (train_on_batch, "tensorflow")],
+)
 def test_a_truncation_set_between_two_trainings(train, loops):
     with running_eagerly(loops):
         tf.config.run_functions_eagerly(False)

@@ -74,7 +74,11 @@ class NormsOfEveryStep(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("form", ["exact", "finite_difference"])
-@pytest.mark.parametrize("how", [{}, {"run_eagerly": True}, {"jit_compile": True}], ids=str)
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"run_eagerly": True}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow)],
+    ids=str,
+)
 @pytest.mark.parametrize(
     "make", [lambda: kbptt.GRU(3), lambda: kbptt.RNN(CountingCell(3))], ids=["GRU", "own cell"]
 )
