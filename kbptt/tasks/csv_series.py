@@ -9,7 +9,7 @@ import numpy as np
 
 from kbptt import _checks
 from kbptt.tasks.base import Outputs, Task, TaskData, check_flag, check_seed, check_sizes
-from kbptt.tasks.csv_table import Column, Table, is_number
+from kbptt.tasks.csv_table import Column, Table, is_data
 from kbptt.tasks.registry import register
 
 # A deviation of a few units in the last place of the values is their rounding.
@@ -50,7 +50,7 @@ class CSVSeries(Task):
             of each part only. Defaults to `None` (all).
         header: Boolean, whether the first line names the columns. Without names they are called by
             their position: "1", "2", ... Defaults to `None`: it does, and names that are all
-            numbers are refused as a line of data.
+            numbers, in any notation, or marks of missing values are refused as a line of data.
 
     Raises:
         ValueError: for a file or option that cannot be used, in one sentence.
@@ -227,18 +227,18 @@ def _numeric_columns(
 ) -> tuple[list[Column], str]:
     """Returns all named columns of numbers, and the name of the target; warns of those left out.
 
-    Where `doubt_names`, names that are all numbers are refused, unless one is the given target.
+    Where `doubt_names`, names that could all be values are refused, unless one is the given target.
     """
     if target is not None:
         _check_name(table, target)
     columns = table.read()
     numeric = [column for column in columns if column.has_numbers or column.foreign]
     names = [column.name for column in numeric if column.named]
-    if doubt_names and target is None and names and all(map(is_number, names)):
+    if doubt_names and target is None and names and all(map(is_data, names)):
         raise ValueError(
-            f"{table.path}, line 1: expected the names of the columns, found the number "
-            f"{_quoted(names[0])}. If that line is data, use the option `header=False` (the "
-            "columns are then called '1', '2', ...); if it is the names, `header=True`."
+            f"{table.path}, line 1: expected the names of the columns, found the values "
+            f"{_listed(map(_quoted, names))}. If that line is data, use the option `header=False` "
+            "(the columns are then called '1', '2', ...); if it is the names, `header=True`."
         )
     used = [column for column in numeric if column.named or column.name == target]
     if not used:

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import functools
 import io
 import itertools
 import math
@@ -19,6 +20,8 @@ ROWS = 10_000
 # From this many characters on, importing pandas takes less time than its reader saves.
 PANDAS_FROM = 2_000_000
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars", " ": "spaces"}
+# Lines at the end of a file from which its separator is judged.
+HINT_ROWS = 20
 MISSING = {"", "-", ".", "?", "na", "n/a", "nan", "null", "none"}
 # What a spreadsheet or a script writes for a number and `float` does not read: separators of
 # thousands, a decimal comma, percent and currency signs, parentheses for a minus, truth values.
@@ -87,10 +90,9 @@ class Column:
         for row, field in faults:
             if self._has_words:
                 return
-            text = field.strip()
-            if FOREIGN_NUMBER.fullmatch(text):
+            if is_foreign_number(field):
                 self._foreign = self._foreign or (self._rows + row, field)
-            elif text.lower() not in MISSING:
+            elif not is_missing(field):
                 self._has_words = True
 
 
@@ -147,10 +149,18 @@ class Table:
         return reader.line_num + 1
 
     def separator_hint(self) -> str:
-        """Returns a sentence if the first line looks separated by something else than commas."""
-        line = self._text.partition("\n")[0]
-        other = max(SEPARATORS, key=line.count)
-        if line.count(other) <= line.count(","):
+        """Returns a sentence if the data look separated by something else than commas.
+
+        Words may stand in the first line, and commas in its words; the last lines are data.
+        """
+        text = self._text if self.header else "\n" + self._text
+        lines = text.rsplit("\n", HINT_ROWS)[1:]
+        rest = functools.partial(_rest, lines)
+        other = min(",;\t|", key=rest)
+        counts = {len(line.split()) for line in (self._text.partition("\n")[0], *lines)}
+        if other == "," and len(counts) == 1:  # spaces stand within fields too: they come last
+            other = min(", ", key=rest)
+        if other == ",":
             return ""
         return (
             f" The fields look separated by {SEPARATORS[other]}: save the file with commas between "
@@ -275,3 +285,34 @@ def is_number(field: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def is_foreign_number(field: str) -> bool:
+    """Returns whether the field is a number as people or spreadsheets write it."""
+    return FOREIGN_NUMBER.fullmatch(field.strip()) is not None
+
+
+def is_missing(field: str) -> bool:
+    """Returns whether the field stands for a value that is not there."""
+    return field.strip().lower() in MISSING
+
+
+def is_data(field: str) -> bool:
+    """Returns whether a row of a column of numbers may hold the field, in any notation."""
+    return is_number(field) or is_foreign_number(field) or is_missing(field)
+
+
+def _rest(lines: Sequence[str], separator: str) -> float:
+    """Returns how many characters are in no number if the lines are split at the separator.
+
+    Infinite if a line has no such separator or no number. Commas, the default, may be absent.
+    """
+    rest = 0
+    for line in lines:
+        fields = line.split() if separator == " " else line.split(separator)
+        fields = [field.strip(' "') for field in fields]
+        words = [field for field in fields if not is_data(field)]
+        if separator != "," and (len(fields) < 2 or len(words) == len(fields)):
+            return math.inf
+        rest += sum(map(len, words))
+    return rest

@@ -149,9 +149,13 @@ def test_numbers_in_another_notation_are_refused_and_not_left_out(load, field):
         ("a,b\n1,é\n".encode("latin-1"), {}, "byte 6 is 0xe9. It is in line 2"),
         ("\ufeffa,b\n1,".encode() + b"\xe9", {}, "byte 9 is 0xe9. It is in line 2"),
         # A first line of data.
-        ("0,1\n2,3\n", {}, "line 1: expected the names .* number '0'.*`header=False`.*header=True"),
-        ("2020-01-01,1.5\n2020-01-02,2\n", {}, "line 1: expected the names .* number '1.5'"),
-        (",0,1\n0,3,4\n", {}, "line 1: expected the names .* number '0'"),
+        (
+            "0,1\n2,3\n",
+            {},
+            "line 1: expected the names .* values '0', '1'.*`header=False`.*header=True",
+        ),
+        ("2020-01-01,1.5\n2020-01-02,2\n", {}, "line 1: expected the names .* values '1.5'"),
+        (",0,1\n0,3,4\n", {}, "line 1: expected the names .* values '0', '1'"),
     ],
 )
 def test_errors_are_one_sentence_with_the_line(load, content, options, message):
