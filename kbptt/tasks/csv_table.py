@@ -1,5 +1,6 @@
 """Reading the columns of a CSV file as numbers, or refusing it with line and column."""
 
+import codecs
 import contextlib
 import csv
 import functools
@@ -243,6 +244,8 @@ class Table:
     def _read_with_pandas(self, columns: Sequence[Column], body: bytes) -> bool:
         """Reads plain rows faster and with the same result, or returns `False`."""
         if (pandas := _exact_pandas()) is None:
+            return False
+        if body.startswith(codecs.BOM_UTF8):  # of the first field below the names; pandas drops it
             return False
         frame = pandas.read_csv(
             io.BytesIO(body),

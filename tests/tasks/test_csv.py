@@ -385,6 +385,7 @@ def test_any_bytes_are_read_or_refused_in_a_sentence(tmp_path_factory, content):
 @example([["-0"], ["0012"], [" 1"]], [["x"], ["True"]], False)
 @example([["123456789.123456789"]], [["True"], ["False"]], False)
 @example([["1"]], [["", "1"], ["x", "2"], ["NA", "3"]], False)
+@example([["1"]], [["1"], ["\ufeff1"]], True)
 def test_pandas_changes_nothing(tmp_path_factory, plain, mixed, header):
     pytest.importorskip("pandas", minversion="3.1")
     path = tmp_path_factory.getbasetemp() / "pandas.csv"
