@@ -1,5 +1,6 @@
 """`kbptt train`: refusals, one real run, checkpoints and continuation."""
 
+import itertools
 import json
 import os
 import re
@@ -207,7 +208,8 @@ def test_a_continued_run_ends_where_an_uninterrupted_one_does(working_directory)
     assert "gradient decay" not in shown  # it would be nobody knows which step's
 
     assert "already holds a run" in refused(*DIGITS[1:], "--logdir", parts)
-    changed = refused(*DIGITS[1:], "--units", 5, "--clip", 2, "--logdir", parts, "--resume")
+    wider = ["5" if before == "--units" else now for before, now in itertools.pairwise(DIGITS)]
+    changed = refused(*wider, "--clip", 2, "--logdir", parts, "--resume")
     assert "clip was None and is now 2.0; units was 4 and is now 5" in changed
     assert not list(parts.glob("*.partial*")) and not list(parts.glob(".*.partial*"))
 

@@ -1,8 +1,10 @@
 """Names and values of what a trial can vary: model, layer, optimizer, training and task options."""
 
+import inspect
+import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kbptt import _checks, tasks
@@ -45,9 +47,43 @@ LAYER = (
     "unit_forget_bias",
     "use_bias",
 )
+# Every other section is "task", for all tasks, or the name of one.
+SECTIONS = ("model", "layer", "optimizer", "training")
 _SHORT = {name: (section, name) for section, name in DEFAULTS if name != "name"}
 _SHORT |= {"optimizer": ("optimizer", "name")}
 _SHORT |= {name: ("layer", name) for name in LAYER}
+
+
+def path_of(name: str) -> Path:
+    """Section and name of an option as they are written; without a section it is one of tasks."""
+    section, dot, rest = str(name).partition(".")
+    return (section, rest) if dot else _SHORT.get(name, ("task", name))
+
+
+def refuse_twice(names: Iterable[tuple[str, str]]) -> None:
+    """Refuses a setting that is given twice, under whatever names.
+
+    An option of every task and the same option of one task are one setting: neither comes first.
+
+    Args:
+        names: How each option was given, in words, and its name.
+    """
+    seen: dict[Path, str] = {}
+    for shown, name in names:
+        section, option = path_of(name)
+        of_tasks = section not in SECTIONS
+        for other, before in seen.items():
+            general = of_tasks and other[0] not in SECTIONS and "task" in (section, other[0])
+            if other[1] == option and (section == other[0] or general):
+                raise ValueError(twice(before, shown))
+        seen[section, option] = shown
+
+
+def twice(first: str, second: str) -> str:
+    """What is wrong where two arguments, as they were given, set one option."""
+    if first == second:
+        return f"{first} is given twice: give it once, several values with commas between them."
+    return f"One option is given twice: {first} and {second} set the same. Give one of them."
 
 
 def resolve(name: str, task_names: Sequence[str]) -> Path:
@@ -62,11 +98,7 @@ def resolve(name: str, task_names: Sequence[str]) -> Path:
     Raises:
         ValueError: if there is no such option, listing those that there are.
     """
-    section, dot, rest = str(name).partition(".")
-    if not dot:
-        if name in _SHORT:
-            return _SHORT[name]
-        section, rest = "task", name
+    section, rest = path_of(name)
     if section in ("model", "training") and (section, rest) in DEFAULTS:
         return section, rest
     if section in ("layer", "optimizer") and rest.isidentifier():
@@ -123,6 +155,76 @@ def check(path: Path, value: Any, shown: str | None = None) -> Any:
         raise ValueError(f"Expected the name of an optimizer. Received: optimizer={value!r}.")
     if section not in ("layer", "optimizer"):
         limits.check_task_option(name, value)
+    elif isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)  # one setting, however it is written; `check_arguments` knows the type
+    return value
+
+
+def check_arguments(
+    made: type, given: Mapping[str, Any], decided: Iterable[str], base: type = object
+) -> dict[str, Any]:
+    """Returns arguments of a layer or an optimizer in the types of the defaults they replace.
+
+    Args:
+        made: The class, one of Keras's or derived from it.
+        given: The arguments. Of those whose default is true, false or a number, plain values of
+            another type are refused, and numbers out of range: below 0 where the default is not,
+            and above 1 for a dropout.
+        decided: Arguments that a trial itself decides, which are refused.
+        base: A class above `made` where `None`, as a default, stands for no number.
+
+    Raises:
+        ValueError: for these, and for arguments that neither the class nor a parent of it names.
+    """
+    defaults, optional = _defaults(made), _defaults(base)
+    valid = [name for name in defaults if name not in decided]
+    checked = {}
+    for name, value in given.items():
+        if name not in valid:
+            argument = f"argument of {made.__name__}: {name!r}"
+            if name in defaults:
+                raise ValueError(
+                    f"Reserved {argument}. The task, the seed and the options of the model decide "
+                    "it: leave it out."
+                )
+            raise ValueError(
+                f"Unknown {argument}{did_you_mean(name, valid)}. Expected one of "
+                f"{', '.join(valid)}."
+            )
+        default = defaults[name]
+        if default is None and value is not None and name in optional:
+            default = 0
+        plain = isinstance(value, str | int | float | list | dict | None)
+        checked[name] = _of_type(name, value, default) if plain else value
+    return checked
+
+
+def _defaults(made: type) -> dict[str, Any]:
+    """The arguments of a class and its parents, with the defaults of the nearest."""
+    defaults: dict[str, Any] = {}
+    for parent in reversed(made.__mro__[:-1]):
+        for name, parameter in inspect.signature(parent.__init__).parameters.items():
+            if name != "self" and parameter.kind in (
+                parameter.POSITIONAL_OR_KEYWORD,
+                parameter.KEYWORD_ONLY,
+            ):
+                defaults[name] = parameter.default
+    return defaults
+
+
+def _of_type(name: str, value: Any, default: Any) -> Any:
+    """A plain value in the type of its default: true or false, or a number in its range."""
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise ValueError(
+                f"Invalid value for argument `{name}`. Expected true or false. "
+                f"Received: {name}={value!r} (of type {type(value).__name__})."
+            )
+    elif isinstance(default, int | float):
+        at_least = 0 if default >= 0 else -math.inf
+        at_most = 1 if "dropout" in name else math.inf
+        number = _checks.number(name, value, at_least=at_least, at_most=at_most)
+        return number if isinstance(default, float) else value
     return value
 
 

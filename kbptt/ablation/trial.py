@@ -6,6 +6,7 @@ number of threads is fixed. Run twice on one machine it gives the same bits, exc
 measures of the machine, which stands under `"cost"` and `"environment"`.
 """
 
+import contextlib
 import errno
 import inspect
 import logging
@@ -19,13 +20,15 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+import numpy as np
 
 from kbptt import methods, tasks
 from kbptt._checks import did_you_mean
 from kbptt._quiet import quiet_start
-from kbptt.ablation import environment, limits, outcome
+from kbptt.ablation import environment, limits, options, outcome
 from kbptt.ablation.grid import show
 from kbptt.ablation.ledger import trial_key
 from kbptt.ablation.text import described, visible
@@ -33,8 +36,6 @@ from kbptt.ablation.text import described, visible
 # The seeds of Keras and NumPy belong to the process: trials take turns in it.
 _one_at_a_time = threading.Lock()
 _INSTALLED = {"site-packages", "dist-packages"}
-# Arguments of a recurrent layer that the model's options and the task decide.
-_NOT_OF_A_METHOD = ("cell", "units", "truncation", "name", "return_sequences", "return_state")
 
 
 class TrialError(Exception):
@@ -231,8 +232,10 @@ def build(config: Mapping[str, Any]) -> tuple[Any, Any, list[Any]]:
     layer = {n: methods.make(v, known) for n, v in config["model"]["layer"].items()}
     import kbptt
 
-    _check_arguments(getattr(kbptt, arguments["cell"]), layer)
-    model = tasks.build_model(task, seed=seed, **arguments, **layer)
+    cell = getattr(kbptt, arguments["cell"])
+    layer = options.check_arguments(cell, layer, _of_the_trial())
+    with _refusing(f"a model with {_listed(config['model']['layer'])}"):
+        model = tasks.build_model(task, seed=seed, **arguments, **layer)
     for reference in method["model"]:
         model = methods.make(reference, known)(model)
     optimizer = {n: methods.make(v, known) for n, v in config["optimizer"].items()}
@@ -258,23 +261,38 @@ def _make_optimizer(name: str, arguments: dict[str, Any]) -> Any:
     found = classes.get(name.lower()) or keras.saving.get_registered_object(name)
     if found is None:
         _one_of("optimizer", name, classes)
-    _check_arguments(found, arguments)
-    return found(**arguments)
+    base = keras.optimizers.Optimizer
+    arguments = options.check_arguments(found, arguments, ["name"], base)
+    with _refusing(f"a step of {name} with {_listed(arguments)}"):
+        optimizer = found(**arguments)
+        # Keras itself looks at most arguments in the first step only.
+        weight = keras.Variable(np.ones((2, 2), "float32"), name="weight")
+        found(**arguments).apply([keras.ops.ones_like(weight)], [weight])
+    return optimizer
 
 
-def _check_arguments(made: type, given: Mapping[str, Any]) -> None:
-    """Refuses arguments that neither a class nor one that it inherits from names."""
-    valid = {}
-    for parent in made.__mro__[:-1]:
-        valid |= {
-            name: None
-            for name, parameter in inspect.signature(parent.__init__).parameters.items()
-            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        }
-    for name in ("self", *_NOT_OF_A_METHOD):
-        valid.pop(name, None)
-    for name in given:
-        _one_of(f"argument of {made.__name__}", name, valid)
+def _of_the_trial() -> set[str]:
+    """Arguments of a recurrent layer that the model's options, the task and the seed decide."""
+    decided = {"return_sequences", "return_state"}
+    for function in (tasks.build_model, tasks.model.recurrent_layer):
+        parameters = inspect.signature(function).parameters.values()
+        decided |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+    return decided
+
+
+def _listed(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+
+
+@contextlib.contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """What is raised for options that cannot be used, of whatever type, as a refusal of them."""
+    try:
+        yield
+    except (ValueError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        raise ValueError(f"Cannot make {what}. {TrialError.describing(error)}") from error
 
 
 def _one_of(what: str, name: str, valid: Iterable[str]) -> None:

@@ -21,6 +21,7 @@ Settings = Annotated[
 ]
 
 
+@options.once
 def compare(
     tasks: Annotated[str | None, typer.Option(help="Tasks, separated by commas.")] = None,
     methods: Annotated[
@@ -144,7 +145,7 @@ def compare(
         "imports": imports or None,
     }
     given = {name: value for name, value in of_the_grid.items() if value is not None}
-    axes = options.axes(settings or [])
+    flags, axes = options.read(values, settings or [])
     report = study.compare(
         logdir=logdir,
         config=config,
@@ -157,12 +158,13 @@ def compare(
         retry_failed=retry_failed,
         reference=reference,
         **given,
-        **options.given(values),
+        **flags,
     )
     if report.counts["failed"]:
         raise typer.Exit(1)
 
 
+@options.once
 def report(
     directory: Annotated[Path, typer.Argument(help="Log directory of kbptt compare.")],
     reference: Annotated[

@@ -10,14 +10,16 @@ from kbptt import _checks, methods, tasks
 from kbptt._quiet import quiet_start
 from kbptt.ablation import limits
 from kbptt.ablation.grid import Grid
+from kbptt.ablation.options import path_of, twice
 from kbptt.cli import options, run_directory, terminal
 
 RUN = "Run"
 INITIALIZER = "orthogonal"
 # Options of a comparison that make no sense for one run.
-_OF_COMPARE = ("checkpoint", "threads")
+_OF_COMPARE = [("training", "checkpoint"), ("training", "threads")]
 
 
+@options.once
 def train(
     task: Annotated[
         str, typer.Argument(metavar="TASK", help=f"One of: {', '.join(tasks.names())}.")
@@ -134,26 +136,32 @@ def _configuration(
 ) -> dict[str, Any]:
     """Returns the configuration of the one trial of a grid without axes."""
     of_task = tasks.options(task)
-    settings = options.given(settings)
-    axes = options.axes(assignments)
+
+    def rename(name: str) -> str:
+        """What a task calls as the model does, such as `units`, is the task's here."""
+        option = name.removeprefix(f"{task}.")
+        return f"task.{option}" if option in of_task else name
+
+    settings, axes = options.read(settings, assignments, rename)
     for name, values in axes.items():
         if len(values) > 1:
             raise ValueError(
-                f"Option {name!r} has {len(values)} values, and one run takes one; quote a value "
-                "with a comma, or compare them: kbptt compare --set …"
+                f"Option {name.removeprefix('task.')!r} has {len(values)} values, and one run "
+                "takes one; quote a value with a comma, or compare them: kbptt compare --set …"
             )
-        if name.removeprefix("training.") in _OF_COMPARE:
+        if path_of(name) in _OF_COMPARE:
             raise ValueError(f"Option {name!r} is one of kbptt compare, not of kbptt train.")
-    # What a task calls as the model does, such as `units`, is the task's here.
-    axes = {f"task.{name}" if name in of_task else name: v for name, v in axes.items()}
     if file is not None:
         if "path" not in of_task:
             raise ValueError(f"The task '{task}' reads no file. Received: {str(file)!r}.")
+        if "task.path" in axes:
+            raise ValueError(twice(f"the file {str(file)!r}", "-o path"))
         axes["task.path"] = [file]
     if of_task.get("path") is inspect.Parameter.empty and "task.path" not in axes:
         raise ValueError(f"The task '{task}' reads your file: kbptt train {task} FILE.")
     sets_it = "recurrent_initializer" in methods.get(method).layer
-    if not sets_it and "recurrent_initializer" not in {*settings, *axes}:
+    initializer = ("layer", "recurrent_initializer")
+    if not sets_it and initializer not in map(path_of, [*settings, *axes]):
         settings["recurrent_initializer"] = INITIALIZER
     grid = Grid.make([task], [method], seeds=[seed], set=axes, **settings)
     return grid.cells()[0].config

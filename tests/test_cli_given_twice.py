@@ -1,0 +1,96 @@
+"""One setting under two names, or one name twice, is refused by `train` and `compare` alike."""
+
+import pytest
+from typer.testing import CliRunner
+
+from kbptt.ablation import options
+from kbptt.cli import train as command
+from kbptt.cli.main import app
+
+TRAIN = ["train", "adding"]
+COMPARE = ["compare", "--tasks", "adding,multiplication", "--methods", "clip"]
+BOTH = [
+    (["-o", "task.length=20", "-o", "length=25"], "-o task.length and -o length"),
+    (["-o", "adding.length=30", "-o", "length=20"], "-o adding.length and -o length"),
+    (["-o", "length=20", "-o", "adding.length=30"], "-o length and -o adding.length"),
+    (["--length", "25", "-o", "adding.length=20"], "--length and -o adding.length"),
+    (["-o", "units=8", "-o", "model.units=9"], "-o units and -o model.units"),
+    (["--units", "8", "-o", "model.units=8"], "--units and -o model.units"),
+    (["--optimizer", "sgd", "-o", "optimizer.name=adam"], "--optimizer and -o optimizer.name"),
+    (["-o", "layer.dropout=0.1", "-o", "dropout=0.1"], "-o layer.dropout and -o dropout"),
+    (["-o", "dropout=0.1", "-o", "dropout=0.2"], "-o dropout is given twice"),
+    (["--units", "8", "--units", "9"], "--units is given twice"),
+    (["--learning-rate", "1", "--learning-rate", "1"], "--learning-rate is given twice"),
+    (["--recurrent-initializer", "zeros"] * 2, "--recurrent-initializer is given twice"),
+    (["--logdir", "a", "--logdir", "b"], "--logdir is given twice"),
+]
+
+
+@pytest.fixture(autouse=True)
+def working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def refused(*arguments):
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2 and isinstance(result.exception, SystemExit), result.output
+    assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
+    return result.stderr
+
+
+@pytest.mark.parametrize(("arguments", "names"), BOTH)
+@pytest.mark.parametrize("begin", [TRAIN, COMPARE])
+def test_both_commands_name_both(begin, arguments, names):
+    message = refused(*begin, *arguments)
+    assert names in message and "given twice" in message
+
+
+@pytest.mark.parametrize("name", ["path", "task.path", "text.path"])
+def test_a_file_beside_the_option_for_it(name):
+    message = refused("train", "text", "t.txt", "-o", f"{name}=one.txt")
+    assert "the file 't.txt' and -o path set the same" in message
+
+
+@pytest.mark.parametrize("arguments", [["--seed", "1"], ["--method", "clip"], ["--clip", "1"]])
+def test_the_other_options_of_train(arguments):
+    assert f"{arguments[0]} is given twice" in refused(*TRAIN, *arguments, *arguments)
+
+
+@pytest.mark.parametrize("arguments", [["--tasks", "adding"], ["--seeds", "1"], ["--workers", "1"]])
+def test_the_other_options_of_compare(arguments):
+    begin = ["compare", "--methods", "clip"]
+    assert f"{arguments[0]} is given twice" in refused(*begin, *arguments, *arguments)
+    assert "--reference is given twice" in refused("report", "x", *["--reference", "a"] * 2)
+
+
+def configuration(task, assignments, **settings):
+    return command._configuration(task, None, assignments, "baseline", 0, settings)
+
+
+@pytest.mark.parametrize("name", ["path", "task.path", "text.path"])
+def test_a_file_as_an_option(name, tmp_path):
+    (tmp_path / "t.txt").write_text("abcdefgh" * 100)
+    config = configuration("text", [f"{name}=t.txt"])
+    assert config["task"]["options"] == {"path": "t.txt"}
+
+
+def test_what_is_not_the_same():
+    """The width of the network and that of a task that has one too; an option for each task."""
+    config = configuration("influence_balancing", ["units=12"], units=5)
+    assert (config["task"]["options"], config["model"]["units"]) == ({"units": 12}, 5)
+    names = ["adding.length", "multiplication.length", "layer.length", "optimizer.length"]
+    options.refuse_twice((name, name) for name in names)
+    config = configuration("adding", ["layer.recurrent_initializer=zeros"])
+    assert config["model"]["layer"]["recurrent_initializer"] == "zeros"
+
+
+def test_what_is_given_once_reaches_the_command(monkeypatch):
+    """The value itself, of the type that the command declares, and its own defaults."""
+    found = []
+    monkeypatch.setattr(command, "_configuration", lambda *given: found.extend(given) or 1 / 0)
+    CliRunner().invoke(app, [*TRAIN, "--units", "8", "--learning-rate", "1", "--seed", "3"])
+    *_, method, seed, settings = found
+    assert (method, seed) == ("baseline", 3)
+    assert {n: v for n, v in settings.items() if v is not None} == {"units": 8, "learning_rate": 1}
+    help_text = " ".join(CliRunner().invoke(app, ["train", "--help"]).output.split())
+    assert "[default: 300]" in help_text and "list[" not in help_text
