@@ -1,5 +1,6 @@
 """Reads gradient profiles back from event files, without TensorFlow and without TensorBoard."""
 
+import contextlib
 import glob
 import os
 import struct
@@ -49,6 +50,8 @@ def read(log_dir: str | os.PathLike, by_lag: bool = False) -> dict[str, Profiles
     from tensorboard.compat.proto import event_pb2
     from tensorboard.util import tensor_util
 
+    from kbptt.tensorboard import guard
+
     kind = layout.LAGS if by_lag else layout.PROFILE
     found: dict[str, dict[int, np.ndarray]] = {}
     unreadable = 0
@@ -62,10 +65,11 @@ def read(log_dir: str | os.PathLike, by_lag: bool = False) -> dict[str, Profiles
                 layer = layout.layer_of(value.tag, kind)
                 if layer is None or not value.HasField("tensor"):
                     continue
-                try:
-                    norms = profile(event.step, tensor_util.make_ndarray(value.tensor))
-                except Exception:  # whatever a tensor with foreign fields leads to
-                    norms = None
+                norms = None
+                # Whatever a tensor with foreign fields leads to.
+                with contextlib.suppress(Exception):
+                    if guard.is_sound(value.tensor):
+                        norms = profile(event.step, tensor_util.make_ndarray(value.tensor))
                 if norms is None:
                     unreadable += 1
                 else:

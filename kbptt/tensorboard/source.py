@@ -16,7 +16,7 @@ from tensorboard.data import provider
 from tensorboard.plugins.scalar import metadata as scalar_metadata
 from werkzeug import wrappers
 
-from kbptt.tensorboard import layout, reader
+from kbptt.tensorboard import guard, layout, reader
 from kbptt.tensorboard.ragged import Ragged
 from kbptt.tensorboard.series import Cache, Records, Series
 from kbptt.tensorboard.web import Unreadable
@@ -37,6 +37,7 @@ class Source:
 
     def __init__(self, data: provider.DataProvider):
         self._data = data
+        self._guarded = guard.guard(data)  # for whatever makes arrays
         self._cache = Cache()
 
     def tags(self, request: wrappers.Request) -> dict[str, dict[str, dict[str, Any]]]:
@@ -91,7 +92,7 @@ class Source:
         )
 
     def _read_records(self, request: wrappers.Request, run: str, tag: str, by_lag: bool) -> Records:
-        data = read(self._data.read_tensors, _of(request, layout.PLUGIN, run, tag))
+        data = read(self._guarded.read_tensors, _of(request, layout.PLUGIN, run, tag))
         data = data.get(run, {}).get(tag) or ()
         # Of equal steps (a resumed run) the last one.
         found = {datum.step: reader.profile(datum.step, datum.numpy) for datum in data}
@@ -117,7 +118,7 @@ class Source:
     def scalars(self, request: wrappers.Request, run: str, tag: str) -> list[tuple[int, float]]:
         """At most `_MAX_SCALARS` `(step, value)`, sorted; none if there is no such scalar."""
         with _reading(run, tag):
-            found = self._data.read_scalars(
+            found = self._guarded.read_scalars(
                 **_of(request, scalar_metadata.PLUGIN_NAME, run, tag), downsample=_MAX_SCALARS
             )
             data = found.get(run, {}).get(tag) or ()

@@ -1,5 +1,6 @@
 """The tab's server side on event files and requests that nobody would write on purpose."""
 
+import contextlib
 import math
 import random
 import tracemalloc
@@ -12,7 +13,7 @@ from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util import tensor_util
 
-from kbptt.tensorboard import layout, writer
+from kbptt.tensorboard import guard, layout, reader, writer
 
 TAG = layout.profile_tag("lstm")
 LAG_TAG = layout.lag_tag("lstm")
@@ -178,8 +179,56 @@ def changing_length(rng):
     ]
 
 
+SHAPES = [
+    *(
+        [2**29],
+        [2**26],
+        [2**14, 2**14],
+        [1, 2**27],
+        [2**26, 1],
+        [2**9] * 3,
+        [2**62],
+        [2**40, 2**40],
+    ),
+    # Negative, and those whose product overflows to 2^30.
+    *([-1, 2**28], [-(2**28)], [-(2**14), -(2**14)], [-(2**30), 2**34 - 1], [2**62 + 2**28, 4]),
+]
+FIELDS = {  # the type, the field and a number of it that stands for as many as there are
+    "float_val": (1, 0.5),
+    "double_val": (2, 0.5),
+    "int_val": (3, 1),
+    "string_val": (7, b"x"),
+    "int64_val": (9, 1),
+    "bool_val": (10, True),
+    "half_val": (19, 15360),
+    "tensor_content": (1, np.float32(0.5).tobytes()),
+}
+
+
+def oversized(rng):
+    """Shapes far larger than the data, of profiles by timestep and by lag and of a scalar."""
+    events = []
+    for step in range(rng.choice([1, 3])):
+        values = [writer.profile_value("lstm", NORMS, CONTENT)]
+        values += [writer.lag_value("lstm", NORMS, CONTENT), writer.scalar_value(TREND_TAG, 0.7)]
+        for value in values:
+            tensor = value.tensor
+            tensor.Clear()
+            name = rng.choice(list(FIELDS))
+            tensor.dtype, number = FIELDS[name]
+            if name == "tensor_content":
+                tensor.tensor_content = number
+            else:
+                getattr(tensor, name).append(number)
+            for size in rng.choice(SHAPES):
+                tensor.tensor_shape.dim.add(size=size)
+            tensor.tensor_shape.unknown_rank = rng.random() < 0.2
+        events.append(event(*values, step=step))
+    return events
+
+
 KINDS = [foreign_content, foreign_tensor, foreign_tensor, foreign_scalar, foreign_event]
-KINDS += [changing_length, damaged_bytes, damaged_bytes]
+KINDS += [changing_length, damaged_bytes, damaged_bytes, oversized]
 
 
 @pytest.fixture(scope="module")
@@ -278,29 +327,66 @@ def test_hostile_requests_get_an_answer(client):
     good_runs_are_shown(client)
 
 
-def constant(length):
-    """A profile in one number, whatever its length."""
-    value = writer.profile_value("lstm", np.full(1, 0.5), CONTENT)
-    assert list(value.tensor.float_val) == [0.5]
-    value.tensor.tensor_shape.dim[0].size = length
-    return value
+@contextlib.contextmanager
+def memory(limit):
+    """What is allocated meanwhile, by NumPy too, stays below this many MiB."""
+    tracemalloc.start()
+    try:
+        yield
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < limit * 2**20
+
+
+def test_declared_shapes_take_no_memory(tmp_path):
+    rng = random.Random(2)
+    for number in range(60):
+        write_events(tmp_path / str(number), oversized(rng))
+    write_good(tmp_path / GOOD[0])
+    client = make_client(tmp_path)
+    with memory(20):
+        for run in map(str, range(60)):
+            for tag in (TAG, LAG_TAG):
+                get(client, "summary", 422, run=run, tag=tag)
+            (trend,) = get(client, "trends", run=run, layer="lstm", name="decay").json
+            assert "unreadable" in trend
+            with pytest.warns(UserWarning, match="damaged record"):
+                assert reader.read(tmp_path / run) == {}
+        assert get(client, "summary", run=GOOD[0], tag=TAG).json["verdict"] == "decaying"
+
+
+def test_a_number_for_many_is_a_damaged_record_and_costs_only_itself(tmp_path):
+    values = [writer.profile_value("lstm", np.full(20, 0.5), CONTENT) for _ in range(4)]
+    for value, length in zip(values[:3], (20, 2**24, 2**29), strict=True):
+        value.tensor.CopyFrom(tensor_util.make_tensor_proto(np.float32([0.5])))
+        value.tensor.tensor_shape.dim[0].size = length
+    write_events(tmp_path / "run", [event(value, step=step) for step, value in enumerate(values)])
+    with memory(20):
+        summary = get(make_client(tmp_path), "summary", run="run", tag=TAG).json
+    # 20 numbers in the 16 bytes of one: as little a profile as a billion.
+    assert (summary["records"], summary["damaged"], summary["steps"]) == (1, 3, [3])
+    assert summary["verdict"] == "healthy"
 
 
 def test_one_long_profile_among_many_short_ones_takes_the_memory_of_one(tmp_path):
     lengths = [10**6, 0, *[10] * 2000]
-    events = [event(constant(length), step=step) for step, length in enumerate(lengths)]
-    write_events(tmp_path / "run", events)
+    profiles = [writer.profile_value("lstm", np.full(length, 0.5), CONTENT) for length in lengths]
+    write_events(tmp_path / "run", [event(p, step=step) for step, p in enumerate(profiles)])
     client = make_client(tmp_path)
-    tracemalloc.start()
-    try:
+    with memory(300):  # as one table it would be 8 GB
         for route in ("summary", "grid", "profiles"):
             get(client, route, run="run", tag=TAG)
         header, _ = read_grid(get(client, "grid", run="run", tag=TAG, rows=1, cols=1000))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
     assert header["timesteps"] == 10**6 and header["records"] == 2002
-    assert peak < 300 * 2**20  # as one table it would be 8 GB
+
+
+def test_a_history_larger_than_a_reply_is_thinned_out_evenly(tmp_path, monkeypatch):
+    """What the data server does to a run of more than 256 MiB, TensorBoard without it does not."""
+    monkeypatch.setattr(guard, "MAX_ELEMENTS", 1000)
+    write_good(tmp_path / "run", range(1, 101))  # of 20 timesteps
+    summary = get(make_client(tmp_path), "summary", run="run", tag=TAG).json
+    assert summary["steps"] == list(range(2, 101, 2)) and summary["damaged"] == 0
 
 
 def test_thousands_of_runs(tmp_path):
