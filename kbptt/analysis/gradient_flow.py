@@ -20,7 +20,8 @@ VANISHING = 1e-3
 DECAYING = 0.1
 GROWING = 10.0
 EXPLODING = 1e3
-# Largest share of the timesteps reached whose norm may be below `VANISHING` of the largest one.
+# Largest share of the timesteps reached whose norm may be below `VANISHING` of the largest one, and
+# of those that the gradient may not reach at all though they are of the same window.
 DARK = 0.25
 # Largest share of all profiles that may have one of the verdicts `BAD`.
 UNSTEADY = 0.25
@@ -103,7 +104,7 @@ def first_last_ratio(norms: ArrayLike) -> float:
 
 
 def zero_fraction(norms: ArrayLike) -> float:
-    """Share of the timesteps whose gradient is exactly 0 (behind a cut, masked or underflowed)."""
+    """Share of the timesteps whose gradient is exactly 0: cut, underflowed or after the loss."""
     norms = _profile(norms)
     return float(np.mean(norms == 0)) if norms.size else math.nan
 
@@ -137,14 +138,15 @@ def summarize(norms: ArrayLike) -> dict[str, float]:
 def verdict(norms: ArrayLike, window: int | None = None) -> tuple[str, str]:
     """Says in a word whether a gradient vanishes, from what a fit makes of its whole reach.
 
-    The factor `decay^(reach-1)`, with the reach from the oldest timestep that gets any gradient to
-    the last one, compares the two ends of the fitted line. Under truncation only the last window
-    counts: what lies behind a cut is 0 by intention.
+    The factor `decay^(reach-1)`, with the reach from the oldest to the latest timestep that gets
+    any gradient, compares the two ends of the fitted line. (Later ones come after the last loss.)
+    Under truncation only the last window counts: what lies behind a cut is 0 by intention.
 
     Args:
         norms: Norms `(timesteps,)`, or `(records, timesteps)`, masked where a record has no such
             timestep: then the geometric mean of the last quarter of the records is judged.
-        window: Integer. Length of the truncation windows. Defaults to None, full BPTT.
+        window: Integer. Length of the truncation windows; where they are counted from the start,
+            that of the last one. Defaults to None, full BPTT.
 
     Returns:
         `(word, reason)`. The reason is a sentence with the figures, the word one of
@@ -153,6 +155,10 @@ def verdict(norms: ArrayLike, window: int | None = None) -> tuple[str, str]:
           timesteps that the gradient reaches gets less than `VANISHING` of the largest norm;
         * `"decaying"` (below `DECAYING`), `"healthy"`, `"growing"` (above `GROWING`);
         * `"exploding"`: the factor is above `EXPLODING`;
+        * `"cut off"`: neither vanishing nor exploding, but a share of more than `DARK` of the
+          timesteps (of the window) up to the latest that gets any gradient stands before the reach
+          and gets exactly 0. The norms do not tell why: random cuts and resets do that by
+          intention, a saturated or dead recurrence does not;
         * `"non-finite"` (any NaN or infinite norm) or `"no gradient"` (every norm is 0);
         * `"unsteady"`: none of the bad words (`BAD`) now, but of more than a share `UNSTEADY` of
           all records. Of more than 200 records that many are judged, evenly spread.
@@ -246,10 +252,26 @@ def _judge(norms: np.ndarray, window: int | None) -> _Judged:
     if not norms.any():
         return _Judged("no gradient", "Every norm is exactly 0.")
     positive = np.flatnonzero(norms)
-    if positive.size == 1:
+    missed, end = positive[0], positive[-1] + 1
+    judged = _judge_reached(norms[missed:end])
+    if missed <= DARK * end:
+        return judged
+    # An underflow has left its trace in what is reached. A gradient that ends from one timestep to
+    # the next may or may not be meant to.
+    those = "timesteps" if window is None else "timesteps of the window"
+    reason = (
+        f"{judged.reason} But the first {missed} of the {end} {those} that it could reach get "
+        "exactly 0: cut off by random cuts, resets or a window that is not known here, or by a "
+        "recurrence that is saturated or dead."
+    )
+    return _Judged(judged.word if judged.word in BAD else "cut off", reason)
+
+
+def _judge_reached(reached: np.ndarray) -> _Judged:
+    """The verdict on what lies between two timesteps that get a gradient."""
+    if reached.size == 1:
         reason = "The gradient reaches only one timestep, so it can neither vanish nor explode."
         return _Judged("healthy", reason)
-    reached = norms[positive[0] :]
     log_decay = _log_decay(reached)
     steps = reached.size - 1
     log_factor = steps * log_decay / math.log(10)

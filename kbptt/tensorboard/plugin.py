@@ -138,7 +138,7 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
         at = last if wanted is None else max(int(np.searchsorted(steps, wanted, "right")) - 1, 0)
         norms = series.norms.vectors[at]
         step = int(steps[at])
-        window = series.judged_window(step)
+        window = series.judged_window(step, norms.size)
         inside = norms if window is None else norms[-window:]
         first, last = _part(request, norms.size)
         points = grid.reduce(norms[None, first:last], 1, _MAX_POINTS)

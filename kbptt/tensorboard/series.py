@@ -59,6 +59,7 @@ class Series:
         self.steps, self.norms = records.steps, records.norms
         self.damaged, self.by_lag = records.damaged, by_lag
         self._first = content.get("window")
+        self._stride = content.get("stride", self._first)
         self._align = "start" if content.get("align") == "start" else "end"
         # Sliding windows overlap: no timestep is a sharp cut.
         self._first_is_sharp, self._sharp = not content.get("stride"), not overlap
@@ -72,16 +73,22 @@ class Series:
         number = self._number(step)
         return self._lengths[number] if number >= 0 else self._first
 
-    def judged_window(self, step: int) -> int | None:
-        """The window that the verdict on this step's profile is confined to.
+    def judged_window(self, step: int, size: int) -> int | None:
+        """The window that the verdict on this step's profile of this size is confined to: the last.
 
         By lag nothing is cut: that is measured with full BPTT.
         """
-        return None if self.by_lag else self.window(step)
+        window = None if self.by_lag else self.window(step)
+        if window is None or self._align == "end" or self._number(step) >= 0:
+            return window
+        # Counted from the start, the last window is as much shorter as its losses are fewer.
+        stride = min(self._stride, window)
+        return window - stride + (size % stride or stride)
 
     def overview(self) -> dict[str, Any]:
         """`gradient_flow.overview` of all profiles."""
-        return self._records.overview([self.judged_window(step) for step in self.steps.tolist()])
+        sizes = map(len, self.norms.vectors)
+        return self._records.overview(list(map(self.judged_window, self.steps.tolist(), sizes)))
 
     def cuts(self, step: int, size: int) -> list[int]:
         """Columns of a profile of this size at whose beginning the gradient is cut.

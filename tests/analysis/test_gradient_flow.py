@@ -110,12 +110,27 @@ GAP[10:30] = 1e-6
         (geometric(0.99), None, "healthy"),
         (geometric(1.2), None, "exploding"),
         (geometric(0.8), 10, "healthy"),  # 0.8^9 = 0.13 within the window
-        (np.r_[np.zeros(40), geometric(0.8, 10)], None, "healthy"),
+        # Without a window nothing cuts the gradient, so what it does not reach has no known reason.
+        (np.r_[np.zeros(40), geometric(0.8, 10)], 10, "healthy"),
+        (np.r_[np.zeros(40), geometric(0.8, 10)], None, "cut off"),
+        (np.r_[np.zeros(90), np.ones(10)], None, "cut off"),
+        (np.r_[np.zeros(90), np.ones(10)], 20, "cut off"),
+        (np.r_[np.zeros(99), 1.0], None, "cut off"),
+        (np.r_[np.zeros(99), 1.0], 1, "healthy"),
+        (np.r_[np.zeros(25), np.ones(75)], None, "healthy"),
+        (np.r_[np.zeros(26), np.ones(74)], None, "cut off"),
+        (np.r_[np.zeros(40), geometric(2.0, 20)], None, "exploding"),
+        (np.r_[np.zeros(40), geometric(0.5, 20)], None, "vanishing"),
+        (geometric(0.5, 400).astype(np.float32), None, "vanishing"),  # underflows
+        # After the last loss there is no gradient, and none that could go anywhere.
+        (np.r_[np.ones(10), np.zeros(90)], None, "healthy"),
+        (np.r_[np.zeros(30), np.ones(10), np.zeros(60)], None, "cut off"),
+        (np.r_[np.zeros(1), np.ones(10), np.zeros(60)], None, "healthy"),
         (np.r_[np.nan, geometric(0.99)], None, "non-finite"),
         (np.r_[np.nan, geometric(0.99)], 50, "healthy"),
         (np.zeros(5), None, "no gradient"),
         (np.zeros((0, 5)), None, "no gradient"),
-        (np.r_[np.zeros(5), 1.0], None, "healthy"),
+        ([1.0], None, "healthy"),
         (np.r_[1.0, np.zeros(5)], None, "healthy"),
         ([geometric(1e-12)], None, "vanishing"),
         ([1e300, 1e-300], None, "exploding"),
@@ -151,6 +166,31 @@ def test_the_verdict_states_its_figures():
     assert "40% of these timesteps" in gf.verdict(GAP)[1]
     reason = gf.verdict(hole(slice(25, 75), "vanishing"))[1]
     assert reason.endswith("Of all 100 profiles: 50 healthy, 50 vanishing.")
+
+
+def test_what_no_timestep_of_a_window_gets_is_told():
+    word, reason = gf.verdict(np.r_[np.zeros(90), np.ones(10)])
+    assert word == "cut off" and "0.1 and 10. But the first 90 of the 100 timesteps that" in reason
+    assert "saturated or dead" in reason
+    assert "the first 99 of the 100 timesteps" in gf.verdict(np.r_[np.zeros(99), 1.0])[1]
+    # What comes before the window is cut by intention.
+    reason = gf.verdict(np.r_[np.zeros(96), np.ones(4)], 16)[1]
+    assert "the first 12 of the 16 timesteps of the window" in reason
+    # Some zeros do not make the rest dark, and are nothing to be told.
+    assert "But" not in gf.verdict(np.r_[np.zeros(5), np.ones(95)])[1]
+
+
+def test_random_cuts_close_up_over_the_records():
+    """Each record ends elsewhere: that is no bad sign of a run that reaches back as a whole."""
+    norms = np.ones((100, 50))
+    for number, record in enumerate(norms):
+        record[: number * 7 % 50] = 0
+    found = gf.overview(list(norms), [None] * 100)
+    assert found["verdict"] == "healthy" and set(found["verdicts"]) == {"healthy", "cut off"}
+    assert found["reason"].endswith("Of all 100 profiles: 74 cut off, 26 healthy.")
+    # A recurrence that has died in the course of training never gets there again.
+    norms[60:] = np.r_[np.zeros(49), 1]
+    assert gf.verdict(norms)[0] == "cut off"
 
 
 def test_of_a_long_history_an_even_sample_is_judged():

@@ -163,6 +163,23 @@ def test_the_fit_of_a_profile_is_that_of_its_last_window(tmp_path):
     assert profile["decay"] == summary["decay"] == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(
+    ("window", "stride", "reached"), [(4, 4, 2), (4, 3, 2), (6, 4, 4), (6, 5, 6), (20, 20, 10)]
+)
+def test_a_last_window_that_is_shorter_than_the_others(tmp_path, window, stride, reached):
+    """Counted from the start of 10 timesteps, as the layers count: no timestep is missed."""
+    norms = np.r_[np.full(10 - reached, 1e-9), 0.5 ** np.arange(reached)[::-1]]
+    content = layout.content("lstm", "last", window, stride, "start")
+    for name, values in (("shorter", norms), ("cut", np.where(norms < 1e-8, 0, norms))):
+        events = writer.EventWriter(str(tmp_path / name))
+        events.write(1, [writer.profile_value("lstm", values, content)])
+    client = make_client(tmp_path)
+    for run in ("shorter", "cut"):
+        (profile,) = get(client, "profiles", tag=TAG, run=run).json
+        assert profile["decay"] == pytest.approx(0.5)
+        assert get(client, "summary", tag=TAG, run=run).json["verdict"] in ("healthy", "decaying")
+
+
 def test_a_part_of_the_profiles(client):
     for part in ({"t0": 1, "t1": 3}, {"l0": 0, "l1": 2}):
         (profile,) = get(client, "profiles", tag=TAG, run="b", step=20, **part).json

@@ -115,7 +115,7 @@ def test_damaged_runs_are_named_and_hide_no_other(tab, serve, tmp_path):
     write_run(tmp_path / "good", lambda step: decaying(0.9))
     content = layout.content("lstm", "last", None, None, "end")
     for name, damage in (
-        (HOSTILE, lambda tensor: tensor.tensor_shape.dim.add(size=7)),
+        (HOSTILE, lambda tensor: setattr(tensor, "dtype", 999)),
         ("text", lambda tensor: tensor.CopyFrom(tensor_util.make_tensor_proto(["x"]))),
     ):
         value = writer.profile_value("lstm", decaying(0.9), content)

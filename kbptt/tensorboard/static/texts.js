@@ -64,7 +64,9 @@ export const verdictNote = ({vanishing, decaying, growing, exploding, dark, unst
   + 'Decay is that of its last window. The fitted line says by which factor the gradient changes from the near to the far end of '
   + `its reach: vanishing below ${vanishing}, decaying below ${decaying}, healthy, growing above ${growing}, exploding above ${
     exploding}. Vanishing is also a gradient of which more than ${100 * dark} % of the timesteps get less than ${
-    vanishing} of the largest norm. Non-finite: NaN or Inf in any of these profiles. Unsteady: none of the bad verdicts now, `
+    vanishing} of the largest norm. Cut off: neither vanishing nor exploding, but the first of the timesteps that it could reach, more than ${
+    100 * dark} %, get exactly 0: by random cuts or resets, or by a saturated or dead recurrence. Non-finite: NaN or Inf in any of `
+  + 'these profiles. Unsteady: none of the bad verdicts now, '
   + `but in more than ${100 * unsteady} % of all profiles.`;
 
 export const trendName = (name) => TRENDS[name] || name.replaceAll('_', ' ');
