@@ -51,8 +51,9 @@ def number(
 
 def did_you_mean(word: Any, valid: Iterable[str]) -> str:
     """`" (did you mean 'x'?)"` with the nearest of `valid`; empty if none is near."""
-    close = difflib.get_close_matches(str(word), list(valid), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    spelled = {name.lower(): name for name in valid}
+    close = difflib.get_close_matches(str(word).lower(), list(spelled), n=1)
+    return f" (did you mean {spelled[close[0]]!r}?)" if close else ""
 
 
 def one_of(name: str, value: Any, valid: Iterable[Any]) -> Any:

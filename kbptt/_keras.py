@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 from keras.src.backend.common import global_state
+from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 
 def entry_layer() -> keras.layers.Layer | None:
@@ -18,6 +19,11 @@ def entry_layer() -> keras.layers.Layer | None:
     """
     context = global_state.get_global_attribute("current_call_ctx")
     return None if context is None else context.entry_layer
+
+
+def is_symbolic() -> bool:
+    """Whether a call only finds out shapes and dtypes."""
+    return in_stateless_scope()
 
 
 def autocast_scope() -> Any:

@@ -7,6 +7,9 @@ import tensorflow as tf
 # history or compile to a loop of their own. This module has been in TensorFlow since 1.14.
 from tensorflow.compiler.tf2xla.python.xla import dynamic_update_slice as dynamic_update_slice
 
+# What a `tf.function` is traced into.
+from tensorflow.python.framework.func_graph import FuncGraph as FuncGraph
+
 # Says whether XLA compiles what is being traced.
 from tensorflow.python.ops import control_flow_util
 

@@ -5,10 +5,11 @@ from typing import Any
 import keras
 
 from kbptt._checks import number, one_of
+from kbptt._frozen import Freezable
 
 
 @keras.saving.register_keras_serializable(package="kbptt")
-class LayerNormalization:
+class LayerNormalization(Freezable):
     """Layer normalisation of the recurrent sums (Ba, Kiros & Hinton, 2016).
 
     * SimpleRNN: ``h = φ(gain·LN(x·W + h·U) + b)``.

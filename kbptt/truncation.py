@@ -12,17 +12,19 @@ import keras
 import numpy as np
 
 from kbptt._checks import number, one_of, positive_integer
+from kbptt._frozen import Freezable
 
 MEND = (
     "Pass None for full BPTT, an integer such as 64 for chunks, or an object of kbptt.truncation."
 )
 
 
-class Truncation:
+class Truncation(Freezable):
     """Base class of the truncation policies.
 
-    A policy is immutable, serializable and free of tensors: it tells the engine a window length, a
-    stride and an alignment, and (if it is stochastic) how to draw the factors ξ_t.
+    A policy is serializable and free of tensors: it tells the engine a window length, a
+    stride and an alignment, and (if it is stochastic) how to draw the factors ξ_t. It cannot be
+    changed once a layer has it.
     """
 
     length: int | None = None

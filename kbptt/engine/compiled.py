@@ -55,7 +55,7 @@ def refuse_saving() -> None:
     that has captured a resource which belongs to no object is refused by TensorFlow.
     """
     graph = _tensorflow.traced_graph()
-    if graph is not None:
+    if isinstance(graph, _tensorflow.FuncGraph):
         graph.capture(_unsaved_resource())
 
 

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from kbptt._tensorflow import is_being_exported
+from kbptt.engine.compiled import in_this_graph
 from kbptt.engine.effects import Effects
 from kbptt.engine.steps import Tensors
 
@@ -135,7 +137,10 @@ class Loop:
         """
         backward = Backward(Effects()) if backward is None else backward
         resets_at, restart = (None, ()) if resets is None else resets
-        structure = (x, tuple(initial_state), tuple(restart), weights)
+        # The gradient of a branch sees no tensors of the graphs around it.
+        structure, mask, resets_at = in_this_graph(
+            ((x, tuple(initial_state), tuple(restart), weights), mask, resets_at)
+        )
         everything = tf.nest.flatten(structure)
         time, batch = (0, 1) if self.time_major else (1, 0)
 
@@ -195,7 +200,10 @@ class Loop:
         raise NotImplementedError
 
 
-def _refuse_second_order(*_):
+def _refuse_second_order(*upstream):
+    if is_being_exported():
+        # A saved model has a function for every gradient, whether or not anybody calls it.
+        return (None,) * len(upstream)
     raise ValueError(
         "Gradients of gradients through a kbptt layer are not defined: its backward pass is "
         "hand-made. Call the layer inside `with kbptt.engine.differentiable():` to run a loop "

@@ -6,12 +6,15 @@ import keras
 import tensorflow as tf
 from keras import tree
 
+from kbptt._tensorflow import is_being_compiled
+
 
 def as_tensors(*values: Any) -> list:
-    """The values with every `keras.Variable` among them, however nested, replaced by its value."""
+    """The values with every variable among them, however nested, replaced by its value."""
 
     def tensor(value):
-        return value.value if isinstance(value, keras.Variable) else value
+        value = value.value if isinstance(value, keras.Variable) else value
+        return tf.convert_to_tensor(value) if isinstance(value, tf.Variable) else value
 
     return [None if v is None else tree.map_structure(tensor, v) for v in values]
 
@@ -85,6 +88,10 @@ def check_batch(layer: str, sequences: Any, expected: int) -> Any:
     message = f"Layer '{layer}' is stateful: the batch size must stay the same, {expected}."
     batch = sequences.shape[0]
     if batch is None and not isinstance(sequences, keras.KerasTensor):
+        if is_being_compiled():
+            # XLA knows no assertions, but checks shapes.
+            name = "stateful__the_batch_size_must_stay_the_same"
+            return tf.ensure_shape(sequences, [expected, *sequences.shape[1:]], name=name)
         right = tf.debugging.assert_equal(tf.shape(sequences)[0], expected, message=message)
         with tf.control_dependencies([right]):
             return tf.identity(sequences)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from kbptt import normalization as normalizations
+from kbptt._frozen import frozen
 from kbptt._tensorflow import is_being_exported
 from kbptt.engine import (
     BPTT,
@@ -46,7 +47,7 @@ class ProjectedLayer(CellLayer):
         self, truncation: Any, gradient_clip: float | None, normalization: Any, regularizer: Any
     ) -> None:
         super()._set_up(truncation, gradient_clip)
-        self._normalization = normalizations.get(normalization)
+        self._normalization = frozen(normalizations.get(normalization))
         self._penalty = None
         self.gradient_regularizer = regularizer
 
@@ -62,7 +63,7 @@ class ProjectedLayer(CellLayer):
 
     @gradient_regularizer.setter
     def gradient_regularizer(self, value: Any) -> None:
-        self._gradient_regularizer = vanishing_gradient.get(value)
+        self._gradient_regularizer = frozen(vanishing_gradient.get(value))
         if self.built:
             self._build_regularizer()
         self._options_changed(windows_or_clip=False)

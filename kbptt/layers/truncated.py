@@ -2,7 +2,6 @@
 
 import contextlib
 import warnings
-import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -12,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 from keras import ops, tree
 
-from kbptt import _keras
 from kbptt import truncation as truncations
 from kbptt._checks import number
+from kbptt._frozen import frozen
 from kbptt._tensorflow import is_being_exported
 from kbptt.engine import (
     Backward,
@@ -28,6 +27,7 @@ from kbptt.engine import (
     effects_are_possible,
 )
 from kbptt.layers import inputs
+from kbptt.layers.callers import Callers
 from kbptt.layers.states import CarriedStates
 
 # Norms that are kept of a layer that does not know its number of timesteps when it is built; more
@@ -98,7 +98,7 @@ class TruncatedLayer:
                 f"'tensorflow'. Received: '{keras.backend.backend()}'. Set the environment "
                 "variable KERAS_BACKEND=tensorflow before Keras is imported."
             )
-        self._models: weakref.WeakSet = weakref.WeakSet()
+        self._callers = Callers()
         self._norms = None
         self._changes = [0, 0]
         self._record_gradient_norms = True
@@ -126,7 +126,7 @@ class TruncatedLayer:
 
     @truncation.setter
     def truncation(self, value: Any) -> None:
-        truncation = truncations.get(value)
+        truncation = frozen(truncations.get(value))
         if truncation != getattr(self, "_truncation", None):
             self._truncation = truncation
             before, self._factors = getattr(self, "_factors", None), None
@@ -160,9 +160,7 @@ class TruncatedLayer:
         self._changes[0 if windows_or_clip else 1] += 1
         if self._norms is not None:
             self._versions.assign(self._changes)
-        for model in self._models:
-            if model.train_function is not None:
-                model.make_train_function(force=True)
+        self._callers.trace_anew(self)
 
     @contextlib.contextmanager
     def temporarily(self, **options: Any) -> Iterator[None]:
@@ -291,9 +289,7 @@ class TruncatedLayer:
             initial_state = self._carried.start(training)
             if resets is not None:
                 restart = self.get_initial_state(batch_size=ops.shape(sequences)[0])
-        model = _keras.entry_layer()
-        if isinstance(model, keras.Model):
-            self._models.add(model)
+        self._callers.note()
         token = _resets.set(None if resets is None else (resets, restart))
         try:
             results = super().call(

@@ -6,10 +6,11 @@ import keras
 from keras import ops
 
 from kbptt._checks import number, one_of
+from kbptt._frozen import Freezable
 
 
 @keras.saving.register_keras_serializable(package="kbptt")
-class VanishingGradient:
+class VanishingGradient(Freezable):
     """Ω: keeps the norm of the gradient while it goes one timestep back.
 
     Ω = mean over the batch of Σ_t (‖J_tᵀ v_t‖ / ‖v_t‖ − 1)², where v_t = ∂L/∂h_t and J_t is the

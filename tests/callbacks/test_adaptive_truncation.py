@@ -134,7 +134,7 @@ def test_half_precision_gives_the_same_estimate():
 
 def test_compiles_again_only_when_the_length_changes(monkeypatch):
     fixed_estimates(monkeypatch, 2, 3)
-    model, adapt = build(truncation=2), make()
+    model, adapt = build(truncation=2, eager=False), make()
     forced = []
     original = model.make_train_function
 

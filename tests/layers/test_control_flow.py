@@ -85,6 +85,22 @@ def test_under_xla(flow):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("loops", ["native", "tensorflow"])
+@pytest.mark.parametrize("kind", ["GRU", "cell"])
+@pytest.mark.parametrize(
+    "flows", [("cond", "cond"), ("cond", "switch_case"), ("cond", "while_loop")]
+)
+def test_branches_in_branches_and_loops(flows, kind, loops):
+    layer = make(kind)
+    with native.disabled() if loops == "tensorflow" else contextlib.nullcontext():
+        expected = gradients(layer, flows, graph=False)
+        layer._norms.assign(-tf.ones_like(layer._norms))
+        found = gradients(layer, flows)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert np.all(layer.gradient_norms > 0)
+
+
 @pytest.mark.parametrize("kind", ["LSTM", "stacked"])
 @pytest.mark.parametrize("flows", NESTED)
 def test_where_no_norms_can_be_kept_it_says_so_once_and_trains(kind, flows):
@@ -138,10 +154,11 @@ class StochasticDepth(keras.layers.Layer):
 @pytest.mark.parametrize("steps", [1, 3])
 def test_stochastic_depth_trains_in_fit(steps):
     keras.utils.set_random_seed(0)
-    rnn = kbptt.LSTM(4, return_sequences=True, truncation=3)
-    rnn.build((None, 6, 4))
-    block = StochasticDepth(rnn)
-    model = keras.Sequential([keras.Input((6, 4)), block, keras.layers.Dense(1)])
+    below, rnn = (kbptt.LSTM(4, return_sequences=True, truncation=3) for _ in range(2))
+    for one in (below, rnn):
+        one.build((None, 6, 4))
+    blocks = [StochasticDepth(below), StochasticDepth(rnn)]
+    model = keras.Sequential([keras.Input((6, 4)), *blocks, keras.layers.Dense(1)])
     model.compile("sgd", "mse", steps_per_execution=steps)
     before = rnn.get_weights()
     with warnings.catch_warnings():

@@ -79,11 +79,15 @@ def test_variables_as_inputs(kind, variable):
     expected = layer(x, initial_state=[tf.constant(s) for s in state], mask=mask)
     given, states = variable(x), [variable(s) for s in state]
     with tf.GradientTape() as tape:
-        found = layer(given, initial_state=states, mask=tf.constant(mask))
+        found = layer(given, initial_state=states, mask=variable(mask, dtype="bool"))
         loss = tf.reduce_sum(found)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     value = given.value if variable is keras.Variable else given
     assert tape.gradient(loss, value) is not None
+    resets = np.random.default_rng(1).random(x.shape[:2]) < 0.3
+    np.testing.assert_allclose(
+        layer(x, resets=variable(resets, dtype="bool")), layer(x, resets=resets), atol=1e-6
+    )
 
 
 __all__ = ["eager"]

@@ -178,3 +178,65 @@ def test_nothing_is_compiled_again_where_nothing_changes():
     assert model.train_function is function
     rnn.truncation = 6
     assert model.train_function is not function
+
+
+class OwnStep(keras.Model):
+    """Whose `train_step` calls a layer, not the model."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = kbptt.GRU(3, reset_after=False, truncation=5)
+
+    def train_step(self, batch):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(self.rnn(batch[0]) ** 2)
+        tape.gradient(loss, [v.value for v in self.rnn.trainable_variables])
+        return {"loss": loss}
+
+
+class OwnStepOfAnInnerModel(keras.Model):
+    """As a GAN's, whose inner models are not compiled."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = kbptt.RNN(keras.layers.SimpleRNNCell(3), truncation=5)
+        self.inner = keras.Sequential([keras.Input((T, 2)), self.rnn])
+
+    def train_step(self, batch):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(self.inner(batch[0]) ** 2)
+        tape.gradient(loss, [v.value for v in self.rnn.trainable_variables])
+        return {"loss": loss}
+
+
+@pytest.mark.parametrize("kind", [OwnStep, OwnStepOfAnInnerModel])
+def test_a_train_step_of_the_users_own(kind):
+    model = kind()
+    model.compile("sgd")
+    fit(model)
+    assert reached(model.rnn) == 5
+    model.rnn.truncation = 2
+    fit(model)
+    assert reached(model.rnn) == 2
+
+
+def test_an_object_that_a_layer_has_taken_cannot_be_changed():
+    """The change would be ignored."""
+    layer = kbptt.GRU(
+        3,
+        truncation=Windowed(5),
+        normalization="layer",
+        gradient_regularizer="vanishing_gradient",
+    )
+    for option, name in [
+        (layer.truncation, "length"),
+        (layer.normalization, "epsilon"),
+        (layer.gradient_regularizer, "weight"),
+    ]:
+        before = option.get_config()
+        with pytest.raises(AttributeError, match=f"belongs to a layer.*{name}=3"):
+            setattr(option, name, 3)
+        assert option.get_config() == before
+    free = Windowed(5)
+    free.length = free.stride = 4
+    assert kbptt.GRU(3, truncation=free).truncation == Windowed(4)

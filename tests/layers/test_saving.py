@@ -141,6 +141,40 @@ def test_graphs_without_the_c_loops_are_saved(tmp_path):
     np.testing.assert_allclose(loaded.call(X), layer(X), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore")  # of TensorFlow's own exporter
+def test_a_step_of_training_is_saved_and_trains(tmp_path):
+    layer = kbptt.GRU(4, truncation=3)
+    layer.build((None, T, 3))
+    module = tf.Module()
+    module.layer, module.weights = layer, [v.value for v in layer.trainable_variables]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, T, 3])])
+    def train(x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(x) ** 2)
+        for weight, gradient in zip(
+            module.weights, tape.gradient(loss, module.weights), strict=True
+        ):
+            weight.assign_sub(0.01 * gradient)
+        return {"loss": loss}
+
+    module.train = train
+    tf.saved_model.save(module, tmp_path, signatures={"train": train})
+    loaded = tf.saved_model.load(str(tmp_path))
+    losses = [float(loaded.train(X)["loss"]) for _ in range(3)]
+    assert losses[2] < losses[1] < losses[0]
+
+
+def test_a_graph_of_tensorflow_1():
+    layer = kbptt.GRU(4)
+    expected = layer(X)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        again = kbptt.GRU.from_config(layer.get_config())
+        outputs = again(tf.constant(X))
+        session.run(tf.compat.v1.global_variables_initializer())
+        assert session.run(outputs).shape == expected.shape
+
+
 def test_weights_are_exchanged_with_a_model_of_keras(tmp_path):
     def build(library):
         return keras.Sequential(

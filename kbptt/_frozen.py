@@ -1,0 +1,28 @@
+"""Options that stay as they were when a layer took them."""
+
+from typing import Any, TypeVar
+
+
+class Freezable:
+    """Base of objects that a layer compiles into its loops: changed later they would be ignored."""
+
+    _frozen = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self._frozen:
+            raise AttributeError(
+                f"This {type(self).__name__} belongs to a layer, which has compiled what it says. "
+                f"Received: {name}={value!r}. Make a new one and set the layer's argument of the "
+                "same name, such as `layer.truncation = …`, which the next training step uses."
+            )
+        super().__setattr__(name, value)
+
+
+_Option = TypeVar("_Option")
+
+
+def frozen(option: _Option) -> _Option:
+    """Returns `option`, which from now on refuses to be changed."""
+    if isinstance(option, Freezable):
+        vars(option)["_frozen"] = True
+    return option

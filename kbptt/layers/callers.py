@@ -1,0 +1,42 @@
+"""Which compiled models have been traced with the options of a layer, to be traced anew."""
+
+import gc
+import weakref
+
+import keras
+import tensorflow as tf
+
+from kbptt import _keras
+
+
+class Callers:
+    """Keeps what has called a layer: Keras knows of no way from a layer up to its models."""
+
+    def __init__(self) -> None:
+        self._entries: weakref.WeakSet[keras.layers.Layer] = weakref.WeakSet()
+
+    def note(self) -> None:
+        """Called in every call of the layer."""
+        if not tf.executing_eagerly() and not _keras.is_symbolic():
+            entry = _keras.entry_layer()
+            if entry is not None:  # not by the way of `call` alone
+                self._entries.add(entry)
+
+    def trace_anew(self, layer: keras.layers.Layer) -> None:
+        """Makes the next training step of every model with `layer` trace it again."""
+        models = set(filter(_is_trained, self._entries))
+        if len(models) < len(self._entries):
+            # Called by a `train_step` of the user's own, which Keras does not show: from the model
+            # on, not from the layer. Slow, but options change rarely.
+            models |= {m for m in gc.get_objects() if _is_trained(m) and _contains(m, layer)}
+        for model in models:
+            model.make_train_function(force=True)
+
+
+def _is_trained(model: object) -> bool:
+    # Not by `isinstance`, which would wake up the lazy ones among all objects.
+    return issubclass(type(model), keras.Model) and model.train_function is not None
+
+
+def _contains(model: keras.Model, layer: keras.layers.Layer) -> bool:
+    return any(one is layer for one in model._flatten_layers())
