@@ -73,6 +73,7 @@ class Grid:
         tasks = _names("tasks", tasks)
         for task in tasks:
             registry.options(task)
+        options.refuse_twice((name, name) for name in [*settings, *axes_of(set)])
         fixed, axes = {}, {}
         for name, value in settings.items():
             path = options.resolve(name, tasks)
@@ -83,8 +84,6 @@ class Grid:
             values = [options.check(path, value) for value in values]
             if not values:
                 raise ValueError(f"Axis {name!r} has no values.")
-            if path in fixed or path in axes:
-                raise ValueError(f"Option {options.display(path)!r} is given twice.")
             _refuse_duplicates(
                 f"values of axis {name!r}",
                 values,
