@@ -34,10 +34,23 @@ def directory(tmp_path, monkeypatch):
     return tmp_path
 
 
+# The command `kbptt`, which says when it has taken Ctrl-C over; before, Python itself starts.
+COMMAND = """
+import pathlib, signal
+from kbptt.cli import main
+take_over = signal.signal
+def told(*arguments):
+    take_over(*arguments)
+    pathlib.Path("started").touch()
+signal.signal = told
+main()
+"""
+
+
 def start(*arguments):
-    path = os.pathsep.join([str(HERE / "ablation"), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([".", str(HERE / "ablation"), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [sys.executable, "-m", "kbptt", *map(str, arguments)],
+        [sys.executable, "-c", COMMAND, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -61,6 +74,23 @@ def interrupt(process, times):
     _, errors = process.communicate()
     assert process.returncode == 130
     assert set(errors.splitlines()) == {"Interrupted."}
+
+
+@pytest.mark.parametrize("place", ["__set_name__", "__del__"])
+def test_while_the_command_itself_is_imported(place, directory):
+    """In places where Python makes any other exception of a `KeyboardInterrupt`, or none."""
+    (directory / "typer.py").write_text(
+        STAYS + "class Attribute:\n"
+        f"    def {place}(self, *_):\n"
+        "        stay()\n"
+        "class Owner:\n"
+        "    attribute = Attribute()\n"
+        "del Owner.attribute\n"
+        "while True: pass\n"
+    )
+    process = start("--help")
+    wait_for(process, directory / "here")
+    interrupt(process, 1)
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])
@@ -98,11 +128,13 @@ def test_before_the_first_trial(times, directory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "compare"])
-@pytest.mark.parametrize("moment", [0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2, 3, 4, 6])
+@pytest.mark.parametrize("moment", [0, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2, 3, 4, 6])
 def test_at_any_moment(command, moment, directory):
+    """Seconds after the command has started."""
     arguments = ("--tasks", "adding", "--methods", "clip", "--seeds", "2", "--workers", "2")
     sleepy = ("compare", *arguments, "--trial", "dummy_trials:sleepy")
     process = start(*(sleepy if command == "compare" else [*DIGITS, "--epochs", "100000"]))
+    wait_for(process, directory / "started")
     time.sleep(moment)
     interrupt(process, 1)
 
