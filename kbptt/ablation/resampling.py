@@ -9,9 +9,9 @@ import math
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
-import scipy.stats
 
 CONFIDENCE = 0.95
 FEWEST_FOR_INTERVAL = 5  # seeds: the bootstrap of fewer is little more than their range
@@ -34,8 +34,32 @@ class Estimate:
     method: str
     runs: tuple[float, ...] = ()
 
+    def times_two_to(self, exponent: int) -> "Estimate":
+        """The estimate of values that are so much larger; infinite beyond all floats."""
+        with np.errstate(over="ignore"):
+            value, low, high, *runs = np.ldexp(
+                [self.value, self.low, self.high, *self.runs], exponent
+            ).tolist()
+        return Estimate(value, low, high, self.method, tuple(runs))
+
 
 NOTHING = Estimate(math.nan, math.nan, math.nan, "none")
+
+
+def exponent(*arrays: np.ndarray) -> int:
+    """The power of two that brings all finite values to at most 1.
+
+    Divided by it they can be added up and multiplied within the range of floats, and no bit of the
+    result is another: the sum of two scores of 1e308 is infinite, their mean is not.
+    """
+    largest = max((np.abs(a[np.isfinite(a)]).max(initial=0.0) for a in arrays), default=0.0)
+    return int(np.frexp(largest)[1])
+
+
+def unscaled(function: Callable[[np.ndarray], Any], values: np.ndarray) -> float:
+    """A mean or a median of values, which may be as large as floats get."""
+    power = exponent(values)
+    return float(np.ldexp(function(np.ldexp(values, -power)), power))
 
 
 def bootstrap(
@@ -45,16 +69,19 @@ def bootstrap(
 
     Args:
         samples: For each estimate a list of strata, arrays `(runs,)`, none of them empty.
-        statistic: Function of the strata, `(..., runs)`, and of `axis=-1`.
+        statistic: Function of the strata, `(..., runs)`, and of `axis=-1`: a mean, of whatever
+            kind, which grows as the values do.
     """
+    powers = [exponent(*strata) for strata in samples]
     estimates = [NOTHING] * len(samples)
     for sizes, members in groups([tuple(map(len, strata)) for strata in samples]).items():
         for some in _portions(members, sum(sizes)):
             if sizes:
-                strata = [np.stack(s) for s in zip(*(samples[i] for i in some), strict=True)]
+                scaled = [[np.ldexp(s, -powers[i]) for s in samples[i]] for i in some]
+                strata = [np.stack(s) for s in zip(*scaled, strict=True)]
                 constant = np.all([np.ptp(s, axis=-1) == 0 for s in strata], axis=0)
                 for i, found in zip(some, _intervals(strata, statistic, constant), strict=True):
-                    estimates[i] = found
+                    estimates[i] = found.times_two_to(powers[i])
     return estimates
 
 
@@ -68,9 +95,7 @@ def bootstrap_improvement(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> lis
         for some in _portions(members, seeds):
             if seeds and tasks:
                 ranks = [list(map(_Ranks, *(table.T for table in pairs[i]))) for i in some]
-                constant = [
-                    all(np.ptp(table, axis=0).max() == 0 for table in pairs[i]) for i in some
-                ]
+                constant = [all((table == table[0]).all() for table in pairs[i]) for i in some]
                 index = [np.arange(seeds)]
                 found = _intervals(index, _improvement_of(ranks, seeds), np.array(constant))
                 for i, estimate in zip(some, found, strict=True):
@@ -127,6 +152,8 @@ def _intervals(
     strata: list[np.ndarray], statistic: Callable[..., np.ndarray], constant: np.ndarray
 ) -> list[Estimate]:
     """Estimates of samples whose values are stacked along the first axis of `strata`."""
+    import scipy.stats
+
     with np.errstate(all="ignore"):
         values = statistic(*strata, axis=-1)
     nothing = np.full(values.shape, math.nan)

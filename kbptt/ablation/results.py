@@ -24,6 +24,7 @@ import numpy as np
 from kbptt.ablation import statistics
 from kbptt.ablation.labels import labels
 from kbptt.ablation.outcome import readable
+from kbptt.ablation.resampling import unscaled
 from kbptt.ablation.rows import Trial
 from kbptt.ablation.text import visible
 
@@ -289,7 +290,7 @@ def _median(results: Sequence[dict[str, Any]], section: str, name: str) -> float
 
 def _median_of(values: Sequence[float | None]) -> float:
     values = [value for value in values if _finite(value)]
-    return float(np.median(values)) if values else math.nan
+    return unscaled(np.median, np.array(values, float)) if values else math.nan
 
 
 def _with_sign(row: Row, sign: int) -> Row:

@@ -2,7 +2,8 @@
 
 The data contract is that of rliable: the scores of a method are an array `(seeds, tasks)`, a row
 per seed, and row `i` of every method used the same seed. Larger is better everywhere here; whoever
-calls turns an error into a score first. SciPy does the arithmetic.
+calls turns an error into a score first. SciPy does the arithmetic; it is
+imported for a report, not by the process that plans trials.
 
 Reference:
 - [Agarwal et al., 2021, Deep RL at the edge of the statistical precipice](
@@ -18,7 +19,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.stats
 
 from kbptt.ablation.resampling import (
     CONFIDENCE,
@@ -28,7 +28,9 @@ from kbptt.ablation.resampling import (
     Estimate,
     bootstrap,
     bootstrap_improvement,
+    exponent,
     groups,
+    unscaled,
 )
 
 _EXACT_PAIRS = 14  # 2**14 sign patterns are enumerated; beyond, 99,999 are drawn
@@ -74,6 +76,8 @@ def success_rate(successes: int, runs: int, seeds: int | None = None) -> Estimat
 
 @functools.cache
 def _wilson(successes: int, runs: int) -> tuple[float, float]:
+    import scipy.stats
+
     interval = scipy.stats.binomtest(successes, runs).proportion_ci(CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -111,6 +115,8 @@ def _sign_flip(differences: np.ndarray) -> np.ndarray:
     count, pairs = differences.shape
     if pairs < 2:  # one pair: both patterns are as extreme
         return np.ones(count)
+    powers = [[-exponent(row)] for row in differences]
+    differences = np.ldexp(differences, np.array(powers, int).reshape(-1, 1))  # p stays the same
     # A sum that differs from the observed one by rounding alone is as extreme as that.
     least = np.abs(differences.sum(axis=1)) - 1e-12 * np.abs(differences).sum(axis=1)
     exact = pairs <= _EXACT_PAIRS
@@ -189,18 +195,23 @@ def compare(scores: np.ndarray, reference: np.ndarray) -> Comparison:
 def comparisons(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Comparison]:
     """`compare` of each of many pairs of tables."""
     both = [_common_seeds(_table(scores), _table(reference)) for scores, reference in pairs]
-    differences = [(scores - reference).mean(axis=1) for scores, reference in both]
+    powers = [exponent(*tables) for tables in both]
+    differences = [
+        (np.ldexp(scores, -power) - np.ldexp(reference, -power)).mean(axis=1)
+        for (scores, reference), power in zip(both, powers, strict=True)
+    ]
     p_values = np.full(len(both), math.nan)
     for size, members in groups([d.shape for d in differences]).items():
         if size != (0,):
             p_values[members] = _sign_flip(np.stack([differences[i] for i in members]))
     return [
-        Comparison(difference, improvement, float(p), d.size)
-        for difference, improvement, p, d in zip(
+        Comparison(difference.times_two_to(power), improvement, float(p), d.size)
+        for difference, improvement, p, d, power in zip(
             means([d[:, None] for d in differences]),
             bootstrap_improvement(both),
             p_values,
             differences,
+            powers,
             strict=True,
         )
     ]
@@ -217,6 +228,8 @@ def _mean_of_strata(*strata: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def _interquartile_mean_of_strata(*strata: np.ndarray, axis: int = -1) -> np.ndarray:
+    import scipy.stats
+
     return scipy.stats.trim_mean(np.concatenate(strata, axis=axis), 0.25, axis=axis)
 
 
@@ -232,8 +245,10 @@ def _with_runs(tables: Sequence[np.ndarray], estimates: Sequence[Estimate]) -> l
     for table, estimate in zip(tables, estimates, strict=True):
         if estimate.method == "none":
             rows = [row[np.isfinite(row)] for row in _table(table)]
-            runs = tuple(float(row.mean()) for row in rows if row.size)
-            estimate = dataclasses.replace(estimate, runs=runs)
+            runs = tuple(unscaled(np.mean, row) for row in rows if row.size)
+            # Of many seeds too, where one task has too few runs yet: a list of them says nothing.
+            if len(runs) < FEWEST_FOR_INTERVAL:
+                estimate = dataclasses.replace(estimate, runs=runs)
         found.append(estimate)
     return found
 

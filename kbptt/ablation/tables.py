@@ -72,7 +72,7 @@ def _estimate(e: Estimate, sign: bool = False) -> str:
         return ""
 
     def show(value: float) -> str:
-        return ("+" if sign and value > 0 else "") + number(value)
+        return ("+" if sign and 0 < value < math.inf else "") + number(value)
 
     if math.isfinite(e.low):
         return f"{show(e.value)} [{number(e.low)}, {number(e.high)}]"
@@ -88,6 +88,8 @@ def _share(e: Estimate) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
+    if math.isinf(value):  # the difference of two finite scores, for one
+        return "<-1.8e308" if value < 0 else ">1.8e308"
     return "" if math.isnan(value) else f"{value + 0.0:.{digits}g}"  # -0.0 + 0.0 is 0.0
 
 

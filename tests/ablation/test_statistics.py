@@ -3,6 +3,7 @@
 import itertools
 import math
 import tracemalloc
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -260,3 +261,34 @@ def test_memory_does_not_grow_with_runs_and_resamples():
     x, y = pairs[0]
     u = scipy.stats.mannwhitneyu(x[:, 0], y[:, 0]).statistic / 1000**2
     assert found[0].improvement.value == pytest.approx(u)
+
+
+def exact_mean(values):
+    return float(sum(map(Fraction, values)) / len(values))
+
+
+@pytest.mark.parametrize("power", [1022, -1000])
+def test_numbers_of_any_size(power):
+    """Sums beyond all floats, squares below all: the same as of numbers around 1."""
+    scores = np.random.default_rng(0).uniform(-1, 1, (2, 12, 2))
+    large = np.ldexp(scores, power)
+    for of in (statistics.mean, statistics.interquartile_mean):
+        expected, found = of(scores[0]), of(large[0])
+        assert found == expected.times_two_to(power) and math.isfinite(found.low)
+    assert statistics.mean(large[0]).value == pytest.approx(exact_mean(large[0].ravel()), rel=1e-12)
+    expected, found = statistics.compare(*scores), statistics.compare(*large)
+    assert found.p == expected.p and found.improvement == expected.improvement
+    assert found.difference == expected.difference.times_two_to(power)
+    assert statistics.sign_flip_p(large[0, :, 0]) == statistics.sign_flip_p(scores[0, :, 0])
+
+
+def test_difference_beyond_all_floats():
+    found = statistics.compare(np.full((6, 1), 1e308), np.full((6, 1), -1e308))
+    assert found.difference.value == math.inf and found.p == 2 / 2**6
+
+
+def test_few_runs_of_one_task_are_not_listed_as_those_of_many_seeds():
+    scores = np.full((56, 2), np.nan)
+    scores[:, 0], scores[:2, 1] = np.arange(56), 1  # the second task has just begun
+    assert statistics.mean(scores).runs == ()
+    assert statistics.mean(scores[:4]).runs == (0.5, 1, 2, 3)
