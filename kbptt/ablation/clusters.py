@@ -116,4 +116,10 @@ def workers_for(trials: int, workers: int | None, threads: int) -> int:
 
 def size(client: Any) -> int:
     """Worker processes there are now: each runs one trial, however many threads it has."""
-    return len(client.scheduler_info()["workers"])
+    return look(client)[0]
+
+
+def look(client: Any) -> tuple[int, int]:
+    """How many worker processes there are now, and the bytes that the largest takes."""
+    workers = client.scheduler_info()["workers"].values()
+    return len(workers), max((w["metrics"].get("memory", 0) for w in workers), default=0)

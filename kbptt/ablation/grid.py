@@ -11,8 +11,8 @@ from typing import Any
 
 from kbptt import _checks, methods
 from kbptt.ablation import limits, options
-from kbptt.ablation.ledger import canonical, trial_key
 from kbptt.ablation.options import Path
+from kbptt.ablation.rows import canonical, trial_key
 from kbptt.ablation.values import load_yaml
 from kbptt.tasks import registry
 
@@ -27,6 +27,11 @@ class Cell:
 
     config: dict[str, Any]
     directory: str
+
+    def with_seed(self, seed: int) -> "Cell":
+        """The same with another seed; all but the seed is shared, not copied."""
+        folder = self.directory.rpartition("/")[0]
+        return Cell({**self.config, "seed": seed}, f"{folder}/{seed}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +106,7 @@ class Grid:
         grid = cls(
             tasks=tuple(tasks),
             methods=tuple(_design(design, _names("methods", methods))),
-            seeds=tuple(options.parse_seeds(seeds)),
+            seeds=tuple(options.parse_seeds(limits.typed_integers(seeds))),
             design=design,
             settings=fixed,
             axes=axes,
@@ -110,7 +115,7 @@ class Grid:
         )
         _refuse_duplicates("seeds", grid.seeds)
         limits.integer("trials", grid.size(), least=0, shown="methods × tasks × seeds × axes")
-        grid.cells()  # every error of a combination now, not after an hour
+        _ = grid.arms  # every error of a combination now, not after an hour
         return grid
 
     @classmethod
@@ -120,25 +125,29 @@ class Grid:
 
     def cells(self) -> list[Cell]:
         """The trials, all methods of a seed before the next seed, so that a table fills evenly."""
-        cells = [
-            self._cell(seed, task, method, values)
-            for seed in self.seeds
+        return [arm.with_seed(seed) for seed in self.seeds for arm in self.arms]
+
+    @functools.cached_property
+    def arms(self) -> list[Cell]:
+        """The trials of the first seed: what the others repeat, and all that is checked."""
+        if not self.size():
+            raise ValueError("The grid is empty: name at least one task, one method and one seed.")
+        arms = [
+            self._arm(task, method, values)
             for task in self.tasks
             for values in self._points(task)
             for method in self.methods
         ]
-        if not cells:
-            raise ValueError("The grid is empty: name at least one task, one method and one seed.")
         seen: dict[str, str] = {}
-        for cell in cells:
-            key = trial_key({**cell.config, "method": cell.config["method"]["definition"]})
-            name = cell.config["method"]["name"]
+        for arm in arms:
+            key = trial_key({**arm.config, "method": arm.config["method"]["definition"]})
+            name = arm.config["method"]["name"]
             if key in seen:
                 raise ValueError(
                     f"Methods {seen[key]!r} and {name!r} are the same trial: name one of them."
                 )
             seen[key] = name
-        return cells
+        return arms
 
     def size(self) -> int:
         """The number of trials."""
@@ -159,24 +168,23 @@ class Grid:
 
     def notes(self) -> list[str]:
         """What the tasks say of the choices that they made: `Task.describe` of each."""
-        chosen = {
-            (t["name"], json.dumps(t["options"])) for t in (c.config["task"] for c in self.cells())
-        }
+        of_tasks = (arm.config["task"] for arm in self.arms)
+        chosen = {(t["name"], json.dumps(t["options"])) for t in of_tasks}
         notes = [(name, _task_config(name, given)[1]) for name, given in sorted(chosen)]
         return list(dict.fromkeys(f"{name}: {note}" for name, note in notes if note))
 
     def configuration(self) -> dict[str, Any]:
         """The grid in JSON types: what a later run on the same directory is compared with."""
-        cells = self.cells()
         files = {
-            c.directory.split("/")[1]: c.config["task"]["file"]
-            for c in cells
-            if "file" in c.config["task"]
+            arm.directory.split("/")[1]: arm.config["task"]["file"]
+            for arm in self.arms
+            if "file" in arm.config["task"]
         }
         return {
             "tasks": list(self.tasks),
             "methods": {
-                c.config["method"]["name"]: c.config["method"]["definition"] for c in cells
+                arm.config["method"]["name"]: arm.config["method"]["definition"]
+                for arm in self.arms
             },
             "seeds": list(self.seeds),
             "design": self.design,
@@ -186,7 +194,7 @@ class Grid:
             "trial": self.trial,
         } | ({"files": files} if files else {})
 
-    def _cell(self, seed: int, task: str, name: str, axes: dict[Path, Any]) -> Cell:
+    def _arm(self, task: str, name: str, axes: dict[Path, Any]) -> Cell:
         method = methods.get(name)
         chosen = {**options.DEFAULTS, **self.settings, **axes}
         layer = {n: v for (section, n), v in chosen.items() if section == "layer"}
@@ -222,7 +230,7 @@ class Grid:
             },
             "optimizer": {**optimizer, **definition["optimizer"]},
             "training": {n: v for (section, n), v in chosen.items() if section == "training"},
-            "seed": seed,
+            "seed": self.seeds[0],
             "imports": list(self.imports),
             "trial": self.trial,
         }
@@ -236,7 +244,7 @@ class Grid:
         ours = {k: v for k, v in axes.items() if k[0] not in ("task", *self.tasks)}
         theirs = {k: v for k, v in axes.items() if k[0] in ("task", task)}
         theirs = {("task", option): value for (_, option), value in theirs.items()}
-        parts = (_label(name, ours), _label(task, theirs), str(seed))
+        parts = (_label(name, ours), _label(task, theirs), str(self.seeds[0]))
         return Cell(config, "/".join(options.slug(part) for part in parts))
 
 

@@ -25,9 +25,9 @@ from kbptt.ablation.rows import (
     canonical,
     dump,
     is_below,
+    key_of,
     load,
     read,
-    trial_key,
 )
 from kbptt.ablation.text import one_line
 
@@ -160,7 +160,7 @@ class Ledger:
             position = len(known)
             for config, directory in cells:
                 text = canonical(config)
-                key = trial_key(config)
+                key = key_of(text)
                 old, stored = known.get(key, (None, None))
                 if stored == text and is_below(old):
                     continue
@@ -248,6 +248,11 @@ class Ledger:
                 trial = read(*row)
                 if not states or trial.state in states:
                     yield trial
+
+    def directories(self) -> dict[Any, Any]:
+        """The directory of every trial by its key, as they stand in the ledger."""
+        with self._explained():
+            return dict(self._connection.execute("SELECT key, directory FROM trials"))
 
     def counts(self) -> dict[str, int]:
         """How many trials are in each state."""

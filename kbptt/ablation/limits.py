@@ -5,6 +5,7 @@ something large is planned, built or allocated.
 """
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from typing import Any
@@ -48,6 +49,17 @@ def integer(name: str, value: Any, least: int = 1, shown: str | None = None) -> 
     if value == 0 == least and not isinstance(value, bool):
         return 0
     return _checks.positive_integer(shown or name, value, "" if least else "Or 0.")
+
+
+def typed_integers(value: Any) -> Any:
+    """Integers that were typed, with commas between them, cut to the digits that limits need.
+
+    A number that has more is too large either way, and Python reads none with thousands of digits.
+    """
+    if not isinstance(value, str) or not re.fullmatch(r"[\d\s,]+", value):
+        return value
+    digits = len(str(max(LIMITS.values()))) + 1
+    return re.sub(r"\d+", lambda number: number[0].lstrip("0")[:digits] or "0", value)
 
 
 def check_task_option(name: str, value: Any) -> None:

@@ -49,7 +49,8 @@ class Progress:
     def __enter__(self) -> "Progress":
         if self.verbose and self.console.is_terminal and self.counts["pending"]:
             self._trials = {trial.key: _without_curves(trial) for trial in self.ledger.each()}
-            self._rank()
+            if any(trial.result for trial in self._trials.values()):
+                self._rank()
             self._live = rich.live.Live(
                 self._render(), console=self.console, auto_refresh=False, transient=True
             )

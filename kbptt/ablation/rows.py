@@ -13,6 +13,7 @@ from kbptt.ablation.text import one_line, shown
 STATES = ("pending", "running", "done", "failed")
 DEEPEST = 64  # levels of a stored value: Python's own functions for JSON call themselves at each
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 UNREADABLE = "(unreadable)"  # what `Ledger.meta` returns for what is no JSON
 
 
@@ -55,12 +56,17 @@ def check_depth(text: str) -> None:
 
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces; refuses what JSON cannot hold (NaN included)."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def trial_key(config: Mapping[str, Any]) -> str:
     """SHA-256 of the canonical JSON of a trial's configuration."""
-    return hashlib.sha256(canonical(config).encode()).hexdigest()
+    return key_of(canonical(config))
+
+
+def key_of(text: str) -> str:
+    """The key of a trial whose configuration has this canonical JSON."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load(text: Any) -> Any:

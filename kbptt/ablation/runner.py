@@ -8,6 +8,7 @@ shared file system.
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 import shutil
 import time
@@ -17,8 +18,9 @@ from typing import Any
 from kbptt.ablation import clusters
 from kbptt.ablation import grid as grids
 from kbptt.ablation.files import SCRATCH, inside, write_files
-from kbptt.ablation.ledger import Ledger, LedgerError, Trial, trial_key
+from kbptt.ablation.ledger import Ledger, LedgerError, Trial
 from kbptt.ablation.outcome import readable
+from kbptt.ablation.rows import trial_key
 from kbptt.ablation.text import described, visible
 from kbptt.ablation.trial import TrialError, check, execute
 
@@ -33,8 +35,10 @@ LOST = (
 )
 NO_WORKER_SECONDS = 20  # after which a cluster on this machine is taken for dead
 # TensorFlow keeps about 10 to 20 MiB of every model that a process has trained, whatever is done to
-# free it. Starting anew costs a few seconds.
+# free it. Starting anew costs a few seconds: a process that is still small after so many goes on.
 TRIALS_PER_PROCESS = 50
+LARGE_PROCESS = 2**30  # bytes
+LOOK_SECONDS = 0.5  # between two questions to the scheduler: each costs as much as a small trial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +87,7 @@ def open_ledger(
         else:
             _check_change(ledger, before, now, cells.keys(), extend)
         ledger.plan(now, [(cell.config, cell.directory) for cell in cells.values()])
-        trials = map(readable, ledger.each())
+        trials = map(readable, ledger.each("done", "unreadable"))
         ledger.reject({t.key: t.error for t in trials if t.state == "unreadable"})
         ledger.recover(retry_failed)
         for leftover in ledger.directory.glob(SCRATCH + "*"):
@@ -183,14 +187,17 @@ def _check_models(queue: "_Queue", client: Any, on_wait: Callable[[], Any]) -> N
 def _drain(queue: "_Queue", client: Any, on_wait: Callable[[], Any], ours: bool) -> None:
     """Runs trials until none is left.
 
-    With a cluster of `ours`, also until its processes have run enough trials, or are lost.
+    With a cluster of `ours`, also until its processes have grown too large, or are lost.
     """
     from distributed import wait
 
-    seen, started = time.monotonic(), 0
+    seen, started, look_at, used_up = time.monotonic(), 0, -math.inf, False
     while queue.pending or queue.running:
-        count = clusters.size(client)
-        used_up = ours and count and started >= count * TRIALS_PER_PROCESS
+        if time.monotonic() >= look_at:
+            count, largest = clusters.look(client)
+            enough = ours and count and started >= count * TRIALS_PER_PROCESS
+            used_up = used_up or (enough and largest >= LARGE_PROCESS)
+            look_at = time.monotonic() + LOOK_SECONDS
         if used_up and not queue.running:
             return
         while queue.pending and len(queue.running) < count and not used_up:
@@ -298,11 +305,11 @@ def _refuse_full_disk(error: BaseException) -> None:
 
 def _refuse_foreign(ledger: Ledger, cells: Mapping[str, grids.Cell]) -> None:
     """A directory of this name that no ledger knows is the user's: never replace it."""
-    pairs = [(trial.key, trial.directory) for trial in ledger.each()]
-    keys, directories = map(set, zip(*pairs, strict=True)) if pairs else ((), ())
+    known = ledger.directories()
+    directories = set(known.values())
     for key, cell in cells.items():
         path = ledger.directory / cell.directory
-        if key not in keys and cell.directory not in directories and path.exists():
+        if key not in known and cell.directory not in directories and path.exists():
             raise LedgerError(
                 f"{str(path)!r} exists already and belongs to no ablation. "
                 "Give another --logdir, or move it away."
@@ -317,7 +324,7 @@ def _delete_runs(ledger: Ledger) -> None:
 
 def _check_change(ledger, before, now, keys, extend) -> None:
     before = before if isinstance(before, dict) else {}  # it was damaged
-    known = {trial.key for trial in ledger.each()}
+    known = ledger.directories().keys()
     if known <= keys and (extend or not before):
         return
     lines = "\n".join(f"  {visible(line)}" for line in grids.difference(before, now))

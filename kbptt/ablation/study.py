@@ -93,18 +93,22 @@ def compare(
                 f"or the option --{name}. There are: {', '.join(there_are)}."
             )
     grid = Grid.make(**{"seeds": 6, **given})
-    threads = grid.cells()[0].config["training"]["threads"]
+    threads = grid.arms[0].config["training"]["threads"]
     # What could be refused after hours of training is refused now.
     clusters.workers_for(1, workers, threads)
     if retries != 0:
         _checks.positive_integer("retries", retries, "Or 0.")
-    Results([Trial("", cell.config, cell.directory) for cell in grid.cells()], reference)
+    Results([Trial("", arm.config, arm.directory) for arm in grid.arms], reference)
+    # Tens of thousands take seconds to write down; nothing of this line stays.
+    console = rich.console.Console(quiet=not verbose)
     try:
-        with runner.open_ledger(grid, logdir, extend, overwrite, retry_failed) as ledger:
+        with console.status(f"Planning {grid.size():,} trials"):
+            ledger = runner.open_ledger(grid, logdir, extend, overwrite, retry_failed)
+        with ledger:
             _note_commit(ledger)
             if verbose:
                 for note in grid.notes():
-                    rich.console.Console().print(literal(note), soft_wrap=True)
+                    _say(note)
             with progress.Progress(ledger, bool(verbose)) as shown:
                 runner.run(
                     ledger,
@@ -140,10 +144,13 @@ def report(
         found.print()  # before a full disk or a directory that cannot be written ends it
     paths = found.write()
     if verbose:
-        console = rich.console.Console()
-        console.print(literal(f"Report: {paths[-1]}"), soft_wrap=True)
-        console.print(literal(f"See it with: {command(found.directory)}"), soft_wrap=True)
+        _say(f"Report: {paths[-1]}")
+        _say(f"See it with: {command(found.directory)}")
     return found
+
+
+def _say(line: str) -> None:
+    rich.console.Console().print(literal(line), soft_wrap=True)
 
 
 def _print_so_far(directory: pathlib.Path, reference: str | None) -> None:

@@ -36,7 +36,8 @@ def described(error: BaseException, limit: int = 2000) -> str:
         text = one_line(str(error))
     except Exception:  # its `__str__` may be a user's
         text = "(its text cannot be read)"
-    return f"{type(error).__name__}: {text}"[:limit]
+    name = type(error).__name__
+    return f"{name}: {text}"[:limit] if text else name
 
 
 def _shows(character: str) -> bool:

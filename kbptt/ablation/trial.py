@@ -30,7 +30,7 @@ from kbptt._checks import did_you_mean
 from kbptt._quiet import quiet_start
 from kbptt.ablation import environment, limits, options, outcome
 from kbptt.ablation.grid import show
-from kbptt.ablation.ledger import trial_key
+from kbptt.ablation.rows import trial_key
 from kbptt.ablation.text import described, visible
 
 # The seeds of Keras and NumPy belong to the process: trials take turns in it.
@@ -70,18 +70,21 @@ class TrialError(Exception):
 def execute(config: dict[str, Any]) -> dict[str, Any]:
     """Runs the trial function that a configuration names. This is what a worker is sent.
 
+    Whatever the function raises is a failure of its trial alone. A `KeyboardInterrupt` is too: of
+    Ctrl-C the workers hear nothing.
+
     Raises:
         TrialError: when the trial crashed, or returned what is no result.
     """
     with _one_at_a_time:
         try:
             result = _function(config)(config)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             failure = TrialError.describing(error)
         else:
             try:
                 return outcome.check(result)
-            except Exception as error:  # looking at a user's object can raise anything
+            except BaseException as error:  # looking at a user's object can raise anything
                 problem = described(error) if not isinstance(error, ValueError) else str(error)
                 failure = TrialError(f"The result cannot be stored: {problem}", final=True)
         raise failure  # out here it is sent without the exception that it describes
@@ -102,7 +105,7 @@ def check(config: dict[str, Any]) -> None:
             return
         except ValueError as error:
             failure = ValueError(visible(str(error)))
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             failure = TrialError.describing(error)
         raise failure
 

@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from kbptt import truncation
+from kbptt import methods, truncation
 from kbptt.ablation import options, trial
 from kbptt.ablation.grid import Grid, difference, read_yaml, show
-from kbptt.ablation.ledger import trial_key
+from kbptt.ablation.rows import trial_key
 from kbptt.truncation import Randomized, Windowed
 
 
@@ -127,6 +127,33 @@ def test_errors(changes, message):
 )
 def test_seeds(given, seeds):
     assert make(seeds=given).seeds == seeds
+
+
+@pytest.mark.parametrize("digits", [20, 30, 5000])  # of 5,000 Python reads none
+@pytest.mark.parametrize("before", ["", "1,"])
+def test_seeds_beyond_every_limit(digits, before):
+    with pytest.raises(ValueError, match=r"`seeds`. Expected at most [\d,]+. Received a larger"):
+        make(seeds=before + "9" * digits)
+    assert make(seeds="2, " + "0" * digits + "3").seeds == (2, 3)
+
+
+def test_seeds_cost_next_to_nothing(monkeypatch):
+    """What does not depend on the seed is made and checked once, not for each of 50,000 trials."""
+    found, get = [], methods.get
+    monkeypatch.setattr(methods, "get", lambda name: found.append(name) or get(name))
+    few = make(seeds=2)
+    few.cells(), few.notes(), few.configuration()
+    expected, found[:] = len(found), []
+    many = make(seeds=1000)
+    cells = many.cells()
+    many.notes(), many.configuration()
+    assert len(found) == expected
+    assert [c.config["seed"] for c in cells] == [seed for seed in range(1000) for _ in range(2)]
+    assert [(c.config, c.directory) for c in cells[:4]] == [
+        (c.config, c.directory) for c in few.cells()
+    ]
+    assert cells[-1].directory == "clip/adding/999"
+    assert cells[0].config["model"] is cells[-2].config["model"]
 
 
 def test_values():

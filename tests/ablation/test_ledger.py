@@ -13,7 +13,8 @@ import time
 
 import pytest
 
-from kbptt.ablation.ledger import Ledger, LedgerError, canonical, trial_key
+from kbptt.ablation.ledger import Ledger, LedgerError
+from kbptt.ablation.rows import canonical, trial_key
 
 CELLS = [({"seed": i, "method": "m"}, f"m/t/{i}") for i in range(5)]
 

@@ -68,6 +68,18 @@ def test_crash_is_retried_then_recorded_and_the_rest_goes_on(tmp_path):
     assert [e.state for e in events] == ["running", "failed"] * 2
 
 
+def test_trial_that_stops_fails_alone(tmp_path, capfd):
+    """`KeyboardInterrupt` and the like of a trial's own code: no worker dies of them."""
+    trials, _ = run(grid("stopping", seeds=3), tmp_path, retries=0)
+    assert [t.state for t in trials] == ["done", "failed"] * 3
+    assert [t.attempts for t in trials] == [1] * 6
+    for trial, words in zip(
+        trials[1::2], ("KeyboardInterrupt", "SystemExit: by design", "Stop"), strict=True
+    ):
+        assert re.fullmatch(rf"{words} \(dummy_trials\.py, line \d+\)", trial.error)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_crash_that_passes(tmp_path):
     trials, _ = run(grid("crashing_once"), tmp_path)
     assert [t.state for t in trials] == ["done"] * 4
@@ -98,10 +110,19 @@ def test_mistake_is_found_before_anything_is_trained(tmp_path):
 
 def test_processes_are_replaced_before_they_have_grown_large(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "TRIALS_PER_PROCESS", 3)
+    monkeypatch.setattr(runner, "LARGE_PROCESS", 0)
+    monkeypatch.setattr(runner, "LOOK_SECONDS", 0)
     trials, events = run(grid("process", seeds=4), tmp_path)
     processes = [t.result["process"] for t in trials]
     assert [processes.index(p) for p in processes] == [0, 0, 0, 3, 3, 3, 6, 6]
     assert sorted({e.state for e in events}) == ["done", "running"]
+
+
+def test_processes_that_stay_small_are_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "TRIALS_PER_PROCESS", 3)
+    monkeypatch.setattr(runner, "LOOK_SECONDS", 0)
+    trials, _ = run(grid("process", seeds=4), tmp_path)
+    assert len({t.result["process"] for t in trials}) == 1
 
 
 @pytest.mark.parametrize("trial", ["unstorable", "escaping"])
