@@ -7,7 +7,8 @@ Prints, each measured in a process of its own,
 
 * start-up: from the call of `kbptt.ablation.compare` to the first trial,
 * per trial: from then to the end of the last trial, divided by the number of trials (in the live
-  table's mode, as in a terminal),
+  table's mode, as in a terminal); both also as processor time of the planning process, which says
+  less of what else the machine does, and the processor time of all workers,
 * the memory of the planning process after a tenth of the trials and after all of them, and
 * time and peak memory of the report, with the sizes of its files.
 
@@ -67,7 +68,7 @@ def run(shape: str, trials: int, logdir: str, workers: int) -> dict:
 
     process, moments, memory = psutil.Process(), [], []
     console = rich.console.Console(file=io.StringIO(), force_terminal=True, width=120)
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     a_grid = Grid.make(**grid(shape, trials))
     with runner.open_ledger(a_grid, logdir) as ledger:
         count = sum(ledger.counts().values())
@@ -75,16 +76,23 @@ def run(shape: str, trials: int, logdir: str, workers: int) -> dict:
 
             def on_event(event: runner.Event) -> None:
                 shown.event(event)
-                moments.append(time.perf_counter())
+                moments.append((time.perf_counter(), time.process_time()))
                 memory.append(process.memory_info().rss)
                 console.file.seek(0)  # what the terminal shows is not kept
                 console.file.truncate()
 
             runner.run(ledger, workers=workers, on_event=on_event, on_wait=shown.refresh)
+    workers_worked = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "trials": count,
-        "start_up": moments[0] - started,
-        "per_trial": (time.perf_counter() - moments[0]) / count,
+        "start_up": [moments[0][0] - started, moments[0][1] - worked],
+        "per_trial": [
+            (now - first) / count
+            for now, first in zip(
+                (time.perf_counter(), time.process_time()), moments[0], strict=True
+            )
+        ],
+        "workers": workers_worked.ru_utime + workers_worked.ru_stime,
         "memory_early": memory[len(memory) // 10],
         "memory_end": memory[-1],
     }
@@ -136,8 +144,11 @@ def main() -> None:
         wrote = measure("--part", "report", logdir)
     mib = 2**20
     print(f"{ran['trials']} trials, shape {arguments.shape}, {arguments.workers} workers")
-    print(f"start-up            {ran['start_up']:8.1f} s")
-    print(f"per trial           {1000 * ran['per_trial']:8.1f} ms")
+    wall, processor = ran["start_up"]
+    print(f"start-up            {wall:8.1f} s ({processor:.1f} s of processor time)")
+    wall, processor = (1000 * seconds for seconds in ran["per_trial"])
+    print(f"per trial           {wall:8.1f} ms ({processor:.1f} ms of processor time)")
+    print(f"workers             {ran['workers']:8.1f} s of processor time")
     early, end = ran["memory_early"] / mib, ran["memory_end"] / mib
     print(f"memory, planning    {early:8.0f} MiB after a tenth, {end:.0f} MiB at the end")
     print(
