@@ -3,8 +3,10 @@
 import dataclasses
 import io
 
+import pytest
 import rich.console
 
+from kbptt.ablation import study
 from kbptt.ablation.grid import Grid
 from kbptt.ablation.ledger import Ledger
 from kbptt.ablation.progress import Progress, _duration
@@ -59,3 +61,16 @@ def test_durations():
     assert _duration(5.4) == "5 s"
     assert _duration(125) == "2 min 5 s"
     assert _duration(7260) == "2 h 1 min"
+
+
+def test_planning_is_announced_before_it_begins(tmp_path, monkeypatch):
+    said = []
+
+    def status(self, text):
+        said.append(text)
+        raise InterruptedError
+
+    monkeypatch.setattr(rich.console.Console, "status", status)
+    with pytest.raises(InterruptedError):
+        study.compare("adding", "clip", 1000, tmp_path / "logs")
+    assert said == ["Planning 1,000 trials"] and not (tmp_path / "logs").exists()
