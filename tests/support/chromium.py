@@ -3,7 +3,7 @@
 import base64
 import json
 import os
-import select
+import selectors
 import shutil
 import subprocess
 import time
@@ -45,6 +45,9 @@ class Browser:
     def __init__(self, profile: Path, width: int = 1280, height: int = 1000):
         read_commands, self._out = os.pipe()
         self._in, write_answers = os.pipe()
+        # Not `select.select`, which knows no descriptors above 1023.
+        self._readable = selectors.DefaultSelector()
+        self._readable.register(self._in, selectors.EVENT_READ)
         # Chromium reads commands from descriptor 3 and answers on 4.
         redirect = f'exec "$@" 3<&{read_commands} 4>&{write_answers}'
         self._process = subprocess.Popen(
@@ -78,6 +81,7 @@ class Browser:
             self._process.kill()
             self._process.wait()
         os.close(self._out)
+        self._readable.close()
         os.close(self._in)
 
     def call(self, method: str, timeout: float = 60, **parameters: Any) -> dict[str, Any]:
@@ -153,8 +157,7 @@ class Browser:
 
     def _receive(self, deadline: float) -> dict[str, Any]:
         while b"\0" not in self._buffer:
-            ready, _, _ = select.select([self._in], [], [], max(deadline - time.monotonic(), 0))
-            if not ready:
+            if not self._readable.select(max(deadline - time.monotonic(), 0)):
                 raise TimeoutError("Chromium does not answer.")
             part = os.read(self._in, 2**20)
             if not part:

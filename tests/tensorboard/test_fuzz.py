@@ -1,6 +1,7 @@
 """The tab's server side on event files and requests that nobody would write on purpose."""
 
 import contextlib
+import gc
 import math
 import random
 import tracemalloc
@@ -229,6 +230,13 @@ def oversized(rng):
 
 KINDS = [foreign_content, foreign_tensor, foreign_tensor, foreign_scalar, foreign_event]
 KINDS += [changing_length, damaged_bytes, damaged_bytes, oversized]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def closed_files():
+    """TensorBoard keeps the file of every run open for as long as there is its object."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
