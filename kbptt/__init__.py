@@ -28,5 +28,4 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     submod_attrs={"layers": ["GRU", "LSTM", "RNN", "SimpleRNN", "convert"]},
 )
 
-
 _registration.register_when_keras_is_imported()

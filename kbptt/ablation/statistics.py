@@ -2,8 +2,8 @@
 
 The data contract is that of rliable: the scores of a method are an array `(seeds, tasks)`, a row
 per seed, and row `i` of every method used the same seed. Larger is better everywhere here; whoever
-calls turns an error into a score first. SciPy does the arithmetic; it is
-imported for a report, not by the process that plans trials.
+calls turns an error into a score first. SciPy does the arithmetic; it is imported for a report, not
+by the process that plans trials.
 
 Reference:
 - [Agarwal et al., 2021, Deep RL at the edge of the statistical precipice](

@@ -16,6 +16,8 @@ from typing import Any
 
 import typer
 
+from kbptt.ablation.text import visible
+
 # A message fits on a small screen.
 LINES, COLUMNS = 22, 80
 _LONGEST = LINES * COLUMNS
@@ -30,8 +32,7 @@ def readable(text: str) -> str:
     """
     if len(text) > 2 * _LONGEST:
         text = f"{text[:_LONGEST]}…{text[-_LONGEST:]}"
-    text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-    words = [_shortened(word, _LONGEST_WORD) for word in text.split(" ")]
+    words = [_shortened(word, _LONGEST_WORD) for word in visible(text).split(" ")]
     lines = [line.rstrip() for line in " ".join(words).splitlines() if line.strip()]
     if sum(len(line) // COLUMNS + 1 for line in lines) <= LINES:
         return "\n".join(lines)

@@ -12,8 +12,6 @@ import tensorflow as tf
 from keras import ops, tree
 
 from kbptt import truncation as truncations
-from kbptt._checks import number
-from kbptt._frozen import frozen
 from kbptt._tensorflow import is_being_exported
 from kbptt.engine import (
     Backward,
@@ -23,11 +21,10 @@ from kbptt.engine import (
     Options,
     Resets,
     autodiff_loop,
-    draw_factors,
     effects_are_possible,
 )
 from kbptt.layers import inputs
-from kbptt.layers.callers import Callers
+from kbptt.layers.options import GradientOptions
 from kbptt.layers.states import CarriedStates
 
 # Norms that are kept of a layer that does not know its number of timesteps when it is built; more
@@ -54,37 +51,7 @@ def _sizes(x: tf.Tensor, time_major: bool) -> tuple[tf.Tensor, tf.Tensor]:
     return (first, second) if time_major else (second, first)
 
 
-class Factors:
-    """Draws the ξ of randomized truncation, new for every backward pass.
-
-    Its random state is no weight: Keras does not look into such an object.
-    """
-
-    def __init__(self, truncation: truncations.Randomized) -> None:
-        self.truncation = truncation
-        self.seed = keras.random.SeedGenerator(truncation.seed)
-
-    def drawer(self, effects: Effects) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-        """A function of (timesteps, batch) that draws ξ ``(timesteps, batch or 1)``."""
-        state = effects.capture(self.seed.state.value)
-
-        def draw(timesteps, batch):
-            schedule = getattr(self.truncation, "keep_probability", None)
-            if isinstance(schedule, list):
-                message = "`keep_probability` has another length than the sequence."
-                tf.debugging.assert_equal(timesteps, len(schedule), message=message)
-            columns = batch if self.truncation.per_sample else 1
-            # What keras.random.uniform does with this seed, whose variable it would not capture.
-            seed = state.read()
-            state.assign(seed + tf.constant([0, 1], seed.dtype))
-            seed = tf.cast(tf.math.floormod(seed, tf.int32.max - 1), tf.int32)
-            uniform = tf.random.stateless_uniform([timesteps, columns], seed)
-            return draw_factors(uniform, self.truncation.cut_probability)
-
-        return draw
-
-
-class TruncatedLayer:
+class TruncatedLayer(GradientOptions):
     """Mixin in front of a `keras.layers.RNN`: replaces its loop and leaves everything else.
 
     Weights, outputs, masks, states and the constructor stay those of the Keras layer; only how the
@@ -98,88 +65,15 @@ class TruncatedLayer:
                 f"'tensorflow'. Received: '{keras.backend.backend()}'. Set the environment "
                 "variable KERAS_BACKEND=tensorflow before Keras is imported."
             )
-        self._callers = Callers()
         self._norms = None
-        self._changes = [0, 0]
-        self._record_gradient_norms = True
-        self.gradient_clip = gradient_clip
-        self.truncation = truncation
+        self._set_options(truncation, gradient_clip)
         self.supports_masking = True
         # cuDNN, which XLA cannot contain, is not used here.
         self.supports_jit = True
         self._engines: dict = {}
-        self._lag_recorder = None
         self._warned = False
 
-    # Options --------------------------------------------------------------------------------
-
-    @property
-    def truncation(self) -> truncations.Truncation:
-        """The `kbptt.truncation.Truncation` of this layer.
-
-        Like `gradient_clip` and every other option of the gradient it may be set at any time: the
-        next training step uses it, in `fit`, `train_on_batch` and a training loop run eagerly. A
-        `tf.function` of your own, which no layer can trace again, refuses to go on with the old
-        value.
-        """
-        return self._truncation
-
-    @truncation.setter
-    def truncation(self, value: Any) -> None:
-        truncation = frozen(truncations.get(value))
-        if truncation != getattr(self, "_truncation", None):
-            self._truncation = truncation
-            before, self._factors = getattr(self, "_factors", None), None
-            if truncation.stochastic:
-                self._factors = Factors(truncation)
-            self._options_changed(windows_or_clip=before is None and self._factors is None)
-
-    @property
-    def gradient_clip(self) -> float | None:
-        """Bound on every element of the gradient carried from a timestep to the one before."""
-        return self._gradient_clip
-
-    @gradient_clip.setter
-    def gradient_clip(self, value: float | None) -> None:
-        self._gradient_clip = None if value is None else number("gradient_clip", value, above=0)
-        self._options_changed(windows_or_clip=True)
-
-    @property
-    def record_gradient_norms(self) -> bool:
-        """Whether backward passes keep `gradient_norms`. Defaults to `True`."""
-        return self._record_gradient_norms
-
-    @record_gradient_norms.setter
-    def record_gradient_norms(self, value: bool) -> None:
-        if bool(value) != self._record_gradient_norms:
-            self._record_gradient_norms = bool(value)
-            self._options_changed(windows_or_clip=False)
-
-    def _options_changed(self, *, windows_or_clip: bool) -> None:
-        """Makes what has been traced with the old options use the new ones, or refuse to run."""
-        self._changes[0 if windows_or_clip else 1] += 1
-        if self._norms is not None:
-            self._versions.assign(self._changes)
-        self._callers.trace_anew(self)
-
-    @contextlib.contextmanager
-    def temporarily(self, **options: Any) -> Iterator[None]:
-        """A scope in which options differ, for calls made inside it; compiled functions stay.
-
-        Args:
-            **options: `truncation`, `gradient_clip` or `record_gradient_norms`.
-        """
-        if "truncation" in options:
-            truncation = truncations.get(options["truncation"])
-            factors = Factors(truncation) if truncation.stochastic else None
-            options |= {"truncation": truncation, "factors": factors}
-        options = {f"_{name}": value for name, value in options.items()}
-        saved = {name: getattr(self, name) for name in options}
-        vars(self).update(options)
-        try:
-            yield
-        finally:
-            vars(self).update(saved)
+    # Gradient norms -------------------------------------------------------------------------
 
     @property
     def gradient_norms(self) -> np.ndarray | None:
@@ -229,8 +123,6 @@ class TruncatedLayer:
                 aggregation=tf.VariableAggregation.SUM,
                 name="gradient_norms",
             )
-            # Counts changes of the options, so that a graph traced before one is found out: of
-            # windows and clip, which the C loops read when they run, and of the others.
             self._versions = tf.Variable(
                 self._changes, trainable=False, name="versions", dtype=tf.int64
             )
@@ -402,12 +294,6 @@ class TruncatedLayer:
             self._engines[key, options] = make(options)
         return self._engines[key, options]
 
-    def _options(self) -> Options:
-        t = self.truncation
-        record = self.record_gradient_norms
-        lags = self._lag_recorder is not None
-        return Options(t.length, t.stride, t.align, self.gradient_clip, record, lags)
-
     # The backward pass -------------------------------------------------------------------------
 
     def _penalty_weight(self, effects: Effects) -> Callable[[], tf.Tensor] | None:
@@ -427,7 +313,10 @@ class TruncatedLayer:
             return Backward(effects, factors, monitor, self._penalty_weight(effects))
         if factors is not None:
             (drawn,) = effects.before((factors(timesteps, batch),))
-            factors = lambda *_: drawn  # noqa: E731
+
+            def factors(timesteps, batch):
+                return drawn
+
         if self._lag_recorder is None and self.record_gradient_norms and not self._warned:
             self._warned = True
             warnings.warn(
@@ -444,7 +333,7 @@ class TruncatedLayer:
         keep = self._lag_recorder
         if keep is None and self.record_gradient_norms:
             keep = self._recorder(effects)
-        if tf.executing_eagerly() or self._norms is None:
+        if tf.executing_eagerly() or self._versions is None:
             return keep
         versions, traced = effects.capture(self._versions), tuple(self._changes)
         late = [0, 1] if reads_late else [1, 1]

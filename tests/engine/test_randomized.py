@@ -20,7 +20,7 @@ from recurrent import (
 
 import kbptt
 from kbptt.engine import Effects, draw_factors
-from kbptt.layers.truncated import Factors
+from kbptt.layers.options import Factors
 from kbptt.truncation import Randomized
 
 T = 9

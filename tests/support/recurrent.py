@@ -42,7 +42,7 @@ def eager(request):
 
 
 class GivenFactors:
-    """Stands in for `kbptt.layers.truncated.Factors`, with ξ that are known."""
+    """Stands in for `kbptt.layers.options.Factors`, with ξ that are known."""
 
     def __init__(self, xi):
         self.xi = xi

@@ -1,0 +1,135 @@
+"""Options of the gradient: what a layer may be told at any time, also after it was compiled."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kbptt import truncation as truncations
+from kbptt._checks import number
+from kbptt._frozen import frozen
+from kbptt.engine import Effects, Monitor, Options, draw_factors
+from kbptt.layers.callers import Callers
+
+
+class Factors:
+    """Draws the ξ of randomized truncation, new for every backward pass.
+
+    Its random state is no weight: Keras does not look into such an object.
+    """
+
+    def __init__(self, truncation: truncations.Randomized) -> None:
+        self.truncation = truncation
+        self.seed = keras.random.SeedGenerator(truncation.seed)
+
+    def drawer(self, effects: Effects) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        """A function of (timesteps, batch) that draws ξ ``(timesteps, batch or 1)``."""
+        state = effects.capture(self.seed.state.value)
+
+        def draw(timesteps, batch):
+            schedule = getattr(self.truncation, "keep_probability", None)
+            if isinstance(schedule, list):
+                message = "`keep_probability` has another length than the sequence."
+                tf.debugging.assert_equal(timesteps, len(schedule), message=message)
+            columns = batch if self.truncation.per_sample else 1
+            # What keras.random.uniform does with this seed, whose variable it would not capture.
+            seed = state.read()
+            state.assign(seed + tf.constant([0, 1], seed.dtype))
+            seed = tf.cast(tf.math.floormod(seed, tf.int32.max - 1), tf.int32)
+            uniform = tf.random.stateless_uniform([timesteps, columns], seed)
+            return draw_factors(uniform, self.truncation.cut_probability)
+
+        return draw
+
+
+class GradientOptions:
+    """Mixin with how far back the gradient flows, how it is bounded, and whether it is recorded."""
+
+    # Counts changes of the options once the layer is built, so that a graph traced before one is
+    # found out: of windows and clip, which the C loops read when they run, and of the others.
+    _versions: tf.Variable | None = None
+    _lag_recorder: Callable[[Monitor], None] | None = None
+
+    def _set_options(self, truncation: Any, gradient_clip: float | None) -> None:
+        self._callers = Callers()
+        self._changes = [0, 0]
+        self._record_gradient_norms = True
+        self._factors = None
+        self.gradient_clip = gradient_clip
+        self.truncation = truncation
+
+    @property
+    def truncation(self) -> truncations.Truncation:
+        """The `kbptt.truncation.Truncation` of this layer.
+
+        Like `gradient_clip` and every other option of the gradient it may be set at any time: the
+        next training step uses it, in `fit`, `train_on_batch` and a training loop run eagerly. A
+        `tf.function` of your own, which no layer can trace again, refuses to go on with the old
+        value.
+        """
+        return self._truncation
+
+    @truncation.setter
+    def truncation(self, value: Any) -> None:
+        truncation = frozen(truncations.get(value))
+        if truncation != getattr(self, "_truncation", None):
+            self._truncation = truncation
+            before, self._factors = self._factors, None
+            if truncation.stochastic:
+                self._factors = Factors(truncation)
+            self._options_changed(windows_or_clip=before is None and self._factors is None)
+
+    @property
+    def gradient_clip(self) -> float | None:
+        """Bound on every element of the gradient carried from a timestep to the one before."""
+        return self._gradient_clip
+
+    @gradient_clip.setter
+    def gradient_clip(self, value: float | None) -> None:
+        self._gradient_clip = None if value is None else number("gradient_clip", value, above=0)
+        self._options_changed(windows_or_clip=True)
+
+    @property
+    def record_gradient_norms(self) -> bool:
+        """Whether backward passes keep `gradient_norms`. Defaults to `True`."""
+        return self._record_gradient_norms
+
+    @record_gradient_norms.setter
+    def record_gradient_norms(self, value: bool) -> None:
+        if bool(value) != self._record_gradient_norms:
+            self._record_gradient_norms = bool(value)
+            self._options_changed(windows_or_clip=False)
+
+    def _options_changed(self, *, windows_or_clip: bool) -> None:
+        """Makes what has been traced with the old options use the new ones, or refuse to run."""
+        self._changes[0 if windows_or_clip else 1] += 1
+        if self._versions is not None:
+            self._versions.assign(self._changes)
+        self._callers.trace_anew(self)
+
+    @contextlib.contextmanager
+    def temporarily(self, **options: Any) -> Iterator[None]:
+        """A scope in which options differ, for calls made inside it; compiled functions stay.
+
+        Args:
+            **options: `truncation`, `gradient_clip` or `record_gradient_norms`.
+        """
+        if "truncation" in options:
+            truncation = truncations.get(options["truncation"])
+            factors = Factors(truncation) if truncation.stochastic else None
+            options |= {"truncation": truncation, "factors": factors}
+        options = {f"_{name}": value for name, value in options.items()}
+        saved = {name: getattr(self, name) for name in options}
+        vars(self).update(options)
+        try:
+            yield
+        finally:
+            vars(self).update(saved)
+
+    def _options(self) -> Options:
+        t = self.truncation
+        record = self.record_gradient_norms
+        lags = self._lag_recorder is not None
+        return Options(t.length, t.stride, t.align, self.gradient_clip, record, lags)
