@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test test-slow test-all sanitize exhaustive lint bench clean
 
 # Rebuilt when the declared dependencies or the C loops change; pip skips what is already there.
-$(VENV)/.installed: setup.cfg setup.py pyproject.toml $(wildcard kbptt/engine/csrc/*)
+$(VENV)/.installed: setup.cfg setup.py pyproject.toml $(wildcard kbptt/engine/native/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
 	touch $@
@@ -27,7 +27,7 @@ test-all: lint test test-slow sanitize
 
 # The C loops with every access, overflow and race checked; 2,500 combinations among the tests.
 SANITIZED := build/native_sanitized.so
-CSRC := kbptt/engine/csrc
+CSRC := kbptt/engine/native
 sanitize: $(VENV)/.installed
 	mkdir -p build
 	gcc -O1 -g -std=gnu11 -fsanitize=thread -I$(CSRC) tests/engine/csrc/threads.c \

@@ -8,8 +8,8 @@ setup(
     ext_modules=[
         Extension(
             "kbptt.engine._native",
-            ["kbptt/engine/csrc/native.c"],
-            depends=[f"kbptt/engine/csrc/{name}.h" for name in HEADERS],
+            ["kbptt/engine/native/native.c"],
+            depends=[f"kbptt/engine/native/{name}.h" for name in HEADERS],
             # No -march: the file holds the loops for several instruction sets and picks one when it
             # runs. NaN and Inf keep their meaning, so no -ffast-math.
             extra_compile_args=[

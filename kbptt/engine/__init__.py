@@ -9,17 +9,17 @@
 * `factors`: the random factors of randomized truncation;
 * `autodiff`: the same by an ordinary loop, for gradients of gradients;
 * `compiled`: XLA, and how to run without it;
-* `native`: the same plan by loops compiled from C, for the plain layers on a CPU.
+* `cpu`: the same plan by loops compiled from C (`native`), for the plain layers on a CPU.
 """
 
 from kbptt.engine.autodiff import autodiff_loop
 from kbptt.engine.bptt import BPTT
 from kbptt.engine.compiled import differentiable, is_differentiable
+from kbptt.engine.cpu import NativeBPTT, NativeWeights
 from kbptt.engine.effects import Effects, in_control_flow
 from kbptt.engine.effects import are_possible as effects_are_possible
 from kbptt.engine.factors import draw_factors
 from kbptt.engine.loop import Backward, Loop, Monitor, Options, Resets
-from kbptt.engine.native import NativeBPTT, NativeWeights
 from kbptt.engine.normalized import center, standardize
 
 __all__ = [

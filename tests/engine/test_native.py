@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from recurrent import CELLS, STATES, data, differentiate, make
 
 import kbptt
-from kbptt.engine import native
+from kbptt.engine import cpu, native
 from kbptt.truncation import Windowed
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="the C loops were not built")
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(native.library() is None, reason="the C loops we
 @contextlib.contextmanager
 def threads(count, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(native, "_threads", lambda: count)
+        patch.setattr(cpu, "_threads", lambda: count)
         yield
 
 
@@ -126,12 +126,12 @@ def test_the_same_as_the_tensorflow_engine(problem):
     def run():
         return everything(layer, x, state, d, **masks)
 
-    kept, native.KEPT_GATES = native.KEPT_GATES, c["kept_gates"]
+    kept, cpu.KEPT_GATES = cpu.KEPT_GATES, c["kept_gates"]
     native.library().kbptt_level(c["level"])
     try:
         found = run()
     finally:
-        native.KEPT_GATES = kept
+        cpu.KEPT_GATES = kept
         native.library().kbptt_level(-1)
     assert uses_native(layer)
     with native.disabled():
@@ -199,8 +199,8 @@ def test_memory_is_used_again_only_when_it_is_free():
         np.testing.assert_array_equal(tensor, copy)
     del held, tensor
     gc.collect()
-    native._memory.trim()
-    assert len(native._memory.free) <= native._memory.count
+    cpu._memory.trim()
+    assert len(cpu._memory.free) <= cpu._memory.count
 
 
 def test_two_backward_passes_of_one_tape():
@@ -264,7 +264,7 @@ def test_without_the_extension_everything_runs():
 
 
 def test_no_more_memory_is_a_clear_error(monkeypatch):
-    monkeypatch.setattr(native, "library", lambda: _Failing())
+    monkeypatch.setattr(cpu, "library", lambda: _Failing())
     with pytest.raises((MemoryError, tf.errors.ResourceExhaustedError), match="No memory"):
         kbptt.GRU(4)(np.zeros((2, 5, 3), "float32"))
 

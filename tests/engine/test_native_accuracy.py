@@ -25,7 +25,7 @@ def activations(folder, step):
     program = folder / "accuracy"
     options = [a for a in (ROOT / "setup.py").read_text().split('"') if a.startswith("-")]
     assert "-ffp-contract=fast" in options
-    includes = [f"-I{ROOT / 'kbptt/engine/csrc'}", f"-I{ROOT / 'tests/engine/csrc'}"]
+    includes = [f"-I{ROOT / 'kbptt/engine/native'}", f"-I{ROOT / 'tests/engine/csrc'}"]
     source = str(ROOT / "tests/engine/csrc/accuracy.c")
     command = [compiler, *options, *includes, source, "-o", str(program), "-lm"]
     subprocess.run(command, check=True, timeout=300)

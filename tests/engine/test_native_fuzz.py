@@ -11,7 +11,7 @@ import numpy_bptt
 import pytest
 from reference_bptt import windows
 
-from kbptt.engine import native
+from kbptt.engine import cpu, native
 from kbptt.engine.loop import Options
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="the C loops were not built")
@@ -151,7 +151,7 @@ class Case:
             penalty=penalty,
         )
         activations = (self.activation, self.recurrent_activation)
-        loop = native.NativeBPTT(
+        loop = cpu.NativeBPTT(
             self.cell, activations[: 1 + (self.cell != "SimpleRNN")], options, normalization
         )
         given = dict(self.arrays)
@@ -168,8 +168,8 @@ class Case:
 
     def run(self, monkeypatch):
         with monkeypatch.context() as patch:
-            patch.setattr(native, "_threads", lambda: self.threads)
-            patch.setattr(native, "KEPT_GATES", self.kept_gates)
+            patch.setattr(cpu, "_threads", lambda: self.threads)
+            patch.setattr(cpu, "KEPT_GATES", self.kept_gates)
             native.library().kbptt_level(self.level)
             try:
                 return self.found()

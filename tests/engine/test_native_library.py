@@ -11,9 +11,9 @@ import pytest
 
 import kbptt
 from kbptt.engine import native
-from kbptt.engine.library import Problem, library
+from kbptt.engine.native.library import Problem, library
 
-CSRC = Path(__file__).parents[2] / "kbptt/engine/csrc"
+CSRC = Path(__file__).parents[2] / "kbptt/engine/native"
 # Builds of the whole loops would take a minute each.
 STUB = """
 #include <stdlib.h>

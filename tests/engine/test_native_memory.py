@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from kbptt.engine.buffers import Buffers
+from kbptt.engine.native.buffers import Buffers
 
 FLOAT = np.dtype(np.float32)
 

@@ -3,7 +3,7 @@
 Nothing here comes from kbptt. It follows the definition: every window goes back over its own
 timesteps, and the sum over the windows of ∂L/∂h_t and ∂L/∂c_t, in which everything else is linear,
 gives the gradients of the weights. Arrays have the names and shapes of problem.h in
-``kbptt/engine/csrc``; with normalization the columns of both kernels are centred.
+``kbptt/engine/native``; with normalization the columns of both kernels are centred.
 """
 
 from collections.abc import Sequence

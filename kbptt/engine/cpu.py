@@ -2,7 +2,7 @@
 
 What XLA leaves on the table is in between the matrix products: passes over (timesteps, batch,
 4·units), one thread where the update is in place, and the dispatch of every operation of every
-timestep. In ``csrc/loops.h`` a group of rows walks through time with its state in the cache, the
+timestep. In ``native/loops.h`` a group of rows walks through time with its state in the cache, the
 weight gradients are summed while the gradients of the gates are still there, and threads, each
 with rows of its own, never wait for each other. Nothing larger than the states and the gates is
 ever written down, and inputs and outputs stay batch-major, so that nothing is transposed.
@@ -12,25 +12,23 @@ cells, gradients by lag, a train step that XLA compiles as a whole, accelerators
 C compiler.
 """
 
-import contextlib
 import functools
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from kbptt._tensorflow import is_being_compiled, is_being_exported
 from kbptt.engine.blocks import Blocks
-from kbptt.engine.buffers import Buffers
 from kbptt.engine.compiled import UNSAVABLE, refuse_saving
-from kbptt.engine.library import Problem, library
 from kbptt.engine.loop import Loop, Monitor, Options
+from kbptt.engine.native import is_usable
+from kbptt.engine.native.buffers import Buffers
+from kbptt.engine.native.library import Problem, library
 
 CELLS = ("SimpleRNN", "GRU", "LSTM")
 STATES = ("h_start", "c_start")
@@ -42,7 +40,7 @@ KEPT_GATES = 2**25
 # Fewer rows than this are not worth a second thread.
 ROWS_OF_A_THREAD = 4
 
-# Sizes of what is given, with the letters of ``csrc/problem.h``: the loops trust them.
+# Sizes of what is given, with the letters of ``native/problem.h``: the loops trust them.
 SHAPES = {
     "x": "BTD",
     "kernel": "DN",
@@ -54,31 +52,6 @@ SHAPES = {
     **dict.fromkeys(("mask", "resets"), "BT"),
     "factors": "TB",
 }
-
-_disabled: ContextVar[bool] = ContextVar("kbptt_native_disabled", default=False)
-
-
-@contextlib.contextmanager
-def disabled() -> Iterator[None]:
-    """A scope in which layers do not use the compiled loops."""
-    token = _disabled.set(True)
-    try:
-        yield
-    finally:
-        _disabled.reset(token)
-
-
-def is_usable() -> bool:
-    """Whether the compiled loops can run where the code is being traced."""
-    return (
-        not _disabled.get()
-        and os.environ.get("KBPTT_NATIVE", "1") != "0"
-        and library() is not None
-        and not is_being_exported()
-        and not is_being_compiled()
-        and not tf.config.get_visible_devices("GPU")
-    )
-
 
 class NativeWeights(NamedTuple):
     """What the loops read; `N` is units times 1, 3 or 4.

@@ -8,7 +8,7 @@ import warnings
 
 
 class Problem(ctypes.Structure):
-    """The arguments of the loops; see ``csrc/problem.h``."""
+    """The arguments of the loops; see ``native/problem.h``."""
 
     _integers = (
         "batch timesteps features units windows cell activation recurrent_activation normalized "
