@@ -1,10 +1,21 @@
 """GRU with truncated backpropagation through time."""
 
-from typing import Any
+from typing import Literal, Unpack
 
 import keras
 from keras import ops
 
+from kbptt._typing import (
+    Activation,
+    Constraint,
+    GatedOptions,
+    GradientRegularizerLike,
+    Initializer,
+    NormalizationLike,
+    Regularizer,
+    Seed,
+    TruncationLike,
+)
 from kbptt.engine.normalized import NormalizedGRUStep
 from kbptt.engine.steps import GRUStep
 from kbptt.layers.projected import ProjectedLayer
@@ -20,12 +31,42 @@ class GRU(ProjectedLayer, keras.layers.GRU):
 
     Args:
         units: Positive integer. Width of the state.
+        activation: Activation of the candidate; None is linear. Defaults to `"tanh"`.
+        recurrent_activation: Activation of the gates; None is linear. Defaults to `"sigmoid"`.
+        use_bias: Boolean. Whether the layer has a bias. Defaults to `True`.
+        kernel_initializer: Initializer of the input kernel. Defaults to `"glorot_uniform"`.
+        recurrent_initializer: Initializer of the recurrent kernel, such as those of
+            `kbptt.initializers`. Defaults to `"orthogonal"`.
+        bias_initializer: Initializer of the bias. Defaults to `"zeros"`.
+        kernel_regularizer: Regularizer of the input kernel. Defaults to `None`.
+        recurrent_regularizer: Regularizer of the recurrent kernel. Defaults to `None`.
+        bias_regularizer: Regularizer of the bias. Defaults to `None`.
+        activity_regularizer: Regularizer of the layer's output. Defaults to `None`.
+        kernel_constraint: Constraint on the input kernel. Defaults to `None`.
+        recurrent_constraint: Constraint on the recurrent kernel. Defaults to `None`.
+        bias_constraint: Constraint on the bias. Defaults to `None`.
+        dropout: Float in [0, 1]. Fraction of the inputs to drop. Defaults to `0.0`.
+        recurrent_dropout: Float in [0, 1]. Fraction of the state to drop on its way into the
+            recurrent product; one mask for all timesteps. Defaults to `0.0`.
+        seed: Integer, `keras.random.SeedGenerator` or None. Seed of dropout. Defaults to `None`.
+        return_sequences: Boolean. Return the outputs of all timesteps, not only the last. Defaults
+            to `False`.
+        return_state: Boolean. Return the last state beside the output. Defaults to `False`.
+        go_backwards: Boolean. Process the sequence from its end and return it reversed. Defaults to
+            `False`.
+        stateful: Boolean. Start each batch from the last state of the one before. Defaults to
+            `False`.
+        unroll: Boolean. Accepted for compatibility; the loop is never unrolled. Defaults to
+            `False`.
+        reset_after: Boolean. Apply the reset gate after the recurrent product. Defaults to `True`.
+        use_cudnn: `"auto"`, True or False. Accepted for compatibility; cuDNN is not used. Defaults
+            to `"auto"`.
         truncation: See `kbptt.LSTM`.
         normalization: See `kbptt.LSTM`.
         gradient_regularizer: See `kbptt.LSTM`.
         gradient_clip: See `kbptt.LSTM`.
-        *args: Further positional arguments of `keras.layers.GRU`.
-        **kwargs: Further keyword arguments of `keras.layers.GRU`.
+        **kwargs: `name`, `dtype`, `trainable`, `zero_output_for_mask` and `implementation`, as in
+            Keras.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -36,14 +77,63 @@ class GRU(ProjectedLayer, keras.layers.GRU):
     def __init__(
         self,
         units: int,
-        *args: Any,
-        truncation: Any = None,
-        normalization: Any = None,
-        gradient_regularizer: Any = None,
+        activation: Activation = "tanh",
+        recurrent_activation: Activation = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "glorot_uniform",
+        recurrent_initializer: Initializer = "orthogonal",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        recurrent_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        activity_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        recurrent_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: Seed = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        reset_after: bool = True,
+        use_cudnn: bool | Literal["auto"] = "auto",
+        *,
+        truncation: TruncationLike = None,
+        normalization: NormalizationLike = None,
+        gradient_regularizer: GradientRegularizerLike = None,
         gradient_clip: float | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[GatedOptions],
     ) -> None:
-        super().__init__(units, *args, **kwargs)
+        super().__init__(
+            units,
+            activation=activation,
+            recurrent_activation=recurrent_activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            recurrent_initializer=recurrent_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            recurrent_regularizer=recurrent_regularizer,
+            bias_regularizer=bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            kernel_constraint=kernel_constraint,
+            recurrent_constraint=recurrent_constraint,
+            bias_constraint=bias_constraint,
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            seed=seed,
+            return_sequences=return_sequences,
+            return_state=return_state,
+            go_backwards=go_backwards,
+            stateful=stateful,
+            unroll=unroll,
+            reset_after=reset_after,
+            use_cudnn=use_cudnn,
+            **kwargs,
+        )
         self._set_up(truncation, gradient_clip, normalization, gradient_regularizer)
 
     def _projected_step(self):

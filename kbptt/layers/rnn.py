@@ -1,12 +1,14 @@
 """Any Keras cell with truncated backpropagation through time."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 import keras
 import tensorflow as tf
 from keras import tree
 
 from kbptt import _keras
+from kbptt._typing import Cell, RNNOptions, TruncationLike
 from kbptt.engine import BPTT, is_differentiable
 from kbptt.engine.cell import CellStep
 from kbptt.layers.truncated import TruncatedLayer
@@ -232,10 +234,20 @@ class RNN(CellLayer, keras.layers.RNN):
 
     Args:
         cell: A Keras RNN cell, or a list of cells to stack.
+        return_sequences: Boolean. Return the outputs of all timesteps, not only the last. Defaults
+            to `False`.
+        return_state: Boolean. Return the last state beside the output. Defaults to `False`.
+        go_backwards: Boolean. Process the sequence from its end and return it reversed. Defaults to
+            `False`.
+        stateful: Boolean. Start each batch from the last state of the one before. Defaults to
+            `False`.
+        unroll: Boolean. Accepted for compatibility; the loop is never unrolled. Defaults to
+            `False`.
+        zero_output_for_mask: Boolean. Output zeros, not the previous output, at masked timesteps.
+            Defaults to `False`.
         truncation: See `kbptt.LSTM`.
         gradient_clip: See `kbptt.LSTM`.
-        *args: Further positional arguments of `keras.layers.RNN`.
-        **kwargs: Further keyword arguments of `keras.layers.RNN`.
+        **kwargs: `name`, `dtype`, `trainable` and `activity_regularizer`, as in Keras.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -243,11 +255,26 @@ class RNN(CellLayer, keras.layers.RNN):
 
     def __init__(
         self,
-        cell: Any,
-        *args: Any,
-        truncation: Any = None,
+        cell: Cell | Sequence[Cell],
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        zero_output_for_mask: bool = False,
+        *,
+        truncation: TruncationLike = None,
         gradient_clip: float | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[RNNOptions],
     ) -> None:
-        super().__init__(cell, *args, **kwargs)
+        super().__init__(
+            cell,
+            return_sequences=return_sequences,
+            return_state=return_state,
+            go_backwards=go_backwards,
+            stateful=stateful,
+            unroll=unroll,
+            zero_output_for_mask=zero_output_for_mask,
+            **kwargs,
+        )
         self._set_up(truncation, gradient_clip)

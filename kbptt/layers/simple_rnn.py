@@ -1,10 +1,21 @@
 """Elman RNN with truncated backpropagation through time."""
 
-from typing import Any
+from typing import Unpack
 
 import keras
 from keras import ops
 
+from kbptt._typing import (
+    Activation,
+    Constraint,
+    GradientRegularizerLike,
+    Initializer,
+    NormalizationLike,
+    Regularizer,
+    Seed,
+    SimpleRNNOptions,
+    TruncationLike,
+)
 from kbptt.engine import center
 from kbptt.engine.normalized import NormalizedSimpleRNNStep
 from kbptt.engine.steps import SimpleRNNStep
@@ -21,12 +32,37 @@ class SimpleRNN(ProjectedLayer, keras.layers.SimpleRNN):
 
     Args:
         units: Positive integer. Width of the state.
+        activation: Activation of the state; None is linear. Defaults to `"tanh"`.
+        use_bias: Boolean. Whether the layer has a bias. Defaults to `True`.
+        kernel_initializer: Initializer of the input kernel. Defaults to `"glorot_uniform"`.
+        recurrent_initializer: Initializer of the recurrent kernel, such as those of
+            `kbptt.initializers`. Defaults to `"orthogonal"`.
+        bias_initializer: Initializer of the bias. Defaults to `"zeros"`.
+        kernel_regularizer: Regularizer of the input kernel. Defaults to `None`.
+        recurrent_regularizer: Regularizer of the recurrent kernel. Defaults to `None`.
+        bias_regularizer: Regularizer of the bias. Defaults to `None`.
+        activity_regularizer: Regularizer of the layer's output. Defaults to `None`.
+        kernel_constraint: Constraint on the input kernel. Defaults to `None`.
+        recurrent_constraint: Constraint on the recurrent kernel. Defaults to `None`.
+        bias_constraint: Constraint on the bias. Defaults to `None`.
+        dropout: Float in [0, 1]. Fraction of the inputs to drop. Defaults to `0.0`.
+        recurrent_dropout: Float in [0, 1]. Fraction of the state to drop on its way into the
+            recurrent product; one mask for all timesteps. Defaults to `0.0`.
+        return_sequences: Boolean. Return the outputs of all timesteps, not only the last. Defaults
+            to `False`.
+        return_state: Boolean. Return the last state beside the output. Defaults to `False`.
+        go_backwards: Boolean. Process the sequence from its end and return it reversed. Defaults to
+            `False`.
+        stateful: Boolean. Start each batch from the last state of the one before. Defaults to
+            `False`.
+        unroll: Boolean. Accepted for compatibility; the loop is never unrolled. Defaults to
+            `False`.
+        seed: Integer, `keras.random.SeedGenerator` or None. Seed of dropout. Defaults to `None`.
         truncation: See `kbptt.LSTM`.
         normalization: See `kbptt.LSTM`.
         gradient_regularizer: See `kbptt.LSTM`.
         gradient_clip: See `kbptt.LSTM`.
-        *args: Further positional arguments of `keras.layers.SimpleRNN`.
-        **kwargs: Further keyword arguments of `keras.layers.SimpleRNN`.
+        **kwargs: `name`, `dtype`, `trainable` and `zero_output_for_mask`, as in Keras.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -37,18 +73,59 @@ class SimpleRNN(ProjectedLayer, keras.layers.SimpleRNN):
     def __init__(
         self,
         units: int,
-        *args: Any,
-        truncation: Any = None,
-        normalization: Any = None,
-        gradient_regularizer: Any = None,
+        activation: Activation = "tanh",
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "glorot_uniform",
+        recurrent_initializer: Initializer = "orthogonal",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        recurrent_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        activity_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        recurrent_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        seed: Seed = None,
+        *,
+        truncation: TruncationLike = None,
+        normalization: NormalizationLike = None,
+        gradient_regularizer: GradientRegularizerLike = None,
         gradient_clip: float | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[SimpleRNNOptions],
     ) -> None:
-        super().__init__(units, *args, **kwargs)
+        super().__init__(
+            units,
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            recurrent_initializer=recurrent_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            recurrent_regularizer=recurrent_regularizer,
+            bias_regularizer=bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            kernel_constraint=kernel_constraint,
+            recurrent_constraint=recurrent_constraint,
+            bias_constraint=bias_constraint,
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            return_sequences=return_sequences,
+            return_state=return_state,
+            go_backwards=go_backwards,
+            stateful=stateful,
+            unroll=unroll,
+            seed=seed,
+            **kwargs,
+        )
         # Keras 3.15's SimpleRNN takes this argument and drops it.
-        activity_regularizer = kwargs.get("activity_regularizer")
-        if self.activity_regularizer is None and activity_regularizer is not None:
-            self.activity_regularizer = keras.regularizers.get(activity_regularizer)
+        self.activity_regularizer = keras.regularizers.get(activity_regularizer)
         self._set_up(truncation, gradient_clip, normalization, gradient_regularizer)
 
     def _projected_step(self):
