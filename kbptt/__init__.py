@@ -8,24 +8,6 @@ from kbptt import _lazy, _registration
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = _lazy.attach(
-    __name__,
-    submodules=[
-        "ablation",
-        "analysis",
-        "callbacks",
-        "clipping",
-        "engine",
-        "initializers",
-        "layers",
-        "methods",
-        "normalization",
-        "regularizers",
-        "tasks",
-        "tensorboard",
-        "truncation",
-    ],
-    submod_attrs={"layers": ["GRU", "LSTM", "RNN", "SimpleRNN", "convert"]},
-)
+__getattr__, __dir__, __all__ = _lazy.attach(__name__, __file__)
 
 _registration.register_when_keras_is_imported()

@@ -7,19 +7,27 @@ from typing import Any
 import lazy_loader
 
 from kbptt._checks import did_you_mean
+from kbptt._extras import optional_imports
 
 
-def attach(package: str, **names: Any) -> tuple[Callable, Callable, list[str]]:
-    """`lazy_loader.attach`, with the nearest name in the error for one that does not exist.
+def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list], list[str]]:
+    """`lazy_loader.attach_stub`, with the nearest name in the error for one that does not exist.
+
+    The names are those imported in the stub ``__init__.pyi``, which type checkers and editors read.
+
+    Args:
+        package: ``__name__`` of the package.
+        file: ``__file__`` of the package.
 
     Returns:
         ``__getattr__``, ``__dir__`` and ``__all__`` of the package.
     """
-    get, _, public = lazy_loader.attach(package, **names)
+    get, _, public = lazy_loader.attach_stub(package, file)
 
     def __getattr__(name: str) -> Any:
         if name in public:
-            return get(name)
+            with optional_imports():
+                return get(name)
         hint = did_you_mean(name, public)
         raise AttributeError(f"module {package!r} has no attribute {name!r}{hint}")
 

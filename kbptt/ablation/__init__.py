@@ -5,14 +5,4 @@ Importing this package imports neither Keras nor TensorFlow; only the trials do,
 
 from kbptt import _lazy
 
-__getattr__, __dir__, __all__ = _lazy.attach(
-    __name__,
-    submodules=["ledger", "options", "statistics", "trial"],
-    submod_attrs={
-        "grid": ["Grid"],
-        "ledger": ["Ledger", "LedgerError"],
-        "reporting": ["Report"],
-        "results": ["Results"],
-        "study": ["compare", "report"],
-    },
-)
+__getattr__, __dir__, __all__ = _lazy.attach(__name__, __file__)

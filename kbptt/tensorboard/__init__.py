@@ -5,13 +5,4 @@ Nothing in here imports Keras or TensorFlow: TensorBoard itself imports the plug
 
 from kbptt import _lazy
 
-__getattr__, __dir__, __all__ = _lazy.attach(
-    __name__,
-    submodules=["grid", "heatmap", "history", "launch", "layout", "plugin", "reader", "writer"],
-    submod_attrs={
-        "heatmap": ["heatmap_figure", "profile_figure"],
-        "launch": ["command"],
-        "reader": ["read"],
-        "writer": ["check_log_dir"],
-    },
-)
+__getattr__, __dir__, __all__ = _lazy.attach(__name__, __file__)

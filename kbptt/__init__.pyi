@@ -1,0 +1,18 @@
+from . import (
+    ablation as ablation,
+    analysis as analysis,
+    callbacks as callbacks,
+    clipping as clipping,
+    engine as engine,
+    initializers as initializers,
+    layers as layers,
+    methods as methods,
+    normalization as normalization,
+    regularizers as regularizers,
+    tasks as tasks,
+    tensorboard as tensorboard,
+    truncation as truncation,
+)
+from .layers import GRU as GRU, LSTM as LSTM, RNN as RNN, SimpleRNN as SimpleRNN, convert as convert
+
+__version__: str

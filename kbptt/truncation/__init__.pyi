@@ -1,0 +1,10 @@
+from . import policies as policies, windows as windows
+from .policies import (
+    AnticipatedReweighted as AnticipatedReweighted,
+    Full as Full,
+    Randomized as Randomized,
+    Truncation as Truncation,
+    Windowed as Windowed,
+    get as get,
+    serialize as serialize,
+)
