@@ -36,6 +36,16 @@ SERIALIZABLE = {
     ),
     "layers": ("GRU", "LSTM", "RNN", "SimpleRNN"),
     "normalization": ("LayerNormalization",),
+    "optimizers": (
+        "Clipped",
+        "optimizers.AdaptiveGradientClip",
+        "optimizers.AutoClip",
+        "optimizers.ClipByGlobalNorm",
+        "optimizers.ClipByNorm",
+        "optimizers.ClipByValue",
+        "optimizers.GradientNorm",
+        "optimizers.ZClip",
+    ),
     "regularizers": (
         "ActivationRegularization",
         "NormStabilizer",
@@ -51,7 +61,10 @@ SERIALIZABLE = {
     ),
     "truncation": ("AnticipatedReweighted", "Full", "Randomized", "Windowed"),
 }
-"""Module: its classes with ``register_keras_serializable(package="kbptt")``."""
+"""Module: the names of its classes in ``register_keras_serializable(package="kbptt")``.
+
+The last part of a name is that of the class.
+"""
 
 
 def register_when_keras_is_imported() -> None:
@@ -68,8 +81,10 @@ def _register(keras: ModuleType) -> None:
 
 
 def _stand_in(module: str, name: str) -> type:
+    class_name = name.rpartition(".")[2]
+
     def real() -> Any:
-        return getattr(importlib.import_module(f"kbptt.{module}"), name)
+        return getattr(importlib.import_module(f"kbptt.{module}"), class_name)
 
     class StandIn:
         """Makes instances of the class that it stands for."""
@@ -81,5 +96,5 @@ def _stand_in(module: str, name: str) -> type:
         def from_config(cls, config: dict[str, Any]) -> Any:
             return real().from_config(config)
 
-    StandIn.__name__ = StandIn.__qualname__ = name
+    StandIn.__name__ = StandIn.__qualname__ = class_name
     return StandIn
