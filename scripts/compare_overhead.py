@@ -50,7 +50,7 @@ def main() -> None:
 
     epochs = epochs_of(arguments.seconds)
     grid = {**GRID, "seeds": max(1, arguments.trials // 2), "epochs": epochs}
-    count = len(Grid.make(**grid).cells())
+    count = len(Grid.make(**grid).trials())
     print(f"{count} trials of about {arguments.seconds:g} s ({epochs} epochs), one thread each")
     print(
         f"{'round':>6}{'plain':>10}{'2 x plain':>10}{'1 worker':>10}{'2 workers':>10}"
@@ -81,7 +81,7 @@ def epochs_of(seconds: float) -> int:
 
 def run_plain(grid: dict, processes: int = 1) -> tuple[float, list[float]]:
     """Seconds of processes that run the trials one after the other, and of each trial."""
-    configs = [cell.config for cell in Grid.make(**grid).cells()]
+    configs = [trial.config for trial in Grid.make(**grid).trials()]
     started = time.perf_counter()
     running = [
         subprocess.Popen(
@@ -114,7 +114,7 @@ def run_compare(grid: dict, workers: int) -> float:
         seconds = time.perf_counter() - started
         with Ledger(directory, read_only=True) as ledger:
             done = [t.config for t in ledger.trials("done")]
-    if done != [cell.config for cell in Grid.make(**grid).cells()]:
+    if done != [trial.config for trial in Grid.make(**grid).trials()]:
         sys.exit("Error: kbptt compare did not run the same trials.")
     return seconds
 

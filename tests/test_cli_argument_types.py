@@ -8,7 +8,6 @@ from typer.testing import CliRunner
 
 import kbptt
 from kbptt.ablation import Grid, options, trial
-from kbptt.cli import training
 from kbptt.cli.main import app
 
 SMALL = {"length": 5, "sizes": [8, 8, 8], "units": 2}
@@ -39,7 +38,7 @@ WRONG = [
 
 
 def config(**given):
-    return Grid.make("adding", "baseline", **{**SMALL, **given}).cells()[0].config
+    return Grid.make("adding", "baseline", **{**SMALL, **given}).trials()[0].config
 
 
 @pytest.mark.parametrize(("name", "value", "message"), WRONG)
@@ -95,13 +94,13 @@ def test_equal_numbers_are_one_arm():
     for name, values in {"dropout": [0, 0.0], "optimizer.clipnorm": [1.0, 1]}.items():
         with pytest.raises(ValueError, match=r"twice among the values of axis"):
             Grid.make("adding", "clip", **SMALL, set={name: values})
-    assert len(Grid.make("adding", "clip", **SMALL, set={"dropout": [0, 0.5, 1]}).cells()) == 3
+    assert len(Grid.make("adding", "clip", **SMALL, set={"dropout": [0, 0.5, 1]}).trials()) == 3
 
 
 @pytest.mark.parametrize("option", ["dropout=yes", "layer.seed=3", "optimizer.clipnorm=abc"])
 def test_train_ends_with_a_sentence_and_2(option, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training.Run, "__call__", lambda run: 1 / 0)
+    monkeypatch.setattr("kbptt.ablation.training.Training.fit", lambda *_: 1 / 0)
     result = CliRunner().invoke(app, ["train", "adding", "-o", "sizes=[8,8,8]", "-o", option])
     assert result.exit_code == 2 and isinstance(result.exception, SystemExit), result.output
     assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
@@ -113,6 +112,6 @@ def test_any_error_of_a_layer_is_a_refusal(monkeypatch):
     def fails(*args, **kwargs):
         raise TypeError("no such thing")
 
-    monkeypatch.setattr(trial.tasks.model, "recurrent_layer", fails)
+    monkeypatch.setattr("kbptt.tasks.model.recurrent_layer", fails)
     with pytest.raises(ValueError, match=r"Cannot make a model with .*TypeError: no such"):
         trial.build(config(units=3))

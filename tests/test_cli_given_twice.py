@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 from kbptt.ablation import options
 from kbptt.cli import train as command
 from kbptt.cli.main import app
+from kbptt.cli.options import Given
 
 TRAIN = ["train", "adding"]
 COMPARE = ["compare", "--tasks", "adding,multiplication", "--methods", "clip"]
@@ -64,7 +65,8 @@ def test_the_other_options_of_compare(arguments):
 
 
 def configuration(task, assignments, **settings):
-    return command._configuration(task, None, assignments, "baseline", 0, settings)
+    given = Given(settings, assignments, [])
+    return command.configuration(task, None, given, "baseline", 0)[0]
 
 
 @pytest.mark.parametrize("name", ["path", "task.path", "text.path"])
@@ -87,10 +89,10 @@ def test_what_is_not_the_same():
 def test_what_is_given_once_reaches_the_command(monkeypatch):
     """The value itself, of the type that the command declares, and its own defaults."""
     found = []
-    monkeypatch.setattr(command, "_configuration", lambda *given: found.extend(given) or 1 / 0)
+    monkeypatch.setattr(command, "configuration", lambda *given: found.extend(given) or 1 / 0)
     CliRunner().invoke(app, [*TRAIN, "--units", "8", "--learning-rate", "1", "--seed", "3"])
-    *_, method, seed, settings = found
+    *_, given, method, seed = found
     assert (method, seed) == ("baseline", 3)
-    assert {n: v for n, v in settings.items() if v is not None} == {"units": 8, "learning_rate": 1}
+    assert given.flags == {"units": 8, "learning_rate": 1}
     help_text = " ".join(CliRunner().invoke(app, ["train", "--help"]).output.split())
     assert "[default: 300]" in help_text and "list[" not in help_text

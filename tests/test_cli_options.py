@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from kbptt import tasks
 from kbptt.ablation import Grid, limits, runner, trial
-from kbptt.cli import training
 from kbptt.cli.main import app
 
 
@@ -28,7 +27,7 @@ def configurations(tmp_path, monkeypatch):
         found.append(run)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.trial, "build", trained)
+    monkeypatch.setattr("kbptt.ablation.training.build", trained)
     monkeypatch.setattr(
         runner, "run", lambda ledger, **_: trained([t.config for t in ledger.trials()])
     )
@@ -71,6 +70,10 @@ SAME = [
     (["-o", "learning_rate=1e-1"], ("optimizer", "learning_rate"), 0.1),
     (["-o", "epochs=3"], ("training", "epochs"), 3),
     (["--batch-size", "5"], ("training", "batch_size"), 5),
+    (["--clip", "5e-1"], ("training", "clip"), 0.5),
+    (["-o", "clip=2"], ("training", "clip"), 2.0),
+    (["--checkpoint", "last"], ("training", "checkpoint"), "last"),
+    (["-o", "checkpoint=best"], ("training", "checkpoint"), "best"),
     (["--cell", "gru"], ("model", "cell"), "GRU"),
 ]
 
@@ -94,7 +97,9 @@ def test_both_commands_read_an_option_alike(arguments, path, expected, configura
 
 
 def test_every_method_trains_alone_and_in_a_comparison(configurations):
-    single = configurations("train", "adding", "--method", "orthogonal+clip", "--seed", 3)
+    single = configurations(
+        *("train", "adding", "--method", "orthogonal+clip", "--seed", 3, "--checkpoint", "best")
+    )
     arguments = ("--tasks", "adding", "--methods", "orthogonal+clip", "--seeds", "3,4")
     many = configurations("compare", *arguments)[0]
     assert single == many
@@ -102,6 +107,12 @@ def test_every_method_trains_alone_and_in_a_comparison(configurations):
     assert single["model"]["layer"]["recurrent_initializer"]["object"].endswith("PerGate")
     plain = configurations("train", "adding", "--method", "clip")
     assert plain["model"]["layer"]["recurrent_initializer"] == "orthogonal"
+
+
+def test_clip_is_an_axis_of_a_comparison(configurations):
+    arguments = ("--tasks", "adding", "--method", "orthogonal", "--seeds", 1, "-o", "clip=none,1,5")
+    found = configurations("compare", *arguments)
+    assert [config["training"]["clip"] for config in found] == [None, 1.0, 5.0]
 
 
 def test_a_file_keeps_its_name_whatever_it_looks_like(configurations, tmp_path):
@@ -187,7 +198,7 @@ def axis(start, stop):
 def test_a_worker_refuses_what_does_not_fit_into_its_memory():
     grid = Grid.make("adding", "clip", 1, units=2**16)
     with pytest.raises(ValueError, match=r"a model of 1 × 65536 units: it needs at least \d+ GiB"):
-        trial.build(grid.cells()[0].config)
+        trial.build(grid.trials()[0].config)
 
 
 def test_limits_allow_what_is_used():
@@ -203,8 +214,7 @@ def test_limits_allow_what_is_used():
     [
         (["-o", "units=3,4"], "has 2 values, and one run takes one"),
         (["-o", "units=3", "-o", "units=4"], "given twice"),
-        (["-o", "checkpoint=best"], "one of kbptt compare"),
-        (["-o", "threads=2"], "one of kbptt compare"),
+        (["--logdir", "x", "--resume", "--checkpoint", "best"], "cannot be combined"),
         (["--units", "3", "-o", "units=3"], "given twice"),
         (["--method", "clp"], "Unknown method: 'clp' (did you mean 'clip'?)"),
         (["--method", "orthogonal", "--recurrent-initializer", "zeros"], "give one of them"),

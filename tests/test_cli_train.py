@@ -269,6 +269,35 @@ def test_resume_without_a_run_starts_one(working_directory):
     )
 
 
+def test_the_checkpoint_rule_decides_which_weights_are_tested_and_saved(working_directory):
+    """With a rate that ruins what the first epoch learned, the best epoch is not the last."""
+    common = (*DIGITS, "--cell", "SimpleRNN", "--optimizer", "sgd", "--epochs", 4)
+    found = {}
+    for rule in ("best", "last"):
+        assert kbptt(*common, "--learning-rate", 3, "--checkpoint", rule, "--logdir", rule)
+        (newest,) = Path(rule).glob("checkpoint-*.keras")
+        last = keras.models.load_model(newest).get_weights()
+        found[rule] = all(map(np.array_equal, weights(Path(rule)), last))
+    assert found == {"best": False, "last": True}
+    assert json.loads(Path("best/run.json").read_text())["checkpoint"] == "best"
+
+
+def test_threads_are_those_that_were_asked_for(working_directory):
+    code = (
+        "import sys\n"
+        "from kbptt.cli import main\n"
+        "try: main()\n"
+        "finally:\n"
+        "    import tensorflow as tf\n"
+        "    print(tf.config.threading.get_intra_op_parallelism_threads())\n"
+    )
+    arguments = (*DIGITS, "--epochs", "1", "--threads", "1")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "1"
+
+
 def test_a_training_that_diverges_says_so(working_directory):
     result = kbptt(*DIGITS, "--learning-rate", 1e38, "--epochs", 5, "--logdir", "run")
     assert result.exit_code == 1 and "the training diverged" in result.stderr

@@ -18,7 +18,7 @@ MANY = "identity+layernorm+omega+timestep_clip+orthogonality+agc+clip"
 
 def config(name, cell="LSTM", **options):
     options = {"units": 4, "length": 6, "sizes": [8, 4, 4], **options}
-    return Grid.make(["adding"], [name], 1, cell=cell, **options).cells()[0].config
+    return Grid.make(["adding"], [name], 1, cell=cell, **options).trials()[0].config
 
 
 @pytest.mark.parametrize(

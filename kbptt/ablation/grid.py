@@ -12,26 +12,13 @@ from typing import Any
 from kbptt import _checks, methods
 from kbptt.ablation import limits, options
 from kbptt.ablation.options import Path
-from kbptt.ablation.rows import canonical, trial_key
+from kbptt.ablation.rows import Trial, canonical, trial_key
 from kbptt.ablation.values import load_yaml
 from kbptt.tasks import registry
 
 DESIGNS = ("grid", "add-one-in", "leave-one-out")
 TRIAL = "kbptt.ablation.trial:run"
 KEYS = ("tasks", "methods", "seeds", "design", "set", "imports", "trial")
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One trial of the grid: its configuration and its directory below the log directory."""
-
-    config: dict[str, Any]
-    directory: str
-
-    def with_seed(self, seed: int) -> "Cell":
-        """The same with another seed; all but the seed is shared, not copied."""
-        folder = self.directory.rpartition("/")[0]
-        return Cell({**self.config, "seed": seed}, f"{folder}/{seed}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,13 +110,15 @@ class Grid:
         """Reads a grid from a YAML file: the arguments of `make` as keys."""
         return cls.make(**{**read_yaml(path), **overrides})
 
-    def cells(self) -> list[Cell]:
+    def trials(self) -> list[Trial]:
         """The trials, all methods of a seed before the next seed, so that a table fills evenly."""
         return [arm.with_seed(seed) for seed in self.seeds for arm in self.arms]
 
+    cells = trials  # its first name
+
     @functools.cached_property
-    def arms(self) -> list[Cell]:
-        """The trials of the first seed: what the others repeat, and all that is checked."""
+    def arms(self) -> list[Trial]:
+        """The trials of the first seed: all that is checked, since the other seeds repeat them."""
         if not self.size():
             raise ValueError("The grid is empty: name at least one task, one method and one seed.")
         arms = [
@@ -194,7 +183,7 @@ class Grid:
             "trial": self.trial,
         } | ({"files": files} if files else {})
 
-    def _arm(self, task: str, name: str, axes: dict[Path, Any]) -> Cell:
+    def _arm(self, task: str, name: str, axes: dict[Path, Any]) -> Trial:
         method = methods.get(name)
         chosen = {**options.DEFAULTS, **self.settings, **axes}
         layer = {n: v for (section, n), v in chosen.items() if section == "layer"}
@@ -245,7 +234,7 @@ class Grid:
         theirs = {k: v for k, v in axes.items() if k[0] in ("task", task)}
         theirs = {("task", option): value for (_, option), value in theirs.items()}
         parts = (_label(name, ours), _label(task, theirs), str(self.seeds[0]))
-        return Cell(config, "/".join(options.slug(part) for part in parts))
+        return Trial.planned(config, "/".join(options.slug(part) for part in parts))
 
 
 def axes_of(set: Any) -> dict[str, Any]:

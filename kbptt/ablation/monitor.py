@@ -20,7 +20,7 @@ class Monitor(keras.callbacks.Callback):
     """Records curve, gradient, cost and best weights; stops a training that diverged.
 
     Diverged means that weights or the validation loss are NaN or infinite. A non-finite loss of a
-    batch is not enough: a method that skips such a step may well recover.
+    batch is not enough: a method that skips such a step may recover.
 
     Args:
         task: The task.
@@ -28,16 +28,25 @@ class Monitor(keras.callbacks.Callback):
         samples: Integer, the number of training sequences.
         flow: The `GradientFlow` before this callback, which measures gradients by lag where there
             is a loss at every timestep.
+        first_epoch: Integer, the epoch that training starts at. Defaults to `0`.
     """
 
-    def __init__(self, task: tasks.Task, training: Mapping[str, Any], samples: int, flow: Any):
+    def __init__(
+        self,
+        task: tasks.Task,
+        training: Mapping[str, Any],
+        samples: int,
+        flow: Any,
+        first_epoch: int = 0,
+    ):
         super().__init__()
         self.task, self.flow = task, flow
+        self.keeps_best = training.get("checkpoint") == "best"
         self.steps_per_epoch = -(-samples // training["batch_size"])
-        self.total_steps = self.steps_per_epoch * training["epochs"]
-        rows = np.linspace(0, self.total_steps - 1, min(RECORDS, self.total_steps))
+        first, end = (self.steps_per_epoch * e for e in (first_epoch, training["epochs"]))
+        rows = np.linspace(first, end - 1, min(RECORDS, end - first))
         self.record_at = set(rows.round().astype(int).tolist())
-        self.step = 0
+        self.first_step = self.step = first
         self.diverged_at = None
         self.best_score = self.best_epoch = self.best_weights = None
         self.durations: list[float] = []
@@ -77,10 +86,11 @@ class Monitor(keras.callbacks.Callback):
         )
         if better:
             self.best_score, self.best_epoch = score, epoch + 1
-            self.best_weights = self.model.get_weights()
+            if self.keeps_best:
+                self.best_weights = self.model.get_weights()
 
     def result(self) -> dict[str, Any]:
-        """The part of a trial's result that was seen here."""
+        """The part of a trial's result that is recorded here."""
         steady = self.durations[1:] or self.durations  # the first step compiles
         return {
             "status": "ok" if self.diverged_at is None else "diverged",
@@ -92,7 +102,7 @@ class Monitor(keras.callbacks.Callback):
             "cost": {
                 "seconds_per_step": float(np.median(steady)),
                 "first_step_seconds": self.durations[0],
-                "steps": self.step,
+                "steps": self.step - self.first_step,
                 **_peak_memory(self.memory_before),
             },
         }
@@ -111,18 +121,18 @@ class Monitor(keras.callbacks.Callback):
             norms = layer.gradient_norms
             if norms is not None:
                 self.profiles.setdefault(name, []).append(np.array(norms, np.float32))
-                if self.step == 0:
+                if self.step == self.first_step:
                     self.statistics_start[name] = self._statistics(name)
-        if self.step == 0:
+        if self.step == self.first_step:
             self.lags_start = self.flow.lag_profiles
 
     def _statistics(self, name: str) -> dict[str, float]:
-        """Decay and reach now; by lag, as last measured, where losses stand at every timestep."""
+        """Decay and horizon now; of the latest gradients by lag if every timestep has a loss."""
         if not self.task.outputs.per_timestep:
             return gradient_flow.summarize(self.profiles[name][-1])
         layer, measured = self.layers[name], self.flow.lag_profiles
-        if self.step and measured is self.lags_start:
-            measured = []  # the training ended before it came to the second measurement
+        if self.step > self.first_step and measured is self.lags_start:
+            measured = []  # training ended before the second measurement
         truncation = getattr(layer, "truncation", None)
         for profile in measured:
             if profile.layer == layer.name:
@@ -148,7 +158,7 @@ class Monitor(keras.callbacks.Callback):
 
 
 def recurrent_layers(model: keras.Model) -> dict[str, Any]:
-    """The layers that know the gradient of every timestep, by name."""
+    """The layers that record the gradient of every timestep, by name."""
     found = {}
     for layer in model._flatten_layers():  # knows the layers inside wrappers, unlike `layers`
         if hasattr(type(layer), "gradient_norms"):
@@ -170,7 +180,7 @@ def _truncation(layer: Any) -> Any:
 
 
 def _status(field: str) -> int | None:
-    """A size of this process in bytes, from Linux' /proc."""
+    """A size of this process in bytes, from Linux's /proc."""
     try:
         with open("/proc/self/status", encoding="ascii") as file:
             for line in file:
@@ -191,7 +201,7 @@ def _reset_peak_memory() -> int | None:
 
 
 def _peak_memory(before: int | None) -> dict[str, int | None]:
-    """Peak of the process, and how far training raised it; None where it cannot be told."""
+    """Peak of the process, and how far training raised it; None where it is unknown."""
     peak = _status("VmHWM") if os.name == "posix" else None
     return {
         "peak_memory_bytes": peak,

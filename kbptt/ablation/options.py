@@ -49,7 +49,8 @@ LAYER = (
 )
 # Every other section is "task", for all tasks, or the name of one.
 SECTIONS = ("model", "layer", "optimizer", "training")
-_SHORT = {name: (section, name) for section, name in DEFAULTS if name != "name"}
+_OPTIONS = [*DEFAULTS, ("training", "clip")]
+_SHORT = {name: (section, name) for section, name in _OPTIONS if name != "name"}
 _SHORT |= {"optimizer": ("optimizer", "name")}
 _SHORT |= {name: ("layer", name) for name in LAYER}
 
@@ -99,7 +100,7 @@ def resolve(name: str, task_names: Sequence[str]) -> Path:
         ValueError: if there is no such option, listing those that there are.
     """
     section, rest = path_of(name)
-    if section in ("model", "training") and (section, rest) in DEFAULTS:
+    if section in ("model", "training") and (section, rest) in _OPTIONS:
         return section, rest
     if section in ("layer", "optimizer") and rest.isidentifier():
         return section, rest
@@ -145,6 +146,8 @@ def check(path: Path, value: Any, shown: str | None = None) -> Any:
         return get_cell(value)
     if path == ("training", "checkpoint"):
         return _checks.one_of(shown, value, CHECKPOINTS)
+    if path == ("training", "clip"):
+        return None if value is None else _checks.number(shown, value, above=0)
     if path == ("optimizer", "learning_rate"):
         return _checks.number(shown, value, above=0)
     if path == ("model", "truncation"):

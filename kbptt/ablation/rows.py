@@ -19,10 +19,10 @@ UNREADABLE = "(unreadable)"  # what `Ledger.meta` returns for what is no JSON
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One cell: its configuration and what became of it.
+    """One trial: its configuration and what became of it.
 
-    Its `state` is one of `STATES`, or "unreadable" if its row holds something that no run writes;
-    `error` says what then, and `config` is empty if it is that.
+    Its `state` is one of `STATES`, or "unreadable" if its row holds something that no run writes:
+    then `error` describes it, and `config` is empty if it is the configuration.
     """
 
     key: str
@@ -32,6 +32,16 @@ class Trial:
     attempts: int = 0
     result: dict[str, Any] | None = None
     error: str | None = None
+
+    @classmethod
+    def planned(cls, config: dict[str, Any], directory: str) -> "Trial":
+        """A trial that has not run, with its directory below the log directory."""
+        return cls(trial_key(config), config, directory)
+
+    def with_seed(self, seed: int) -> "Trial":
+        """The same planned trial with a different seed; all but the seed is shared, not copied."""
+        folder = self.directory.rpartition("/")[0]
+        return self.planned({**self.config, "seed": seed}, f"{folder}/{seed}")
 
 
 def dump(value: Any) -> str:

@@ -17,12 +17,13 @@ from typing import Any
 
 from kbptt.ablation import clusters
 from kbptt.ablation import grid as grids
+from kbptt.ablation.errors import TrialError
 from kbptt.ablation.files import SCRATCH, inside, write_files
 from kbptt.ablation.ledger import Ledger, LedgerError, Trial
 from kbptt.ablation.outcome import readable
 from kbptt.ablation.rows import trial_key
 from kbptt.ablation.text import described, visible
-from kbptt.ablation.trial import TrialError, check, execute
+from kbptt.ablation.trial import check, execute
 
 RETRIES = 2
 # A worker can die through no fault of its trial (out of memory, a node taken away), so a trial
@@ -75,9 +76,9 @@ def open_ledger(
         raise LedgerError("Give either extend or overwrite: the one keeps results, the other not.")
     ledger = Ledger(logdir)
     try:
-        cells = {trial_key(cell.config): cell for cell in grid.cells()}
+        planned = {trial.key: trial for trial in grid.trials()}
         before, now = ledger.meta("configuration"), grid.configuration()
-        _refuse_foreign(ledger, cells)
+        _refuse_foreign(ledger, planned)
         counts = ledger.counts()
         if before in (None, now):
             pass
@@ -85,8 +86,8 @@ def open_ledger(
             _delete_runs(ledger)
             ledger.clear()
         else:
-            _check_change(ledger, before, now, cells.keys(), extend)
-        ledger.plan(now, [(cell.config, cell.directory) for cell in cells.values()])
+            _check_change(ledger, before, now, planned.keys(), extend)
+        ledger.plan(now, [(trial.config, trial.directory) for trial in planned.values()])
         trials = map(readable, ledger.each("done", "unreadable"))
         ledger.reject({t.key: t.error for t in trials if t.state == "unreadable"})
         ledger.recover(retry_failed)
@@ -303,13 +304,13 @@ def _refuse_full_disk(error: BaseException) -> None:
         ) from error
 
 
-def _refuse_foreign(ledger: Ledger, cells: Mapping[str, grids.Cell]) -> None:
-    """A directory of this name that no ledger knows is the user's: never replace it."""
+def _refuse_foreign(ledger: Ledger, planned: Mapping[str, Trial]) -> None:
+    """Refuses to replace a directory that the ledger does not list: it is the user's."""
     known = ledger.directories()
     directories = set(known.values())
-    for key, cell in cells.items():
-        path = ledger.directory / cell.directory
-        if key not in known and cell.directory not in directories and path.exists():
+    for key, trial in planned.items():
+        path = ledger.directory / trial.directory
+        if key not in known and trial.directory not in directories and path.exists():
             raise LedgerError(
                 f"{str(path)!r} exists already and belongs to no ablation. "
                 "Give another --logdir, or move it away."

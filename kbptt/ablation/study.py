@@ -13,7 +13,7 @@ from kbptt import methods as method_registry
 from kbptt.ablation import clusters, progress, runner
 from kbptt.ablation.environment import git_commit
 from kbptt.ablation.grid import Grid, axes_of, read_yaml
-from kbptt.ablation.ledger import Ledger, Trial
+from kbptt.ablation.ledger import Ledger
 from kbptt.ablation.progress import literal
 from kbptt.ablation.reporting import Report
 from kbptt.ablation.results import Results
@@ -98,7 +98,7 @@ def compare(
     clusters.workers_for(1, workers, threads)
     if retries != 0:
         _checks.positive_integer("retries", retries, "Or 0.")
-    Results([Trial("", arm.config, arm.directory) for arm in grid.arms], reference)
+    Results(grid.arms, reference)
     # Tens of thousands take seconds to write down; nothing of this line stays.
     console = rich.console.Console(quiet=not verbose)
     try:

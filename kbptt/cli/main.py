@@ -54,7 +54,7 @@ def _explain(error: Exception) -> int:
     elif os.environ.get(TRACEBACK):
         raise error
     else:
-        from kbptt.ablation.trial import TrialError
+        from kbptt.ablation.errors import TrialError
 
         where = TrialError.describing(error)
         terminal.print_error(f"{where}\nFor the traceback set {TRACEBACK}=1.")

@@ -1,69 +1,77 @@
-"""Options that `kbptt train` and `kbptt compare` have in common: declared once, read the same way.
+"""The options that `kbptt train` and `kbptt compare` share: one table, read by one parser.
 
-None of them has a default here: what is not given has the default of `kbptt.ablation.options`.
+None has a default here: an option that is not given keeps its default of `kbptt.ablation.options`.
 """
 
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, NamedTuple, get_args
 
 import typer
 from typer.models import OptionInfo
 
 from kbptt.ablation import options
+from kbptt.ablation.grid import show
 from kbptt.ablation.values import parse_assignment, scalar
 
 MODEL, TRAINING = "Model", "Training"
 
-Length = Annotated[
-    int | None, typer.Option(help="Timesteps of a sequence (short for -o length=…).")
-]
-Cell = Annotated[
-    str | None,
-    typer.Option(help="LSTM, GRU or SimpleRNN. Default: LSTM.", rich_help_panel=MODEL),
-]
-Units = Annotated[
-    int | None,
-    typer.Option(help="Width of a recurrent layer. Default: 64.", rich_help_panel=MODEL),
-]
-Layers = Annotated[
-    int | None, typer.Option(help="Recurrent layers. Default: 1.", rich_help_panel=MODEL)
-]
-Truncation = Annotated[
-    str | None,
+
+class Shared(NamedTuple):
+    """An option of both commands, which sets the option of a trial with the same name."""
+
+    kind: type
+    help: str
+    panel: str | None = None
+    metavar: str | None = None
+
+
+SHARED = {
+    "length": Shared(int, "Timesteps of a sequence (short for -o length=…)."),
+    "cell": Shared(str, "LSTM, GRU or SimpleRNN.", MODEL),
+    "units": Shared(int, "Width of a recurrent layer.", MODEL),
+    "layers": Shared(int, "Recurrent layers.", MODEL),
+    "truncation": Shared(
+        str,
+        "Timesteps that the gradient goes back, 'full', 'artbp', or "
+        "{name: windowed, length: 64, stride: 16}.",
+        MODEL,
+        "INTEGER|full|artbp|{…}",
+    ),
+    "normalization": Shared(str, "Normalization inside the cell: layer.", MODEL),
+    "recurrent_initializer": Shared(
+        str,
+        "Initializer of the recurrent kernel: orthogonal, glorot_uniform, orthogonal_per_gate, "
+        "identity, ….",
+        MODEL,
+    ),
+    "epochs": Shared(int, "Passes over the training data.", TRAINING),
+    "batch_size": Shared(int, "Sequences in a batch.", TRAINING),
+    "optimizer": Shared(str, "An optimizer of Keras.", TRAINING),
+    "learning_rate": Shared(float, "Learning rate.", TRAINING),
+    "clip": Shared(
+        float, "Clip the gradient to this global norm, besides what the method does.", TRAINING
+    ),
+    "checkpoint": Shared(str, "Epoch whose weights are tested: best or last.", TRAINING),
+    "threads": Shared(int, "Threads of one trial.", TRAINING),
+}
+_NO_DEFAULT = {"normalization": "none", "clip": "no clipping"}
+_ASSIGNMENTS = Annotated[
+    list[str] | None,
     typer.Option(
-        help="Timesteps the gradient goes back, 'full', 'artbp', or "
-        "{name: windowed, length: 64, stride: 16}. Default: full.",
-        rich_help_panel=MODEL,
-        metavar="INTEGER|full|artbp|{…}",
+        "--option",
+        "--set",
+        "-o",
+        metavar="NAME=VALUE,…",
+        help="Any option of a trial or a task, such as dropout=0.1, permuted=true or "
+        "sizes=[500,100,100]. In a comparison several values make an axis: truncation=16,64,full. "
+        "Repeatable.",
     ),
 ]
-Normalization = Annotated[
-    str | None,
-    typer.Option(
-        help="Normalization inside the cell: layer. Default: none.", rich_help_panel=MODEL
-    ),
-]
-Epochs = Annotated[
-    int | None,
-    typer.Option(help="Passes over the training data. Default: 10.", rich_help_panel=TRAINING),
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(help="Sequences in a batch. Default: 32.", rich_help_panel=TRAINING),
-]
-Optimizer = Annotated[
-    str | None,
-    typer.Option(help="An optimizer of Keras. Default: adam.", rich_help_panel=TRAINING),
-]
-LearningRate = Annotated[
-    float | None,
-    typer.Option(help="Learning rate. Default: 0.001.", rich_help_panel=TRAINING),
-]
-Imports = Annotated[
+_IMPORTS = Annotated[
     list[str] | None,
     typer.Option(
         "--import", metavar="MODULE", help="Module that registers tasks or methods. Repeatable."
@@ -71,48 +79,47 @@ Imports = Annotated[
 ]
 
 
-def recurrent_initializer(default: str) -> Any:
-    """The option for the recurrent kernel, whose default is not the same for all commands."""
-    return Annotated[
-        str | None,
-        typer.Option(
-            help="Initializer of the recurrent kernel: orthogonal, glorot_uniform, "
-            f"orthogonal_per_gate, identity, … Default: {default}.",
-            rich_help_panel=MODEL,
-        ),
-    ]
+class Given(NamedTuple):
+    """What was given of the shared options."""
+
+    flags: dict[str, Any]
+    assignments: list[str]
+    imports: list[str]
+
+    def read(self, rename: Callable[[str], str] = str) -> tuple[dict[str, Any], dict[str, list]]:
+        """Returns what flags and `NAME=VALUE,…` set; a setting that is given twice is refused.
+
+        Args:
+            rename: From a name in an assignment to the option that the command takes it for.
+
+        Returns:
+            The value of each flag, and the values of each option that was assigned.
+        """
+        settings = {name: _value(name, typed) for name, typed in self.flags.items()}
+        names = [(flag(name), name if name != "length" else "task.length") for name in settings]
+        axes = {}
+        for text in self.assignments:
+            name, values = parse_assignment(text)
+            names.append((f"-o {name}", rename(name)))
+            axes[rename(name)] = values
+        options.refuse_twice(names)
+        return settings, axes
 
 
-def once(command: Callable) -> Callable:
-    """Refuses an option with one value that is given twice, of which Typer would take the last.
-
-    Typer is shown a list for each such option; the command itself gets the one value, as before.
-    """
-    signature = inspect.signature(command)
-    shown, single = [], set()
-    for parameter in signature.parameters.values():
-        kind, info = get_args(parameter.annotation)
-        of_value = (get_args(kind) or (kind,))[0]
-        if isinstance(info, OptionInfo) and of_value in (int, float, str, Path):
-            info = copy.copy(info)
-            info.metavar = info.metavar or f"<{of_value.__name__}>"
-            default = None if parameter.default is None else [parameter.default]
-            annotation = Annotated[list[of_value] | None, info]
-            parameter = parameter.replace(annotation=annotation, default=default)
-            single.add(parameter.name)
-        shown.append(parameter)
-
-    @functools.wraps(command)
-    def of_single_values(**arguments: Any) -> Any:
-        for name in single & arguments.keys():
-            values = arguments[name] or [None]
-            if len(values) > 1:
-                raise ValueError(options.twice(flag(name), flag(name)))
-            arguments[name] = values[0]
-        return command(**arguments)
-
-    of_single_values.__signature__ = signature.replace(parameters=shown)
-    return of_single_values
+def _value(name: str, typed: Any) -> Any:
+    """Returns the value of a flag, checked under the name that it has when typed."""
+    path = options.resolve(name, []) if name != "length" else ("task", name)
+    try:
+        value = options.check(path, scalar(typed), flag(name))
+    except ValueError as error:
+        if name != "truncation":
+            raise
+        raise ValueError(
+            "Invalid value for `--truncation`. Expected a positive integer, the number of "
+            "timesteps that the gradient goes back, 'full', 'artbp' or a mapping such as "
+            f"{{name: windowed, length: 64, stride: 16}}. Received: {typed!r}."
+        ) from error
+    return value if name == "truncation" else scalar(typed)
 
 
 def flag(name: str) -> str:
@@ -120,52 +127,67 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def read(
-    flags: Mapping[str, Any], assignments: Iterable[str], rename: Callable[[str], str] = str
-) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """Returns what flags and `NAME=VALUE,…` set; a setting that is given twice is refused.
+def command(**defaults: str) -> Callable[[Callable], Callable]:
+    """Declares a command of Typer; in the place of its argument `given` stand the shared options.
+
+    An option that takes one value is refused when it is given twice; Typer would use the last one.
+    So Typer is shown a list for each of these, while the command gets the single value.
 
     Args:
-        flags: The value of each flag by the name of its option, `None` where it was not given.
-        assignments: `NAME=VALUE,…`, as typed.
-        rename: From a name in an assignment to that of the option which the command takes it for.
-
-    Returns:
-        The value of each flag that was given, and the values of each option that was assigned.
+        **defaults: What the help gives as a shared option's default, where that depends on the
+            command.
     """
-    settings = given(flags)
-    names = [(flag(name), name if name != "length" else "task.length") for name in settings]
-    axes = {}
-    for text in assignments:
-        name, values = parse_assignment(text)
-        names.append((f"-o {name}", rename(name)))
-        axes[rename(name)] = values
-    options.refuse_twice(names)
-    return settings, axes
+
+    def decorate(function: Callable) -> Callable:
+        signature = inspect.signature(function)
+        shown, single = [], set()
+        for parameter in _expanded(signature, defaults):
+            kind, info = get_args(parameter.annotation)
+            of_value = (get_args(kind) or (kind,))[0]
+            if isinstance(info, OptionInfo) and of_value in (int, float, str, Path):
+                info = copy.copy(info)
+                info.metavar = info.metavar or f"<{of_value.__name__}>"
+                default = None if parameter.default is None else [parameter.default]
+                annotation = Annotated[list[of_value] | None, info]
+                parameter = parameter.replace(annotation=annotation, default=default)
+                single.add(parameter.name)
+            shown.append(parameter)
+
+        @functools.wraps(function)
+        def run(**arguments: Any) -> Any:
+            for name in single & arguments.keys():
+                values = arguments[name] or [None]
+                if len(values) > 1:
+                    raise ValueError(options.twice(flag(name), flag(name)))
+                arguments[name] = values[0]
+            if "given" in signature.parameters:
+                flags = {name: arguments.pop(name) for name in SHARED}
+                flags = {name: value for name, value in flags.items() if value is not None}
+                lists = (arguments.pop(name) or [] for name in ("assignments", "imports"))
+                arguments["given"] = Given(flags, *lists)
+            return function(**arguments)
+
+        run.__signature__ = signature.replace(parameters=shown)
+        return run
+
+    return decorate
 
 
-def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the options that were given, checked under the names that they have when typed.
-
-    Args:
-        values: The value of each option by its name, `None` where it was not given.
-    """
-    found = {}
-    for name, value in values.items():
-        if value is not None:
-            path = options.resolve(name, []) if name != "length" else ("task", name)
-            found[name] = truncation(value) if name == "truncation" else scalar(value)
-            options.check(path, found[name], flag(name))
-    return found
-
-
-def truncation(text: str) -> Any:
-    """Returns the truncation that was typed; `None` for "full"."""
-    try:
-        return options.check(("model", "truncation"), scalar(text))
-    except ValueError as error:
-        raise ValueError(
-            "Invalid value for `--truncation`. Expected a positive integer, the number of "
-            "timesteps that the gradient goes back, 'full', 'artbp' or a mapping such as "
-            f"{{name: windowed, length: 64, stride: 16}}. Received: {text!r}."
-        ) from error
+def _expanded(signature: inspect.Signature, defaults: dict[str, str]) -> Iterator[Any]:
+    """The parameters of a command, with all the shared options in the place of `given`."""
+    for parameter in signature.parameters.values():
+        if parameter.name != "given":
+            yield parameter
+            continue
+        kind = inspect.Parameter.KEYWORD_ONLY
+        for name, annotation in (("assignments", _ASSIGNMENTS), ("imports", _IMPORTS)):
+            yield inspect.Parameter(name, kind, default=None, annotation=annotation)
+        for name, option in SHARED.items():
+            text = option.help
+            if name != "length":
+                path = options.path_of(name)
+                default = _NO_DEFAULT.get(name) or show(options.DEFAULTS.get(path), path)
+                text += f" Default: {defaults.get(name, default)}."
+            info = typer.Option(help=text, rich_help_panel=option.panel, metavar=option.metavar)
+            annotation = Annotated[option.kind | None, info]
+            yield inspect.Parameter(name, kind, default=None, annotation=annotation)

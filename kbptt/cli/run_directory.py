@@ -1,4 +1,4 @@
-"""The directory of a training run: whose it is, and files that are whole or absent."""
+"""The directory of a training run: which run it holds, and files that are complete or absent."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ def locked(directory: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 break
-        file.close()  # the one before has just removed it
+        file.close()  # the previous holder has just removed it
     with file:
         try:
             yield
@@ -40,9 +40,9 @@ def locked(directory: Path) -> Iterator[None]:
                 path.unlink()
 
 
-def describe(config: Mapping[str, Any], clip: float | None) -> dict[str, Any]:
-    """Returns what a run is recognized by: its options by name, without those of the display."""
-    task, model = config["task"], config["model"]
+def describe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what identifies a run: its options by name, without those of the display."""
+    task, model, training = config["task"], config["model"], config["training"]
     optimizer = dict(config["optimizer"])
     name = optimizer.pop("name")
     found = {
@@ -53,9 +53,11 @@ def describe(config: Mapping[str, Any], clip: float | None) -> dict[str, Any]:
         **model["layer"],
         "seed": config["seed"],
         **optimizer,
-        "clip": clip,
-        "batch_size": config["training"]["batch_size"],
+        "clip": training.get("clip"),
+        "batch_size": training["batch_size"],
     }
+    if training["checkpoint"] != "last":
+        found["checkpoint"] = training["checkpoint"]
     if name != "adam":
         found["optimizer"] = name
     if config["method"]["name"] != "baseline":
@@ -64,10 +66,10 @@ def describe(config: Mapping[str, Any], clip: float | None) -> dict[str, Any]:
 
 
 def check_configuration(path: Path, config: Mapping[str, Any], resume: bool) -> bool:
-    """Returns whether `path` holds the run described by `config` already.
+    """Returns whether `path` already holds the run described by `config`.
 
     Raises:
-        ValueError: if it holds another one, or this one and `resume` is not set.
+        ValueError: if it holds a different one, or this one and `resume` is not set.
     """
     if not path.exists():
         return False
@@ -87,13 +89,13 @@ def check_configuration(path: Path, config: Mapping[str, Any], resume: bool) -> 
     ]
     if differences:
         raise ValueError(
-            f"The run in {path.parent} has another configuration: {'; '.join(differences)}."
+            f"The run in {path.parent} has a different configuration: {'; '.join(differences)}."
         )
     return True
 
 
 def write_atomically(path: Path, write) -> None:
-    """Calls `write(temporary)` and renames: `path` is whole or absent, whatever happens."""
+    """Calls `write(temporary)` and renames: `path` is complete or absent, whatever happens."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         write(temporary)
@@ -107,7 +109,7 @@ def write_atomically(path: Path, write) -> None:
 
 
 def remove_events(directory: Path) -> None:
-    """Removes the TensorBoard files of a run that begins again: its curves do so too."""
+    """Removes the TensorBoard files of a run that starts again, so that its curves do too."""
     for folder in (directory, directory / "train", directory / "validation"):
         for path in folder.glob("events.out.tfevents.*"):
             path.unlink()

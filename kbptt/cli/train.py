@@ -1,4 +1,4 @@
-"""The command `kbptt train`."""
+"""The command `kbptt train`: one trial of a comparison, watched in the terminal."""
 
 import inspect
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kbptt import _checks, methods, tasks
+from kbptt import methods, tasks
 from kbptt._quiet import quiet_start
 from kbptt.ablation import limits
 from kbptt.ablation.grid import Grid
@@ -14,12 +14,12 @@ from kbptt.ablation.options import path_of, twice
 from kbptt.cli import options, run_directory, terminal
 
 RUN = "Run"
-INITIALIZER = "orthogonal"
-# Options of a comparison that make no sense for one run.
-_OF_COMPARE = [("training", "checkpoint"), ("training", "threads")]
+# Where one run differs from the trials of a comparison, unless the user says otherwise.
+DEFAULTS = {"recurrent_initializer": "orthogonal", "checkpoint": "last"}
+THREADS = ("training", "threads")
 
 
-@options.once
+@options.command(**DEFAULTS, threads="all cores")
 def train(
     task: Annotated[
         str, typer.Argument(metavar="TASK", help=f"One of: {', '.join(tasks.names())}.")
@@ -28,39 +28,16 @@ def train(
         Path | None,
         typer.Argument(metavar="[FILE]", help="The user's file, for text, csv and mnist."),
     ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option",
-            "--set",
-            "-o",
-            metavar="NAME=VALUE",
-            help="An option of the task, such as permuted=true or sizes=[500,100,100], or any "
-            "other that kbptt compare knows, such as dropout=0.1. Repeatable.",
-        ),
-    ] = None,
-    imports: options.Imports = None,
-    length: options.Length = None,
+    *,
     method: Annotated[
-        str, typer.Option(help="Methods of kbptt compare, joined by '+': orthogonal+clip.")
-    ] = "baseline",
-    cell: options.Cell = None,
-    units: options.Units = None,
-    layers: options.Layers = None,
-    truncation: options.Truncation = None,
-    normalization: options.Normalization = None,
-    recurrent_initializer: options.recurrent_initializer(INITIALIZER) = None,
-    epochs: options.Epochs = None,
-    batch_size: options.BatchSize = None,
-    optimizer: options.Optimizer = None,
-    learning_rate: options.LearningRate = None,
-    clip: Annotated[
-        float | None,
+        str,
         typer.Option(
-            help="Clip the gradient to this global norm. Default: no clipping.",
-            rich_help_panel=options.TRAINING,
+            "--method",
+            "--methods",
+            help="Methods of kbptt compare, joined by '+': orthogonal+clip.",
         ),
-    ] = None,
+    ] = "baseline",
+    given: options.Given,
     logdir: Annotated[
         Path | None,
         typer.Option(
@@ -89,35 +66,25 @@ def train(
 
     kbptt train adding --length 200 --clip 1
     """
-    if clip is not None:
-        _checks.number("--clip", clip, above=0)
     limits.integer("sample", sample, least=0, shown="--sample")
     limits.integer("seed", tasks.base.check_seed(seed), least=0)
-    tasks.registry.import_modules(imports or [])
-    settings = {
-        "length": length,
-        "cell": cell,
-        "units": units,
-        "layers": layers,
-        "truncation": truncation,
-        "normalization": normalization,
-        "recurrent_initializer": recurrent_initializer,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "optimizer": optimizer,
-        "learning_rate": learning_rate,
-    }
-    config = _configuration(task, file, option or [], method, seed, settings)
-    if clip is not None:
-        clipping = methods.ref("kbptt.callbacks:ClipByGlobalNorm", threshold=clip)
-        config["method"]["definition"]["callbacks"].append(clipping)
+    tasks.registry.import_modules(given.imports)
+    config, threads = configuration(task, file, given, method, seed)
     if resume and logdir is None:
         raise ValueError("`--resume` needs `--logdir`, the directory of the run to continue.")
+    if resume and config["training"]["checkpoint"] == "best":
+        raise ValueError(
+            "`--resume` cannot be combined with `--checkpoint best`: a run keeps the weights of "
+            "its last epoch only."
+        )
     with terminal.directory(logdir or _new_directory(Path("runs"), task)) as logdir:
         with quiet_start():
+            from kbptt.ablation.trial import set_threads
             from kbptt.cli import training
+        if threads is not None:
+            set_threads(threads)
         with run_directory.locked(logdir):
-            finite = training.Run(config, clip, logdir, resume, sample)()
+            finite = training.run(config, logdir, resume, sample)
     if not finite:
         terminal.print_error(
             "The loss is not finite: the training diverged. Try --clip 1 or a smaller "
@@ -126,31 +93,27 @@ def train(
         raise typer.Exit(1)
 
 
-def _configuration(
-    task: str,
-    file: Path | None,
-    assignments: list[str],
-    method: str,
-    seed: int,
-    settings: dict[str, Any],
-) -> dict[str, Any]:
-    """Returns the configuration of the one trial of a grid without axes."""
+def configuration(
+    task: str, file: Path | None, given: options.Given, method: str, seed: int
+) -> tuple[dict[str, Any], int | None]:
+    """Returns the configuration of the one trial of a grid without axes.
+
+    And the number of threads if one was given: one run, unlike a trial, uses all cores.
+    """
     of_task = tasks.options(task)
 
     def rename(name: str) -> str:
-        """What a task calls as the model does, such as `units`, is the task's here."""
+        """An option of the task that is also one of the model, such as `units`, is the task's."""
         option = name.removeprefix(f"{task}.")
         return f"task.{option}" if option in of_task else name
 
-    settings, axes = options.read(settings, assignments, rename)
+    settings, axes = given.read(rename)
     for name, values in axes.items():
         if len(values) > 1:
             raise ValueError(
                 f"Option {name.removeprefix('task.')!r} has {len(values)} values, and one run "
                 "takes one; quote a value with a comma, or compare them: kbptt compare --set …"
             )
-        if path_of(name) in _OF_COMPARE:
-            raise ValueError(f"Option {name!r} is one of kbptt compare, not of kbptt train.")
     if file is not None:
         if "path" not in of_task:
             raise ValueError(f"The task '{task}' reads no file. Received: {str(file)!r}.")
@@ -159,12 +122,13 @@ def _configuration(
         axes["task.path"] = [file]
     if of_task.get("path") is inspect.Parameter.empty and "task.path" not in axes:
         raise ValueError(f"The task '{task}' reads your file: kbptt train {task} FILE.")
-    sets_it = "recurrent_initializer" in methods.get(method).layer
-    initializer = ("layer", "recurrent_initializer")
-    if not sets_it and initializer not in map(path_of, [*settings, *axes]):
-        settings["recurrent_initializer"] = INITIALIZER
+    chosen = {*map(path_of, [*settings, *axes])}
+    for name, default in DEFAULTS.items():
+        if path_of(name) not in chosen and name not in methods.get(method).layer:
+            settings[name] = default
     grid = Grid.make([task], [method], seeds=[seed], set=axes, **settings)
-    return grid.cells()[0].config
+    config = grid.trials()[0].config
+    return config, config["training"]["threads"] if THREADS in chosen else None
 
 
 def _new_directory(parent: Path, task: str) -> Path:

@@ -20,23 +20,23 @@ def make(**changes):
     return Grid.make(**{**arguments, **changes})
 
 
-def test_cells_are_the_product():
+def test_trials_are_the_product():
     grid = make(
         tasks="adding,copy_memory", set={"truncation": [16, "full"], "adding.length": [50, 60]}
     )
-    cells = grid.cells()
-    assert len(cells) == 2 * 2 * 2 * (2 + 1)  # seeds × methods × truncation × task lengths
-    assert len({trial_key(c.config) for c in cells}) == len(cells)
-    assert len({c.directory for c in cells}) == len(cells)
-    assert cells[0].directory == "baseline,truncation=16/adding,length=50/0"
-    assert cells[0].config["model"]["truncation"] == 16
-    assert cells[0].config["task"] == {"name": "adding", "options": {"length": 50}}
-    assert {c.config["seed"] for c in cells[: len(cells) // 2]} == {0}  # a seed fills up first
+    planned = grid.trials()
+    assert len(planned) == 2 * 2 * 2 * (2 + 1)  # seeds × methods × truncation × task lengths
+    assert len({trial_key(c.config) for c in planned}) == len(planned)
+    assert len({c.directory for c in planned}) == len(planned)
+    assert planned[0].directory == "baseline,truncation=16/adding,length=50/0"
+    assert planned[0].config["model"]["truncation"] == 16
+    assert planned[0].config["task"] == {"name": "adding", "options": {"length": 50}}
+    assert {c.config["seed"] for c in planned[: len(planned) // 2]} == {0}  # a seed fills up first
 
 
 def test_baseline_is_not_orthogonal():
-    for cell in make().cells():
-        assert cell.config["model"]["layer"]["recurrent_initializer"] == "glorot_uniform"
+    for one in make().trials():
+        assert one.config["model"]["layer"]["recurrent_initializer"] == "glorot_uniform"
 
 
 def test_every_truncation_can_be_an_axis():
@@ -44,14 +44,14 @@ def test_every_truncation_can_be_an_axis():
         "truncation=8,artbp,{name: windowed, length: 8, stride: 2},"
         "{name: randomized, keep_probability: 0.9}"
     )
-    cells = make(methods=["clip"], seeds=1, set={name: values, "length": 9}, units=2).cells()
-    assert [show(cell.config["model"]["truncation"]) for cell in cells] == [
+    planned = make(methods=["clip"], seeds=1, set={name: values, "length": 9}, units=2).trials()
+    assert [show(one.config["model"]["truncation"]) for one in planned] == [
         "8",
         "artbp",
         "windowed(length=8,stride=2)",
         "randomized(keep_probability=0.9)",
     ]
-    found = [trial.build(cell.config)[1].layers[1].truncation for cell in cells]
+    found = [trial.build(one.config)[1].layers[1].truncation for one in planned]
     expected = [8, "artbp", Windowed(8, 2), Randomized(0.9)]
     assert found == [truncation.get(value) for value in expected]
 
@@ -142,18 +142,18 @@ def test_seeds_cost_next_to_nothing(monkeypatch):
     found, get = [], methods.get
     monkeypatch.setattr(methods, "get", lambda name: found.append(name) or get(name))
     few = make(seeds=2)
-    few.cells(), few.notes(), few.configuration()
+    few.trials(), few.notes(), few.configuration()
     expected, found[:] = len(found), []
     many = make(seeds=1000)
-    cells = many.cells()
+    planned = many.trials()
     many.notes(), many.configuration()
     assert len(found) == expected
-    assert [c.config["seed"] for c in cells] == [seed for seed in range(1000) for _ in range(2)]
-    assert [(c.config, c.directory) for c in cells[:4]] == [
-        (c.config, c.directory) for c in few.cells()
+    assert [c.config["seed"] for c in planned] == [seed for seed in range(1000) for _ in range(2)]
+    assert [(c.config, c.directory) for c in planned[:4]] == [
+        (c.config, c.directory) for c in few.trials()
     ]
-    assert cells[-1].directory == "clip/adding/999"
-    assert cells[0].config["model"] is cells[-2].config["model"]
+    assert planned[-1].directory == "clip/adding/999"
+    assert planned[0].config["model"] is planned[-2].config["model"]
 
 
 def test_values():
@@ -167,7 +167,7 @@ def test_values():
     with pytest.raises(ValueError, match="Cannot read the value"):
         options.parse_assignment("sizes=[1,{]")
     grid = make(units=np.int64(8), sizes=(20, 10, 10), truncation="full")
-    config = grid.cells()[0].config
+    config = grid.trials()[0].config
     assert config["model"]["units"] == 8 and config["model"]["truncation"] is None
     assert config["task"]["options"] == {"sizes": [20, 10, 10]}
 
@@ -188,9 +188,9 @@ def test_yaml(tmp_path):
         "set:\n  truncation: [16, full]\n  length: 40\n"
     )
     grid = Grid.from_yaml(path, seeds=2)
-    assert len(grid.cells()) == 2 * 2 * 2
-    assert grid.cells()[0].config["optimizer"]["learning_rate"] == 1e-3
-    assert grid.cells()[0].config["task"]["options"] == {"length": 40}
+    assert len(grid.trials()) == 2 * 2 * 2
+    assert grid.trials()[0].config["optimizer"]["learning_rate"] == 1e-3
+    assert grid.trials()[0].config["task"]["options"] == {"length": 40}
     for text, message in [
         ("task: [adding]", "Unknown key in .*'task'. The keys are: tasks, methods"),
         ("- adding", "Expected a mapping"),
@@ -222,7 +222,7 @@ def test_content_of_a_users_file_is_part_of_the_configuration(tmp_path):
     def planned(text):
         path.write_text(text)
         grid = make(tasks="text,adding", set={"text.path": path, "text.length": 5})
-        return grid.configuration(), [cell.config for cell in grid.cells()]
+        return grid.configuration(), [one.config for one in grid.trials()]
 
     before, configs = planned("abcd " * 10)
     assert configs[0]["task"]["file"] == hashlib.sha256(b"abcd " * 10).hexdigest()
@@ -240,7 +240,7 @@ def test_content_of_a_users_file_is_part_of_the_configuration(tmp_path):
 def test_planning_needs_no_tensorflow():
     code = (
         "import sys; from kbptt.ablation.grid import Grid;"
-        "Grid.make(['adding'], ['baseline', 'clip'], 2).cells();"
+        "Grid.make(['adding'], ['baseline', 'clip'], 2).trials();"
         "assert not {'tensorflow', 'keras'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -100,12 +100,12 @@ def kill_repeatedly(tmp_path, arguments, kills, seed, longest):
 
 
 def check(logdirs, arguments, expected):
-    cells = Grid.make(**arguments).cells()
+    planned = Grid.make(**arguments).trials()
     for logdir in logdirs:
         with Ledger(logdir, read_only=True) as ledger:
             trials = ledger.trials()
-        assert [t.state for t in trials] == ["done"] * len(cells)
-        assert [t.config for t in trials] == [c.config for c in cells]  # one result per cell
+        assert [t.state for t in trials] == ["done"] * len(planned)
+        assert [t.config for t in trials] == [c.config for c in planned]  # one result per trial
         assert [reproducible(t.result) for t in trials] == expected
         assert not list(logdir.glob(".writing-*"))
         for trial in trials:
@@ -125,7 +125,7 @@ def dummies(monkeypatch):
 def expected_scores():
     import dummy_trials
 
-    return [reproducible(dummy_trials.score(c.config)) for c in Grid.make(**SLEEPY).cells()]
+    return [reproducible(dummy_trials.score(c.config)) for c in Grid.make(**SLEEPY).trials()]
 
 
 def test_three_kills(tmp_path):

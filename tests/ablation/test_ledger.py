@@ -56,7 +56,7 @@ def test_states_and_round_trip(tmp_path):
         assert len(ledger.trials()) == 5
 
 
-def test_one_result_per_cell(tmp_path):
+def test_one_result_per_trial(tmp_path):
     with Ledger(tmp_path) as ledger:
         ledger.plan({}, CELLS[:1])
         key = ledger.trials()[0].key
@@ -136,9 +136,9 @@ def test_unusable_places(tmp_path, monkeypatch):
 WRITER = """
 import sys, random
 from kbptt.ablation.ledger import Ledger
-cells = [({"seed": i}, f"m/t/{i}") for i in range(400)]
+planned = [({"seed": i}, f"m/t/{i}") for i in range(400)]
 with Ledger(sys.argv[1]) as ledger:
-    ledger.plan({"n": 400}, cells)
+    ledger.plan({"n": 400}, planned)
     ledger.recover()
     print("ready", flush=True)
     for trial in ledger.trials("pending"):

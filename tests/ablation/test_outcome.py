@@ -212,9 +212,9 @@ def test_results_of_older_versions_are_set_apart(tmp_path):
         GOOD | {"cost": 5},
         GOOD | {"mode": "min", "baseline": {}},
     ]
-    cells = Grid.make(["adding"], ["baseline", "clip"], len(bad)).cells()
+    planned = Grid.make(["adding"], ["baseline", "clip"], len(bad)).trials()
     with Ledger(tmp_path) as ledger:
-        ledger.plan({}, [(cell.config, cell.directory) for cell in cells])
+        ledger.plan({}, [(one.config, one.directory) for one in planned])
         for trial in ledger.trials():
             clip = trial.config["method"]["name"] == "clip"
             text = json.dumps(GOOD if clip else bad[trial.config["seed"]])

@@ -18,9 +18,9 @@ def play(tmp_path, terminal, verbose=True):
     console = rich.console.Console(
         file=io.StringIO(), force_terminal=terminal, width=100, color_system=None
     )
-    cells = Grid.make(["adding"], ["baseline", "clip"], 2).cells()
+    planned = Grid.make(["adding"], ["baseline", "clip"], 2).trials()
     with Ledger(tmp_path) as ledger:
-        ledger.plan({}, [(c.config, c.directory) for c in cells])
+        ledger.plan({}, [(c.config, c.directory) for c in planned])
         first, second, *_ = ledger.trials()
         with Progress(ledger, verbose, console) as progress:
             assert progress.seconds_left() is None

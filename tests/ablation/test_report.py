@@ -55,9 +55,9 @@ def outcome(score, status="ok", metric="accuracy", mode="max", baseline=0.5, rat
 def fill(directory, score, **grid):
     """A ledger with `score(config)` as the result of every trial; None = leave it pending."""
     arguments = {"tasks": ["adding"], "methods": ["baseline", "clip"], "seeds": 3}
-    cells = Grid.make(**{**arguments, **grid}).cells()
+    planned = Grid.make(**{**arguments, **grid}).trials()
     with Ledger(directory) as ledger:
-        ledger.plan({}, [(c.config, c.directory) for c in cells])
+        ledger.plan({}, [(c.config, c.directory) for c in planned])
         for trial in ledger.trials():
             result = score(trial.config)
             if isinstance(result, str):

@@ -25,9 +25,9 @@ def outcome(config):
 
 @pytest.mark.parametrize(("seeds", "mean"), [(3, 1.01e308), (56, 1.275e308)])
 def test_scores_as_large_as_floats_get(seeds, mean, tmp_path):
-    cells = Grid.make(["adding"], ["baseline", "clip"], seeds).cells()
+    planned = Grid.make(["adding"], ["baseline", "clip"], seeds).trials()
     with Ledger(tmp_path) as ledger:
-        ledger.plan({}, [(c.config, c.directory) for c in cells])
+        ledger.plan({}, [(c.config, c.directory) for c in planned])
         for trial in ledger.trials():
             ledger.finish(trial.key, outcome(trial.config))
     report = Report(tmp_path)

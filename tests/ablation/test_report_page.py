@@ -21,8 +21,8 @@ def page(tmp_path_factory):
     """Every column filled, long names, an error, an environment: the widest that there is."""
     logdir = tmp_path_factory.mktemp("a_directory_with_a_long_name_that_stands_in_the_title") / "l"
     with Ledger(logdir) as ledger:
-        cells = Grid.make(["adding"], METHODS, 6, set={"truncation": [16, "full"]}).cells()
-        ledger.plan({"tasks": [UNBROKEN * 4]}, [(c.config, c.directory) for c in cells])
+        planned = Grid.make(["adding"], METHODS, 6, set={"truncation": [16, "full"]}).trials()
+        ledger.plan({"tasks": [UNBROKEN * 4]}, [(c.config, c.directory) for c in planned])
         for i, trial in enumerate(ledger.trials()):
             diverged = trial.config["seed"] == 5
             if trial.config["seed"] == 4:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import kbptt
-from kbptt.ablation import arrays, trial
+from kbptt.ablation import arrays, training
 from kbptt.ablation.grid import Grid
 
 SMALL = {"units": 4, "length": 10, "sizes": [40, 20, 20], "epochs": 2, "batch_size": 16}
@@ -18,7 +18,7 @@ SMALL = {"units": 4, "length": 10, "sizes": [40, 20, 20], "epochs": 2, "batch_si
 
 def config(method="clip", **options):
     grid = Grid.make(["adding"], [method], 1, **{**SMALL, **options})
-    return grid.cells()[0].config
+    return grid.trials()[0].config
 
 
 CONFIGS = {
@@ -92,7 +92,7 @@ def test_hparams_hold_options_and_scores(tmp_path):
     from tensorboard.plugins.hparams import metadata
 
     result = {"status": "ok", "test": {"mse": 0.25}, "cost": {"seconds_per_step": 0.5}}
-    trial.write_hparams(str(tmp_path), config("orthogonal+clip", truncation="full"), result)
+    training.write_hparams(str(tmp_path), config("orthogonal+clip", truncation="full"), result)
     (path,) = tmp_path.iterdir()
     values = [v for event in EventFileLoader(str(path)).Load() for v in event.summary.value]
     (session,) = [v.metadata.plugin_data.content for v in values if v.tag.startswith("_hparams_")]

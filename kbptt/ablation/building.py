@@ -1,0 +1,107 @@
+"""Builds what a trial trains: task, compiled model and callbacks, all from its configuration."""
+
+import contextlib
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from kbptt import methods, tasks
+from kbptt._checks import did_you_mean
+from kbptt.ablation import limits, options
+from kbptt.ablation.errors import TrialError
+
+
+def build(config: Mapping[str, Any]) -> tuple[Any, Any, list[Any]]:
+    """Returns task, compiled model and the method's callbacks."""
+    import keras
+
+    import kbptt
+
+    seed, method = config["seed"], config["method"]["definition"]
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(tasks.derive_seed(seed, "keras"))
+    task = tasks.get(config["task"]["name"], **config["task"]["options"])
+    if config["task"].get("file") != task.digest():
+        raise ValueError(
+            f"{task.file} is not the file that the ablation was planned with: it has changed, or "
+            "this machine has a different one."
+        )
+    metrics = task.metrics()
+    _one_of(f"metric of task {task.name!r}", task.metric, [*(m.name for m in metrics), "loss"])
+    limits.check_memory(task, config["model"], config["training"]["batch_size"])
+    known = {"$timesteps": task.length}
+    arguments = {n: v for n, v in config["model"].items() if n != "layer"}
+    layer = {n: methods.make(v, known) for n, v in config["model"]["layer"].items()}
+    layer = options.check_arguments(getattr(kbptt, arguments["cell"]), layer, _of_the_trial())
+    with _refusing(f"a model with {_listed(config['model']['layer'])}"):
+        model = tasks.build_model(task, seed=seed, **arguments, **layer)
+    for reference in method["model"]:
+        model = methods.make(reference, known)(model)
+    optimizer = {n: methods.make(v, known) for n, v in config["optimizer"].items()}
+    model.compile(
+        optimizer=_make_optimizer(optimizer.pop("name"), optimizer),
+        loss=task.loss(),
+        metrics=metrics,
+    )
+    callbacks = [methods.make(reference, known) for reference in method["callbacks"]]
+    if (threshold := config["training"].get("clip")) is not None:
+        callbacks.append(kbptt.callbacks.ClipByGlobalNorm(threshold))
+    return task, model, callbacks
+
+
+def _make_optimizer(name: str, arguments: dict[str, Any]) -> Any:
+    """An optimizer of Keras by its name in any case, or a registered one ("package>Name")."""
+    import keras
+
+    classes = {
+        name.lower(): found
+        for name, found in vars(keras.optimizers).items()
+        if inspect.isclass(found) and issubclass(found, keras.optimizers.Optimizer)
+    }
+    for wrapper in ("optimizer", "lossscaleoptimizer", "multioptimizer"):
+        classes.pop(wrapper, None)
+    found = classes.get(name.lower()) or keras.saving.get_registered_object(name)
+    if found is None:
+        _one_of("optimizer", name, classes)
+    base = keras.optimizers.Optimizer
+    arguments = options.check_arguments(found, arguments, ["name"], base)
+    with _refusing(f"a step of {name} with {_listed(arguments)}"):
+        optimizer = found(**arguments)
+        # Keras checks most arguments only in the first step.
+        weight = keras.Variable(np.ones((2, 2), "float32"), name="weight")
+        found(**arguments).apply([keras.ops.ones_like(weight)], [weight])
+    return optimizer
+
+
+def _of_the_trial() -> set[str]:
+    """Arguments of a recurrent layer that the model's options, the task and the seed decide."""
+    decided = {"return_sequences", "return_state"}
+    for function in (tasks.build_model, tasks.model.recurrent_layer):
+        parameters = inspect.signature(function).parameters.values()
+        decided |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+    return decided
+
+
+def _listed(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+
+
+@contextlib.contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Raises `ValueError` for whatever exception unusable options cause."""
+    try:
+        yield
+    except (ValueError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        raise ValueError(f"Cannot make {what}. {TrialError.describing(error)}") from error
+
+
+def _one_of(what: str, name: str, valid: Iterable[str]) -> None:
+    """Refuses a name that is none of the valid ones, listing them."""
+    valid = list(valid)
+    if name not in valid:
+        hint = did_you_mean(name, valid)
+        raise ValueError(f"Unknown {what}: {name!r}{hint}. Expected one of {', '.join(valid)}.")

@@ -1,0 +1,169 @@
+"""Trains one trial: the only training loop of `kbptt train` and `kbptt compare`.
+
+The callers differ in what they observe: a worker of `kbptt compare` stores the result, `kbptt
+train` adds callbacks for the terminal and the checkpoints.
+"""
+
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from kbptt import callbacks, tasks
+from kbptt.ablation.building import build
+from kbptt.ablation.grid import show
+from kbptt.ablation.monitor import Monitor
+from kbptt.ablation.rows import trial_key
+from kbptt.analysis import reach
+
+
+class Training:
+    """A trial in this process: built by the constructor, trained by `fit`, judged by `result`.
+
+    Args:
+        config: A configuration from `Grid.trials`.
+
+    Attributes:
+        task: The `kbptt.tasks.Task`.
+        model: The compiled model; a checkpoint may replace it before `fit`.
+        data: The `TaskData` of the seed.
+    """
+
+    def __init__(self, config: Mapping[str, Any]):
+        self._started = time.perf_counter()
+        self.config, self.settings = config, config["training"]
+        self.task, self.model, self._callbacks = build(config)
+        self.data = self.task.data(config["seed"])
+        self.steps_per_epoch = -(-len(self.data.train[0]) // self.settings["batch_size"])
+
+    def fit(
+        self,
+        directory: str | os.PathLike,
+        observers: Sequence[keras.callbacks.Callback] = (),
+        first_epoch: int = 0,
+        profiles: int = 100,
+        **flow_options: Any,
+    ) -> None:
+        """Trains from `first_epoch` to the last epoch, with TensorBoard files in `directory`.
+
+        Args:
+            directory: Where the event files go.
+            observers: Further callbacks, called after the method's own.
+            first_epoch: Integer, the number of epochs that `model` has been trained for.
+            profiles: Integer, about how many gradient profiles are logged, whatever the length.
+            **flow_options: Further arguments of `kbptt.callbacks.GradientFlow`.
+        """
+        epochs, batch_size = self.settings["epochs"], self.settings["batch_size"]
+        flow = callbacks.GradientFlow(
+            str(directory),
+            max(1, self.steps_per_epoch * epochs // profiles),
+            **flow_options,
+            **reach.measured(self.task, self.data, epochs),
+        )
+        self._monitor = Monitor(
+            self.task, self.settings, len(self.data.train[0]), flow, first_epoch
+        )
+        self.model.fit(
+            tasks.batches(self.data.train, batch_size, self.config["seed"], epochs, first_epoch),
+            steps_per_epoch=self.steps_per_epoch,
+            initial_epoch=first_epoch,
+            epochs=epochs,
+            validation_data=self.data.validation,
+            validation_batch_size=batch_size,
+            callbacks=[
+                *self._callbacks,
+                flow,
+                keras.callbacks.TensorBoard(str(directory), write_graph=False),
+                self._monitor,
+                *observers,
+            ],
+            shuffle=False,  # `batches` did it
+            verbose=0,
+        )
+
+    def test(self) -> dict[str, float]:
+        """All metrics of the model as it is, on the test data."""
+        return _floats(
+            self.model.evaluate(
+                *self.data.test,
+                batch_size=self.settings["batch_size"],
+                verbose=0,
+                return_dict=True,
+            )
+        )
+
+    def result(self) -> dict[str, Any]:
+        """What `kbptt.ablation.trial.run` returns, without environment and files.
+
+        Leaves the model with the weights of the epoch that was tested.
+        """
+        task, result = self.task, self._monitor.result()
+        if result["status"] == "ok":
+            if self.settings["checkpoint"] == "best":
+                self.model.set_weights(self._monitor.best_weights)
+            test = self.test()
+            result |= {"test": test, "score": test[task.metric]}
+            if not math.isfinite(result["score"]):
+                result |= {"status": "diverged", "score": None}
+        result["clipping"] = self._clipping()
+        result["cost"]["seconds"] = time.perf_counter() - self._started
+        return {
+            "metric": task.metric,
+            "mode": task.mode,
+            "baseline": float(task.baseline),
+            "perfect": None if task.perfect is None else float(task.perfect),
+            "success_threshold": None if task.success is None else float(task.success),
+            "parameters": int(self.model.count_params()),
+            **result,
+        }
+
+    def _clipping(self) -> dict[str, dict[str, float]]:
+        """What each gradient transform of the method reports, by name."""
+        found = {}
+        for callback in self._callbacks:
+            if hasattr(callback, "statistics") and not getattr(callback, "observes_only", False):
+                name = getattr(callback, "name", None) or type(callback).__name__
+                found[name] = _floats(callback.statistics())
+        return found
+
+
+def write_hparams(directory: str, config: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """Fills TensorBoard's HParams tab: the options of the trial and its score."""
+    from tensorboard.plugins.hparams import summary_v2
+
+    from kbptt.tensorboard import writer
+
+    options = {
+        "method": config["method"]["name"],
+        "task": config["task"]["name"],
+        "seed": config["seed"],
+        "status": result["status"],
+    }
+    for section in ("model", "optimizer", "training"):
+        for name, value in config[section].items():
+            if name != "layer":
+                options[f"{section}.{name}"] = _hparam(value, (section, name))
+    for section, values in (
+        ("task", config["task"]["options"]),
+        ("layer", config["model"]["layer"]),
+    ):
+        options |= {f"{section}.{name}": _hparam(value) for name, value in values.items()}
+    summary = summary_v2.hparams_pb(options, trial_id=trial_key(config)[:16])
+    values = [summary.value[0]]
+    for name, value in (result.get("test") or {}).items():
+        values.append(writer.scalar_value(f"test/{name}", value))
+    values.append(writer.scalar_value("cost/seconds_per_step", result["cost"]["seconds_per_step"]))
+    writer.EventWriter(directory).write(0, values)
+
+
+def _hparam(value: Any, path: tuple[str, str] | None = None) -> str | float | bool:
+    if isinstance(value, Mapping) and "object" in value:
+        return str(value["object"]).partition(":")[2]
+    return value if isinstance(value, str | float | int | bool) else show(value, path)
+
+
+def _floats(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}
