@@ -1,43 +1,41 @@
 """The time loop and its gradient: numerics on tensors, knowing nothing of Keras layers.
 
-* `bptt`: forward loop, windowed backward loop, gradients (read this first);
-* `loop`: what the engines share: options, what they measure, how they own their gradient;
-* `blocks`: how a truncated backward pass looks at time as blocks that run side by side;
-* `steps`: what one timestep does, for SimpleRNN, GRU, LSTM and for any cell;
-* `normalized`: the layer-normalised steps;
+* `gradient`: how a loop owns its gradient, and the one context of a call (read this first);
+* `tensorflow`: the loop in TensorFlow, for any cell; `recurrence` is its backward pass over all
+  windows at once, `blocks` how it looks at time, `cell` the step of any Keras cell;
+* `cpu`: the same plan by loops compiled from C++ (`native`), for the plain layers on a CPU;
+* `autodiff`: the same by an ordinary loop, for gradients of gradients;
+* `settings`: threads, compilers, memory: what no result depends on;
 * `effects`: variables that the backward pass reads and writes;
 * `factors`: the random factors of randomized truncation;
-* `autodiff`: the same by an ordinary loop, for gradients of gradients;
-* `compiled`: XLA, and how to run without it;
-* `cpu`: the same plan by loops compiled from C (`native`), for the plain layers on a CPU.
+* `compiled`: XLA; `tensors`: small operations that the loops share.
 """
 
-from kbptt.engine.autodiff import autodiff_loop
-from kbptt.engine.bptt import BPTT
-from kbptt.engine.compiled import differentiable, is_differentiable
-from kbptt.engine.cpu import NativeBPTT, NativeWeights
-from kbptt.engine.effects import Effects, in_control_flow
-from kbptt.engine.effects import are_possible as effects_are_possible
+from kbptt.engine.autodiff import AutodiffLoop
+from kbptt.engine.cell import CellStep
+from kbptt.engine.cpu import CPULoop
+from kbptt.engine.effects import Effects, are_possible as effects_are_possible, in_control_flow
 from kbptt.engine.factors import draw_factors
-from kbptt.engine.loop import Backward, Loop, Monitor, Options, Resets
-from kbptt.engine.normalized import center, standardize
+from kbptt.engine.gradient import Context, Loop, Monitor, Options, Resets
+from kbptt.engine.settings import Settings, differentiable, settings, using
+from kbptt.engine.tensorflow import TensorFlowLoop
 
 __all__ = [
-    "BPTT",
-    "Backward",
+    "AutodiffLoop",
+    "CPULoop",
+    "CellStep",
+    "Context",
     "Effects",
     "Loop",
     "Monitor",
-    "NativeBPTT",
-    "NativeWeights",
     "Options",
     "Resets",
-    "autodiff_loop",
-    "center",
+    "Settings",
+    "TensorFlowLoop",
     "differentiable",
     "draw_factors",
     "effects_are_possible",
     "in_control_flow",
-    "is_differentiable",
-    "standardize",
+    "settings",
+    "using",
 ]

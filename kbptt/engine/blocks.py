@@ -1,96 +1,60 @@
 """Time seen as blocks: what lets all windows of a truncated backward pass run side by side.
 
-A window of TBPTT(k1 = stride, k2 = length) ends every `stride` steps. Cut time into blocks of
-`stride` steps, counted from the end (or the start). The window that ends with block b begins in
-that block, where the losses enter, and goes back through the ``ceil(length / stride)`` blocks
-b, b−1, … Gradients do not cross windows, so all windows take their j-th step at once: rows of one
-batch. Full BPTT is one block of all timesteps; chunks are windows of one block each.
+The window that ends with block b begins in that block, where the losses enter, and goes back
+through the `reach` blocks b, b−1, … (see `kbptt.truncation.windows`). Gradients do not cross
+windows, so all windows take their j-th step at once: rows of one batch. Full BPTT is one block of
+all timesteps; chunks are windows of one block each.
 
 Time that does not divide into blocks is padded in front or behind. A padded timestep behaves like a
 masked one: it passes the carried gradient through and contributes nothing.
 """
 
-from dataclasses import dataclass
-
 import tensorflow as tf
 
-Size = int | tf.Tensor
+from kbptt.truncation import windows
+from kbptt.truncation.windows import Division, Windows
 
 
-@dataclass(frozen=True)
+def divide(timesteps: int | tf.Tensor, division: Division) -> Windows:
+    """`kbptt.truncation.windows.of`, for a number of timesteps that may be a tensor."""
+    if isinstance(timesteps, int):
+        return windows.of(timesteps, division)
+    return windows.of(timesteps, division, tf.minimum)
+
+
 class Blocks:
-    """The division of `timesteps` into `count` blocks of `stride` steps.
+    """Tensors over time as tensors over blocks.
+
+    Args:
+        windows: The `Windows`.
 
     Attributes:
-        timesteps: Number of real timesteps, T.
-        stride: Timesteps of a block.
-        length: Timesteps that a window reaches back.
-        reach: Blocks that a window touches, ``ceil(length / stride)`` where there are so many.
-        count: Number of blocks, n.
-        front: Padded timesteps before the first real one.
-        back: Padded timesteps after the last real one.
-        overlapping: Whether a window reaches into the block before its own.
+        before: Zero blocks put in front, so that a window that reaches over the start of the
+            sequence reads zeros.
+        padded: Whether padding can occur (always assumed where T is only known at run time).
     """
 
-    timesteps: Size
-    stride: Size
-    length: Size
-    reach: Size
-    count: Size
-    front: Size
-    back: Size
-    overlapping: bool = False
+    def __init__(self, windows: Windows) -> None:
+        self.windows = windows
+        self.before = windows.reach - 1
+        self._front = windows.front + self.before * windows.stride
+        known = isinstance(windows.front, int) and isinstance(windows.back, int)
+        self.padded = not known or bool(windows.front or windows.back)
+        self._whole = not self.padded and not windows.overlapping
 
-    @classmethod
-    def of(cls, timesteps: Size, length: int | None, stride: int | None, align: str) -> "Blocks":
-        if length is None:
-            return cls(timesteps, timesteps, timesteps, 1, 1, 0, 0)
-        if isinstance(timesteps, int) and length >= timesteps and stride >= timesteps:
-            return cls(timesteps, timesteps, timesteps, 1, 1, 0, 0)
-        reach = -(-length // stride)
-        overlapping = reach > 1
-        if not isinstance(timesteps, int):
-            # A window may be much longer than a sequence turns out to be.
-            stride = tf.minimum(min(stride, tf.int32.max), timesteps)
-        count = -(-timesteps // stride)
-        padding = count * stride - timesteps
-        front, back = (padding, 0) if align == "end" else (0, padding)
-        if isinstance(timesteps, int):
-            reach = min(reach, count)
-            length = min(length, reach * stride)
-        else:
-            if overlapping:
-                reach = tf.minimum(min(reach, tf.int32.max), count)
-            length = tf.minimum(min(length, tf.int32.max), reach * stride)
-        return cls(timesteps, stride, length, reach, count, front, back, overlapping)
+    def split(self, x: tf.Tensor) -> tf.Tensor:
+        """``(T, ...)`` as ``(before + count, stride, ...)``."""
+        if not self._whole:
+            x = tf.pad(x, [[self._front, self.windows.back]] + [[0, 0]] * (len(x.shape) - 1))
+        blocks = self.before + self.windows.count
+        return tf.reshape(x, tf.concat([[blocks, self.windows.stride], tf.shape(x)[1:]], 0))
 
-    @property
-    def padded(self) -> bool:
-        """Whether padding can occur (always assumed where T is only known at run time)."""
-        return not (isinstance(self.front, int) and isinstance(self.back, int)) or bool(
-            self.front or self.back
-        )
-
-    def split(self, x: tf.Tensor, before: int = 0) -> tf.Tensor:
-        """``(T, ...)`` as ``(before + n, stride, ...)``, with `before` extra zero blocks in front.
-
-        The extra blocks let a window that reaches over the start of the sequence read zeros.
-        """
-        front = self.front + before * self.stride
-        if self.padded or before:
-            x = tf.pad(x, [[front, self.back]] + [[0, 0]] * (len(x.shape) - 1))
-        shape = tf.shape(x)
-        return tf.reshape(x, tf.concat([[before + self.count, self.stride], shape[1:]], 0))
-
-    def join(self, x: tf.Tensor, before: int = 0) -> tf.Tensor:
-        """The inverse of `split`: ``(before + n, stride, ...)`` as ``(T, ...)``."""
+    def join(self, x: tf.Tensor) -> tf.Tensor:
+        """The inverse of `split`: ``(before + count, stride, ...)`` as ``(T, ...)``."""
         shape = tf.shape(x)
         x = tf.reshape(x, tf.concat([[shape[0] * shape[1]], shape[2:]], 0))
-        if self.padded or before:
-            front = self.front + before * self.stride
-            x = x[front : front + self.timesteps]
-        return x
+        return x if self._whole else x[self._front : self._front + self.windows.timesteps]
 
-    def real(self, before: int = 0) -> tf.Tensor:
-        """Boolean ``(before + n, stride)``: False at padded timesteps."""
-        return self.split(tf.ones([self.timesteps], tf.bool), before)
+    def real(self) -> tf.Tensor:
+        """Boolean ``(before + count, stride)``: False at padded timesteps."""
+        return self.split(tf.ones([self.windows.timesteps], tf.bool))

@@ -1,4 +1,4 @@
-"""The step of any cell: the same engine with automatic differentiation of one timestep.
+"""The step of any Keras cell: automatic differentiation of one timestep.
 
 Nothing is known of such a cell but its call. The forward pass keeps the states; the backward pass
 calls the cell again on each timestep (all windows at once) for the vector-Jacobian product with
@@ -10,18 +10,19 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from kbptt.engine.compiled import in_this_graph
-from kbptt.engine.steps import Tensors, _rows
+from kbptt.cells.base import Tensors, flatten_time
+from kbptt.engine.tensors import in_this_graph
 
 
 class CellStep:
-    """A step around ``call(x, state, weights) -> (output, state)``.
+    """A `kbptt.cells.Step` around ``call(x, state, weights) -> (output, state)``.
 
     Args:
         call: Function of the inputs ``(rows, features)``, the flat states and the flat weights.
         output: Index of the state that is the same tensor as the output, or None. Without one the
             output is carried as a further state, last, that the cell does not read.
         hidden: Index of the state whose gradient norm is recorded.
+        states: Number of states.
     """
 
     def __init__(self, call: Callable, output: int | None, hidden: int, states: int) -> None:
@@ -36,29 +37,28 @@ class CellStep:
         output, new = self.call(x, state[: self.states], weights)
         return (*new, output) if self.separate_output else tuple(new), ()
 
-    def recover(self, start, stored, written):
+    def recover(self, start, residuals, written):
         return written
 
-    def backward(self, x, previous, state, stored, gradient, weights):
+    def vjp(self, x, previous, state, residuals, gradient, weights):
         previous = in_this_graph(previous)
         with tf.GradientTape() as tape:
             tape.watch(previous)
             new, _ = self.forward(x, previous, weights)
-        return self._pull_back(tape, new, previous, gradient), gradient
+        return _differentiate(tape, new, previous, gradient), gradient
 
-    def weight_gradients(self, x, previous, stored, local, weights):
-        flat = _rows(x)
-        previous = tuple(map(_rows, previous))
+    def weight_gradients(self, x, previous, residuals, local, weights):
+        flat = flatten_time(x)
+        previous = tuple(map(flatten_time, previous))
         weights = in_this_graph(tuple(weights))
         with tf.GradientTape() as tape:
             tape.watch((flat, weights))
             new, _ = self.forward(flat, previous, weights)
-        dx, *d_weights = self._pull_back(tape, new, (flat, *weights), tuple(map(_rows, local)))
+        upstream = tuple(map(flatten_time, local))
+        dx, *d_weights = _differentiate(tape, new, (flat, *weights), upstream)
         return tf.reshape(dx, tf.shape(x)), tuple(d_weights)
 
-    def _pull_back(self, tape, new: Tensors, sources: Tensors, gradient: Tensors) -> Tensors:
-        return tuple(
-            tape.gradient(
-                new, sources, gradient, unconnected_gradients=tf.UnconnectedGradients.ZERO
-            )
-        )
+
+def _differentiate(tape, new: Tensors, sources: Tensors, upstream: Tensors) -> Tensors:
+    zeros = tf.UnconnectedGradients.ZERO
+    return tuple(tape.gradient(new, sources, upstream, unconnected_gradients=zeros))

@@ -6,39 +6,14 @@ the train step; a compiled function inside an ordinary train function works, and
 engine fast.
 """
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from kbptt import _tensorflow
-
-_differentiable: ContextVar[bool] = ContextVar("kbptt_differentiable", default=False)
-
-
-@contextlib.contextmanager
-def differentiable() -> Iterator[None]:
-    """A scope in which layers run a loop that TensorFlow differentiates itself.
-
-    The engine's gradient is hand-made and has no gradient of its own. Inside this scope layers give
-    the same numbers by an ordinary loop, slower and with more memory, of which gradients of any
-    order can be taken: what an exact gradient-norm penalty needs. Sliding windows, which no
-    ordinary loop expresses, are refused there.
-    """
-    token = _differentiable.set(True)
-    try:
-        yield
-    finally:
-        _differentiable.reset(token)
-
-
-def is_differentiable() -> bool:
-    """Whether the code runs inside a `differentiable` scope."""
-    return _differentiable.get()
-
+from kbptt.engine.tensors import in_this_graph
 
 # TensorFlow shows the name of a resource that it cannot save, and TFLite that of an operation that
 # it does not know; both allow letters, digits and a few signs.
@@ -87,33 +62,3 @@ class Compiled:
         # Arguments are captured outside of XLA: inside, the gradient of a `tf.cond` or
         # `tf.while_loop` would capture tensors of its forward pass in another way, and wrongly.
         return self.traced(*in_this_graph(arguments))
-
-
-def in_this_graph(structure: Any) -> Any:
-    """The nested tensors as tensors of the graph that is being traced.
-
-    The gradient of a `tf.cond` or `tf.while_loop` is a graph of its own, to which the tensors of
-    the forward pass are foreign: a tape that watches one sees nothing.
-    """
-    if tf.executing_eagerly():
-        return structure
-    return tf.nest.map_structure(lambda v: tf.identity(v) if tf.is_tensor(v) else v, structure)
-
-
-def write(buffer: tf.Tensor, value: tf.Tensor, index: list, jit: bool) -> tf.Tensor:
-    """`buffer` with `value` written at `index`, in place where it is carried by a loop.
-
-    Args:
-        buffer: Tensor.
-        value: Tensor of the same rank.
-        index: One integer or scalar tensor per axis: where the first element goes.
-        jit: Whether the code is compiled by XLA.
-    """
-    if jit:
-        return _tensorflow.dynamic_update_slice(
-            buffer, value, tf.stack([tf.cast(i, tf.int32) for i in index])
-        )
-    shape = tf.shape(value)
-    axes = [tf.cast(i, tf.int32) + tf.range(shape[axis]) for axis, i in enumerate(index[:2])]
-    where = tf.stack(tf.meshgrid(*axes, indexing="ij"), axis=-1)
-    return tf.tensor_scatter_nd_update(buffer, where, value)

@@ -1,15 +1,15 @@
-"""Backpropagation through time by compiled loops on a CPU: the plan of `kbptt.engine.bptt` in C.
+"""Backpropagation through time on a CPU by compiled loops: the plan of `tensorflow.py` in C++.
 
 What XLA leaves on the table is in between the matrix products: passes over (timesteps, batch,
 4·units), one thread where the update is in place, and the dispatch of every operation of every
-timestep. In ``native/loops.h`` a group of rows walks through time with its state in the cache, the
-weight gradients are summed while the gradients of the gates are still there, and threads, each
-with rows of its own, never wait for each other. Nothing larger than the states and the gates is
-ever written down, and inputs and outputs stay batch-major, so that nothing is transposed.
+timestep. In the compiled loops (`native`) a group of rows walks through time with its state in the
+cache, the weight gradients are summed while the gradients of the gates are still there, and
+threads, each with rows of its own, never wait for each other. Nothing larger than the states and
+the gates is ever written down, and inputs and outputs stay batch-major: nothing is transposed.
 
-The numbers are those of `kbptt.engine.bptt`, which does everything that is not done here: other
-cells, gradients by lag, a train step that XLA compiles as a whole, accelerators, machines without a
-C compiler.
+The numbers are those of `kbptt.engine.tensorflow`, which does everything that is not done here:
+other cells, gradients by lag, a train step that XLA compiles as a whole, accelerators, machines
+without a C++ compiler.
 """
 
 import functools
@@ -18,25 +18,23 @@ import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from kbptt.engine.blocks import Blocks
+from kbptt.cells.base import Cell, Weights
+from kbptt.engine.blocks import divide
 from kbptt.engine.compiled import UNSAVABLE, refuse_saving
-from kbptt.engine.loop import Loop, Monitor, Options
+from kbptt.engine.gradient import Context, Loop, Monitor, Options
 from kbptt.engine.native import is_usable
 from kbptt.engine.native.buffers import Buffers
 from kbptt.engine.native.library import Problem, library
+from kbptt.engine.settings import settings
 
 CELLS = ("SimpleRNN", "GRU", "LSTM")
 STATES = ("h_start", "c_start")
 RESTARTS = ("h_restart", "c_restart")
 ACTIVATIONS = ("linear", "relu", "sigmoid", "tanh")
-# Up to so many bytes the gates are kept for the backward pass. Larger ones, which would come back
-# from main memory, are computed a second time: at most a sixth more time, a third of the memory.
-KEPT_GATES = 2**25
 # Fewer rows than this are not worth a second thread.
 ROWS_OF_A_THREAD = 4
 
@@ -53,39 +51,13 @@ SHAPES = {
     "factors": "TB",
 }
 
-class NativeWeights(NamedTuple):
-    """What the loops read; `N` is units times 1, 3 or 4.
 
-    Attributes:
-        kernel: ``(features, N)``.
-        recurrent_kernel: ``(units, N)``.
-        bias: ``(N,)``, or None.
-        recurrent_bias: ``(units,)`` for GRU: added to h·U of the candidate; or None.
-        input_gain: ``(N,)``, of layer-normalised x·W (GRU, LSTM). The columns of both kernels are
-            centred then.
-        recurrent_gain: ``(N,)``, of layer-normalised h·U; SimpleRNN: of the sum.
-        state_gain: ``(units,)``, of the layer-normalised cell state (LSTM).
-        state_bias: ``(units,)``, likewise.
-    """
-
-    kernel: tf.Tensor
-    recurrent_kernel: tf.Tensor
-    bias: tf.Tensor | None = None
-    recurrent_bias: tf.Tensor | None = None
-    input_gain: tf.Tensor | None = None
-    recurrent_gain: tf.Tensor | None = None
-    state_gain: tf.Tensor | None = None
-    state_bias: tf.Tensor | None = None
-
-
-class NativeBPTT(Loop):
+class CPULoop(Loop):
     """A recurrent loop with its own truncated gradient, run by the compiled loops.
 
     Args:
-        cell: One of `CELLS`.
-        activations: One or two of `ACTIVATIONS`: of the candidate, and of the gates if any.
+        cell: One of `kbptt.cells` that the compiled loops know.
         options: The `Options`. A penalty is a `kbptt.regularizers.VanishingGradient`.
-        normalization: None, or the `kbptt.normalization.LayerNormalization` of the layer.
         current: Called in every backward pass for the `Options` of that moment, of which windows
             and clip are used. Defaults to `options`.
     """
@@ -95,21 +67,18 @@ class NativeBPTT(Loop):
     output = 0
 
     def __init__(
-        self,
-        cell: str,
-        activations: tuple[str, ...],
-        options: Options,
-        normalization: Any | None = None,
-        current: Callable[[], Options] | None = None,
+        self, cell: Cell, options: Options, current: Callable[[], Options] | None = None
     ) -> None:
         super().__init__(options)
-        self.current = current or (lambda: options)
         self.cell = cell
-        self.normalized = normalization is not None
+        self.current = current or (lambda: options)
+        # Graphs run in other threads, to which the settings in force here do not extend.
+        self.run = settings()
+        normalization = cell.normalization
         self.settings: dict[str, float] = {
-            "cell": CELLS.index(cell),
-            "activation": ACTIVATIONS.index(activations[0]),
-            "recurrent_activation": ACTIVATIONS.index(activations[-1]),
+            "cell": CELLS.index(cell.name),
+            "activation": ACTIVATIONS.index(cell.activations[0]),
+            "recurrent_activation": ACTIVATIONS.index(cell.activations[-1]),
         }
         if normalization is not None:
             self.settings["normalized"] = True
@@ -120,88 +89,101 @@ class NativeBPTT(Loop):
             self.settings["smallest_norm"] = options.penalty.SMALLEST_NORM
 
     @staticmethod
-    def supports(options: Options, dtype: tf.DType) -> bool:
-        """Whether the compiled loops can run here, with such options and numbers."""
-        return is_usable() and not options.lags and dtype in (tf.float32, tf.float64)
+    def supports(cell: Cell, options: Options, dtype: tf.DType) -> bool:
+        """Whether the compiled loops can run such a cell here."""
+        known = cell.name in CELLS and dtype in (tf.float32, tf.float64)
+        return known and not options.lags and is_usable()
 
     # In TensorFlow ----------------------------------------------------------------------------
 
-    def _run(self, x, start, weights, mask, resets):
+    def forward(self, x, start, weights, context):
         # Here alone: the gradient of a `tf.cond` is a graph that cannot capture anything new.
         refuse_saving()
-        arrays = self._arrays(x, start, weights, mask, resets)
-        h, c, gates = _numpy_function(self._forward, arrays, [x.dtype] * 3)
+        arrays = self._arrays(x, start, weights, context)
+        h, c, gates = _numpy_function(self.run_forward, arrays, [x.dtype] * 3)
         h.set_shape([*x.shape[:2], start[0].shape[1]])
         final = (h[:, -1], c[-1])[: len(start)]
         for value, initial in zip(final, start, strict=True):
             value.set_shape(initial.shape)
         return h, final, {"h": h, "c": c, "gates": gates}
 
-    def _pull(self, x, start, weights, mask, resets, kept, dy, d_final, xi, weight):
-        given = self._arrays(x, start, weights)
-        if resets is not None:
-            given |= zip(RESTARTS, resets.states, strict=False)
-        upstream = {"dh": dy, **dict(zip(("dh_final", "dc_final"), d_final, strict=False))}
-        if xi is not None:
-            upstream["factors"] = tf.broadcast_to(xi, [tf.shape(x)[1], tf.shape(x)[0]])
-        upstream["penalty_weight"] = weight
-        arrays = self._arrays(x, start, weights, mask, resets) | kept
-        arrays |= {name: value for name, value in upstream.items() if value is not None}
-        backward = functools.partial(self._backward, wanted=tuple(given))
+    def backward(self, x, start, weights, context, residuals, upstream):
+        arrays = self._arrays(x, start, weights, context)
+        given = {n: v for n, v in arrays.items() if n not in ("mask", "resets")}
+        arrays |= residuals
+        arrays |= zip(("dh_final", "dc_final"), upstream.final, strict=False)
+        factors = upstream.xi
+        if factors is not None:
+            factors = tf.broadcast_to(factors, [tf.shape(x)[1], tf.shape(x)[0]])
+        more = {
+            "dh": upstream.outputs,
+            "factors": factors,
+            "penalty_weight": upstream.penalty_weight,
+        }
+        arrays |= {name: value for name, value in more.items() if value is not None}
+        backward = functools.partial(self.run_backward, wanted=tuple(given))
         kinds = [x.dtype] * len(given) + [tf.float32, x.dtype]
         *results, norms, penalty = _numpy_function(backward, arrays, kinds)
         for result, value in zip(results, given.values(), strict=True):
             result.set_shape(value.shape)
         norms.set_shape([x.shape[1]])
         found = dict(zip(given, results, strict=True))
-        pulled = (
+        gradients = (
             found["x"],
             tuple(found[name] for name in STATES[: len(start)]),
             tuple(found[name] for name in RESTARTS if name in found),
-            NativeWeights(*(found.get(name) for name in NativeWeights._fields)),
+            Weights(*(found.get(name) for name in Weights._fields)),
         )
-        return pulled, Monitor(norms, penalty=None if weight is None else penalty)
+        penalized = upstream.penalty_weight is not None
+        return gradients, Monitor(norms, penalty=penalty if penalized else None)
 
     @staticmethod
-    def _arrays(x, start, weights, mask=None, resets=None) -> dict[str, tf.Tensor]:
+    def _arrays(x, start, weights: Weights, context: Context) -> dict[str, tf.Tensor]:
         """What there is, by the names of `Problem`."""
-        arrays = {"x": x, "mask": mask, **weights._asdict()}
+        arrays = {"x": x, "mask": context.mask, **weights._asdict()}
         arrays |= zip(STATES, start, strict=False)
-        if resets is not None:
-            arrays |= {"resets": resets.at, **dict(zip(RESTARTS, resets.states, strict=False))}
+        if context.resets is not None:
+            arrays["resets"] = context.resets.at
+            arrays |= zip(RESTARTS, context.resets.states, strict=False)
         return {name: value for name, value in arrays.items() if value is not None}
 
     # In NumPy ---------------------------------------------------------------------------------
 
-    def _forward(self, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+    def run_forward(self, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
         """h ``(batch, timesteps, units)``, c and the gates ``(timesteps, batch, …)`` if kept."""
         batch, timesteps, _ = arrays["x"].shape
         units, dtype = arrays["recurrent_kernel"].shape[0], arrays["x"].dtype
-        lstm = self.cell == "LSTM"
-        width = 0 if self.cell == "SimpleRNN" or self.normalized else 4 * units
+        width = 0 if self.cell.normalization is not None else self.cell.kept * units
         # Where windows overlap, gates that are not kept would be computed many times.
         times = -(-(self.options.length or 1) // (self.options.stride or 1))
-        if width * batch * timesteps * dtype.itemsize > KEPT_GATES * times:
+        if width * batch * timesteps * dtype.itemsize > self.run.kept_gates * times:
             width = 0
         arrays["h"] = _memory.array([batch, timesteps, units], dtype)
-        arrays["c"] = _memory.array([timesteps, batch, units if lstm else 0], dtype)
+        arrays["c"] = _memory.array([timesteps, batch, units * (len(self.cell.states) > 1)], dtype)
         arrays["gates"] = _memory.array([timesteps, batch, width], dtype)
         problem = self._problem(arrays)
-        shares = _shares(batch)
+        shares = self._shares(batch)
         _in_threads(
             lambda i: library().kbptt_forward(problem, dtype == np.float64, *shares[i]), len(shares)
         )
         return [arrays["h"], arrays["c"], arrays["gates"]]
 
-    def _backward(self, arrays: dict[str, np.ndarray], wanted: tuple[str, ...]) -> list[np.ndarray]:
+    def run_backward(
+        self, arrays: dict[str, np.ndarray], wanted: tuple[str, ...]
+    ) -> list[np.ndarray]:
         """The gradients of the `wanted` arrays, Σ_b ‖∂L/∂h_t‖₂, and the weighted penalty."""
         batch, timesteps, _ = arrays["x"].shape
         dtype = arrays["x"].dtype
         options = self.current()
-        windows, overlapping = self._windows(options, timesteps, "dh" in arrays)
+        windows = divide(timesteps, options)
+        # Only the final state has a gradient: nothing flows outside the last window.
+        last = slice(None) if "dh" in arrays else slice(-1, None)
+        bounds = {name: getattr(windows, name)[last] for name in ("starts", "entries", "ends")}
+        overlapping = "dh" in arrays and windows.overlapping
         # Windows that overlap add up, so that one thread has all those of a sample.
-        shares = _shares(batch, 1) if overlapping else _shares(len(windows["ends"]) * batch)
-        first = windows["starts"][0]
+        rows = batch if overlapping else len(bounds["ends"]) * batch
+        shares = self._shares(rows, least=1 if overlapping else ROWS_OF_A_THREAD)
+        first = bounds["starts"][0]
         made = {"dx": _memory.array(arrays["x"].shape, dtype)}
         made["dx"][:, :first] = 0
         if self.options.record:
@@ -211,7 +193,7 @@ class NativeBPTT(Loop):
             # Threads sum up on their own.
             made[f"d_{name}"] = np.zeros([len(shares), *arrays[name].shape], dtype)
         made["penalty_value"] = np.zeros([len(shares)])
-        problem = self._problem(arrays | made | windows)
+        problem = self._problem(arrays | made | bounds)
         problem.clip = math.inf if options.clip is None else options.clip
         problem.overlapping = overlapping
         _in_threads(
@@ -223,20 +205,11 @@ class NativeBPTT(Loop):
         penalty = made["penalty_value"].sum() * arrays.get("penalty_weight", 0)
         return [*results, norms.astype(np.float32), np.asarray(penalty, dtype)]
 
-    @staticmethod
-    def _windows(
-        options: Options, timesteps: int, sequences: bool
-    ) -> tuple[dict[str, np.ndarray], bool]:
-        """Where windows start and end, from where on losses enter; and whether they overlap."""
-        blocks = Blocks.of(timesteps, options.length, options.stride, options.align)
-        ends = np.arange(1, blocks.count + 1) * blocks.stride - blocks.front
-        starts, entries = ends - blocks.length, ends - blocks.stride
-        windows = {"starts": starts, "entries": entries, "ends": ends}
-        windows = {name: np.clip(v, 0, timesteps).astype(np.int64) for name, v in windows.items()}
-        if not sequences:
-            # Only the final state has a gradient: nothing flows outside the last window.
-            windows = {name: v[-1:] for name, v in windows.items()}
-        return windows, sequences and blocks.overlapping
+    def _shares(self, rows: int, least: int = ROWS_OF_A_THREAD) -> list[tuple[int, int]]:
+        """The first and last row of each thread, which gets so many at least."""
+        threads = max(min(self.run.threads or _threads(), rows // least), 1)
+        ends = [rows * i // threads for i in range(threads + 1)]
+        return list(itertools.pairwise(ends))
 
     def _problem(self, arrays: dict[str, np.ndarray]) -> Problem:
         batch, timesteps, features = arrays["x"].shape
@@ -286,13 +259,6 @@ def _threads() -> int:
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(_threads() - 1, 1), thread_name_prefix="kbptt")
-
-
-def _shares(rows: int, least: int = ROWS_OF_A_THREAD) -> list[tuple[int, int]]:
-    """The first and last row of each thread, which gets so many at least."""
-    threads = max(min(_threads(), rows // least), 1)
-    ends = [rows * i // threads for i in range(threads + 1)]
-    return list(itertools.pairwise(ends))
 
 
 def _in_threads(work: Callable[[int], int], shares: int) -> None:

@@ -16,8 +16,6 @@ from kbptt._typing import (
     Seed,
     TruncationLike,
 )
-from kbptt.engine.normalized import NormalizedGRUStep
-from kbptt.engine.steps import GRUStep
 from kbptt.layers.projected import ProjectedLayer
 
 
@@ -136,37 +134,16 @@ class GRU(ProjectedLayer, keras.layers.GRU):
         )
         self._set_up(truncation, gradient_clip, normalization, gradient_regularizer)
 
-    def _projected_step(self):
-        names = self._activation_names()
-        if names is None or not self.reset_after:
-            return None
-        if self.normalization is not None:
-            return NormalizedGRUStep(*names, self.normalization.epsilon)
-        return GRUStep(*names)
+    def _recurrence(self):
+        # Without `reset_after` the reset gate stands inside the recurrent product.
+        return super()._recurrence() if self.reset_after else None
 
-    def _groups(self):
-        return 2 * self.units, self.units
-
-    def _projection_bias(self):
-        """The input bias, and the recurrent bias of z and r, which adds to it."""
-        if self.cell.bias is None:
-            return None
-        inputs, recurrent = ops.unstack(self.cell.bias, 2)
-        units = self.units
-        return inputs + ops.concatenate([recurrent[: 2 * units], ops.zeros_like(inputs[:units])])
-
-    def _native_weights(self):
-        weights = super()._native_weights()
+    def _weights(self):
+        """Keras's two biases, of which the recurrent one of z and r can be added to the other."""
+        weights = super()._weights()
         if self.cell.bias is None:
             return weights
-        return weights._replace(recurrent_bias=self.cell.bias[1, 2 * self.units :])
-
-    def _recurrent_weights(self):
-        units = self.units
-        if self.cell.bias is None:
-            bias = ops.zeros((units,), self.cell.compute_dtype)
-        else:
-            bias = self.cell.bias[1, 2 * units :]
-        if self.normalization is None:
-            return self.cell.recurrent_kernel, bias
-        return self._centred_recurrent_kernel(), bias, self.recurrent_gain
+        inputs, recurrent = ops.unstack(self.cell.bias, 2)
+        zr = 2 * self.units
+        bias = inputs + ops.concatenate([recurrent[:zr], ops.zeros_like(inputs[zr:])])
+        return weights._replace(bias=bias, recurrent_bias=recurrent[zr:])

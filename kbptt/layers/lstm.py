@@ -15,8 +15,6 @@ from kbptt._typing import (
     Seed,
     TruncationLike,
 )
-from kbptt.engine.normalized import NormalizedLSTMStep
-from kbptt.engine.steps import LSTMStep
 from kbptt.layers.projected import ProjectedLayer
 
 
@@ -146,30 +144,3 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
             **kwargs,
         )
         self._set_up(truncation, gradient_clip, normalization, gradient_regularizer)
-
-    def _projected_step(self):
-        names = self._activation_names()
-        if names is None:
-            return None
-        n = self.normalization
-        if n is not None:
-            return NormalizedLSTMStep(*names, n.epsilon, n.carry_normalized)
-        return LSTMStep(*names)
-
-    def _build_normalization(self):
-        super()._build_normalization()
-        shape = (self.units,)
-        self.state_gain = self.add_weight(shape=shape, name="state_gain", initializer="ones")
-        self.state_bias = self.add_weight(shape=shape, name="state_bias", initializer="zeros")
-
-    def _native_weights(self):
-        weights = super()._native_weights()
-        if self.normalization is None:
-            return weights
-        return weights._replace(state_gain=self.state_gain, state_bias=self.state_bias)
-
-    def _recurrent_weights(self):
-        if self.normalization is None:
-            return super()._recurrent_weights()
-        kernel = self._centred_recurrent_kernel()
-        return kernel, self.recurrent_gain, self.state_gain, self.state_bias

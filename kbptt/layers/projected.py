@@ -1,6 +1,5 @@
 """SimpleRNN, GRU and LSTM: input projection outside the loop, an elementwise step inside."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,19 +10,18 @@ from keras import ops
 from kbptt import normalization as normalizations
 from kbptt._frozen import frozen
 from kbptt._tensorflow import is_being_exported
+from kbptt.cells import ACTIVATION, CELLS, Cell, Weights, make
+from kbptt.cells.layer_norm import center
 from kbptt.engine import (
-    BPTT,
+    AutodiffLoop,
+    CPULoop,
     Effects,
     Monitor,
-    NativeBPTT,
-    NativeWeights,
     Options,
-    center,
+    TensorFlowLoop,
     in_control_flow,
-    is_differentiable,
-    standardize,
+    settings,
 )
-from kbptt.engine.steps import ACTIVATION, ProjectedStep
 from kbptt.layers.rnn import CellLayer
 from kbptt.regularizers import vanishing_gradient
 
@@ -34,11 +32,8 @@ _KNOWN = [*ACTIVATION.items(), *((name, keras.activations.get(name)) for name in
 class ProjectedLayer(CellLayer):
     """Mixin of the layers whose inputs are projected by one product before the loop.
 
-    A layer tells three things: `_projected_step`, the bias that goes into the projection, and the
-    weights that the step reads.
-
     Attributes:
-        cell_name: Name of the cell among those that the compiled loops know.
+        cell_name: Name of the cell in `kbptt.cells.CELLS`.
     """
 
     cell_name: str
@@ -68,28 +63,29 @@ class ProjectedLayer(CellLayer):
             self._build_regularizer()
         self._options_changed(windows_or_clip=False)
 
-    # What a layer tells ------------------------------------------------------------------------
+    def _recurrence(self) -> Cell | None:
+        """The cell of the loops, or None if the layer's options need the path for any cell."""
+        names = self._activation_names()
+        return None if names is None else make(self.cell_name, names, self.normalization)
 
-    def _projected_step(self) -> ProjectedStep | None:
-        """The step, or None if the layer's options need the path for any cell."""
-        raise NotImplementedError
-
-    def _groups(self) -> tuple[int, ...]:
-        """Widths of the column groups that layer normalization takes together."""
-        return (self.cell.kernel.shape[-1],)
-
-    def _projection_bias(self) -> Any:
-        return self.cell.bias
-
-    def _recurrent_weights(self) -> tuple:
-        return (self.cell.recurrent_kernel,)
-
-    # ------------------------------------------------------------------------------------------
+    def _weights(self) -> Weights:
+        """What the cell reads."""
+        kernel, recurrent = self.cell.kernel, self.cell.recurrent_kernel
+        if self.normalization is not None:
+            groups = CELLS[self.cell_name].groups(self.units)
+            kernel, recurrent = (
+                center(ops.convert_to_tensor(w), groups) for w in (kernel, recurrent)
+            )
+        gains = {name: getattr(self, name, None) for name in CELLS[self.cell_name].gains}
+        return Weights(kernel, recurrent, bias=self.cell.bias, **gains)
 
     def build(self, sequences_shape, initial_state_shape=None):
         super().build(sequences_shape, initial_state_shape)
         if self.normalization is not None:
-            self._build_normalization()
+            for name, blocks in CELLS[self.cell_name].gains.items():
+                initializer = "zeros" if name.endswith("bias") else "ones"
+                weight = self.add_weight((blocks * self.units,), initializer, name=name)
+                setattr(self, name, weight)
         self._build_regularizer()
 
     def _build_regularizer(self) -> None:
@@ -98,14 +94,6 @@ class ProjectedLayer(CellLayer):
                 self._penalty = _of_replica(-1.0, "gradient_penalty")
                 self._loss_scale = _of_replica(1.0, "loss_scale")
                 self._updates = tf.Variable(0, trainable=False, name="updates", dtype=tf.int64)
-
-    def _build_normalization(self) -> None:
-        """The gains, each as wide as what it scales."""
-        width = self.cell.kernel.shape[-1]
-        self.recurrent_gain = self.add_weight(
-            shape=(width,), name="recurrent_gain", initializer="ones"
-        )
-        self.input_gain = self.add_weight(shape=(width,), name="input_gain", initializer="ones")
 
     @property
     def gradient_penalty(self) -> float | None:
@@ -129,91 +117,37 @@ class ProjectedLayer(CellLayer):
         if self.normalization is None:
             return list(self.cell(x_t, list(states), training=False)[1])
         # The gains belong to the layer; its cell alone is the one without normalization.
-        weights = tuple(_tensor(w, self.compute_dtype) for w in self._recurrent_weights())
-        projected = self._project(x_t[None])[0]
-        return list(self._projected_step().forward(projected, tuple(states), weights)[0])
+        cell = self._recurrence()
+        weights = Weights(*(_tensor(w, self.compute_dtype) for w in self._weights()))
+        projected, weights = cell.project(x_t[:, None], weights)
+        return list(cell.forward(projected[:, 0], tuple(states), weights)[0])
 
-    def inner_loop(self, sequences, initial_state, mask, training=False):
-        step = self._projected_step()
+    def inner_loop(self, sequences, initial_state, mask, training=False, resets=None):
+        recurrence = self._recurrence()
         # Masks per gate (`implementation=1`, recurrent dropout) need the cell's own products.
         cell = self.cell
         per_gate = training and (
             cell.recurrent_dropout or (cell.dropout and getattr(cell, "implementation", 2) == 1)
         )
-        if step is None or per_gate:
+        if recurrence is None or per_gate:
             self._check_plain()
-            return super().inner_loop(sequences, initial_state, mask, training)
-        x, start, mask, resets = self._prepare(sequences, initial_state, mask)
+            return super().inner_loop(sequences, initial_state, mask, training, resets)
+        x, start, mask, resets = self._prepare(sequences, initial_state, mask, resets)
         if training and cell.dropout:
             x *= cell.get_dropout_mask(sequences[:, 0, :])[:, None]
         dtype = self._loop_dtype()
-        if self._is_native():
-            names = self._activation_names()
-            make = functools.partial(NativeBPTT, self.cell_name, names)
-            engine = self._engine("native", lambda o: make(o, self.normalization, self._options))
-            weights = NativeWeights(*(_tensor(w, dtype) for w in self._native_weights()))
-            return self._run(engine, tf.cast(x, dtype), start, weights, mask, resets)
-        x = tf.cast(self._project(x), dtype)
-        weights = tuple(_tensor(w, dtype) for w in self._recurrent_weights())
-        if is_differentiable():
-            return self._run_autodiff(
-                lambda x_t, state: step.forward(x_t, state, weights)[0],
-                step,
-                x,
-                start,
-                mask,
-                resets,
-            )
-        engine = self._engine("projected", lambda options: BPTT(step, options))
-        return self._run(engine, x, start, weights, mask, resets)
-
-    def _is_native(self) -> bool:
-        """Whether the compiled loops can run this layer here."""
-        usable = NativeBPTT.supports(self._options(), self._loop_dtype())
-        return usable and not is_differentiable()
-
-    def _native_weights(self) -> NativeWeights:
-        """What the compiled loops read."""
-        cell = self.cell
-        if self.normalization is None:
-            return NativeWeights(cell.kernel, cell.recurrent_kernel, self._projection_bias())
-        return NativeWeights(
-            center(ops.convert_to_tensor(cell.kernel), self._groups()),
-            self._centred_recurrent_kernel(),
-            self._projection_bias(),
-            input_gain=getattr(self, "input_gain", None),
-            recurrent_gain=self.recurrent_gain,
-        )
-
-    def _project(self, x):
-        """``x·W + b`` for all timesteps in one product, normalised if asked."""
-        kernel = ops.convert_to_tensor(self.cell.kernel, dtype=self.compute_dtype)
-        bias = self._projection_bias()
-        width, shape = kernel.shape[-1], tf.shape(x)
-        flat = tf.reshape(x, [-1, x.shape[-1]])
-        if self.normalization is not None:
-            projected = self._normalize_projection(tf.matmul(flat, kernel))
-            if bias is not None:
-                projected += ops.cast(bias, projected.dtype)
-        elif bias is not None:
-            # The bias as one more row of the kernel: adding it, and above all summing its gradient
-            # over all timesteps, would each be one more pass over the largest tensor there is.
-            flat = tf.concat([flat, tf.ones([tf.shape(flat)[0], 1], flat.dtype)], axis=-1)
-            bias = ops.cast(bias, kernel.dtype)
-            projected = tf.matmul(flat, tf.concat([kernel, bias[None]], axis=0))
+        weights = Weights(*(_tensor(w, dtype) for w in self._weights()))
+        if settings().differentiable:
+            loop = AutodiffLoop(recurrence, self._options())
+        elif CPULoop.supports(recurrence, self._options(), dtype):
+            loop = self._loop("cpu", lambda o: CPULoop(recurrence, o, self._options))
         else:
-            projected = tf.matmul(flat, kernel)
-        projected = tf.reshape(projected, [shape[0], shape[1], width])
-        projected.set_shape([x.shape[0], x.shape[1], width])
-        return projected
-
-    def _normalize_projection(self, projected):
-        standard = standardize(projected, self._groups(), self.normalization.epsilon)
-        return standard * ops.cast(self.input_gain, projected.dtype)
-
-    def _centred_recurrent_kernel(self):
-        kernel = ops.convert_to_tensor(self.cell.recurrent_kernel)
-        return center(kernel, self._groups())
+            loop = self._loop("tensorflow", lambda o: TensorFlowLoop(recurrence, o))
+        if loop.time_major:
+            # Half precision projects the inputs as Keras does.
+            kernel = tf.cast(weights.kernel, self.compute_dtype)
+            x, weights = recurrence.project(x, weights._replace(kernel=kernel))
+        return self._run_loop(loop, tf.cast(x, dtype), start, weights, mask, resets)
 
     def _activation_names(self) -> tuple[str, ...] | None:
         """Names of the activations, or None if the engine has no derivative for one."""
@@ -240,16 +174,16 @@ class ProjectedLayer(CellLayer):
     def _options(self) -> Options:
         return super()._options()._replace(penalty=self.gradient_regularizer)
 
-    def _run(self, *arguments):
+    def _run_loop(self, *arguments):
         if self.gradient_regularizer is None:
-            return super()._run(*arguments)
+            return super()._run_loop(*arguments)
         if in_control_flow():
             raise ValueError(
                 f"Layer '{self.name}': `gradient_regularizer` adds to the losses of the model, "
                 "which cannot be done inside a branch or loop of a graph (`tf.cond`, `tf.map_fn`, "
                 "`tf.while_loop`). Call the layer outside, or leave the regularizer out."
             )
-        return self._find_loss_scale(super()._run(*arguments))
+        return self._find_loss_scale(super()._run_loop(*arguments))
 
     def _find_loss_scale(self, results):
         """Returns `results`; their backward pass sets `_loss_scale`, the factor on the loss.

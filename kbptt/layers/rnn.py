@@ -9,16 +9,15 @@ from keras import tree
 
 from kbptt import _keras
 from kbptt._typing import Cell, RNNOptions, TruncationLike
-from kbptt.engine import BPTT, is_differentiable
-from kbptt.engine.cell import CellStep
+from kbptt.engine import AutodiffLoop, CellStep, TensorFlowLoop, settings
 from kbptt.layers.truncated import TruncatedLayer
 
 
 class CellLayer(TruncatedLayer):
     """Mixin that runs the layer's cell through the engine, whatever the cell does."""
 
-    def inner_loop(self, sequences, initial_state, mask, training=False):
-        x, state, mask, resets = self._prepare(sequences, initial_state, mask)
+    def inner_loop(self, sequences, initial_state, mask, training=False, resets=None):
+        x, state, mask, resets = self._prepare(sequences, initial_state, mask, resets)
         features = tuple(x.shape[2:])
         x = tf.reshape(x, [tf.shape(x)[0], tf.shape(x)[1], _product(features)])
         x.set_shape([*sequences.shape[:2], _product(features)])
@@ -33,19 +32,16 @@ class CellLayer(TruncatedLayer):
             state += (nothing,)
             if resets is not None:
                 resets = resets._replace(states=(*resets.states, nothing))
-        step = CellStep(cell, output, hidden, cell.states)
-        if changes or is_differentiable():
-
-            def forward(x_t, previous):
-                output, new = cell.stateful_call(x_t, previous[: cell.states])
-                return (*new, output) if step.separate_output else new
-
-            last, outputs, final = self._run_autodiff(forward, step, x, state, mask, resets)
-            return last, outputs, self._pack(final)
-        # One engine for each way the cell can be called, since compiling costs.
-        key = ("cell", bool(training), cell.mask_count, cell.dtype, *cell.state_dtypes)
-        engine = self._engine(key, lambda options: BPTT(step, options))
-        last, outputs, final = self._run(engine, x, state, weights, mask, resets)
+        if changes or settings().differentiable:
+            # Once: the loop has to call the cell with the variables themselves.
+            step = CellStep(cell.stateful_call, output, hidden, cell.states)
+            loop = AutodiffLoop(step, self._options())
+        else:
+            step = CellStep(cell, output, hidden, cell.states)
+            # One loop for each way the cell can be called, since compiling costs.
+            way = bool(training), cell.mask_count, cell.dtype, *cell.state_dtypes
+            loop = self._loop("tensorflow", lambda options: TensorFlowLoop(step, options), *way)
+        last, outputs, final = self._run_loop(loop, x, state, weights, mask, resets)
         return last, outputs, self._pack(final)
 
     def _pack(self, final):
@@ -131,8 +127,10 @@ class CellFunction:
         output, new, _ = self._call(x, state, weights)
         return output, new
 
-    def stateful_call(self, x: tf.Tensor, state: tuple) -> tuple[tf.Tensor, tuple]:
-        """Calls the cell as Keras does, with its own variables."""
+    def stateful_call(
+        self, x: tf.Tensor, state: tuple, weights: tuple = ()
+    ) -> tuple[tf.Tensor, tuple]:
+        """Calls the cell as Keras does, with its own variables instead of `weights`."""
         x, states = self._unflatten(x, state)
         with _keras.autocast(self.scope):
             output, new = self.cell(x, states, **self.arguments)

@@ -3,7 +3,6 @@
 from typing import Unpack
 
 import keras
-from keras import ops
 
 from kbptt._typing import (
     Activation,
@@ -16,9 +15,6 @@ from kbptt._typing import (
     SimpleRNNOptions,
     TruncationLike,
 )
-from kbptt.engine import center
-from kbptt.engine.normalized import NormalizedSimpleRNNStep
-from kbptt.engine.steps import SimpleRNNStep
 from kbptt.layers.projected import ProjectedLayer
 
 
@@ -127,32 +123,3 @@ class SimpleRNN(ProjectedLayer, keras.layers.SimpleRNN):
         # Keras 3.15's SimpleRNN takes this argument and drops it.
         self.activity_regularizer = keras.regularizers.get(activity_regularizer)
         self._set_up(truncation, gradient_clip, normalization, gradient_regularizer)
-
-    def _projected_step(self):
-        names = self._activation_names()
-        if names is None:
-            return None
-        if self.normalization is not None:
-            return NormalizedSimpleRNNStep(*names, self.normalization.epsilon)
-        return SimpleRNNStep(*names)
-
-    def _build_normalization(self):
-        # The sum of both projections is normalised: one gain.
-        self.recurrent_gain = self.add_weight(
-            shape=(self.units,), name="recurrent_gain", initializer="ones"
-        )
-
-    def _normalize_projection(self, projected):
-        return center(projected, self._groups())
-
-    def _projection_bias(self):
-        return self.cell.bias if self.normalization is None else None
-
-    def _native_weights(self):
-        return super()._native_weights()._replace(bias=self.cell.bias)
-
-    def _recurrent_weights(self):
-        if self.normalization is None:
-            return super()._recurrent_weights()
-        bias = ops.zeros_like(self.recurrent_gain) if self.cell.bias is None else self.cell.bias
-        return self._centred_recurrent_kernel(), self.recurrent_gain, bias

@@ -69,10 +69,13 @@ class CarriedStates:
         ]
         return tree.pack_sequence_as(self.shown, flat)
 
-    def finish(self, training: bool) -> None:
-        """Keeps what the pass left in `shown`."""
+    def finish(self, final: Any, training: bool) -> None:
+        """Keeps the states that a pass ends with."""
         writer, own = self._pass(training)
-        for shown, kept in zip(tree.flatten(self.shown), own, strict=True):
+        for shown, kept, state in zip(
+            tree.flatten(self.shown), own, tree.flatten(final), strict=True
+        ):
+            shown.assign(state)
             kept.assign(shown.value)
         self._writer.assign(writer)
 

@@ -3,7 +3,6 @@
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from typing import Any
 
 import keras
@@ -14,14 +13,14 @@ from keras import ops, tree
 from kbptt import truncation as truncations
 from kbptt._tensorflow import is_being_exported
 from kbptt.engine import (
-    Backward,
+    Context,
     Effects,
     Loop,
     Monitor,
     Options,
     Resets,
-    autodiff_loop,
     effects_are_possible,
+    settings,
 )
 from kbptt.layers import inputs
 from kbptt.layers.options import GradientOptions
@@ -31,10 +30,6 @@ from kbptt.layers.states import CarriedStates
 # are kept as well, except by XLA.
 UNKNOWN_TIMESTEPS = 2**16
 
-# Passes `resets`, and what they return to, from `call` to `inner_loop`; Keras's `call` has no such
-# arguments. Thread-local.
-_resets: ContextVar[tuple | None] = ContextVar("kbptt_resets", default=None)
-
 
 def _swap(x):
     """Batch-major as time-major and back; None stays None."""
@@ -43,12 +38,6 @@ def _swap(x):
 
 def _swap_resets(resets: Resets | None) -> Resets | None:
     return None if resets is None else resets._replace(at=_swap(resets.at))
-
-
-def _sizes(x: tf.Tensor, time_major: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """Timesteps and batch."""
-    first, second = tf.unstack(tf.shape(x)[:2])
-    return (first, second) if time_major else (second, first)
 
 
 class TruncatedLayer(GradientOptions):
@@ -70,7 +59,7 @@ class TruncatedLayer(GradientOptions):
         self.supports_masking = True
         # cuDNN, which XLA cannot contain, is not used here.
         self.supports_jit = True
-        self._engines: dict = {}
+        self._loops: dict[Any, Loop] = {}
         self._warned = False
 
     # Gradient norms -------------------------------------------------------------------------
@@ -176,27 +165,36 @@ class TruncatedLayer(GradientOptions):
         inputs.check_initial_state(self.name, initial_state, widths, shape[0])
         if self.stateful and self._expected_batch_size is not None:
             sequences = inputs.check_batch(self.name, sequences, int(self._expected_batch_size))
-        restart = initial_state
-        if self.stateful and initial_state is None:
-            initial_state = self._carried.start(training)
-            if resets is not None:
-                restart = self.get_initial_state(batch_size=ops.shape(sequences)[0])
         self._callers.note()
-        token = _resets.set(None if resets is None else (resets, restart))
-        try:
-            results = super().call(
-                sequences, initial_state=initial_state, mask=mask, training=training
-            )
-        finally:
-            _resets.reset(token)
+        # Where resets go back to: in a stateful layer not what was carried over.
+        fresh = initial_state
+        if initial_state is None and (resets is not None or not self.stateful):
+            fresh = self.get_initial_state(batch_size=ops.shape(sequences)[0])
+        if initial_state is None:
+            initial_state = self._carried.start(training) if self.stateful else fresh
+        state = self._in_compute_dtype(initial_state)
+        if resets is not None:
+            resets = Resets(resets, self._in_compute_dtype(fresh))
+        # Keras draws the masks once for the whole sequence and keeps them on the cell.
+        self._maybe_config_dropout_masks(self.cell, sequences[:, 0, :], state)
+        last, outputs, final = self.inner_loop(sequences, state, mask, training, resets)
+        self._maybe_reset_dropout_masks(self.cell)
+        final = tree.map_structure(lambda s: ops.cast(s, self.compute_dtype), final)
         if self.stateful:
-            self._carried.finish(training)
-        return results
+            self._carried.finish(final, training)
+        output = ops.cast(outputs if self.return_sequences else last, self.compute_dtype)
+        return (output, *final) if self.return_state else output
+
+    def _in_compute_dtype(self, states) -> list:
+        """States as Keras hands them to the loop: a list, in the cell's compute dtype."""
+        states = list(states) if tree.is_nested(states) else [states]
+        dtype = self.cell.compute_dtype
+        return tree.map_structure(lambda s: ops.convert_to_tensor(s, dtype=dtype), states)
 
     # The loop ---------------------------------------------------------------------------------
 
-    def _prepare(self, sequences, initial_state, mask):
-        """Inputs ``(batch, timesteps, …)``, initial states, mask and resets as loops read them.
+    def _prepare(self, sequences, initial_state, mask, resets):
+        """Inputs ``(batch, timesteps, …)``, initial states, mask and `Resets` as loops read them.
 
         Half precision keeps its inputs and outputs; what is carried from step to step is float32,
         which is at least as fast on a CPU and does not lose small gradients.
@@ -214,11 +212,8 @@ class TruncatedLayer(GradientOptions):
             shape = tf.concat([tf.shape(mask), tf.ones([len(x.shape) - 2], tf.int32)], 0)
             x = tf.where(tf.reshape(mask, shape), x, tf.zeros_like(x))
         start = self._as_carried(initial_state)
-        resets = None
-        if _resets.get() is not None:
-            at, restart = _resets.get()
-            at = tf.cast(at, tf.bool)
-            resets = Resets(at, start if restart is None else self._as_carried(restart))
+        if resets is not None:
+            resets = Resets(tf.cast(resets.at, tf.bool), self._as_carried(resets.states))
         if self.go_backwards:
             x, mask = tf.reverse(x, [1]), None if mask is None else tf.reverse(mask, [1])
             if resets is not None:
@@ -229,51 +224,23 @@ class TruncatedLayer(GradientOptions):
         dtype = self._loop_dtype()
         return tuple(tf.cast(s, dtype) for s in tree.flatten(states))
 
-    def _run(self, engine: Loop, x, start, weights, mask, resets):
-        """Runs the engine; returns what `keras.layers.RNN.inner_loop` returns."""
-        given = (x, mask, resets)
-        if engine.time_major:
-            given = _swap(x), _swap(mask), _swap_resets(resets)
-        x, kept, resets = given
-        outputs, states = engine(
-            x,
-            start,
-            weights,
-            mask=kept,
-            resets=resets,
-            sequences=self.return_sequences,
-            backward=self._backward(*_sizes(x, engine.time_major), engine.reads_windows_late),
+    def _run_loop(self, loop: Loop, x, start, weights, mask, resets):
+        """Runs the loop; returns what `keras.layers.RNN.inner_loop` returns."""
+        kept = mask
+        if loop.time_major:
+            x, kept, resets = _swap(x), _swap(mask), _swap_resets(resets)
+        context = self._context(x, loop)._replace(
+            mask=kept, resets=resets, sequences=self.return_sequences
         )
-        if engine.time_major:
+        outputs, states = loop(x, start, weights, context)
+        if loop.time_major:
             outputs = _swap(outputs)
-        return *self._show(outputs, states[engine.output], mask), states
+        return *self._show(outputs, states[loop.output], mask), states
 
     def _loop_dtype(self) -> tf.DType:
         """Of what is carried from step to step."""
         dtype = tf.as_dtype(getattr(self.cell, "compute_dtype", self.compute_dtype))
         return tf.float32 if dtype.size < 4 else dtype
-
-    def _run_autodiff(self, forward, step, x, start, mask, resets):
-        """Runs the ordinary loop that TensorFlow differentiates; returns as `_run`."""
-        timesteps, batch = _sizes(x, False)
-        backward = self._backward(timesteps, batch, reads_late=False)
-        factors = None
-        if backward.factors is not None:
-            (factors,) = backward.effects.before((backward.factors(timesteps, batch),))
-        states, final = autodiff_loop(
-            forward,
-            step.hidden,
-            self._options(),
-            _swap(x),
-            start,
-            _swap(mask),
-            _swap_resets(resets),
-            factors,
-            backward,
-            tuple(tf.convert_to_tensor(v.value) for v in self.trainable_variables),
-        )
-        outputs = _swap(states[step.output]) if self.return_sequences else None
-        return *self._show(outputs, final[step.output], mask), final
 
     def _show(self, outputs, last, mask):
         """Last and all outputs ``(batch, timesteps, units)`` as Keras shows them under a mask."""
@@ -287,32 +254,44 @@ class TruncatedLayer(GradientOptions):
                 outputs = tf.where(shown[:, :, None], outputs, tf.zeros_like(outputs))
         return last, last[:, None] if outputs is None else outputs
 
-    def _engine(self, key: Any, make: Callable[[Options], Any]) -> Any:
-        """The engine for the present options: made once, since compiling costs."""
+    @property
+    def loops(self) -> frozenset[str]:
+        """Which loops calls of this layer have used: `"cpu"` (C++) and `"tensorflow"`."""
+        return frozenset(name for name, *_ in self._loops)
+
+    def _loop(self, name: str, make: Callable[[Options], Loop], *call: Any) -> Loop:
+        """The loop for the present options and settings: made once, since compiling costs.
+
+        `call` is what else the loop depends on.
+        """
         options = self._options()
-        if (key, options) not in self._engines:
-            self._engines[key, options] = make(options)
-        return self._engines[key, options]
+        key = name, options, settings(), *call
+        if key not in self._loops:
+            self._loops[key] = make(options)
+        return self._loops[key]
 
     # The backward pass -------------------------------------------------------------------------
 
     def _penalty_weight(self, effects: Effects) -> Callable[[], tf.Tensor] | None:
         return None
 
-    def _backward(self, timesteps: tf.Tensor, batch: tf.Tensor, reads_late: bool) -> Backward:
-        """What the backward pass of this call draws and keeps.
-
-        `reads_late` says that the loop reads windows and clip when it runs.
-        """
+    def _context(self, x: tf.Tensor, loop: Loop) -> Context:
+        """What the backward pass of this call draws and keeps."""
         effects = Effects()
         if is_being_exported():
-            return Backward(effects)  # a gradient that is saved is never run
+            return Context(effects)  # a gradient that is saved is never run
         factors = self._factors and self._factors.drawer(effects)
         if effects_are_possible():
-            monitor = self._monitor(effects, reads_late)
-            return Backward(effects, factors, monitor, self._penalty_weight(effects))
+            return Context(
+                effects,
+                factors=factors,
+                monitor=self._monitor(effects, loop.reads_windows_late),
+                penalty_weight=self._penalty_weight(effects),
+            )
         if factors is not None:
-            (drawn,) = effects.before((factors(timesteps, batch),))
+            first, second = tf.unstack(tf.shape(x)[:2])
+            sizes = (first, second) if loop.time_major else (second, first)
+            (drawn,) = effects.before((factors(*sizes),))
 
             def factors(timesteps, batch):
                 return drawn
@@ -326,7 +305,7 @@ class TruncatedLayer(GradientOptions):
                 "`record_gradient_norms = False` to say that this is known.",
                 stacklevel=2,
             )
-        return Backward(effects, factors, self._lag_recorder)
+        return Context(effects, factors=factors, monitor=self._lag_recorder)
 
     def _monitor(self, effects: Effects, reads_late: bool) -> Callable[[Monitor], None] | None:
         """Keeps what the backward pass measures, unless the options have changed since."""

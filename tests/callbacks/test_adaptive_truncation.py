@@ -1,7 +1,5 @@
 """AdaptiveTruncation sets the length that `kbptt.analysis` estimates, and training uses it."""
 
-import functools
-
 import keras
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ from tensorboard.backend.event_processing import event_accumulator
 import kbptt
 from kbptt.analysis import adaptive, lags
 from kbptt.callbacks import AdaptiveTruncation, ClipByGlobalNorm, GradientFlow
-from kbptt.engine import BPTT
+from kbptt.engine import using
 
 T = 8
 RNG = np.random.default_rng(0)
@@ -23,11 +21,10 @@ eager_tensors = pytest.mark.filterwarnings("ignore:__array__ implementation:Depr
 
 
 @pytest.fixture(autouse=True)
-def without_xla(monkeypatch):
+def without_xla():
     """Compiling takes longer than these tests, and changes no number."""
-    engine = functools.partial(BPTT, jit=False)
-    for module in ("projected", "rnn"):
-        monkeypatch.setattr(f"kbptt.layers.{module}.BPTT", engine)
+    with using(jit=False):
+        yield
 
 
 def build(truncation=None, layers=1, eager=True, dtype="float32", **compiled):

@@ -4,15 +4,12 @@ Where a gate is saturated or the recurrent kernel is orthogonal, nothing is to b
 in whichever loop it runs.
 """
 
-import contextlib
-import functools
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import kbptt
-from kbptt.engine import BPTT, native
+from kbptt.engine import native, using
 
 T = 100_000
 # Operation by operation a pass takes a minute.
@@ -27,12 +24,7 @@ def run(loop, layer, weights, start, final, x=None):
     x = np.zeros((1, T, 1), "float32") if x is None else x
     layer.build(x.shape)
     layer.set_weights(weights)
-    with contextlib.ExitStack() as stack:
-        if loop != "c":
-            stack.enter_context(native.disabled())
-        if loop == "graph":
-            patch = stack.enter_context(pytest.MonkeyPatch.context())
-            patch.setattr("kbptt.layers.projected.BPTT", functools.partial(BPTT, jit=False))
+    with using(native=loop == "c", jit=loop != "graph"):
         variables = [v.value for v in layer.trainable_variables]
         states = [tf.constant(s, tf.float32) for s in start]
         with tf.GradientTape() as tape:
@@ -40,7 +32,7 @@ def run(loop, layer, weights, start, final, x=None):
             _, *reached = layer(x, initial_state=states)
             loss = sum(tf.reduce_sum(s * g) for s, g in zip(reached, final, strict=True))
         gradients = tape.gradient(loss, [*states, *variables])
-    assert ("native" in [kind for kind, _ in layer._engines]) == (loop == "c")
+    assert layer.loops == {"cpu" if loop == "c" else "tensorflow"}
     reached, gradients = ([v.numpy() for v in values] for values in (reached, gradients))
     return reached, gradients[: len(start)], gradients[len(start) :]
 

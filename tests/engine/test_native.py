@@ -10,26 +10,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from recurrent import CELLS, STATES, data, differentiate, make
 
 import kbptt
-from kbptt.engine import cpu, native
+from kbptt.engine import cpu, native, using
 from kbptt.truncation import Windowed
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="the C loops were not built")
-
-
-@contextlib.contextmanager
-def threads(count, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(cpu, "_threads", lambda: count)
-        yield
-
-
-def uses_native(layer):
-    return "native" in [key for key, _ in layer._engines]
 
 
 def everything(layer, x, state, d, **arguments):
@@ -126,14 +114,13 @@ def test_the_same_as_the_tensorflow_engine(problem):
     def run():
         return everything(layer, x, state, d, **masks)
 
-    kept, cpu.KEPT_GATES = cpu.KEPT_GATES, c["kept_gates"]
     native.library().kbptt_level(c["level"])
     try:
-        found = run()
+        with using(kept_gates=c["kept_gates"]):
+            found = run()
     finally:
-        cpu.KEPT_GATES = kept
         native.library().kbptt_level(-1)
-    assert uses_native(layer)
+    assert layer.loops == {"cpu"}
     with native.disabled():
         tf.config.run_functions_eagerly(True)
         try:
@@ -149,13 +136,13 @@ def test_the_same_as_the_tensorflow_engine(problem):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_number_of_threads_changes_nothing_but_the_order_of_sums(cell, monkeypatch):
+def test_the_number_of_threads_changes_nothing_but_the_order_of_sums(cell):
     x, state, _, d = data(cell, timesteps=12, batch=23, features=3, units=8)
     layer = make(cell, units=8, truncation=5)
-    with threads(1, monkeypatch):
+    with using(threads=1):
         expected = everything(layer, x, state, d)
     for count in (2, 3, 7):
-        with threads(count, monkeypatch):
+        with using(threads=count):
             found = everything(layer, x, state, d)
         np.testing.assert_array_equal(found[0], expected[0])
         for a, b in zip(found, expected, strict=True):
@@ -221,7 +208,7 @@ def test_tensorflow_does_it_where_the_loops_cannot(how, monkeypatch):
     x, state, e, d = data("GRU")
     layer = make("GRU", truncation=4)
     expected = differentiate(layer, x, state, e, d)
-    layer._engines.clear()
+    layer = make("GRU", truncation=4)
     with contextlib.ExitStack() as stack:
         call = differentiate
         if how == "xla":
@@ -246,7 +233,7 @@ def test_tensorflow_does_it_where_the_loops_cannot(how, monkeypatch):
         if how != "xla":
             found = call(layer, x, state, e, d)
             np.testing.assert_allclose(found[4], expected[4], rtol=1e-12)
-    assert not uses_native(layer)
+    assert layer.loops == {"tensorflow"}
 
 
 def test_without_the_extension_everything_runs():
@@ -300,4 +287,4 @@ def test_sizes_that_come_to_light_only_in_the_graph(name, shape):
     wrong = tf.zeros(shape, kind) if name != "mask" else tf.ones(shape, kind)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"expected `\w+` of shape \(4, "):
         call(tf.zeros([4, 6, 3]), wrong)
-    assert uses_native(layer)
+    assert layer.loops == {"cpu"}

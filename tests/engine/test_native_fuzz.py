@@ -11,8 +11,8 @@ import numpy_bptt
 import pytest
 from reference_bptt import windows
 
-from kbptt.engine import cpu, native
-from kbptt.engine.loop import Options
+from kbptt import cells
+from kbptt.engine import CPULoop, Options, native, using
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="the C loops were not built")
 
@@ -132,7 +132,7 @@ class Case:
         return {"h": h, "c": c} | found | {"norms": norms if self.record else np.zeros_like(norms)}
 
     def found(self):
-        """As `NativeBPTT` gives it to TensorFlow."""
+        """As `CPULoop` gives it to TensorFlow."""
         penalty = None
         if self.penalty:
             squared = self.penalty == "squared"
@@ -151,30 +151,27 @@ class Case:
             penalty=penalty,
         )
         activations = (self.activation, self.recurrent_activation)
-        loop = cpu.NativeBPTT(
-            self.cell, activations[: 1 + (self.cell != "SimpleRNN")], options, normalization
-        )
+        activations = activations[: 1 + (self.cell != "SimpleRNN")]
+        loop = CPULoop(cells.make(self.cell, activations, normalization), options)
         given = dict(self.arrays)
         backward = "dh dh_final dc_final factors penalty_weight".split()
         upstream = {n: given.pop(n) for n in backward if n in given}
-        h, c, gates = loop._forward(given)
+        h, c, gates = loop.run_forward(given)
         wanted = tuple(n for n in self.arrays if n not in (*backward, "mask", "resets"))
-        *gradients, norms, value = loop._backward(
+        *gradients, norms, value = loop.run_backward(
             given | upstream | {"h": h, "c": c, "gates": gates}, wanted
         )
         found = {"h": h, "c": np.swapaxes(c, 0, 1) if c.size else None}
         found |= {f"d_{n}" if n != "x" else "dx": g for n, g in zip(wanted, gradients, strict=True)}
         return found | {"norms": norms, "penalty": value}
 
-    def run(self, monkeypatch):
-        with monkeypatch.context() as patch:
-            patch.setattr(cpu, "_threads", lambda: self.threads)
-            patch.setattr(cpu, "KEPT_GATES", self.kept_gates)
-            native.library().kbptt_level(self.level)
-            try:
+    def run(self):
+        native.library().kbptt_level(self.level)
+        try:
+            with using(threads=self.threads, kept_gates=self.kept_gates):
                 return self.found()
-            finally:
-                native.library().kbptt_level(-1)
+        finally:
+            native.library().kbptt_level(-1)
 
     def __str__(self):
         shapes = {n: v.shape for n, v in self.arrays.items()}
@@ -207,30 +204,30 @@ def wrong(case, found, expected):
     return differences
 
 
-def check(seeds, monkeypatch):
+def check(seeds):
     failed = []
     for seed in seeds:
         case = Case(seed)
-        differences = wrong(case, case.run(monkeypatch), case.expected())
+        differences = wrong(case, case.run(), case.expected())
         if differences:
             failed.append(f"seed {seed}: {differences}\n    {case}")
     assert not failed, f"{len(failed)} of {len(seeds)}:\n" + "\n".join(failed[:20])
 
 
-def test_any_combination(monkeypatch):
-    check(range(QUICK), monkeypatch)
+def test_any_combination():
+    check(range(QUICK))
 
 
 @pytest.mark.slow
-def test_many_more_combinations(monkeypatch):
-    check(range(QUICK, ALL), monkeypatch)
+def test_many_more_combinations():
+    check(range(QUICK, ALL))
 
 
 # What is not finite, or large -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30, -1e30, 1e5, -1e5])
-def test_hostile_inputs(value, monkeypatch):
+def test_hostile_inputs(value):
     """NaN and Inf reach what they reach in the formulas, and never another sample."""
     for seed in range(HOSTILE):
         case = Case(10**6 + seed)
@@ -245,7 +242,7 @@ def test_hostile_inputs(value, monkeypatch):
         case.arrays["x"][sample, t, 0] = value
         with np.errstate(all="ignore"):
             expected = case.expected()
-        found = case.run(monkeypatch)
+        found = case.run()
         for name in ("h", "c", "dx", "d_h_start", "d_c_start"):
             if found.get(name) is None:
                 continue
@@ -264,7 +261,7 @@ def test_hostile_inputs(value, monkeypatch):
 
 @pytest.mark.parametrize("value", [1e30, -1e30, 3e38])
 @pytest.mark.parametrize("cell", list(COLUMNS))
-def test_large_floats_saturate(cell, value, monkeypatch):
+def test_large_floats_saturate(cell, value):
     for seed in range(20):
         case = Case(2 * 10**6 + seed)
         if case.cell != cell or case.epsilon is not None:
@@ -275,5 +272,5 @@ def test_large_floats_saturate(cell, value, monkeypatch):
         case.arrays["x"][0, :, 0] = value
         # No product overflows, so all is finite.
         case.arrays["kernel"] = np.sign(case.arrays["kernel"]) * np.asarray(0.5, case.dtype)
-        found, expected = case.run(monkeypatch), case.expected()
+        found, expected = case.run(), case.expected()
         assert not wrong(case, {n: found[n] for n in ("h", "dx")}, expected), str(case)

@@ -89,7 +89,7 @@ def test_the_tensorflow_loops_run_instead_and_one_warning_says_so(tmp_path, chos
     assert len(caught) == 1
     # The stubs would have ended the process.
     assert np.isfinite(outputs).all()
-    assert "native" not in [kind for layer in layers for kind, _ in layer._engines]
+    assert {loop for layer in layers for loop in layer.loops} == {"tensorflow"}
 
 
 @pytest.mark.parametrize("how", ["no symbol", "no library", "no file", "empty file"])

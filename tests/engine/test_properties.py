@@ -1,8 +1,7 @@
 """Any combination of options against the reference (hypothesis)."""
 
 import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from recurrent import (
     CELLS,
     STATES,

@@ -90,9 +90,9 @@ def test_compiled_functions_are_made_once():
     with native.disabled():
         for timesteps in (6, 6, 5, 4, 7):
             differentiate(layer, *data("GRU", timesteps))
-    (engine,) = layer._engines.values()
-    assert engine._compiled_forward.traced.experimental_get_tracing_count() <= 2
-    assert engine._compiled_backward.traced.experimental_get_tracing_count() <= 2
+    (loop,) = layer._loops.values()
+    assert loop.compiled_forward.traced.experimental_get_tracing_count() <= 2
+    assert loop.compiled_backward.traced.experimental_get_tracing_count() <= 2
 
 
 def test_changing_the_truncation_between_two_fits():

@@ -10,7 +10,7 @@ import reference_bptt
 import tensorflow as tf
 
 import kbptt
-from kbptt.engine import BPTT, native
+from kbptt.engine import using
 
 CELLS = ["SimpleRNN", "GRU", "LSTM"]
 STATES = {"SimpleRNN": 1, "GRU": 1, "LSTM": 2}
@@ -23,11 +23,7 @@ def running_eagerly(engine="tensorflow"):
     That XLA gives the same is the subject of test_compiled.py. With `"native"` the loops compiled
     from C run wherever they can.
     """
-    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
-        if engine != "native":
-            stack.enter_context(native.disabled())
-        for module in ("projected", "rnn"):
-            patch.setattr(f"kbptt.layers.{module}.BPTT", functools.partial(BPTT, jit=False))
+    with using(native=engine == "native", jit=False):
         tf.config.run_functions_eagerly(True)
         try:
             yield

@@ -8,30 +8,25 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from contextvars import ContextVar
 
 import tensorflow as tf
 
 from kbptt._tensorflow import is_being_compiled, is_being_exported
 from kbptt.engine.native.library import library as library
-
-_disabled: ContextVar[bool] = ContextVar("kbptt_native_disabled", default=False)
+from kbptt.engine.settings import settings, using
 
 
 @contextlib.contextmanager
 def disabled() -> Iterator[None]:
     """A scope in which layers do not use the compiled loops."""
-    token = _disabled.set(True)
-    try:
+    with using(native=False):
         yield
-    finally:
-        _disabled.reset(token)
 
 
 def is_usable() -> bool:
     """Whether the compiled loops can run where the code is being traced."""
     return (
-        not _disabled.get()
+        settings().native
         and os.environ.get("KBPTT_NATIVE", "1") != "0"
         and library() is not None
         and not is_being_exported()

@@ -1,4 +1,9 @@
-"""What the engines share: options, what they measure, and how they own their gradient."""
+"""How the loops own their gradient, and what a call gives them beside its tensors.
+
+A `Loop` has a `forward` and a `backward`; calling it joins the two by `tf.custom_gradient`. Three
+loops have this one signature: `kbptt.engine.cpu`, `kbptt.engine.tensorflow` and
+`kbptt.engine.autodiff`, which leaves its gradient to TensorFlow.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,9 +11,9 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from kbptt._tensorflow import is_being_exported
-from kbptt.engine.compiled import in_this_graph
+from kbptt.cells.base import Tensors
 from kbptt.engine.effects import Effects
-from kbptt.engine.steps import Tensors
+from kbptt.engine.tensors import in_this_graph
 
 
 class Options(NamedTuple):
@@ -43,9 +48,9 @@ class Monitor(NamedTuple):
     Attributes:
         norms: Σ_b ‖∂L/∂h_t‖₂, float32 ``(timesteps,)``.
         lags: Σ_b ‖∂L_s/∂h_{s−k}‖₂, float32 ``(length, windows)``: lag k, window s. Zero where s−k
-            is no timestep or a masked one. None for the final state alone: `norms` tell it.
-        lag_sums: Σ_s Σ_b ∂L_s/∂h_{s−k}, float32 ``(length, units)``.
+            is no timestep or a masked one. None for the final state alone: `norms` has them.
         penalty: Value of `Options.penalty`, a scalar.
+        lag_sums: Σ_s Σ_b ∂L_s/∂h_{s−k}, float32 ``(length, units)``.
     """
 
     norms: tf.Tensor | None = None
@@ -68,27 +73,50 @@ class Resets(NamedTuple):
     states: Tensors
 
 
-class Backward(NamedTuple):
-    """What the backward pass of one call asks for and reports.
+class Context(NamedTuple):
+    """What one call gives a loop besides inputs, initial states and weights.
+
+    Shapes are those of a time-major loop; the first two axes are exchanged otherwise.
 
     Attributes:
-        effects: The `Effects` through which the others read and write variables.
-        factors: Called with (timesteps, batch); returns ξ as ``(timesteps, batch or 1)``,
-            time-major in any case, with which the carried gradient is multiplied. Or None.
-        monitor: Called with a `Monitor`. Or None.
+        effects: The `Effects` through which the functions below read and write variables.
+        mask: Boolean ``(timesteps, batch)``: False where the state is held. Or None.
+        resets: `Resets`, or None.
+        sequences: Whether the output of every timestep is wanted.
+        factors: Called in the backward pass with (timesteps, batch); returns ξ as ``(timesteps,
+            batch or 1)``, time-major in any case, with which the carried gradient is multiplied.
+            Or None.
+        monitor: Called with the `Monitor` of each backward pass. Or None.
         penalty_weight: Called for the weight of `Options.penalty`. Or None.
     """
 
     effects: Effects
+    mask: tf.Tensor | None = None
+    resets: Resets | None = None
+    sequences: bool = True
     factors: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
     monitor: Callable[[Monitor], None] | None = None
     penalty_weight: Callable[[], tf.Tensor] | None = None
 
 
+class Upstream(NamedTuple):
+    """What a backward pass starts from.
+
+    Attributes:
+        outputs: Gradient of the outputs of all timesteps, or None.
+        final: Gradients of the final states.
+        xi: ξ ``(timesteps, batch or 1)``, or None.
+        penalty_weight: Weight of the penalty, a scalar, or None.
+    """
+
+    outputs: tf.Tensor | None
+    final: Tensors
+    xi: tf.Tensor | None
+    penalty_weight: tf.Tensor | None
+
+
 class Loop:
     """A recurrent loop that owns its gradient.
-
-    A subclass runs the loop in `_run` and its gradient in `_pull`.
 
     Args:
         options: The `Options`.
@@ -106,98 +134,104 @@ class Loop:
     def __init__(self, options: Options) -> None:
         self.options = options
 
-    def __call__(
+    def forward(
+        self, x: tf.Tensor, start: Tensors, weights: Any, context: Context
+    ) -> tuple[tf.Tensor, Tensors, Any]:
+        """Returns the outputs, the final states, and the residuals for `backward`."""
+        raise NotImplementedError
+
+    def backward(
         self,
         x: tf.Tensor,
-        initial_state: Tensors,
-        weights: Tensors,
-        mask: tf.Tensor | None = None,
-        resets: Resets | None = None,
-        sequences: bool = True,
-        backward: Backward | None = None,
+        start: Tensors,
+        weights: Any,
+        context: Context,
+        residuals: Any,
+        upstream: Upstream,
+    ) -> tuple[tuple, Monitor]:
+        """Gradients of (x, start, states of resets, weights), and what was measured."""
+        raise NotImplementedError
+
+    def __call__(
+        self, x: tf.Tensor, start: Tensors, weights: Any, context: Context | None = None
     ) -> tuple[tf.Tensor | None, Tensors]:
         """Runs the loop; the result is differentiable once.
 
-        Shapes are those of a time-major loop; the first two axes are exchanged otherwise.
-
         Args:
-            x: Inputs, ``(timesteps, batch, features)``.
-            initial_state: Tuple of ``(batch, width)``.
-            weights: Tuple of what the loop reads, with None for what it has not got.
-            mask: Boolean ``(timesteps, batch)``: False where the state is held.
-            resets: `Resets`, or None.
-            sequences: Whether the output of every timestep is wanted.
-            backward: The `Backward`. Defaults to one that asks for nothing.
+            x: Inputs, ``(timesteps, batch, features)`` if time-major.
+            start: Initial states, a tuple of ``(batch, width)``.
+            weights: Nested tuple of what the loop reads, with None for what it has not got.
+            context: The `Context`. Defaults to one that asks for nothing.
 
         Returns:
-            Outputs ``(timesteps, batch, units)`` (None unless `sequences`) and the final states.
+            Outputs ``(timesteps, batch, units)`` (None unless `context.sequences`) and the final
+            states.
 
         Raises:
             ValueError: If a gradient of the gradient is asked for.
         """
-        backward = Backward(Effects()) if backward is None else backward
-        resets_at, restart = (None, ()) if resets is None else resets
+        context = Context(Effects()) if context is None else context
+        resets = context.resets
         # The gradient of a branch sees no tensors of the graphs around it.
-        structure, mask, resets_at = in_this_graph(
-            ((x, tuple(initial_state), tuple(restart), weights), mask, resets_at)
+        structure, mask, at = in_this_graph(
+            (
+                (x, tuple(start), () if resets is None else tuple(resets.states), weights),
+                context.mask,
+                None if resets is None else resets.at,
+            )
         )
         everything = tf.nest.flatten(structure)
-        time, batch = (0, 1) if self.time_major else (1, 0)
 
-        @tf.custom_gradient
-        def run(*given):
+        def unpack(given):
             # Without this an eager tape would try to differentiate the compiled loop as well.
             values = iter([tf.stop_gradient(v) for v in given])
             values = [None if v is None else next(values) for v in everything]
             x, start, restart, weights = tf.nest.pack_sequence_as(structure, values)
-            resets = None if resets_at is None else Resets(resets_at, restart)
-            problem = (x, start, weights, mask, resets)
-            outputs, final, kept = self._run(*problem)
+            resets = None if at is None else Resets(at, restart)
+            return x, start, weights, context._replace(mask=mask, resets=resets)
+
+        @tf.custom_gradient
+        def run(*given):
+            problem = unpack(given)
+            outputs, final, residuals = self.forward(*problem)
 
             @tf.custom_gradient
             def gradients(*inputs):
                 # `given` is among the inputs so that a gradient of these gradients is refused and
                 # not just missing where the loss is linear in the outputs.
                 upstream = tuple(map(tf.stop_gradient, inputs[len(given) :]))
-                dy, d_final = (upstream[0], upstream[1:]) if sequences else (None, upstream)
-                xi = weight = None
-                if backward.factors is not None:
-                    shape = tf.shape(x)
-                    xi = tf.cast(backward.factors(shape[time], shape[batch]), start[0].dtype)
-                if self.options.penalty is not None:
-                    value = backward.penalty_weight() if backward.penalty_weight else 0
-                    weight = tf.cast(value, start[0].dtype)
-                pulled, measured = self._pull(*problem, kept, dy, d_final, xi, weight)
-                if backward.monitor is not None:
-                    backward.monitor(measured)
-                pulled = zip(everything, tf.nest.flatten(pulled), strict=True)
-                pulled = tuple(d for v, d in pulled if v is not None)
-                return backward.effects.before(pulled), _refuse_second_order
+                found = self._gradients(problem, residuals, upstream)
+                found = zip(everything, tf.nest.flatten(found), strict=True)
+                found = tuple(d for v, d in found if v is not None)
+                return context.effects.before(found), _refuse_second_order
 
-            outputs = (outputs,) if sequences else ()
+            outputs = (outputs,) if context.sequences else ()
             # A gather of outputs sends back IndexedSlices.
             return (*outputs, *final), lambda *upstream: gradients(
                 *given, *map(tf.convert_to_tensor, upstream)
             )
 
         result = run(*(v for v in everything if v is not None))
-        if sequences:
+        if context.sequences:
             return result[0], tuple(result[1:])
         return None, tuple(result)
 
-    def _run(self, x, start, weights, mask, resets) -> tuple[tf.Tensor, Tensors, Any]:
-        """Returns the outputs, the final states, and what `_pull` wants kept."""
-        raise NotImplementedError
-
-    def _pull(
-        self, x, start, weights, mask, resets, kept, dy, d_final, xi, weight
-    ) -> tuple[tuple, Monitor]:
-        """Gradients of (x, start, resets.states, weights), from those of outputs and final states.
-
-        `dy` is None if the outputs have none; ξ is ``(timesteps, batch or 1)``; `weight` is that
-        of the penalty.
-        """
-        raise NotImplementedError
+    def _gradients(self, problem: tuple, residuals: Any, upstream: Tensors) -> tuple:
+        """Draws ξ, runs the backward pass and reports what it has measured."""
+        x, start, _, context = problem
+        outputs, final = (upstream[0], upstream[1:]) if context.sequences else (None, upstream)
+        xi = weight = None
+        if context.factors is not None:
+            shape = tf.shape(x)
+            time, batch = (0, 1) if self.time_major else (1, 0)
+            xi = tf.cast(context.factors(shape[time], shape[batch]), start[0].dtype)
+        if self.options.penalty is not None:
+            weight = 0 if context.penalty_weight is None else context.penalty_weight()
+            weight = tf.cast(weight, start[0].dtype)
+        found, measured = self.backward(*problem, residuals, Upstream(outputs, final, xi, weight))
+        if context.monitor is not None:
+            context.monitor(measured)
+        return found
 
 
 def _refuse_second_order(*upstream):

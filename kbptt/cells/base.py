@@ -1,0 +1,214 @@
+"""What a recurrent cell is to the loops: one timestep and its vector-Jacobian product.
+
+All states and gradients are tuples of tensors ``(rows, width)``; a row is one sample, or one sample
+of one window in the backward pass.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import tensorflow as tf
+
+from kbptt.cells.layer_norm import scale
+
+Tensors = tuple[tf.Tensor, ...]
+
+
+class Step(Protocol):
+    """One timestep of any cell, as the loops in TensorFlow see it.
+
+    Attributes:
+        output: Index of the state that is the step's output.
+        hidden: Index of the state whose gradient norm is recorded.
+        written: Indices of the states that the loop stores; `recover` computes the others.
+    """
+
+    output: int
+    hidden: int
+    written: tuple[int, ...]
+
+    def forward(self, x: tf.Tensor, state: Tensors, weights: Any) -> tuple[Tensors, Tensors]:
+        """Returns the next state and the residuals: what the backward pass needs of this step."""
+        ...
+
+    def recover(self, start: Tensors, residuals: Tensors, written: Tensors) -> Tensors:
+        """All states over time, start included, from the stored ones and the residuals."""
+        ...
+
+    def vjp(
+        self,
+        x: tf.Tensor,
+        previous: Tensors,
+        state: Tensors,
+        residuals: Tensors,
+        gradient: Tensors,
+        weights: Any,
+    ) -> tuple[Tensors, Tensors]:
+        """J_tᵀ ∂L/∂h_t (guide 2.4), and the local gradients that `weight_gradients` sums."""
+        ...
+
+    def weight_gradients(
+        self, x: tf.Tensor, previous: Tensors, residuals: Tensors, local: Tensors, weights: Any
+    ) -> tuple[tf.Tensor, Any]:
+        """Gradients of the inputs and of the weights (guide 2.5), from all timesteps at once."""
+        ...
+
+
+class Weights(NamedTuple):
+    """What a cell reads; N is units times the number of gates. None where there is no such weight.
+
+    The TensorFlow loops get inputs that are projected already: there `kernel`, `bias` and
+    `input_gain` are None.
+
+    Attributes:
+        kernel: W, ``(features, N)``.
+        recurrent_kernel: U, ``(units, N)``.
+        bias: ``(N,)``. Added to x·W.
+        recurrent_bias: ``(units,)``. GRU: added to h·U of the candidate.
+        input_gain: ``(N,)``. Of layer-normalised x·W. With layer normalization the columns of both
+            kernels are centred.
+        recurrent_gain: ``(N,)``. Of layer-normalised h·U; SimpleRNN: of the sum.
+        state_gain: ``(units,)``. Of the layer-normalised cell state of an LSTM.
+        state_bias: ``(units,)``. Likewise.
+    """
+
+    kernel: Any = None
+    recurrent_kernel: Any = None
+    bias: Any = None
+    recurrent_bias: Any = None
+    input_gain: Any = None
+    recurrent_gain: Any = None
+    state_gain: Any = None
+    state_bias: Any = None
+
+
+# The derivative of an activation, as a function of its output: nothing has to be recomputed.
+DERIVATIVE_FROM_OUTPUT: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "linear": tf.ones_like,
+    "relu": lambda y: tf.cast(y > 0, y.dtype),
+    "sigmoid": lambda y: y * (1 - y),
+    "tanh": lambda y: 1 - y * y,
+}
+
+ACTIVATION: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "linear": tf.identity,
+    "relu": tf.nn.relu,
+    "sigmoid": tf.sigmoid,
+    "tanh": tf.tanh,
+}
+
+
+class Cell:
+    """A cell whose only recurrent matrix product is h·U, the rest being elementwise.
+
+    Its inputs are projected by one product before the loop, and its gradient is written by hand,
+    from residuals of the forward pass: that is what makes it fast. It is a `Step`.
+
+    Args:
+        activations: Names among `ACTIVATION`: of the candidate, and of the gates if any.
+        normalization: None, or the `kbptt.normalization.LayerNormalization` of the layer.
+
+    Attributes:
+        name: Name of the cell, in Keras, in `kbptt.cells.CELLS` and among the C++ loops.
+        gates: Column blocks of the kernels.
+        states: Names of the states; the first is the output.
+        gains: Further weights with layer normalization, by name: their width in units.
+        kept: Residuals of width `units` that the C++ loops may keep of each timestep.
+    """
+
+    name: ClassVar[str]
+    gates: ClassVar[int] = 1
+    states: ClassVar[tuple[str, ...]] = ("h",)
+    gains: ClassVar[dict[str, int]] = {}
+    kept: ClassVar[int] = 0
+    normalized: ClassVar[type["Cell"]]
+
+    output = 0
+    hidden = 0
+    written: tuple[int, ...] = (0,)
+
+    def __init__(self, activations: tuple[str, ...], normalization: Any = None) -> None:
+        self.activations = activations
+        self.normalization = normalization
+        self.activation = ACTIVATION[activations[0]]
+        self.activation_grad = DERIVATIVE_FROM_OUTPUT[activations[0]]
+        self.recurrent_activation = ACTIVATION[activations[-1]]
+        self.recurrent_activation_grad = DERIVATIVE_FROM_OUTPUT[activations[-1]]
+
+    @classmethod
+    def groups(cls, units: int) -> tuple[int, ...]:
+        """Widths of the column groups of a kernel that layer normalization takes together."""
+        return (cls.gates * units,)
+
+    def project(self, x: tf.Tensor, weights: Weights) -> tuple[tf.Tensor, Weights]:
+        """The inputs of all timesteps as the step reads them, and the weights left to the step.
+
+        ``x·W + b``, or with layer normalization ``gain ⊙ LN(x·W) + b``; by differentiable
+        operations, in the dtype of the kernel.
+
+        Args:
+            x: ``(batch, timesteps, features)``.
+            weights: All weights.
+        """
+        left = weights._replace(kernel=None, bias=None, input_gain=None)
+        if self.normalization is None:
+            return project(x, weights.kernel, weights.bias), left
+        projected = project(x, weights.kernel)
+        groups = self.groups(weights.recurrent_kernel.shape[0])
+        projected = scale(projected, groups, self.normalization.epsilon)
+        projected *= tf.cast(weights.input_gain, projected.dtype)
+        if weights.bias is not None:
+            projected += tf.cast(weights.bias, projected.dtype)
+        return projected, left
+
+    def project(self, x: tf.Tensor, weights: Weights) -> tuple[tf.Tensor, Weights]:
+        """The inputs of all timesteps as the step reads them, and the weights left to the step.
+
+        ``x·W + b``, or with layer normalization ``gain ⊙ LN(x·W) + b``; by differentiable
+        operations, in the dtype of the kernel.
+
+        Args:
+            x: ``(batch, timesteps, features)``.
+            weights: All weights.
+        """
+        left = weights._replace(kernel=None, bias=None, input_gain=None)
+        if self.normalization is None:
+            return project(x, weights.kernel, weights.bias), left
+        projected = project(x, weights.kernel)
+        groups = self.groups(weights.recurrent_kernel.shape[0])
+        projected = scale(projected, groups, self.normalization.epsilon)
+        projected *= tf.cast(weights.input_gain, projected.dtype)
+        if weights.bias is not None:
+            projected += tf.cast(weights.bias, projected.dtype)
+        return projected, left
+
+    def recover(self, start: Tensors, residuals: Tensors, written: Tensors) -> Tensors:
+        return written
+
+    def kernel_gradient(self, h: tf.Tensor, dz: tf.Tensor) -> tf.Tensor:
+        """∂L/∂U = Σ_t h_{t-1}ᵀ dz_t (guide 2.5), as one product over all timesteps."""
+        return tf.matmul(flatten_time(h), flatten_time(dz), transpose_a=True)
+
+
+def project(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf.Tensor:
+    """``x·W + b`` of ``(batch, timesteps, features)`` in one product, in the dtype of W."""
+    shape = tf.shape(x)
+    flat = tf.reshape(tf.cast(x, kernel.dtype), [-1, x.shape[-1]])
+    if bias is not None:
+        # The bias as one more row of the kernel: adding it, and above all summing its gradient
+        # over all timesteps, would each be one more pass over the largest tensor there is.
+        flat = tf.concat([flat, tf.ones([tf.shape(flat)[0], 1], flat.dtype)], axis=-1)
+        kernel = tf.concat([kernel, tf.cast(bias, kernel.dtype)[None]], axis=0)
+    projected = tf.reshape(tf.matmul(flat, kernel), [shape[0], shape[1], kernel.shape[-1]])
+    projected.set_shape([*x.shape[:2], kernel.shape[-1]])
+    return projected
+
+
+def flatten_time(x: tf.Tensor) -> tf.Tensor:
+    """``(T, batch, width)`` as ``(T·batch, width)``."""
+    return tf.reshape(x, [-1, tf.shape(x)[-1]])
+
+
+def sum_over_time(x: tf.Tensor) -> tf.Tensor:
+    """``(T, batch, width)`` as ``(width,)``."""
+    return tf.reduce_sum(x, axis=[0, 1])

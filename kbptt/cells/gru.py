@@ -1,0 +1,94 @@
+"""Gated recurrent unit, Keras's form with ``reset_after=True`` (that of cuDNN).
+
+    plain        z, r = σ(x_t·W + b + h_{t−1}·U)
+                 n    = φ(x_t·W + b + r ⊙ (h_{t−1}·U + b_n))
+                 h_t  = z ⊙ h_{t−1} + (1 − z) ⊙ n
+    normalized   gain_x ⊙ LN(x_t·W) for x_t·W, gain_h ⊙ LN(h_{t−1}·U) for h_{t−1}·U
+
+`x` is x_t·W + b, likewise normalized. The two gates are normalized together, the candidate on its
+own, as in the paper.
+"""
+
+import tensorflow as tf
+
+from kbptt.cells.base import Cell, Weights, sum_over_time
+from kbptt.cells.layer_norm import inverse_deviation, scale_vjp
+
+
+class GRU(Cell):
+    name = "GRU"
+    gates = 3  # z, r, n
+    gains = {"recurrent_gain": 3, "input_gain": 3}
+    kept = 4  # z, r, n, h·U of the candidate
+
+    @classmethod
+    def groups(cls, units):
+        return 2 * units, units
+
+    def update(self, x, hu, h, weights):
+        """h_t and its residuals, from h_{t−1}·U."""
+        units = h.shape[-1]
+        zr = self.recurrent_activation(x[:, : 2 * units] + hu[:, : 2 * units])
+        z, r = tf.split(zr, 2, axis=-1)
+        hn = hu[:, 2 * units :]
+        if weights.recurrent_bias is not None:
+            hn += weights.recurrent_bias
+        n = self.activation(x[:, 2 * units :] + r * hn)
+        return z * h + (1 - z) * n, tf.concat([zr, n, hn], axis=-1)
+
+    def forward(self, x, state, weights):
+        (h,) = state
+        h, gates = self.update(x, tf.matmul(h, weights.recurrent_kernel), h, weights)
+        return (h,), (gates,)
+
+    def local_gradients(self, previous, gates, dh):
+        """The direct gradient of h_{t−1}, and those of h·U (z, r, n) and of the candidate's sum."""
+        z, r, n, hn = tf.split(gates, 4, axis=-1)
+        dn = dh * (1 - z) * self.activation_grad(n)
+        dz = dh * (previous - n) * self.recurrent_activation_grad(z)
+        dr = dn * hn * self.recurrent_activation_grad(r)
+        return dh * z, tf.concat([dz, dr, dn * r], axis=-1), dn
+
+    def vjp(self, x, previous, state, residuals, gradient, weights):
+        direct, dhu, dn = self.local_gradients(previous[0], residuals[0], gradient[0])
+        da = self.product_gradient(dhu, residuals, weights)
+        return (direct + tf.matmul(da, weights.recurrent_kernel, transpose_b=True),), (dhu, dn)
+
+    def product_gradient(self, dhu, residuals, weights):
+        """∂L/∂(h·U) from the gradient of what enters the gates."""
+        return dhu
+
+    def weight_gradients(self, x, previous, residuals, local, weights):
+        dhu, dn = local
+        units = dn.shape[-1]
+        da = self.product_gradient(dhu, residuals, weights)
+        gradients = Weights(recurrent_kernel=self.kernel_gradient(previous[0], da))
+        if weights.recurrent_bias is not None:
+            gradients = gradients._replace(recurrent_bias=sum_over_time(dhu[..., 2 * units :]))
+        return tf.concat([dhu[..., : 2 * units], dn], axis=-1), gradients
+
+
+class NormalizedGRU(GRU):
+    def forward(self, x, state, weights):
+        (h,) = state
+        groups = self.groups(h.shape[-1])
+        parts = tf.split(tf.matmul(h, weights.recurrent_kernel), groups, axis=-1)
+        inverses = [inverse_deviation(part, self.normalization.epsilon) for part in parts]
+        standard = tf.concat([p * i for p, i in zip(parts, inverses, strict=True)], axis=-1)
+        h, gates = self.update(x, weights.recurrent_gain * standard, h, weights)
+        return (h,), (gates, standard, *inverses)
+
+    def product_gradient(self, dhu, residuals, weights):
+        _, standard, *inverses = residuals
+        groups = self.groups(standard.shape[-1] // 3)
+        d_parts = tf.split(dhu * weights.recurrent_gain, groups, axis=-1)
+        parts = zip(d_parts, tf.split(standard, groups, axis=-1), inverses, strict=True)
+        return tf.concat([scale_vjp(*part) for part in parts], axis=-1)
+
+    def weight_gradients(self, x, previous, residuals, local, weights):
+        dx, gradients = super().weight_gradients(x, previous, residuals, local, weights)
+        gain = sum_over_time(local[0] * residuals[1])
+        return dx, gradients._replace(recurrent_gain=gain)
+
+
+GRU.normalized = NormalizedGRU

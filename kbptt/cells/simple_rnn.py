@@ -1,0 +1,60 @@
+"""Elman's recurrent network, the RNN of the guide's section 2.
+
+    plain        h_t = φ(x_t·W + b + h_{t−1}·U)
+    normalized   h_t = φ(gain ⊙ LN(x_t·W + h_{t−1}·U) + b)
+
+`x` is x_t·W + b. The normalized cell adds b itself, and gets W and U with centred columns.
+"""
+
+import tensorflow as tf
+
+from kbptt.cells.base import Cell, Weights, project, sum_over_time
+from kbptt.cells.layer_norm import inverse_deviation, scale_vjp
+
+
+class SimpleRNN(Cell):
+    name = "SimpleRNN"
+    gains = {"recurrent_gain": 1}
+
+    def forward(self, x, state, weights):
+        h = self.activation(x + tf.matmul(state[0], weights.recurrent_kernel))
+        return (h,), ()
+
+    def vjp(self, x, previous, state, residuals, gradient, weights):
+        dz = gradient[0] * self.activation_grad(state[0])
+        return (tf.matmul(dz, weights.recurrent_kernel, transpose_b=True),), (dz,)
+
+    def weight_gradients(self, x, previous, residuals, local, weights):
+        (dz,) = local
+        return dz, Weights(recurrent_kernel=self.kernel_gradient(previous[0], dz))
+
+
+class NormalizedSimpleRNN(SimpleRNN):
+    def project(self, x, weights):
+        # The kernel's columns are centred; the sum of both products is scaled in the step.
+        return project(x, weights.kernel), weights._replace(kernel=None)
+
+    def forward(self, x, state, weights):
+        a = x + tf.matmul(state[0], weights.recurrent_kernel)
+        inverse = inverse_deviation(a, self.normalization.epsilon)
+        standard = a * inverse
+        y = weights.recurrent_gain * standard
+        h = self.activation(y if weights.bias is None else y + weights.bias)
+        return (h,), (standard, inverse)
+
+    def vjp(self, x, previous, state, residuals, gradient, weights):
+        dy = gradient[0] * self.activation_grad(state[0])
+        da = scale_vjp(dy * weights.recurrent_gain, *residuals)
+        return (tf.matmul(da, weights.recurrent_kernel, transpose_b=True),), (dy,)
+
+    def weight_gradients(self, x, previous, residuals, local, weights):
+        (dy,) = local
+        da = scale_vjp(dy * weights.recurrent_gain, *residuals)
+        return da, Weights(
+            recurrent_kernel=self.kernel_gradient(previous[0], da),
+            recurrent_gain=sum_over_time(dy * residuals[0]),
+            bias=None if weights.bias is None else sum_over_time(dy),
+        )
+
+
+SimpleRNN.normalized = NormalizedSimpleRNN

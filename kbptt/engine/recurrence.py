@@ -1,0 +1,318 @@
+"""The recurrence of ∂L/∂h_t (guide 2.4) over all windows at once.
+
+The rows of a step are (window, sample) pairs: ``(count·batch, width)``. The j-th step takes every
+window from its j-th timestep, counted from its end, to the one before.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from kbptt.cells.base import Step, Tensors
+from kbptt.engine.blocks import Blocks, divide
+from kbptt.engine.gradient import Options
+from kbptt.engine.tensors import norm_per_sample, select, size, write
+
+
+class Given(NamedTuple):
+    """What the recurrence reads of each timestep, ``(timesteps, batch, …)``.
+
+    Attributes:
+        x: Inputs.
+        previous: States before the step.
+        states: States after it.
+        residuals: Of the step.
+        mask: Boolean, or None.
+        resets: Boolean, or None.
+        xi: ξ ``(timesteps, batch or 1)``, or None.
+        outputs: e_t, the gradient of the outputs, or None.
+    """
+
+    x: tf.Tensor
+    previous: Tensors
+    states: Tensors
+    residuals: Tensors
+    mask: tf.Tensor | None
+    resets: tf.Tensor | None
+    xi: tf.Tensor | None
+    outputs: tf.Tensor | None
+
+
+class Found(NamedTuple):
+    """What the recurrence leaves.
+
+    Attributes:
+        local: What the weight gradients need of each timestep, each ``(timesteps, batch, width)``.
+        start: Gradients of the initial states.
+        restart: Gradients of the states that resets put in.
+        norms: Σ_b ‖∂L/∂h_t‖, ``(timesteps,)``.
+        lags: `Monitor.lags`, or None.
+        lag_sums: `Monitor.lag_sums`, or None.
+        penalty: `Monitor.penalty`, or None.
+        hidden: What the gradient of the recurrent kernel takes for h_{t-1} because of the penalty,
+            or None.
+    """
+
+    local: Tensors
+    start: Tensors
+    restart: Tensors
+    norms: tf.Tensor
+    lags: tf.Tensor | None
+    lag_sums: tf.Tensor | None
+    penalty: tf.Tensor | None
+    hidden: tf.Tensor | None
+
+
+class Recurrence:
+    """One backward pass, as it is traced.
+
+    Args:
+        step: The `kbptt.cells.Step`.
+        options: The `Options`.
+        jit: Whether the code is compiled by XLA.
+        given: The `Given`.
+        weights: What the step reads.
+    """
+
+    def __init__(
+        self, step: Step, options: Options, jit: bool, given: Given, weights: tuple
+    ) -> None:
+        self.step, self.options, self.jit, self.weights = step, options, jit, weights
+        self.given = given
+        self.timesteps, self.batch = size(given.x, 0), size(given.x, 1)
+        self.dtype = given.states[0].dtype
+        # The final state alone sends its gradient through one window, which `given` is cut to.
+        self.windows = divide(
+            self.timesteps, options if given.outputs is not None else Options(align="end")
+        )
+        self.blocks = blocks = Blocks(self.windows)
+        self.overlapping = self.windows.overlapping
+        self.penalized = options.penalty is not None
+        self.by_block = [
+            tuple(map(blocks.split, group))
+            for group in ((given.x,), given.previous, given.states, given.residuals)
+        ]
+        self.e = None if given.outputs is None else blocks.split(given.outputs)
+        self.keep = self._keep()
+        self.resets = None if given.resets is None else blocks.split(given.resets[:, :, None])
+        self.xi = self._xi()
+        self.clip = self._clip()
+
+    def _each(self, values: tf.Tensor) -> tf.Tensor:
+        """``(blocks, stride)`` for every sample."""
+        return tf.tile(values[:, :, None, None], [1, 1, self.batch, 1])
+
+    def _keep(self) -> tf.Tensor | None:
+        """False at masked and padded timesteps; None where there are none."""
+        if self.given.mask is not None:
+            return self.blocks.split(self.given.mask[:, :, None])
+        if self.blocks.padded or self.overlapping:
+            return self._each(self.blocks.real())
+        return None
+
+    def _xi(self) -> tf.Tensor | None:
+        xi = self.given.xi
+        if xi is None:
+            return None
+        xi = tf.broadcast_to(tf.cast(xi, self.dtype), [self.timesteps, self.batch])[:, :, None]
+        return tf.where(self.blocks.real()[:, :, None, None], self.blocks.split(xi), 1)
+
+    def _clip(self) -> tf.Tensor | None:
+        """The bounds by block, where padding behind the sequence passes the final gradient on."""
+        clip = self.options.clip
+        if clip is None or not (self.options.align == "start" and self.blocks.padded):
+            return None
+        bounds = tf.where(self.blocks.real(), tf.constant(clip, self.dtype), self.dtype.max)
+        return self._each(bounds)
+
+    # One step ---------------------------------------------------------------------------------
+
+    def _read(self, at: tuple, tensor: tf.Tensor) -> tf.Tensor:
+        """A timestep of `count` blocks as rows; `at` is the first block and the place in it."""
+        count, width = self.windows.count, size(tensor, 3)
+        part = tf.slice(tensor, [*at, 0, 0], [count, 1, self.batch, width])
+        return tf.reshape(part, [count * self.batch, width])
+
+    def _place(self, buffer: tf.Tensor, rows: tf.Tensor, at: tuple) -> tf.Tensor:
+        """The inverse of `_read`; what overlapping windows send to one timestep adds up."""
+        count, width = self.windows.count, size(rows, 1)
+        value = tf.reshape(rows, [count, 1, self.batch, width])
+        if self.overlapping:
+            value += tf.slice(buffer, [*at, 0, 0], [count, 1, self.batch, width])
+        return write(buffer, value, [*at, 0, 0], self.jit)
+
+    def _body(self, j, carried, kept, norms, pulled, restart):
+        step, stride = self.step, self.windows.stride
+        at = (self.blocks.before - j // stride, stride - 1 - j % stride)
+        gradient = self._add_loss(carried, j, at)
+        (x,), *trace = (tuple(self._read(at, v) for v in group) for group in self.by_block)
+        carried, local = step.vjp(x, *trace, gradient, self.weights)
+        if self.penalized and not self.overlapping:
+            pulled = self._place(pulled, carried[step.hidden], at)
+        real = gradient[step.hidden]
+        if self.keep is not None:
+            keep = self._read(at, self.keep)
+            carried = select(keep, carried, gradient)
+            local = tuple(tf.where(keep, v, tf.zeros_like(v)) for v in local)
+            real = tf.where(keep, real, tf.zeros_like(real))
+        carried, restart = self._carry(carried, restart, at)
+        # Windows overlap in the gradients of the states, of which everything else is linear.
+        local = gradient if self.overlapping else local
+        kept = tuple(self._place(k, v, at) for k, v in zip(kept, local, strict=True))
+        norms = self._record(norms, gradient[step.hidden], real, j, at)
+        return j + 1, carried, kept, norms, pulled, restart
+
+    def _add_loss(self, carried: Tensors, j: tf.Tensor, at: tuple) -> Tensors:
+        """∂L/∂h_t: what is carried from step t+1, and e_t where losses enter the window."""
+        gradient = list(carried)
+        if self.e is not None:
+            e = self._read(at, self.e)
+            if self.overlapping:
+                # Losses enter a window in its last `stride` steps alone.
+                e = tf.where(j < self.windows.stride, e, tf.zeros_like(e))
+            gradient[self.step.output] += e
+        return tuple(gradient)
+
+    def _carry(self, carried: Tensors, restart: Tensors, at: tuple) -> tuple[Tensors, Tensors]:
+        """Applies reset, ξ and clipping to the gradient carried from t to t−1."""
+        if self.resets is not None:
+            reset = self._read(at, self.resets)
+            zeros = tuple(map(tf.zeros_like, carried))
+            into = select(reset, carried, zeros)
+            restart = tuple(d + v for d, v in zip(restart, into, strict=True))
+            carried = select(reset, zeros, carried)
+        if self.xi is not None:
+            xi = self._read(at, self.xi)
+            carried = tuple(v * xi for v in carried)
+        if self.options.clip is not None:
+            bound = self.options.clip if self.clip is None else self._read(at, self.clip)
+            carried = tuple(tf.clip_by_value(v, -bound, bound) for v in carried)
+        return carried, restart
+
+    def _record(self, norms, gradient, real, j, at):
+        """`norms` with the norm of every row; by lag also the gradients themselves."""
+        lags = self.options.lags
+        if self.overlapping:
+            if not lags:
+                return norms
+            # One row per lag: the norm in every window, then the sum of the vectors.
+            per_window = tf.reshape(norm_per_sample(real), [self.windows.count, self.batch])
+            sums = tf.reduce_sum(tf.cast(real, tf.float32), axis=0)
+            row = tf.concat([tf.reduce_sum(per_window, axis=1), sums], axis=0)
+            return write(norms, row[None], [j, 0], self.jit)
+        if not (self.options.record or self.penalized or lags):
+            return norms
+        measured = norm_per_sample(gradient)[:, None]
+        if lags:
+            measured = tf.concat([measured, tf.cast(real, tf.float32)], axis=1)
+        return self._place(norms, measured, at)
+
+    # All steps --------------------------------------------------------------------------------
+
+    def run(self, final: Tensors, penalty_weight: tf.Tensor | None, at_start: tf.Tensor) -> Found:
+        """Runs the recurrence.
+
+        Args:
+            final: Gradients of the final states.
+            penalty_weight: Weight of the penalty, or None.
+            at_start: Whether the first timestep is the first of the sequence.
+        """
+        step, windows = self.step, self.windows
+        others = (windows.count - 1) * self.batch
+        carried = tuple(
+            tf.concat([tf.zeros([others, size(d, 1)], d.dtype), d], axis=0) for d in final
+        )
+        example = carried
+        if not self.overlapping:
+            # Traced for its shapes alone; XLA removes the computation.
+            (x,), *trace = (tuple(self._read((0, 0), v) for v in g) for g in self.by_block)
+            _, example = step.vjp(x, *trace, carried, self.weights)
+        shape = [self.blocks.before + windows.count, windows.stride, self.batch]
+        hidden = carried[step.hidden]
+        vector = size(hidden, 1) if self.options.lags else 0
+        by_lag = [windows.length, windows.count + vector]
+        norms = tf.zeros(by_lag if self.overlapping else [*shape, 1 + vector], tf.float32)
+        pulled = ()
+        if self.penalized and not self.overlapping:
+            pulled = tf.zeros([*shape, size(hidden, 1)], hidden.dtype)
+        _, carried, kept, norms, pulled, restart = tf.while_loop(
+            lambda j, *_: j < windows.length,
+            self._body,
+            (
+                0,
+                carried,
+                tuple(tf.zeros([*shape, size(v, 1)], v.dtype) for v in example),
+                norms,
+                pulled,
+                tuple(map(tf.zeros_like, carried)) if self.resets is not None else (),
+            ),
+        )
+        kept = tuple(map(self.blocks.join, kept))
+        finish = self._finish_overlapping if self.overlapping else self._finish
+        local, norms, lags, lag_sums, pulled = finish(kept, norms, pulled)
+        penalty = hidden = None
+        if self.penalized:
+            penalty, hidden = self._penalize(pulled, norms, penalty_weight, at_start)
+        # A window that has consumed every step before its end reaches the initial state.
+        reaches = at_start & (windows.start(tf.range(windows.count)) <= 0)
+        return Found(
+            local=local,
+            start=tuple(
+                tf.reduce_sum(tf.where(reaches[:, None, None], d, tf.zeros_like(d)), axis=0)
+                for d in map(self._by_window, carried)
+            ),
+            restart=tuple(tf.reduce_sum(self._by_window(d), axis=0) for d in restart),
+            norms=tf.reduce_sum(norms, axis=1),
+            lags=lags,
+            lag_sums=lag_sums,
+            penalty=penalty,
+            hidden=hidden,
+        )
+
+    def _by_window(self, rows: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(rows, [self.windows.count, self.batch, size(rows, 1)])
+
+    def _finish(self, local, norms, pulled):
+        """What was recorded, by timestep: the norms ``(timesteps, batch)`` first."""
+        measured = self.blocks.join(norms)
+        sums = None
+        if self.options.lags:
+            sums = tf.reverse(tf.reduce_sum(measured[:, :, 1:], axis=1), [0])
+        pulled = self.blocks.join(pulled) if self.penalized else None
+        return local, measured[:, :, 0], None, sums, pulled
+
+    def _finish_overlapping(self, gradient, measured, pulled):
+        """The same from the sums of ∂L/∂h_t over all windows, by one more step at all timesteps."""
+        step, given = self.step, self.given
+        rows = self.timesteps * self.batch
+        lags = sums = None
+        if self.options.lags:
+            count = self.windows.count
+            lags, sums = measured[:, :count], measured[:, count:]
+        (x,), *flat = (
+            tuple(tf.reshape(v, [rows, size(v, 2)]) for v in group)
+            for group in ((given.x,), given.previous, given.states, given.residuals, gradient)
+        )
+        back, local = step.vjp(x, *flat, self.weights)
+        local = tuple(tf.reshape(v, [self.timesteps, self.batch, size(v, 1)]) for v in local)
+        if given.mask is not None:
+            keep = given.mask[:, :, None]
+            local = tuple(tf.where(keep, v, tf.zeros_like(v)) for v in local)
+        if self.penalized:
+            pulled = tf.reshape(back[step.hidden], [self.timesteps, self.batch, -1])
+        return local, norm_per_sample(gradient[step.hidden]), lags, sums, pulled
+
+    def _penalize(self, pulled, norms, weight, at_start):
+        """The penalty on J_tᵀ ∂L/∂h_t, and what stands for h_{t-1} in ∂L/∂U because of it."""
+        given = self.given
+        counts = tf.fill([self.timesteps, self.batch], True)
+        counts &= ((tf.range(self.timesteps) > 0) | ~at_start)[:, None]
+        if given.mask is not None:
+            counts &= given.mask
+        if given.resets is not None:
+            counts &= ~given.resets
+        penalty, d_pulled = self.options.penalty(pulled, norms, counts)
+        # ∂L/∂U = Σ h_{t-1}ᵀ dz_t, and of a function of J_tᵀ v = dz_t·Uᵀ it is Σ d_pulledᵀ dz_t:
+        # one product serves both.
+        hidden = given.previous[self.step.hidden] + weight * d_pulled
+        return weight * tf.cast(penalty, weight.dtype), hidden

@@ -1,0 +1,157 @@
+"""Backpropagation through time in TensorFlow, for any cell.
+
+BPTT is one linear recurrence over the states (guide 2.4)
+
+    ∂L/∂h_{t-1} = J_tᵀ ∂L/∂h_t + e_{t-1}        e_t: what the loss sends to output t directly
+
+and every weight gradient is one sum over t of products with the cached ∂L/∂h_t (guide 2.5). So the
+loop is not left to automatic differentiation:
+
+1. `forward` runs T steps and keeps the residuals of each; no tape.
+2. `backward` runs the recurrence. Gradients do not cross the end of a window, so all windows run
+   at the same time, stacked into the batch: `length` sequential steps over more rows instead of T
+   steps (see `kbptt.engine.recurrence`).
+3. The gradients of the weights and inputs are one matrix product each over all timesteps.
+4. The norms of ∂L/∂h_t at every timestep fall out of 2.
+
+Everything here is time-major: ``(timesteps, batch, width)``.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from kbptt.cells.base import Step, Tensors
+from kbptt.engine.blocks import divide
+from kbptt.engine.compiled import Compiled
+from kbptt.engine.gradient import Loop, Monitor, Options
+from kbptt.engine.recurrence import Given, Recurrence
+from kbptt.engine.settings import settings
+from kbptt.engine.tensors import select, size, write
+
+
+class Trace(NamedTuple):
+    """What the forward pass leaves for the backward pass.
+
+    Attributes:
+        residuals: Of the step, each ``(timesteps, batch, width)``.
+        trajectory: The states from the initial one on, ``(timesteps + 1, batch, width)``: all but
+            the first are the states, all but the last the previous states, and neither is a copy.
+    """
+
+    residuals: Tensors
+    trajectory: Tensors
+
+
+class TensorFlowLoop(Loop):
+    """A recurrent loop with its own truncated gradient, compiled by XLA.
+
+    Args:
+        step: The `kbptt.cells.Step`.
+        options: The `Options`.
+    """
+
+    time_major = True
+
+    def __init__(self, step: Step, options: Options) -> None:
+        super().__init__(options)
+        self.step = step
+        self.output = step.output
+        self.jit = settings().jit
+        self.compiled_forward = Compiled(self._forward, self.jit)
+        self.compiled_backward = Compiled(self._backward, self.jit)
+
+    def forward(self, x, start, weights, context):
+        final, trace = self.compiled_forward(x, start, weights, context.mask, context.resets)
+        return trace.trajectory[self.output][1:], final, trace
+
+    def _forward(self, x, start, weights, mask, resets) -> tuple[Tensors, Trace]:
+        """Runs the recurrence; returns the final states and the trace."""
+        step, jit = self.step, self.jit
+        timesteps = size(x, 0)
+        _, example = step.forward(x[0], start, weights)
+        # Without masks and resets some states can be recomputed from others, so only
+        # `step.written` is stored.
+        everything = mask is not None or resets is not None
+        written = range(len(start)) if everything else step.written
+
+        def body(t, state, residuals, stored):
+            previous = state
+            if resets is not None:
+                previous = select(resets.at[t][:, None], resets.states, previous)
+            state, values = step.forward(x[t], previous, weights)
+            if mask is not None:
+                state = select(mask[t][:, None], state, previous)
+            residuals = _write_all(residuals, values, t, jit)
+            stored = _write_all(stored, tuple(state[i] for i in written), t + 1, jit)
+            return t + 1, state, residuals, stored
+
+        def history(value):
+            return tf.zeros([timesteps, size(value, 0), size(value, 1)], value.dtype)
+
+        _, final, residuals, stored = tf.while_loop(
+            lambda t, *_: t < timesteps,
+            body,
+            (
+                0,
+                tuple(start),
+                tuple(map(history, example)),
+                tuple(tf.concat([start[i][None], history(start[i])], axis=0) for i in written),
+            ),
+        )
+        if not everything:
+            stored = step.recover(start, residuals, stored)
+        return final, Trace(residuals, stored)
+
+    def backward(self, x, start, weights, context, trace, upstream):
+        mask, resets = context.mask, context.resets
+        previous = tuple(h[:-1] for h in trace.trajectory)
+        states = tuple(h[1:] for h in trace.trajectory)
+        if resets is not None:
+            restart = tuple(s[None] for s in resets.states)
+            previous = select(resets.at[:, :, None], restart, previous)
+        first = 0
+        windows = divide(size(x, 0), self.options)
+        one_window = isinstance(windows.count, int) and windows.count == 1
+        if upstream.outputs is None and not one_window:
+            # Only the final state has a gradient: nothing flows outside the last window.
+            first = windows.start(windows.count - 1)
+            first = max(first, 0) if isinstance(first, int) else tf.maximum(first, 0)
+
+        def cut(tensor):
+            return None if tensor is None else tensor[first:]
+
+        given = Given(
+            x=cut(x),
+            previous=tuple(map(cut, previous)),
+            states=tuple(map(cut, states)),
+            residuals=tuple(map(cut, trace.residuals)),
+            mask=cut(mask),
+            resets=None if resets is None else cut(resets.at),
+            xi=cut(upstream.xi),
+            outputs=upstream.outputs,
+        )
+        found = self.compiled_backward(
+            given, weights, upstream.final, upstream.penalty_weight, tf.equal(first, 0)
+        )
+        previous = given.previous
+        if found.hidden is not None:
+            at = self.step.hidden
+            previous = (*previous[:at], found.hidden, *previous[at + 1 :])
+        dx, d_weights = self.step.weight_gradients(
+            given.x, previous, given.residuals, found.local, weights
+        )
+        norms = found.norms
+        if not (isinstance(first, int) and first == 0):
+            dx = tf.pad(dx, [[first, 0], [0, 0], [0, 0]])
+            norms = tf.pad(norms, [[first, 0]])
+        measured = Monitor(norms, found.lags, found.penalty, found.lag_sums)
+        return (dx, found.start, found.restart, d_weights), measured
+
+    def _backward(self, given, weights, final, penalty_weight, at_start):
+        recurrence = Recurrence(self.step, self.options, self.jit, given, weights)
+        return recurrence.run(final, penalty_weight, at_start)
+
+
+def _write_all(buffers: Tensors, values: Tensors, t: tf.Tensor, jit: bool) -> Tensors:
+    return tuple(write(b, v[None], [t, 0, 0], jit) for b, v in zip(buffers, values, strict=True))

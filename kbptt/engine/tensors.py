@@ -1,0 +1,61 @@
+"""Small operations on tensors and tuples of tensors that the loops share."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from kbptt import _tensorflow
+from kbptt.cells.base import Tensors
+
+
+def size(tensor: tf.Tensor, axis: int) -> int | tf.Tensor:
+    """The static size of an axis if known, else the dynamic one."""
+    static = tensor.shape[axis]
+    return tf.shape(tensor)[axis] if static is None else static
+
+
+def select(condition: tf.Tensor, yes: Tensors, no: Tensors) -> Tensors:
+    """`tf.where` of two tuples."""
+    return tuple(tf.where(condition, a, b) for a, b in zip(yes, no, strict=True))
+
+
+def in_this_graph(structure: Any) -> Any:
+    """The nested tensors as tensors of the graph that is being traced.
+
+    The gradient of a `tf.cond` or `tf.while_loop` is a graph of its own, to which the tensors of
+    the forward pass are foreign: a tape that watches one sees nothing.
+    """
+    if tf.executing_eagerly():
+        return structure
+    return tf.nest.map_structure(lambda v: tf.identity(v) if tf.is_tensor(v) else v, structure)
+
+
+def write(buffer: tf.Tensor, value: tf.Tensor, index: list, jit: bool) -> tf.Tensor:
+    """`buffer` with `value` written at `index`, in place where it is carried by a loop.
+
+    Args:
+        buffer: Tensor.
+        value: Tensor of the same rank.
+        index: One integer or scalar tensor per axis: where the first element goes.
+        jit: Whether the code is compiled by XLA.
+    """
+    if jit:
+        return _tensorflow.dynamic_update_slice(
+            buffer, value, tf.stack([tf.cast(i, tf.int32) for i in index])
+        )
+    shape = tf.shape(value)
+    axes = [tf.cast(i, tf.int32) + tf.range(shape[axis]) for axis, i in enumerate(index[:2])]
+    where = tf.stack(tf.meshgrid(*axes, indexing="ij"), axis=-1)
+    return tf.tensor_scatter_nd_update(buffer, where, value)
+
+
+def norm_per_sample(gradient: tf.Tensor) -> tf.Tensor:
+    """‖·‖₂ over the last axis, as float32.
+
+    Computed in float64, whose squares neither underflow nor overflow: a gradient that has vanished
+    to 1e-30 must not be shown as an exact 0.
+    """
+    gradient = tf.cast(gradient, tf.float64)
+    # A product with ones is a vectorized sum; XLA's own reduction over a row is not, on a CPU.
+    ones = tf.ones([size(gradient, -1), 1], tf.float64)
+    return tf.cast(tf.sqrt(tf.matmul(gradient * gradient, ones)[..., 0]), tf.float32)
