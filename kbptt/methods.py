@@ -1,9 +1,9 @@
-"""The methods that an ablation can name: each a declarative entry, combined with "+".
+"""The methods that an ablation can name: declarative entries, combined with "+".
 
 An entry holds what a method adds to the baseline: arguments of the recurrent layers, callbacks,
-arguments of the optimizer. It is plain data (names, numbers, and references to objects by their
-import path), so it can be hashed, stored and sent to another machine, and importing this module
-imports neither Keras nor TensorFlow.
+arguments of the optimizer. It is plain data (names, numbers, and references to objects by import
+path), so it can be hashed, stored and sent to another machine, and importing this module imports
+neither Keras nor TensorFlow.
 
 ```python
 from kbptt import methods
@@ -27,14 +27,14 @@ from typing import Any
 from kbptt._checks import did_you_mean
 from kbptt.tasks.model import CELLS
 
-# Keras starts recurrent kernels orthogonal; a baseline that does so would already be a method.
+# Keras's default for recurrent kernels is orthogonal, which would already be a method.
 BASE_LAYER = {"recurrent_initializer": "glorot_uniform"}
 
 _OBJECT, _CONFIG = "object", "config"
 
 
 def ref(path: str, **config: Any) -> dict[str, Any]:
-    """A reference to an object that is made when it is needed.
+    """A reference to an object that is created when it is needed.
 
     Args:
         path: String "module:name" of a class or function.
@@ -94,7 +94,7 @@ class Method:
             object.__setattr__(self, argument, dict(getattr(self, argument)))
 
     def definition(self, cell: str) -> dict[str, Any]:
-        """What the method does to a cell, without its name, in JSON types."""
+        """What the method does to a cell, without the method's name, in JSON types."""
         return {
             "layer": {**self.layer, **self.cell_layer.get(cell, {})},
             "callbacks": list(self.callbacks),
@@ -109,7 +109,7 @@ def make(value: Any, known: Mapping[str, Any] | None = None) -> Any:
     Args:
         value: Anything.
         known: Values for words such as "$timesteps", the length of the task's sequences, which is
-            not known yet where a method is declared.
+            unknown when a method is declared.
     """
     known = known or {}
     if isinstance(value, str):
@@ -134,7 +134,7 @@ def find(path: str) -> Any:
 
 
 def register(method: Method) -> Method:
-    """Makes a method known by its name. Registering a name again replaces the method."""
+    """Registers a method under its name, replacing any earlier one."""
     if not isinstance(method, Method):
         raise _invalid("method", "a `kbptt.methods.Method`", method)
     if "+" in method.name or "," in method.name:
@@ -230,14 +230,32 @@ def _reference(value: Any) -> dict[str, Any]:
     if isinstance(value, Callable) and "<" not in name and hasattr(value, "__module__"):
         return ref(f"{value.__module__}:{name}")
     raise ValueError(
-        "A method's callbacks are made anew for every trial, possibly on another machine. Expected "
+        "A method's callbacks are created for every trial, possibly on another machine. Expected "
         "`methods.ref('module:name', ...)` or a class or function at the top level of a module. "
         f"Received: {value!r} (of type {type(value).__name__})."
     )
 
 
 _methods: dict[str, Method] = {}
-_callbacks, _initializers = "kbptt.callbacks", "kbptt.initializers"
+
+
+def _initializer(name: str, **config: Any) -> dict[str, Any]:
+    return ref(f"kbptt.initializers:{name}", **config)
+
+
+def _callback(name: str, description: str, callback: str, **config: Any) -> Method:
+    return Method(name, description, callbacks=(ref(f"kbptt.callbacks:{callback}", **config),))
+
+
+def _states(name: str, description: str) -> Method:
+    """A penalty on the states, by the regularizer of the same name."""
+    model = ref("kbptt.ablation.models:RegularizeStates", regularizer=name)
+    return Method(name, description, model=(model,))
+
+
+def _chrono(gates: int) -> dict[str, Any]:
+    return {"bias_initializer": _initializer("Chrono", max_timescale="$timesteps", gates=gates)}
+
 
 for _method in (
     Method("baseline", "Glorot-uniform recurrent kernel and nothing else"),
@@ -245,18 +263,18 @@ for _method in (
     Method(
         "orthogonal",
         "recurrent kernel orthogonal, per gate (Saxe 2014)",
-        layer={"recurrent_initializer": ref(f"{_initializers}:OrthogonalPerGate")},
+        layer={"recurrent_initializer": _initializer("OrthogonalPerGate")},
     ),
     Method(
         "identity",
         "recurrent kernel the identity, per gate",
-        layer={"recurrent_initializer": ref(f"{_initializers}:Identity")},
+        layer={"recurrent_initializer": _initializer("Identity")},
     ),
     Method(
         "irnn",
         "IRNN: identity recurrent kernel, ReLU, small input kernel (Le 2015)",
         layer={
-            "recurrent_initializer": ref(f"{_initializers}:Identity"),
+            "recurrent_initializer": _initializer("Identity"),
             "kernel_initializer": ref("keras.initializers:RandomNormal", stddev=0.001),
             "activation": "relu",
         },
@@ -265,29 +283,17 @@ for _method in (
     Method(
         "henaff",
         "block-diagonal rotations by any angle (Henaff 2016)",
-        layer={"recurrent_initializer": ref(f"{_initializers}:Henaff")},
+        layer={"recurrent_initializer": _initializer("Henaff")},
     ),
     Method(
         "cayley",
         "block-diagonal rotations by up to a right angle (Helfrich 2018)",
-        layer={"recurrent_initializer": ref(f"{_initializers}:Cayley")},
+        layer={"recurrent_initializer": _initializer("Cayley")},
     ),
     Method(
         "chrono",
         "biases for time scales up to the sequence length (Tallec & Ollivier 2018)",
-        cell_layer={
-            "LSTM": {
-                "bias_initializer": ref(
-                    f"{_initializers}:Chrono", max_timescale="$timesteps", gates=4
-                ),
-                "unit_forget_bias": False,
-            },
-            "GRU": {
-                "bias_initializer": ref(
-                    f"{_initializers}:Chrono", max_timescale="$timesteps", gates=3
-                )
-            },
-        },
+        cell_layer={"LSTM": {**_chrono(4), "unit_forget_bias": False}, "GRU": _chrono(3)},
         cells=("LSTM", "GRU"),
     ),
     # Normalization.
@@ -307,52 +313,43 @@ for _method in (
         "penalty on the recurrent kernel's distance from orthogonal, per gate",
         layer={"recurrent_regularizer": ref("kbptt.regularizers:Orthogonality")},
     ),
-    Method(
-        "norm_stabilizer",
-        "penalty on changes of the norm of the state (Krueger & Memisevic 2016)",
-        model=(ref("kbptt.ablation.models:RegularizeStates", regularizer="norm_stabilizer"),),
+    _states(
+        "norm_stabilizer", "penalty on changes of the norm of the state (Krueger & Memisevic 2016)"
     ),
-    Method(
-        "ar_tar",
-        "penalty on large and on fast states (Merity 2017)",
-        model=(ref("kbptt.ablation.models:RegularizeStates", regularizer="ar_tar"),),
-    ),
-    Method(
+    _states("ar_tar", "penalty on large and on fast states (Merity 2017)"),
+    _callback(
         "penalty",
         "penalty on the squared norm of the gradient, by a finite difference (Zhao 2022)",
-        callbacks=(ref(f"{_callbacks}:GradientNormPenalty"),),
+        "GradientNormPenalty",
     ),
     # Clipping.
-    Method(
+    _callback(
         "clip",
         "gradient clipped at a global norm of 1 (Pascanu 2013)",
-        callbacks=(ref(f"{_callbacks}:ClipByGlobalNorm", threshold=1.0),),
+        "ClipByGlobalNorm",
+        threshold=1.0,
     ),
-    Method(
+    _callback(
         "clip_norm",
         "gradient of every variable clipped at a norm of 1",
-        callbacks=(ref(f"{_callbacks}:ClipByNorm", threshold=1.0),),
+        "ClipByNorm",
+        threshold=1.0,
     ),
-    Method(
+    _callback(
         "clip_value",
         "every component of the gradient clipped at ±0.5",
-        callbacks=(ref(f"{_callbacks}:ClipByValue", threshold=0.5),),
+        "ClipByValue",
+        threshold=0.5,
     ),
-    Method(
+    _callback(
         "agc",
         "adaptive gradient clipping: by the norm of the weights (Brock 2021)",
-        callbacks=(ref(f"{_callbacks}:AdaptiveGradientClip"),),
+        "AdaptiveGradientClip",
     ),
-    Method(
-        "autoclip",
-        "clipped at the 10th percentile of past norms (Seetharaman 2020)",
-        callbacks=(ref(f"{_callbacks}:AutoClip"),),
+    _callback(
+        "autoclip", "clipped at the 10th percentile of past norms (Seetharaman 2020)", "AutoClip"
     ),
-    Method(
-        "zclip",
-        "spikes of the norm clipped by their z-score (Kumar 2025)",
-        callbacks=(ref(f"{_callbacks}:ZClip"),),
-    ),
+    _callback("zclip", "spikes of the norm clipped by their z-score (Kumar 2025)", "ZClip"),
     Method(
         "timestep_clip",
         "∂L/∂h_t clipped at every timestep of the backward pass (Graves 2013)",

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kbptt import _checks
+from kbptt._extras import optional_imports
 
 # Of every integer that has no limit of its own, the options of tasks included.
 LARGEST = 10**9
@@ -100,7 +101,8 @@ def check_memory(task: Any, model: Mapping[str, Any], batch_size: int) -> None:
         model: Its `cell`, `units` and `layers`.
         batch_size: Integer.
     """
-    from distributed.system import MEMORY_LIMIT  # knows of control groups and limits
+    with optional_imports():
+        from distributed.system import MEMORY_LIMIT  # respects control groups and limits
 
     sizes = getattr(task, "sizes", (0, 0, 0))
     gates, units, layers = _GATES[model["cell"]], model["units"], model["layers"]

@@ -12,6 +12,7 @@ import pathlib
 import shlex
 from typing import Any
 
+from kbptt._extras import optional_imports
 from kbptt.ablation import statistics, tables
 from kbptt.ablation.ledger import Ledger, LedgerError, disk_full, is_disk_full
 from kbptt.ablation.results import Results, clip_rate, decay, is_success, skipped
@@ -222,7 +223,8 @@ class Report:
 
     def html(self) -> str:
         """One page that needs nothing else: styles and figures are inside, everything escaped."""
-        from kbptt.ablation import figures
+        with optional_imports():
+            from kbptt.ablation import figures
 
         return _template().render(
             report=self,
@@ -306,7 +308,8 @@ NO_INTERVALS = (
 
 @functools.cache
 def _template() -> Any:
-    import jinja2
+    with optional_imports():
+        import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("kbptt.ablation"),

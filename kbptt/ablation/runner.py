@@ -15,8 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from kbptt.ablation import clusters
-from kbptt.ablation import grid as grids
+from kbptt.ablation import clusters, grid as grids
 from kbptt.ablation.errors import TrialError
 from kbptt.ablation.files import SCRATCH, inside, write_files
 from kbptt.ablation.ledger import Ledger, LedgerError, Trial

@@ -8,8 +8,8 @@ from typing import Any
 
 import rich.console
 
-from kbptt import _checks
-from kbptt import methods as method_registry
+from kbptt import _checks, methods as method_registry
+from kbptt._extras import require
 from kbptt.ablation import clusters, progress, runner
 from kbptt.ablation.environment import git_commit
 from kbptt.ablation.grid import Grid, axes_of, read_yaml
@@ -82,6 +82,7 @@ def compare(
         ValueError: for anything wrong with the grid or the log directory, and for a method that
             cannot be built with its task and options; nothing has been trained then.
     """
+    require("distributed", "jinja2", "matplotlib")
     given = {"tasks": tasks, "methods": methods, "seeds": seeds, "set": set}
     given = {name: value for name, value in given.items() if value is not None} | options
     if config is not None:

@@ -9,23 +9,25 @@ import typer
 import typer.core
 
 import kbptt
+from kbptt._extras import MissingExtra, optional_imports
 from kbptt.cli import compare, terminal, train
 
-# Of an unknown option, a value of another type, …; of such errors Typer names this one alone.
+# Base class of the errors for unknown options, wrong types, …, for which Typer has no name.
 UsageError = typer.BadParameter.__base__
-# With this in the environment an error that nobody foresaw keeps its traceback.
+# With this environment variable an unexpected error keeps its traceback.
 TRACEBACK = "KBPTT_TRACEBACK"
 
 
 @contextlib.contextmanager
 def exit_codes() -> Iterator[None]:
-    """Ends a command with a message and an exit code that say what happened.
+    """Ends a command with a message and an exit code that describe what happened.
 
     A `ValueError`, which is how kbptt refuses an argument, and what Typer refuses get exit code 2;
     Ctrl-C gets 130; anything else, such as a full disk, gets 1.
     """
     try:
-        yield
+        with optional_imports():
+            yield
     except (typer.Exit, typer.Abort, BrokenPipeError):
         raise
     except (Exception, KeyboardInterrupt) as error:
@@ -38,7 +40,7 @@ def exit_codes() -> Iterator[None]:
 
 
 def _explain(error: Exception) -> int:
-    """Prints what was wrong and returns the exit code."""
+    """Prints the error and returns the exit code."""
     if isinstance(error, UsageError):
         if type(error).__name__ == "NoArgsIsHelpError":
             raise error
@@ -49,7 +51,7 @@ def _explain(error: Exception) -> int:
         return 2
     if isinstance(error, MemoryError):
         terminal.print_error(f"Not enough memory. {error}")
-    elif isinstance(error, OSError):
+    elif isinstance(error, OSError | MissingExtra):
         terminal.print_error(error)
     elif os.environ.get(TRACEBACK):
         raise error
@@ -99,14 +101,14 @@ def _options(
         False, "--version", callback=_print_version, is_eager=True, help="Print the version."
     ),
 ) -> None:
-    # TensorFlow's start-up messages are not news to the user of a command.
+    # TensorFlow's start-up messages mean nothing to the user of a command.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def main() -> None:
     """Runs the command line; the entry point of the command `kbptt`."""
     for stream in (sys.stdout, sys.stderr):
-        # What a terminal cannot show, ∂ or a box's edge, is no reason to end there.
+        # A character that the terminal cannot show, such as ∂, must not end the command.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     terminal.handle_interrupts()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kbptt import _checks
+from kbptt._extras import require
 from kbptt.tasks.base import Outputs, Task, TaskData, check_flag, derive_seed
 from kbptt.tasks.registry import register
 
@@ -74,6 +75,7 @@ class Digits(_PixelByPixel):
         repeat: int = 1,
         sizes: Sequence[int] = (1197, 300, 300),
     ):
+        require("sklearn")
         super().__init__(permuted, blank, repeat, sizes)
         if sum(self.sizes) > 1797:
             raise ValueError(
