@@ -1,6 +1,7 @@
 """Optional dependencies: what `pip install 'kbptt[…]'` adds, and the error where it is missing."""
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator
 
 _COMPARE = ("distributed", "dask", "jinja2", "rich", "sklearn", "typer", "yaml")
@@ -36,3 +37,15 @@ def optional_imports() -> Iterator[None]:
             f"Install it with: pip install 'kbptt[{extra}]'",
             name=missing,
         ) from None
+
+
+def require(*modules: str) -> None:
+    """Checks that optional dependencies are installed, without importing them.
+
+    Raises:
+        MissingExtra: If one of them is not; the error names its extra.
+    """
+    with optional_imports():
+        for name in modules:
+            if importlib.util.find_spec(name) is None:
+                raise ModuleNotFoundError(name=name)
