@@ -1,6 +1,15 @@
 """The compiled loops, the one thing that setup.cfg cannot describe."""
 
+import os
+
 from setuptools import Extension, setup
+
+if not os.path.isdir("kbptt/callbacks"):
+    raise SystemExit(
+        "kbptt/callbacks is a symbolic link to the folder callbacks, and this checkout has a file "
+        "in its place. Check it out again with links (on Windows, turn on developer mode first): "
+        "git config core.symlinks true && git checkout -- kbptt/callbacks"
+    )
 
 HEADERS = ("problem", "targets", "types", "activations", "products", "cells", "loops", "backward")
 
