@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from kbptt import _checks
+from kbptt._extras import MissingExtra, require
 from kbptt.analysis import gradient_flow, lags
 from kbptt.callbacks import gradient_transform
 from kbptt.callbacks._options import (
@@ -34,6 +35,7 @@ _OPTIMIZER = "optimizer"
 def _heatmap_freq(name: str, value: Any) -> str | int | None:
     if value is None or value == "auto":
         return value
+    require("matplotlib")
     return _checks.positive_integer(name, value, 'Or give "auto" or None.')
 
 
@@ -82,7 +84,8 @@ class GradientFlow(keras.callbacks.Callback):
             the next. Defaults to `"epoch"`.
         heatmap_freq: When to draw the heatmap images: `"auto"`, each time the record has grown by
             half; a positive integer, every so many epochs; or `None`, never. Except with `None`,
-            the last one is drawn at the end of training. Defaults to `"auto"`.
+            the last one is drawn at the end of training. Images need Matplotlib (`kbptt[plot]`);
+            without it `"auto"` draws none. Defaults to `"auto"`.
         max_profiles: Integer. After so many profiles, and then after each half as many again, the
             logging interval doubles, so that files grow with the logarithm of training time. Also
             the largest number of profiles in `history`. Defaults to 1000.
@@ -354,8 +357,10 @@ class GradientFlow(keras.callbacks.Callback):
         """Writes a heatmap of the whole record, if it has grown since the last."""
         if self._history.added == self._drawn or not self._writer.writable:
             return
-        from kbptt.tensorboard import heatmap
-
+        try:
+            from kbptt.tensorboard import heatmap
+        except MissingExtra:  # with "auto"; the tab draws from the profiles
+            return
         self._drawn = self._history.added
         values = []
         for name, layer in self._layers:
