@@ -1,57 +1,11 @@
 """Attributes of callbacks: those that may be set are checked, the others say what to do instead."""
 
-from collections.abc import Callable
 from typing import Any
 
 from kbptt import _checks
+from kbptt._attributes import Fixed as Fixed, Option as Option
 
 FIXED_DIRECTORY = "One callback writes one run: make a second callback for another directory."
-
-
-class Option:
-    """An attribute that is checked whenever it is set.
-
-    Args:
-        check: Called with the attribute's name and value. Returns what to keep, or raises
-            `ValueError`.
-    """
-
-    def __init__(self, check: Callable[[str, Any], Any]) -> None:
-        self.check = check
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, callback: Any, owner: type | None = None) -> Any:
-        return self if callback is None else vars(callback)[self.name]
-
-    def __set__(self, callback: Any, value: Any) -> None:
-        vars(callback)[self.name] = self.check(self.name, value)
-
-
-class Fixed:
-    """An attribute that can only be read.
-
-    Args:
-        read: Returns its value, given the callback.
-        mend: What to do instead of setting it.
-    """
-
-    def __init__(self, read: Callable[[Any], Any], mend: str) -> None:
-        self.read = read
-        self.mend = mend
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, callback: Any, owner: type | None = None) -> Any:
-        return self if callback is None else self.read(callback)
-
-    def __set__(self, callback: Any, value: Any) -> None:
-        raise AttributeError(
-            f"`{self.name}` of {type(callback).__name__} cannot be set. {self.mend}"
-        )
-
 
 # Checks for `Option` that several callbacks share.
 

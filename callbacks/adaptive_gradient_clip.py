@@ -1,60 +1,21 @@
-"""Adaptive gradient clipping."""
-
-import functools
+"""`kbptt.optimizers.AdaptiveGradientClip` as a callback."""
 
 import keras
 
-from kbptt import _checks, clipping
-from kbptt.callbacks._options import Option
-from kbptt.callbacks.gradient_transform import GradientTransform, Schedule, Threshold
+from kbptt import optimizers
+from kbptt.callbacks.gradient_transform import GradientTransform
 
 
 @keras.saving.register_keras_serializable(package="kbptt")
-class AdaptiveGradientClip(GradientTransform):
+class AdaptiveGradientClip(optimizers.AdaptiveGradientClip, GradientTransform):
     """Bounds each output unit's gradient by the norm of its weights (AGC).
 
-    For the incoming weights W of one unit and their gradient G, where the norm of G exceeds
-    `clip_factor * max(norm(W), epsilon)`, scales G to it. The bound needs no tuning to the scale of
-    the loss. A unit is a column of a kernel (in a recurrent layer: one gate of one unit) or a whole
-    bias. The authors leave the last, linear layer out: see `variables`.
+    `kbptt.optimizers.AdaptiveGradientClip` with the same arguments, during `fit` only and on any
+    model.
 
     Example:
 
     ```python
-    clip = kbptt.callbacks.AdaptiveGradientClip(0.01, variables="lstm")
-    model.fit(x, y, callbacks=[clip])
+    model.fit(x, y, callbacks=[kbptt.callbacks.AdaptiveGradientClip(0.01, variables="lstm")])
     ```
-
-    Args:
-        clip_factor: Positive float or schedule. Largest ratio of a unit's gradient to its weights.
-            Defaults to `0.01`.
-        epsilon: Positive float. Smallest norm of weights that counts, so that zero weights can
-            move. Defaults to `1e-3`.
-        variables: Regular expression(s) for the variables' paths. Defaults to `None`, all.
-        name: String. Prefix of the epoch logs. Defaults to `"adaptive_gradient_clip"`.
-
-    Reference:
-        - [Brock, De, Smith & Simonyan, 2021](https://arxiv.org/abs/2102.06171), equation 3
     """
-
-    _threshold_name = "clip_factor"
-    clip_factor = Threshold()
-    epsilon = Option(functools.partial(_checks.number, above=0))
-
-    def __init__(
-        self,
-        clip_factor: float | Schedule = 0.01,
-        epsilon: float = 1e-3,
-        *,
-        variables=None,
-        name=None,
-    ):
-        super().__init__(clip_factor, variables=variables, name=name)
-        self.epsilon = epsilon
-
-    def transform(self, gradients, norms, weights, state):
-        clipped = clipping.adaptive_clip(gradients, weights, state["threshold"], self.epsilon)
-        return clipped, None, state
-
-    def get_config(self):
-        return {**super().get_config(), "epsilon": self.epsilon}

@@ -3,14 +3,16 @@
 import contextlib
 import functools
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from kbptt import _checks, engine
+from kbptt.callbacks import _substitution
 from kbptt.callbacks._options import Option
+from kbptt.optimizers.wrapper import Wrapper
 from kbptt.regularizers import gradient_norm
 
 
@@ -129,7 +131,10 @@ class GradientNormPenalty(keras.callbacks.Callback):
                 "penalty": tf.Variable(0.0, trainable=False),
                 "skipped": tf.Variable(0.0, trainable=False),
             }
-        _PenalizedStep(self.model, self).install()
+        _substitution.of(self.model).join(make=self._train_function)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        _substitution.of(self.model).ensure()
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
@@ -138,9 +143,12 @@ class GradientNormPenalty(keras.callbacks.Callback):
             logs["gradient_norm_penalty"] = statistics["penalty"]
 
     def on_train_end(self, logs=None):
-        step = vars(self.model).get("train_step")
-        if isinstance(step, _PenalizedStep) and step.penalty is self:
-            step.remove()
+        _substitution.of(self.model).leave()
+
+    def _train_function(self, model: keras.Model) -> Callable[[Any], Any]:
+        maker = _PenalizedModel(model, self)
+        maker.make_train_function()
+        return maker.train_function
 
     # Inside the train step.
 
@@ -178,70 +186,52 @@ class GradientNormPenalty(keras.callbacks.Callback):
         self._variables[name].assign(tf.cast(value, tf.float32))
 
 
-class _PenalizedStep:
-    """Takes the place of `model.train_step` for one `fit`.
+class _PenalizedModel(keras.Model):
+    """Has Keras make the train function of `model` for the penalized loss.
 
-    `on_train_end` is not called when `fit` raises, so the step would stay. It belongs to the
-    `History` that Keras makes for each `fit`: in any other it removes itself.
+    Its train step is that of `model`, which meets an optimizer that adds the penalty's gradient.
     """
 
     def __init__(self, model: keras.Model, penalty: GradientNormPenalty):
-        self.model = model
-        self.penalty = penalty
-        self.history = model.history
-        self.replaced = None
-        self.function = None
+        super().__init__()
+        self.compile(
+            optimizer=None,
+            run_eagerly=model.run_eagerly,
+            steps_per_execution=model.steps_per_execution,
+            jit_compile=model.jit_compile,
+        )
+        self.penalized = lambda: model  # a model as an attribute would become a layer
+        self.adding = _AddPenalty(model, penalty)
 
-    def install(self) -> None:
-        step = vars(self.model).get("train_step")
-        if isinstance(step, _PenalizedStep):
-            if step.is_current():
-                raise ValueError(
-                    "Two GradientNormPenalty callbacks in one fit. Add up their weights instead."
-                )
-            step.remove()
-        self.replaced = self.model.train_step
-        self.model.train_step = self
-        self.model.make_train_function(force=True)
-        self.function = self.model.train_function
-        self.model.train_function = self.run
-
-    def is_current(self) -> bool:
-        return self.model.history is self.history
-
-    def remove(self) -> None:
-        if vars(self.model).get("train_step") is self:
-            del self.model.train_step
-        # Whatever was compiled with this step: `fit` makes a new function.
-        self.model.train_function = None
-
-    def run(self, iterator: Any) -> Any:
-        """In place of `model.train_function`."""
-        if self.is_current():
-            return self.function(iterator)
-        self.remove()
-        self.model.make_train_function()
-        return self.model.train_function(iterator)
-
-    def __call__(self, data: Any) -> Any:
-        """In place of `model.train_step`: traced once, or run at every eager step."""
-        if not self.is_current():
-            return self.replaced(data)
-        model, optimizer = self.model, self.model.optimizer
+    def train_step(self, data: Any) -> Any:
+        model, optimizer = self.penalized(), self.adding.inner
         # What the forward pass changes: dropout seeds, moving averages, states. The second
         # evaluation must start from the same.
         before = [(v, tf.identity(v.value)) for v in model.non_trainable_variables]
-        scale = optimizer.scale_loss(tf.ones([]))
-        previous = vars(optimizer).get("apply")
-        apply = optimizer.apply
+        self.adding.batch = lambda: (data, before)
+        model.optimizer = self.adding  # while this is traced, or run eagerly
+        try:
+            return model.train_step(data)
+        finally:
+            model.optimizer = optimizer
 
-        def penalize_and_apply(grads, trainable_variables=None):
-            grads, variables = list(grads), trainable_variables
-            variables = list(model.trainable_variables if variables is None else variables)
-            # Variables without a gradient are constants, and keep none.
-            known = [i for i, g in enumerate(grads) if g is not None]
-            if not known:
-                return apply(grads, trainable_variables)
+
+class _AddPenalty(Wrapper):
+    """An optimizer that adds the penalty's gradient on the batch that `batch` returns."""
+
+    def __init__(self, model: keras.Model, penalty: GradientNormPenalty):
+        super().__init__(model.optimizer, "add_penalty")
+        self.penalty = penalty
+        self.penalized = lambda: model
+        self.batch = None
+
+    def apply(self, grads: Sequence, trainable_variables: Sequence | None = None) -> None:
+        model, (data, before) = self.penalized(), self.batch()
+        grads = list(grads)
+        variables = list(trainable_variables or model.trainable_variables)
+        # Variables without a gradient are constants, and keep none.
+        known = [i for i, g in enumerate(grads) if g is not None]
+        if known:
             others = before + [
                 (v, tf.identity(v.value)) for i, v in enumerate(variables) if i not in known
             ]
@@ -249,20 +239,14 @@ class _PenalizedStep:
 
             def loss(values):
                 mapping = [*zip(weights, values, strict=True), *others]
-                return optimizer.scale_loss(_loss(model, data, mapping))
+                return self.scale_loss(_loss(model, data, mapping))
 
-            penalized = self.penalty.penalized(loss, [grads[i] for i in known], weights, scale)
+            scale = self.scale_loss(tf.ones([]))
+            given = [grads[i] for i in known]
+            penalized = self.penalty.penalized(loss, given, weights, scale)
             for i, gradient in zip(known, penalized, strict=True):
                 grads[i] = gradient
-            return apply(grads, trainable_variables)
-
-        optimizer.apply = penalize_and_apply
-        try:
-            return self.replaced(data)
-        finally:
-            del optimizer.apply
-            if previous is not None:
-                optimizer.apply = previous
+        self.inner.apply(grads, trainable_variables)
 
 
 def _loss(model: keras.Model, data: Any, mapping: list[tuple]) -> tf.Tensor:
@@ -280,9 +264,7 @@ def _takes_training(model: keras.Model) -> bool:
 
 
 def _check_model(model: keras.Model) -> None:
-    step = vars(model).get("train_step")
-    theirs = step is not None and not isinstance(step, _PenalizedStep)
-    if theirs or type(model).train_step is not keras.Model.train_step:
+    if "train_step" in vars(model) or type(model).train_step is not keras.Model.train_step:
         raise ValueError(
             "GradientNormPenalty needs the `train_step` of keras.Model, or else the loss that is "
             f"minimized is unknown. Received: {type(model).__name__}, which has a `train_step` of "

@@ -8,6 +8,7 @@ from . import (
     layers as layers,
     methods as methods,
     normalization as normalization,
+    optimizers as optimizers,
     regularizers as regularizers,
     tasks as tasks,
     tensorboard as tensorboard,

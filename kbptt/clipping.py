@@ -1,182 +1,35 @@
-"""Gradient clipping as pure functions of lists of gradients.
+"""The functions of `kbptt.optimizers.clipping`, under their first name."""
 
-Each function takes dense gradients (and, where it helps, their norms, so that a chain of clips
-measures every gradient once) and returns new ones. `kbptt.callbacks` puts them into `fit`.
+from kbptt.optimizers.clipping import (
+    Tensor,
+    adaptive_clip,
+    all_finite,
+    clip_by_global_norm,
+    clip_by_norm,
+    clip_by_value,
+    combine,
+    global_norm,
+    norms,
+    percentile,
+    replace_sorted,
+    safe_norm,
+    unit_axes,
+    z_clip_threshold,
+)
 
-A gradient that is small enough is returned bit for bit as it came: its factor is exactly 1. Norms
-are computed in at least float32 and neither overflow nor underflow while the gradient itself does
-not. NaN and Inf are not repaired: the norm is NaN or Inf, and the caller skips the step.
-"""
-
-from collections.abc import Sequence
-from typing import Any
-
-from keras import backend, ops
-
-Tensor = Any
-
-# Avoids 0/0 for a zero gradient; the quotient by it only ever meets `minimum(1, ...)`.
-_TINY = 1e-37
-
-
-def safe_norm(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
-    """The Euclidean norm of `x` over `axis`, in at least float32.
-
-    Divides by the largest magnitude before squaring: a gradient of 1e30 has a norm, not Inf, and
-    one of 1e-30 has a norm, not 0.
-    """
-    x = _at_least_float32(x)
-    largest = ops.max(ops.abs(x), axis=axis, keepdims=True, initial=0.0)
-    usable = ops.logical_and(largest > 0, ops.isfinite(largest))
-    scale = ops.where(usable, largest, ops.ones_like(largest))
-    norm = scale * ops.sqrt(ops.sum(ops.square(x / scale), axis=axis, keepdims=True))
-    if keepdims:
-        return norm
-    return ops.reshape(norm, ()) if axis is None else ops.squeeze(norm, axis=axis)
-
-
-def norms(gradients: Sequence[Tensor]) -> list[Tensor]:
-    """The norm of each gradient, all in one dtype."""
-    measured = [safe_norm(gradient) for gradient in gradients]
-    dtype = "float64" if any(_dtype(norm) == "float64" for norm in measured) else "float32"
-    return [ops.cast(norm, dtype) for norm in measured]
-
-
-def global_norm(gradients: Sequence[Tensor]) -> Tensor:
-    """The norm of all gradients together, as if concatenated into one vector."""
-    return combine(norms(gradients))
-
-
-def combine(norms: Sequence[Tensor]) -> Tensor:
-    """The global norm from the `norms` of the single gradients."""
-    return safe_norm(ops.stack(list(norms)))
-
-
-def all_finite(norms: Sequence[Tensor]) -> Tensor:
-    """Whether no gradient holds NaN or Inf, told from the `norms`: one number per variable."""
-    return ops.all(ops.isfinite(ops.stack(list(norms))))
-
-
-def clip_by_value(gradients: Sequence[Tensor], threshold: Tensor) -> list[Tensor]:
-    """Limits every component to [-threshold, threshold]."""
-    limits = [ops.cast(threshold, _dtype(gradient)) for gradient in gradients]
-    return [ops.clip(g, -limit, limit) for g, limit in zip(gradients, limits, strict=True)]
-
-
-def clip_by_norm(
-    gradients: Sequence[Tensor], threshold: Tensor, norms: Sequence[Tensor]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Scales each gradient whose norm exceeds `threshold` to that norm.
-
-    Returns the gradients and their new norms.
-    """
-    factors = [_shrink(norm, threshold) for norm in norms]
-    return _scaled(gradients, factors), _scaled(norms, factors)
-
-
-def clip_by_global_norm(
-    gradients: Sequence[Tensor], threshold: Tensor, norms: Sequence[Tensor]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Scales all gradients by one factor so that their global norm is at most `threshold`.
-
-    Keeps the direction of the step (Pascanu, Mikolov & Bengio 2013, algorithm 1). Returns the
-    gradients and their new norms.
-    """
-    factors = [_shrink(combine(norms), threshold)] * len(gradients)
-    return _scaled(gradients, factors), _scaled(norms, factors)
-
-
-def unit_axes(shape: Sequence[int]) -> tuple[int, ...]:
-    """The axes over which the norm of one output unit of a weight of this `shape` runs.
-
-    The last axis of a Keras kernel counts its outputs, so the fan-in is all other axes. A bias, a
-    scalar, or any vector in disguise such as `(1, n)`, is one unit.
-    """
-    axes = tuple(range(len(shape)))
-    return axes if sum(size != 1 for size in shape) <= 1 else axes[:-1]
-
-
-def adaptive_clip(
-    gradients: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    clip_factor: Tensor,
-    epsilon: float = 1e-3,
-) -> list[Tensor]:
-    """Adaptive gradient clipping: bounds each unit's gradient by its weights' norm.
-
-    With G and W the gradient and weights of one output unit (Brock et al. 2021, equation 3):
-
-        G  <-  G * bound / |G|  where |G| > bound,  bound = clip_factor * max(|W|, epsilon)
-    """
-    clipped = []
-    for gradient, weight in zip(gradients, weights, strict=True):
-        axes = unit_axes(weight.shape)
-        norm = safe_norm(gradient, axis=axes, keepdims=True)
-        dtype = _dtype(norm)
-        size = ops.maximum(ops.cast(safe_norm(weight, axis=axes, keepdims=True), dtype), epsilon)
-        clipped.append(_times(gradient, _shrink(norm, ops.cast(clip_factor, dtype) * size)))
-    return clipped
-
-
-def percentile(values: Tensor, count: Tensor, percent: float) -> Tensor:
-    """The percentile of the first `count` of ascending `values`, linear between ranks."""
-    rank = ops.cast(count - 1, values.dtype) * (percent / 100.0)
-    low = ops.floor(rank)
-    below = ops.take(values, ops.cast(low, "int32"))
-    above = ops.take(values, ops.cast(ops.ceil(rank), "int32"))
-    return below + (above - below) * (rank - low)
-
-
-def replace_sorted(values: Tensor, old: Tensor, new: Tensor) -> Tensor:
-    """Ascending `values` with one element `old` replaced by `new`, ascending again.
-
-    A shift by one place between the two positions: linear, where sorting again would not be.
-    """
-    place = ops.arange(values.shape[0], dtype="int32")
-    out = ops.sum(ops.cast(values < old, "int32"))
-    into = ops.sum(ops.cast(values < new, "int32"))
-    up = into > out  # the elements between move down one place, and `new` lands below `into`
-    into = ops.where(up, into - 1, into)
-    down_shifted, up_shifted = ops.roll(values, -1), ops.roll(values, 1)
-    moved = ops.where(up, down_shifted, up_shifted)
-    between = ops.logical_and(place >= ops.minimum(out, into), place <= ops.maximum(out, into))
-    return ops.where(place == into, new, ops.where(between, moved, values))
-
-
-def z_clip_threshold(
-    norm: Tensor, mean: Tensor, variance: Tensor, z_score: float, epsilon: float
-) -> tuple[Tensor, Tensor]:
-    """ZClip's verdict on a norm: whether it is a spike, and the norm that it is scaled to.
-
-    With z = (norm - mean) / (std + epsilon), a spike has z > z_score and is scaled to
-    mean + z_score * std / (z / z_score): the further out, the closer to the mean (Kumar et al.
-    2025, "adaptive scaling").
-    """
-    std = ops.sqrt(variance)
-    z = (norm - mean) / (std + epsilon)
-    spike = z > z_score
-    return spike, mean + z_score * std / (ops.where(spike, z, z_score) / z_score)
-
-
-def _shrink(norm: Tensor, threshold: Tensor) -> Tensor:
-    """The factor that brings `norm` down to `threshold`: exactly 1 if it already is."""
-    return ops.minimum(1.0, ops.cast(threshold, _dtype(norm)) / ops.maximum(norm, _TINY))
-
-
-def _scaled(tensors: Sequence[Tensor], factors: Sequence[Tensor]) -> list[Tensor]:
-    return [_times(tensor, factor) for tensor, factor in zip(tensors, factors, strict=True)]
-
-
-def _times(tensor: Tensor, factor: Tensor) -> Tensor:
-    # Multiplied in the precision of the factor: a float16 factor could be 0 or far off the bound.
-    wide = ops.cast(tensor, _dtype(factor))
-    return ops.cast(wide * factor, _dtype(tensor))
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    x = ops.convert_to_tensor(x)
-    return x if _dtype(x) in ("float32", "float64") else ops.cast(x, "float32")
-
-
-def _dtype(x: Tensor) -> str:
-    return backend.standardize_dtype(x.dtype)
+__all__ = [
+    "Tensor",
+    "adaptive_clip",
+    "all_finite",
+    "clip_by_global_norm",
+    "clip_by_norm",
+    "clip_by_value",
+    "combine",
+    "global_norm",
+    "norms",
+    "percentile",
+    "replace_sorted",
+    "safe_norm",
+    "unit_axes",
+    "z_clip_threshold",
+]

@@ -1,6 +1,6 @@
-"""From the gradients that an optimizer's `apply` gets to the true ones, and back.
+"""From the gradients that an optimizer's `apply` receives to the true ones, and back.
 
-Here is all that knows of replicas, loss scales, accumulation and sparse gradients.
+The only module that handles replicas, loss scaling, accumulation and sparse gradients.
 """
 
 from collections.abc import Callable
@@ -9,32 +9,40 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kbptt.optimizers.wrapper import loss_scaler, unwrapped
+
 
 class TrueGradients:
-    """True gradients out of what `apply` gets, and back.
+    """True gradients out of what `apply` receives, and back.
 
-    True means: summed over replicas, without the optimizer's static loss scale, the mean over the
-    accumulated batches, in at least float32, and with the slices of equal index of a sparse
-    gradient added up.
+    True means: summed over replicas, without the loss scale, the mean over the accumulated batches,
+    in at least float32, and with the slices of equal index of a sparse gradient added up.
+
+    Attributes:
+        values: The true gradients; of a sparse gradient, the rows that occur.
+        is_update: Whether the optimizer updates weights in this step; None: it always does.
     """
 
     def __init__(self, gradients: list, weights: list, optimizer: keras.optimizers.Optimizer):
-        self.loss_scale = getattr(optimizer, "loss_scale_factor", None) or 1.0
-        self.accumulated_batches = getattr(optimizer, "gradient_accumulation_steps", None)
+        scaler, updating = loss_scaler(optimizer), unwrapped(optimizer)[-1]
+        self.loss_scale = updating.loss_scale_factor or 1.0
+        if scaler is not None:
+            self.loss_scale = tf.convert_to_tensor(scaler.dynamic_scale)
+        self.accumulated_batches = updating.gradient_accumulation_steps
         gradients = _sum_over_replicas(gradients)
         if self.accumulated_batches:
             gradients = [_dense(g, w) for g, w in zip(gradients, weights, strict=True)]
         self.carriers = [
             _Sparse(g) if isinstance(g, tf.IndexedSlices) else _Dense(g) for g in gradients
         ]
-        self.values = [carrier.values / self.loss_scale for carrier in self.carriers]
+        self.values = [c.values / tf.cast(self.loss_scale, c.values.dtype) for c in self.carriers]
         self.is_update = None
         if self.accumulated_batches:
             # Keras offers no public way to its accumulators and to the count of batches.
-            steps, count = self.accumulated_batches, optimizer._iterations
+            steps, count = self.accumulated_batches, updating._iterations
             self.is_update = tf.equal((tf.convert_to_tensor(count) + 1) % steps, 0)
             self.accumulators = [
-                optimizer._accumulated_gradients[optimizer._get_variable_index(weight)]
+                updating._accumulated_gradients[updating._get_variable_index(weight)]
                 for weight in weights
             ]
             self.values = [
@@ -44,15 +52,15 @@ class TrueGradients:
 
     def leaving(self, values: list) -> list:
         """The gradients for `apply` which make the optimizer use `values`."""
-        # The optimizer divides by the loss scale, and sums over replicas once more: the first one
-        # gives all, the others nothing.
+        # The optimizer divides by the loss scale and sums over replicas once more: the first
+        # replica contributes everything, the others zeros.
         share = 1.0
         if tf.distribute.has_strategy():
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
             share = tf.cast(tf.equal(replica, 0), tf.float32)
         gradients = []
         for value, carrier in zip(values, self.carriers, strict=True):
-            value = value * self.loss_scale
+            value = value * tf.cast(self.loss_scale, value.dtype)
             if self.accumulated_batches:
                 # With the accumulators emptied, Keras's mean on an update step is `value`.
                 value = tf.where(self.is_update, value * self.accumulated_batches, carrier.values)
@@ -70,7 +78,7 @@ class TrueGradients:
 def if_finite(
     finite: tf.Tensor, gradients: list, updates: list, apply: Callable, skipped: list
 ) -> None:
-    """Updates variables and optimizer if `finite`; else only counts one skipped step."""
+    """Updates variables and optimizer if `finite`; otherwise only counts a skipped step."""
 
     def decide(finite, take, count):
         def skip():
@@ -98,7 +106,7 @@ def if_finite(
         def count(variable, n):
             strategy.extended.update(variable, lambda v: v.assign_add(n), group=False)
 
-        # A condition around a synchronization must stand outside the replicas. They all agree.
+        # A condition around a synchronization must be outside the replicas. They all agree.
         decide(strategy.experimental_local_results(finite)[0], take, count)
 
     values = [value for _, value in updates]

@@ -1,0 +1,47 @@
+"""Attributes that are checked when set, or that say what to do instead of setting them."""
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Option:
+    """An attribute that is checked whenever it is set.
+
+    Args:
+        check: Called with the attribute's name and value. Returns what to keep, or raises
+            `ValueError`.
+    """
+
+    def __init__(self, check: Callable[[str, Any], Any]) -> None:
+        self.check = check
+
+    def __set_name__(self, cls: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, owner: Any, cls: type | None = None) -> Any:
+        return self if owner is None else vars(owner)[self.name]
+
+    def __set__(self, owner: Any, value: Any) -> None:
+        vars(owner)[self.name] = self.check(self.name, value)
+
+
+class Fixed:
+    """An attribute that can only be read.
+
+    Args:
+        read: Returns its value, given the owner.
+        mend: What to do instead of setting it.
+    """
+
+    def __init__(self, read: Callable[[Any], Any], mend: str) -> None:
+        self.read = read
+        self.mend = mend
+
+    def __set_name__(self, cls: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, owner: Any, cls: type | None = None) -> Any:
+        return self if owner is None else self.read(owner)
+
+    def __set__(self, owner: Any, value: Any) -> None:
+        raise AttributeError(f"`{self.name}` of {type(owner).__name__} cannot be set. {self.mend}")

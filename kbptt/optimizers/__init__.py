@@ -1,0 +1,23 @@
+"""Gradient clipping as a part of the optimizer: `Clipped` and the transforms it applies.
+
+Imported eagerly: `keras.models.load_model` knows a class only after its module ran.
+"""
+
+from kbptt.optimizers.adaptive_gradient_clip import AdaptiveGradientClip
+from kbptt.optimizers.auto_clip import AutoClip
+from kbptt.optimizers.clipped import Clipped
+from kbptt.optimizers.fixed_clips import ClipByGlobalNorm, ClipByNorm, ClipByValue
+from kbptt.optimizers.transform import GradientNorm, GradientTransform
+from kbptt.optimizers.z_clip import ZClip
+
+__all__ = [
+    "AdaptiveGradientClip",
+    "AutoClip",
+    "ClipByGlobalNorm",
+    "ClipByNorm",
+    "ClipByValue",
+    "Clipped",
+    "GradientNorm",
+    "GradientTransform",
+    "ZClip",
+]
