@@ -370,10 +370,8 @@ class GradientFlow(keras.callbacks.Callback):
             length, stride, align = _windows(layer)
             # Sliding windows overlap: no timestep is a sharp cut.
             window = length if stride == length else None
-            figure = heatmap.heatmap_figure(steps, norms, name, window, align)
-            values.append(
-                writer.image_value(f"gradient_flow_heatmap/{name}", *heatmap.to_png(figure))
-            )
+            image = heatmap.to_png(heatmap.heatmap_figure(steps, norms, name, window, align))
+            values.append(writer.image_value(f"gradient_flow_heatmap/{name}", *image))
         self._writer.write(self._step, values)
 
 

@@ -66,6 +66,17 @@ SERIALIZABLE = {
 The last part of a name is that of the class.
 """
 
+NAMES = {
+    "cayley": "Cayley",
+    "henaff": "Henaff",
+    "orthogonal_per_gate": "OrthogonalPerGate",
+    "spectral_radius": "SpectralRadius",
+}
+"""Names of initializers in arguments of any layer, such as ``recurrent_initializer="henaff"``.
+
+Those that Keras has itself keep its meaning there, and `Chrono` needs an argument.
+"""
+
 
 def register_when_keras_is_imported() -> None:
     """Registers the stand-ins now if Keras is already imported, else right after its import."""
@@ -78,6 +89,8 @@ def _register(keras: ModuleType) -> None:
     for module, names in SERIALIZABLE.items():
         for name in names:
             objects.setdefault(f"kbptt>{name}", _stand_in(module, name))
+    for name, class_name in NAMES.items():
+        objects.setdefault(name, _stand_in("initializers", class_name))
 
 
 def _stand_in(module: str, name: str) -> type:

@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from kbptt import _checks, _gates, _linalg
+from kbptt._typing import Initializer, Seed
 
 
 class SeededInitializer(keras.initializers.Initializer):
@@ -27,7 +28,7 @@ class SeededInitializer(keras.initializers.Initializer):
             `random`, so `keras.utils.set_random_seed` makes it reproducible. Defaults to `None`.
     """
 
-    def __init__(self, seed: int | keras.random.SeedGenerator | None = None):
+    def __init__(self, seed: Seed = None):
         if isinstance(seed, dict):
             seed = keras.saving.deserialize_keras_object(seed)
         if not isinstance(seed, keras.random.SeedGenerator):
@@ -112,7 +113,7 @@ class SpectralRadius(keras.initializers.Initializer):
     def __init__(
         self,
         radius: float = 1.0,
-        initializer: Any = "orthogonal_per_gate",
+        initializer: Initializer = "orthogonal_per_gate",
         gates: int | str = _gates.AUTO,
         seed: int | None = None,
     ):
@@ -355,13 +356,9 @@ NAMES = {
     "cayley": Cayley,
     "chrono": Chrono,
 }
-# In `recurrent_initializer="henaff"` of any layer the name is looked up by Keras. Those that Keras
-# has itself keep its meaning there, and `Chrono` needs an argument.
-for _name in ("orthogonal_per_gate", "spectral_radius", "henaff", "cayley"):
-    keras.saving.get_custom_objects()[_name] = NAMES[_name]
 
 
-def get(identifier: Any) -> Any:
+def get(identifier: Initializer) -> Any:
     """Returns the initializer for a snake_case name, a config, an object, or None.
 
     Names are those of this module (`"identity"` is per gate here) and then those of

@@ -1,11 +1,14 @@
 """Normalization inside recurrent layers: the values of their argument ``normalization=``."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from kbptt._checks import number, one_of
 from kbptt._frozen import Freezable
+
+if TYPE_CHECKING:
+    from kbptt._typing import NormalizationLike
 
 
 @keras.saving.register_keras_serializable(package="kbptt")
@@ -49,7 +52,7 @@ NAMES = {
 }
 
 
-def get(identifier: Any) -> LayerNormalization | None:
+def get(identifier: "NormalizationLike") -> LayerNormalization | None:
     """Returns the normalization for None, `"layer"`, `"layer_carried"`, a config or an object.
 
     Raises:

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from kbptt._typing import TruncationLike
 from kbptt.layers.gru import GRU
 from kbptt.layers.lstm import LSTM
 from kbptt.layers.rnn import RNN
@@ -19,7 +20,7 @@ _REPLACEMENTS = {
 }
 
 
-def convert(model: keras.Model, truncation: Any = None) -> keras.Model:
+def convert(model: keras.Model, truncation: TruncationLike = None) -> keras.Model:
     """A copy of `model` whose Keras RNN layers are kbptt layers with the same weights.
 
     Layers inside `Bidirectional` and `TimeDistributed`, shared layers and nested models are

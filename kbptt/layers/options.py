@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
@@ -10,6 +10,7 @@ import tensorflow as tf
 from kbptt import truncation as truncations
 from kbptt._checks import number
 from kbptt._frozen import frozen
+from kbptt._typing import TruncationLike
 from kbptt.engine import Effects, Monitor, Options, draw_factors
 from kbptt.layers.callers import Callers
 
@@ -44,7 +45,11 @@ class Factors:
         return draw
 
 
-class GradientOptions:
+# Type checkers see the mixins of the layers as what they are put in front of.
+RNN = keras.layers.RNN if TYPE_CHECKING else object
+
+
+class GradientOptions(RNN):
     """Mixin with how far back the gradient flows, how it is bounded, and whether it is recorded."""
 
     # Counts changes of the options once the layer is built, so that a graph traced before one is
@@ -52,7 +57,7 @@ class GradientOptions:
     _versions: tf.Variable | None = None
     _lag_recorder: Callable[[Monitor], None] | None = None
 
-    def _set_options(self, truncation: Any, gradient_clip: float | None) -> None:
+    def _set_options(self, truncation: TruncationLike, gradient_clip: float | None) -> None:
         self._callers = Callers()
         self._changes = [0, 0]
         self._record_gradient_norms = True
@@ -72,7 +77,7 @@ class GradientOptions:
         return self._truncation
 
     @truncation.setter
-    def truncation(self, value: Any) -> None:
+    def truncation(self, value: TruncationLike) -> None:
         truncation = frozen(truncations.get(value))
         if truncation != getattr(self, "_truncation", None):
             self._truncation = truncation

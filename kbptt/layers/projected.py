@@ -10,6 +10,7 @@ from keras import ops
 from kbptt import normalization as normalizations
 from kbptt._frozen import frozen
 from kbptt._tensorflow import is_being_exported
+from kbptt._typing import GradientRegularizerLike, NormalizationLike, TruncationLike
 from kbptt.cells import ACTIVATION, CELLS, Cell, Weights, make
 from kbptt.cells.layer_norm import center
 from kbptt.engine import (
@@ -39,7 +40,11 @@ class ProjectedLayer(CellLayer):
     cell_name: str
 
     def _set_up(
-        self, truncation: Any, gradient_clip: float | None, normalization: Any, regularizer: Any
+        self,
+        truncation: TruncationLike,
+        gradient_clip: float | None,
+        normalization: NormalizationLike = None,
+        regularizer: GradientRegularizerLike = None,
     ) -> None:
         super()._set_up(truncation, gradient_clip)
         self._normalization = frozen(normalizations.get(normalization))
@@ -47,8 +52,8 @@ class ProjectedLayer(CellLayer):
         self.gradient_regularizer = regularizer
 
     @property
-    def normalization(self) -> Any:
-        """The `kbptt.normalization.Normalization` of this layer, or None. It has weights: fixed."""
+    def normalization(self) -> normalizations.LayerNormalization | None:
+        """The normalization of this layer, or None. It has weights: fixed."""
         return self._normalization
 
     @property
@@ -57,7 +62,7 @@ class ProjectedLayer(CellLayer):
         return self._gradient_regularizer
 
     @gradient_regularizer.setter
-    def gradient_regularizer(self, value: Any) -> None:
+    def gradient_regularizer(self, value: GradientRegularizerLike) -> None:
         self._gradient_regularizer = frozen(vanishing_gradient.get(value))
         if self.built:
             self._build_regularizer()

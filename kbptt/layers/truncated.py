@@ -12,6 +12,7 @@ from keras import ops, tree
 
 from kbptt import truncation as truncations
 from kbptt._tensorflow import is_being_exported
+from kbptt._typing import TruncationLike
 from kbptt.engine import (
     Context,
     Effects,
@@ -47,7 +48,7 @@ class TruncatedLayer(GradientOptions):
     gradient is computed, and how far back it flows, changes.
     """
 
-    def _set_up(self, truncation: Any, gradient_clip: float | None) -> None:
+    def _set_up(self, truncation: TruncationLike, gradient_clip: float | None) -> None:
         if keras.backend.backend() != "tensorflow":
             raise RuntimeError(
                 "kbptt computes its gradients with TensorFlow. Expected the Keras backend "

@@ -3,7 +3,7 @@
 Imported eagerly: `keras.models.load_model` knows a class only after its module ran.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -13,6 +13,9 @@ from kbptt.regularizers.norm_stabilizer import NormStabilizer
 from kbptt.regularizers.orthogonality import Orthogonality
 from kbptt.regularizers.sequence_regularization import SequenceRegularization
 from kbptt.regularizers.vanishing_gradient import VanishingGradient
+
+if TYPE_CHECKING:
+    from kbptt._typing import Regularizer
 
 __all__ = [
     "ActivationRegularization",
@@ -38,7 +41,7 @@ _CLASSES = {
 }
 
 
-def get(identifier: Any) -> Any:
+def get(identifier: "Regularizer") -> Any:
     """Returns the regularizer for a name, a config, an object, or None.
 
     Names are the snake_case names and the classes of this module, then those of

@@ -1,12 +1,15 @@
 """Pascanu's vanishing-gradient regularizer Ω, the value ``gradient_regularizer=`` of a layer."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
 
 from kbptt._checks import number, one_of
 from kbptt._frozen import Freezable
+
+if TYPE_CHECKING:
+    from kbptt._typing import GradientRegularizerLike
 
 
 @keras.saving.register_keras_serializable(package="kbptt")
@@ -90,7 +93,7 @@ class VanishingGradient(Freezable):
         return cls(**config)
 
 
-def get(identifier: Any) -> VanishingGradient | None:
+def get(identifier: "GradientRegularizerLike") -> VanishingGradient | None:
     """Returns the gradient regularizer for None, `"vanishing_gradient"`, a config or an object.
 
     Raises:

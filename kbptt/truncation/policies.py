@@ -6,13 +6,16 @@ when the carried term ``J_tᵀ ∂L/∂h_t`` is dropped or scaled.
 """
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from kbptt._checks import number, one_of, positive_integer
 from kbptt._frozen import Freezable
+
+if TYPE_CHECKING:
+    from kbptt._typing import TruncationLike
 
 MEND = (
     "Pass None for full BPTT, an integer such as 64 for chunks, or an object of kbptt.truncation."
@@ -236,7 +239,7 @@ _NAMES = {
 }
 
 
-def get(identifier: Any) -> Truncation:
+def get(identifier: "TruncationLike") -> Truncation:
     """Returns the `Truncation` for an identifier.
 
     Args:
