@@ -151,7 +151,7 @@ def test_the_address_holds_the_state(tab, server):
     tab.show(server)
     tab.control("Layer", "lstm")
     tab.control("y axis", "lag")
-    tab.control("Merge cells by", "max")
+    tab.control("Aggregate by", "max")
     tab.control("Norms from", "1e-6")
     tab.js("d.querySelectorAll('.runs input[type=checkbox]')[2].click()")
     tab.enter("input[type=range]", 3)

@@ -9,7 +9,7 @@ import {LOG_TRENDS, SPECIAL, VIEWS, title, trendName} from './texts.js';
 
 const {state, ui} = page;
 let scale = [-1, 0]; // of the heatmaps, log10
-let cross = null; // what the pointer is at, in whichever chart: {step, lag, profile, drag, item}
+let cross = null; // the position of the pointer in any chart: {step, lag, profile, drag, item}
 
 export function redraw() {
   const {shown} = page;
@@ -34,17 +34,17 @@ function drawAll() {
 }
 
 let drawing = 0;
-/** Moves the crosshair, or with null takes it away. */
+/** Moves the crosshair, or removes it (null). */
 export function hover(at) {
   cross = at;
-  // Once a frame: the pointer moves more often than the screen shows.
+  // Once per frame.
   drawing ||= requestAnimationFrame(() => {
     drawing = 0;
     drawAll();
   });
 }
 
-/** The step to mark: the latest is where it is expected, unless a zoom has moved it. */
+/** The step to mark: not the latest, unless zoomed. */
 const chosenStep = () => (state.step === null && !state.zoom ? undefined : page.step);
 
 function drawHeatmaps() {
@@ -83,7 +83,7 @@ function readCell(cells) {
   const value = cells.values[row * cells.cols + column];
   const text = value === cells.missing ? 'no such timestep' : value === -Infinity ? 'exactly 0'
     : `${divisor() ? 'ratio ' : ''}${format(Number.isFinite(value) ? 10 ** value : value)}`;
-  // What the cell stands for: its value is exactly that of one step and timestep, or of all of these.
+  // The steps and timesteps that the cell covers.
   const steps = span(cells.first_steps[row], cells.last_steps[row]);
   const [first, last] = [cells.timestep_edges[column], cells.timestep_edges[column + 1] - 1];
   const end = cells.timesteps - 1;
@@ -92,7 +92,7 @@ function readCell(cells) {
 
 const span = (first, last) => (first === last ? String(first) : `${first}–${last}`);
 
-// The profile's x axis: t; or the negative lag, which puts the past to the left; or the lag k.
+// The profile's x axis: t, the negative lag (the past is on the left), or the lag k.
 const profileX = ({timesteps}, t) => (state.view === 'lag' ? timesteps - 1 - t : state.axis === 'lag' ? t - timesteps + 1 : t);
 const profileT = ({timesteps}, x) => (state.view === 'lag' ? timesteps - 1 - x : state.axis === 'lag' ? timesteps - 1 + x : x);
 
@@ -100,7 +100,7 @@ function profileLag({profile}) {
   return cross?.profile === undefined || !profile ? undefined : profile.timesteps - 1 - profileT(profile, cross.profile);
 }
 
-/** What the profile's x axis shows of profiles that are zoomed into. */
+/** Range of the profile's x axis within the zoom. */
 function zoomedX() {
   if (!state.zoom) return undefined;
   const [, , from, to] = state.zoom;
@@ -108,7 +108,7 @@ function zoomedX() {
 }
 
 function drawProfile() {
-  if (page.shown.some((item) => item.profile === undefined)) return; // what was there stays until these arrive
+  if (page.shown.some((item) => item.profile === undefined)) return; // keep the previous chart until all have arrived
   const items = page.shown.filter((item) => item.profile);
   ui.profile.hidden = ui.profileNote.hidden = !items.length;
   if (!items.length) {
@@ -161,7 +161,7 @@ function drawProfile() {
     + `Crosses on top: NaN or infinite.${late}`;
 }
 
-/** Which colour is which run, each with a text. */
+/** A legend of the runs' colours, with a text for each. */
 function legend(where, items, head, text) {
   where.replaceChildren(...(head ? [element('b', {textContent: head})] : []), ...items.map((item) =>
     element('span', {className: 'cell'}, swatch(item.color), runName(item.run),

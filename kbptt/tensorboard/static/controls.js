@@ -1,4 +1,4 @@
-// The page's elements: what the user chooses, and tables and cards for the charts.
+// The page's elements: controls, tables, and cards for the charts.
 
 import {hover} from './charts.js';
 import {element, labelled, options, runName, swatch} from './dom.js';
@@ -12,8 +12,8 @@ const {state, ui} = page;
 export const MAX_RUNS = PALETTE.length;
 
 /**
- * Makes the elements. `actions`: `set(changes)` of the state, with all that follows from it; `setStep(step)`,
- * `setTrend(name)` and `setScale(scale)`, from which less follows; `reload()`.
+ * Makes the elements. `actions`: `set(changes)` of the state, which updates everything; `setStep(step)`,
+ * `setTrend(name)` and `setScale(scale)`, which update less; `reload()`.
  */
 export function build(actions) {
   let typing = 0;
@@ -21,7 +21,7 @@ export function build(actions) {
   ui.view = element('select', {onchange: changed('view', {zoom: null})});
   options(ui.view, [['timestep', 'by timestep t'], ['lag', 'by lag k']], state.view);
   ui.layer = element('select', {onchange: changed('layer', {zoom: null})});
-  ui.merge = element('select', {title: 'What a cell shows that stands for several steps or timesteps', onchange: changed('merge')});
+  ui.merge = element('select', {title: 'Value of a cell that covers several steps or timesteps', onchange: changed('merge')});
   options(ui.merge, [['mean', 'geometric mean'], ['max', 'largest'], ['min', 'smallest']], state.merge);
   ui.axis = element('select', {onchange: changed('axis', {zoom: null})});
   options(ui.axis, [['timestep', 'timestep t'], ['lag', 'lag from the end']], state.axis);
@@ -65,7 +65,7 @@ export function build(actions) {
   const reload = () => element('button', {textContent: 'Reload', onclick: () => actions.reload()});
   ui.runs = element('div', {className: 'bar runs'}, reload(), ui.reset, ui.filter);
   ui.noLags = element('div', {hidden: true},
-    element('p', {textContent: 'No run has the gradients of this layer by lag. They are measured by:'}),
+    element('p', {textContent: 'No run has gradients by lag for this layer. To measure them:'}),
     element('pre', {textContent: LAG_SNIPPET}));
   ui.special = SPECIAL.norm.map(() => element('span'));
   const legend = [ZERO, NAN, INF].map((rgb, i) => element('span', {className: 'muted cell'}, swatch(`rgb(${rgb})`), ui.special[i]));
@@ -86,17 +86,17 @@ export function build(actions) {
     ui.overTraining);
   ui.main = element('div', {hidden: true},
     element('div', {className: 'bar'}, labelled('Gradient', ui.view), labelled('Layer', ui.layer), ui.axisLabel,
-      labelled('Merge cells by', ui.merge), labelled('Norms from', ui.low), labelled('to', ui.high), labelled('Divide by run', ui.base)),
+      labelled('Aggregate by', ui.merge), labelled('Norms from', ui.low), labelled('to', ui.high), labelled('Divide by run', ui.base)),
     ui.runs, ui.nothing, ui.unreadable, ui.noLags, ui.views);
   ui.empty = element('div', {hidden: true},
     element('h2', {textContent: 'No gradient flow in this log directory yet'}),
-    element('p', {textContent: 'Train with a recurrent layer of kbptt and its callback:'}),
+    element('p', {textContent: 'Train with a recurrent kbptt layer and this callback:'}),
     element('pre', {textContent: SNIPPET}),
     reload());
   document.body.append(ui.message, ui.empty, ui.main);
 }
 
-/** Shows the state in the controls, and the runs to choose from. */
+/** Shows the state and the available runs in the controls. */
 export function showChoice(actions, layers, matching, runs, colors) {
   const {view} = state;
   ui.view.value = view;
@@ -115,11 +115,11 @@ export function showChoice(actions, layers, matching, runs, colors) {
     const checked = runs.includes(run);
     const box = element('input', {type: 'checkbox', checked, disabled: full && !checked,
       onchange: () => actions.set(choice.toggle(state, run, box.checked, matching, runs))});
-    const title = box.disabled ? `${run}\n(${MAX_RUNS} runs at once: leave out another first)` : run;
+    const title = box.disabled ? `${run}\n(${MAX_RUNS} runs at once: deselect one first)` : run;
     return element('label', {title}, box, swatch(colors.get(run) || 'var(--card)'), runName(run));
   });
   const focused = boxes.findIndex((label) => label.title === document.activeElement?.closest('label')?.title);
-  // The filter stays in place: the user is typing into it.
+  // The filter is not replaced: the user may be typing.
   while (ui.filter.nextSibling) ui.filter.nextSibling.remove();
   ui.runs.append(button('All', {runs: null, off: []}), button('None', {runs: [], off: []}),
     element('span', {className: 'muted', textContent: `${runs.length} of ${matching.length} runs`}), ...boxes);
@@ -149,7 +149,7 @@ export function showUnreadable(found) {
     element('li', {}, badge({verdict: 'unreadable', reason}), ' ', runName(run), ' ', element('span', {className: 'muted', textContent: reason}))));
 }
 
-/** Puts the slider on the chosen one of these steps, or the one before it, and returns that. */
+/** Moves the slider to the last of these steps up to the chosen one, and returns it. */
 export function showStep(steps) {
   const {step} = state;
   const at = step === null ? steps.length - 1 : Math.max(steps.findLastIndex((s) => s <= step), 0);
@@ -160,7 +160,7 @@ export function showStep(steps) {
   return steps[at];
 }
 
-/** One card per run; that of a run that was shown before is used again, and keeps the focus. */
+/** One card per run. Cards are reused, and so keep the focus. */
 export function showCards(actions) {
   for (const item of page.shown) {
     const card = (item.card = cards.get(item.run) || makeCard(actions));
@@ -232,7 +232,7 @@ export function showTable() {
     return row([runName(folder), String(items.length), counts, ...values(items.map((item) => item.summary))]);
   }));
   ui.thresholds.textContent = verdictNote(shown[0].summary.thresholds) + (state.view === 'timestep' && shown.some((item) => item.meta.loss === 'all')
-    ? ' Where every timestep has an output of its own, its direct gradient can hide one that vanishes: see the gradient by lag.' : '');
+    ? ' With an output at every timestep, direct gradients can hide a vanishing one: see the gradient by lag.' : '');
 }
 
 export function showTrends(names) {

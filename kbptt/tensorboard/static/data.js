@@ -1,5 +1,4 @@
-// Requests to the server side, `plugin.py`. Addresses are relative: they survive TensorBoard's
-// `--path_prefix`.
+// Requests to the server, `plugin.py`. Relative addresses work with TensorBoard's `--path_prefix`.
 
 async function get(route, parameters) {
   const query = new URLSearchParams(parameters).toString();
@@ -10,14 +9,11 @@ async function get(route, parameters) {
   return response;
 }
 
-// TensorBoard writes what JSON has no number for as a string.
+// TensorBoard encodes NaN and infinities, which JSON lacks, as strings.
 export const json = async (route, parameters) => JSON.parse(await (await get(route, parameters)).text(), (_, value) =>
   value === 'NaN' ? NaN : value === 'Infinity' ? Infinity : value === '-Infinity' ? -Infinity : value);
 
-/**
- * What is asked for, null where there is no such thing, and {unreadable: why} where event files cannot be shown: one
- * run without it must not hide the others.
- */
+/** The result, null if there is none, or {unreadable: reason}: a run without data must not hide the others. */
 export async function ofOneRun(asked) {
   try {
     return await asked;

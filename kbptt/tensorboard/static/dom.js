@@ -1,5 +1,5 @@
-// Elements of the page. Names of runs and layers are foreign text: they arrive here as properties
-// such as `textContent`, never as HTML.
+// Elements of the page. Names of runs and layers are untrusted: always set as properties such as
+// `textContent`, never as HTML.
 
 export function element(name, properties = {}, ...children) {
   const made = document.createElement(name);
@@ -12,7 +12,7 @@ export function element(name, properties = {}, ...children) {
 export function options(select, pairs, chosen) {
   const made = pairs.map(([value, textContent]) => element('option', {value, textContent}));
   const same = made.length === select.options.length && made.every((one, i) => one.value === select.options[i].value);
-  if (!same) select.replaceChildren(...made); // else an open list would close
+  if (!same) select.replaceChildren(...made); // replacing them would close an open list
   select.value = chosen;
 }
 
@@ -26,5 +26,5 @@ export const swatch = (color) => {
   return made;
 };
 
-/** A name that, if it is too long, loses its beginning: runs differ at the end. */
+/** A name, cut at its beginning if too long: runs differ at the end. */
 export const runName = (run) => element('span', {className: 'name', title: run}, element('bdi', {textContent: run}));

@@ -1,4 +1,4 @@
-// Drawing on canvas: axes, heatmaps and line charts. Knows nothing of TensorBoard.
+// Drawing on canvas: axes, heatmaps and line charts. Independent of TensorBoard.
 
 import {INF, NAN, ZERO, cell, color, logTicks, range, ticks} from './numbers.js';
 
@@ -68,7 +68,7 @@ function line(context, points) {
 
 const wholeTicks = (low, high, count, text = String) => ticks(low, high, count, true).map((value) => ({value, text: text(value)}));
 
-/** The heatmap's cells as an image of so many pixels. */
+/** The heatmap's cells as an image of this size in pixels. */
 function paint(data, scale, diverging, width, height) {
   const image = document.createElement('canvas');
   [image.width, image.height] = [width, height];
@@ -92,7 +92,7 @@ function paint(data, scale, diverging, width, height) {
     const [x1, y1] = [Math.max(Math.ceil(px[i + 1]), x0 + 1), Math.max(Math.ceil(py[j + 1]), y0 + 1)];
     for (let y = y0; y < y1; y++) words.fill(value, (height - 1 - y) * width + x0, (height - 1 - y) * width + x1);
   };
-  // Rare values last: no neighbour in the same pixel may hide them.
+  // Rare values last, so that no neighbour in the same pixel hides them.
   for (const rare of [false, true]) {
     for (let i = 0; i + 1 < steps.length; i++) {
       for (let j = 0; j < cols; j++) {
@@ -107,8 +107,8 @@ function paint(data, scale, diverging, width, height) {
 
 /**
  * Draws one run's heatmap of a grid `data`. `scale`: [low, high] in log10, the same for all runs;
- * `lag`: the y axis counts from the end; `at`: the chosen step; `cross`: {step, lag, drag}. `images`
- * keeps the cells' image from one call to the next. Returns how to get back from pixels to (step, timestep), and the box.
+ * `lag`: the y axis counts from the end; `at`: the chosen step; `cross`: {step, lag, drag}; `images`:
+ * a cache of the cells' image. Returns the maps from pixels to step and timestep, and the box.
  */
 export function drawHeatmap(canvas, data, {scale, diverging, lag, yLabel, at, cross, images}) {
   const frame = prepare(canvas);
@@ -182,10 +182,9 @@ export function drawScale(canvas, scale, diverging) {
 
 /**
  * Draws lines. `series`: [{x, y, color, fit: [[x, log10 y], [x, log10 y]] or null, mark: {x, text}}].
- * A logarithmic y axis leaves out what is not positive: exact zeros are marked at the bottom,
- * non-finite values on top, and null nowhere. `scale`: [low, high] of that axis in log10, each null for that of the
- * data. `xRange`: what the x axis shows, without it all. `cuts`: vertical lines; `cursor`, `at`: x of the pointer and of the
- * chosen step.
+ * On a logarithmic y axis exact zeros are marked at the bottom, non-finite values on top, null not at all.
+ * `scale`: [low, high] of that axis in log10, each null for that of the data. `xRange`: range of the x axis, by
+ * default all. `cuts`: vertical lines; `cursor`, `at`: x of the pointer and of the chosen step.
  */
 export function drawLines(canvas, series, {log, xLabel, yLabel, xText = String, cuts = [], at, cursor, scale, xRange}) {
   const frame = prepare(canvas);
@@ -227,7 +226,7 @@ export function drawLines(canvas, series, {log, xLabel, yLabel, xText = String, 
       else if (run.length) context.fillRect(run[0][0] - 2, run[0][1] - 2, 4, 4);
       run = [];
       if (i === ys.length) break;
-      // Below one another: a row of marks per run.
+      // One row of marks per run.
       if (log && ys[i] === 0) context.fillRect(toX(xs[i]) - 1.5, box.y + box.h - 5 - 4 * number, 3, 3);
       else if (ys[i] !== null && !Number.isFinite(ys[i])) context.fillText('×', toX(xs[i]), box.y + 7 + 7 * number);
     }

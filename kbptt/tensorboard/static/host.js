@@ -1,13 +1,13 @@
-// TensorBoard around this page. A plugin's page is a frame of the same origin.
+// The TensorBoard page that contains this one as a frame of the same origin.
 
 const host = window.parent;
 
-/** The address that the user sees holds the state: it survives a reload, and a link can share it. */
+/** The state is kept in the address, so that it survives a reload and can be shared as a link. */
 export const fragment = () => host.location.hash;
 export const setFragment = (hash) => host.history.replaceState(host.history.state, '', hash);
 export const onFragment = (listener) => host.addEventListener('hashchange', listener);
 
-/** Whether TensorBoard shows this tab: others keep their frames, hidden. */
+/** Whether TensorBoard shows this tab; the frames of other tabs are hidden. */
 export const visible = () => document.documentElement.clientWidth > 0;
 
 export function followDarkMode(changed) {
@@ -20,7 +20,7 @@ export function followDarkMode(changed) {
   new MutationObserver(apply).observe(body, {attributes: true, attributeFilter: ['class']});
 }
 
-/** Calls back when TensorBoard has reloaded: its button, or its own interval. */
+/** Calls `listener` after TensorBoard has reloaded its data. */
 export function onReload(listener) {
   const {port1, port2} = new MessageChannel();
   port1.onmessage = ({data}) => {

@@ -47,7 +47,7 @@ function change(changes, then) {
 
 const save = () => host.setFragment(choice.write(host.fragment(), state));
 
-/** The address has changed: another tab of TensorBoard, or a link that the user has opened. */
+/** The address has changed: a different tab of TensorBoard, or a link was opened. */
 function followLink() {
   const linked = choice.read(host.fragment());
   if (linked && choice.write('', linked) !== choice.write('', state)) {
@@ -81,12 +81,12 @@ async function reloadIfNew() {
   await update();
 }
 
-// Of several requests the latest one wins: the user has moved on.
+// Counters of requests: only the answer to the latest one is shown.
 let updates = 0;
 let steps = 0;
 let trends = 0;
 
-/** Fetches all that is shown and draws it. */
+/** Fetches and draws everything. */
 async function update() {
   const mine = ++updates;
   const all = Object.entries(tags).flatMap(([run, of]) => Object.values(of).map(({layer}) => ({run, layer})));
@@ -94,7 +94,7 @@ async function update() {
   ui.main.hidden = !all.length;
   if (!all.length) return;
   const layers = [...new Set(all.map((one) => one.layer))].sort(byName);
-  // Unless one is chosen, the layer that most runs have.
+  // By default the layer that most runs have.
   const runsWith = (name) => new Set(all.filter((one) => one.layer === name).map((one) => one.run)).size;
   const commonest = layers.reduce((best, name) => (runsWith(name) > runsWith(best) ? name : best));
   const layer = (page.layer = layers.includes(state.layer) ? state.layer : commonest);
@@ -103,10 +103,10 @@ async function update() {
   const having = Object.keys(tags).filter((run) => tags[run][tag]).sort(byName);
   const matching = choice.matching(having, state.filter);
   ui.noLags.hidden = view !== 'lag' || having.length > 0;
-  const fetched = new Map(); // run -> what is shown of it
+  const fetched = new Map(); // run -> its data
   let runs;
   for (;;) {
-    // A run that cannot be shown must not keep others from their places.
+    // A run that cannot be shown must not take the place of one that can.
     const readable = matching.filter((run) => !failed.has(version(run, tag)));
     runs = choice.chosen(readable, state, controls.MAX_RUNS);
     controls.showChoice(actions, layers, readable, runs, colorOf(runs));
@@ -134,15 +134,15 @@ async function update() {
   controls.showCards(actions);
   controls.showTable();
   controls.showTrends(statistics);
-  redraw(); // the heatmaps; the charts below keep what they show until theirs arrives
+  redraw(); // the heatmaps; the other charts wait for their data
   await Promise.all([fetchStep(), fetchTrend()]);
 }
 
-// Runs that could not be shown, until they have changed.
+// Runs that could not be shown, until they change.
 const failed = new Map(); // version -> {run, reason}; without a reason if there was nothing
 const version = (run, tag) => JSON.stringify([run, tag, tags[run][tag]]);
 
-/** Grid and summary of a run; about as many cells as a heatmap has pixels. */
+/** Grid and summary of a run, with about one cell per pixel. */
 async function fetchRun(run, tag, rows) {
   const [key, meta] = [version(run, tag), tags[run][tag]];
   const part = {run, tag, rows, cols: 300, reduce: state.merge, ...zoomedSteps(), ...zoomedPart()};
@@ -162,7 +162,7 @@ async function fetchStep() {
   const asked = {tag: shown[0].tag, step, ...zoomedPart()};
   const profiles = step === undefined ? [] : await json('profiles', ofRuns(shown.map((item) => item.run), asked));
   if (mine !== steps || shown !== page.shown) return;
-  // A run that has no step as early as this one comes with its first.
+  // A run that starts after this step is returned with its first step.
   shown.forEach((item, i) => (item.profile = profiles[i]?.norms && inZoom(profiles[i].step) ? profiles[i] : null));
   redraw();
 }
@@ -178,7 +178,7 @@ async function fetchTrend() {
   drawTrend();
 }
 
-// Colours: a run keeps its own as long as it is shown, and no two that are shown share one.
+// Colours: unique among the runs shown, and kept while a run is shown.
 
 const remembered = new Map();
 function colorOf(runs) {

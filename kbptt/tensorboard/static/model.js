@@ -1,4 +1,4 @@
-// What the page shows. One object: the modules that fetch, build and draw share it.
+// The state of the page, shared by the modules that fetch, build and draw.
 
 import * as choice from './state.js';
 
@@ -7,25 +7,25 @@ export const page = {
   // One per run that is shown: {run, tag, meta, color, cells, grid (cells, divided by a run or not), summary,
   // profile, trend, card, images, view}.
   shown: [],
-  step: undefined, // that of the profile: the chosen one or, within a zoom, the one nearest to it
-  layer: '', // the chosen one or, without a choice, the commonest
+  step: undefined, // of the profile: the chosen one or, within a zoom, the nearest to it
+  layer: '', // the chosen one, by default the most common
   ui: {}, // elements
 };
 
 /** Whether the y axis of the heatmaps counts from the end. */
 export const lagged = () => page.state.view === 'lag' || page.state.axis === 'lag';
 
-/** The run by which all are divided, if it is shown. */
+/** The run that divides all others, if it is shown. */
 export const divisor = () => page.shown.find((item) => item.run === page.state.base && item.cells);
 
 /** Whether a training step is within the zoom. */
 export const inZoom = (step) => !page.state.zoom || (step >= page.state.zoom[0] && step <= page.state.zoom[1]);
 
-/** The steps to choose from: of all runs, within the zoom. */
+/** Steps of all runs within the zoom. */
 export const allSteps = () =>
   [...new Set(page.shown.flatMap((item) => item.summary.steps))].filter(inZoom).sort((a, b) => a - b);
 
-/** The part of the profiles that is asked for, by timestep or by lag from the end. */
+/** The part of the profiles to request, by timestep or by lag from the end. */
 export const zoomedPart = () => {
   if (!page.state.zoom) return {};
   const [, , from, to] = page.state.zoom;

@@ -1,4 +1,4 @@
-// Pure functions of numbers: colours, ticks, cells, ratios, numbered names. Knows no page.
+// Pure functions: colours, ticks, cells, ratios, numbered names.
 
 // 48 colours of matplotlib's viridis.
 const VIRIDIS = (
@@ -12,7 +12,7 @@ const DIVERGING = '2166ac4393c392c5ded1e5f0f7f7f7fddbc7f4a582d6604db2182b'.match
 export const ZERO = [16, 16, 16];
 export const NAN = [255, 47, 209];
 export const INF = [255, 145, 0];
-// As many colours as runs are shown at once, each visible on white and on dark grey.
+// One colour per run that can be shown at once, visible on white and on dark grey.
 export const PALETTE = ['#1e88e5', '#fb8c00', '#43a047', '#e53935', '#ab68ce', '#a1887f', '#ec5fa8', '#909090',
   '#b5b827', '#1fb5c9', '#6f7fe0', '#26a69a'];
 
@@ -28,7 +28,7 @@ export const color = (fraction, diverging) => interpolate(diverging ? DIVERGING 
 
 const superscript = (n) => String(n).replace(/./g, (c) => '⁰¹²³⁴⁵⁶⁷⁸⁹'[c] || '⁻');
 
-/** Short text of a number: plain in the middle, with a power of ten at the ends. */
+/** Short text of a number: plain, or with a power of ten if very large or small. */
 export function format(value) {
   if (value === null || value === undefined) return '–';
   if (!Number.isFinite(value)) return Number.isNaN(value) ? 'NaN' : value > 0 ? '∞' : '−∞';
@@ -39,7 +39,7 @@ export function format(value) {
   return `${(+digits === 1 ? '' : `${+digits}·`).replace('-', '−')}10${superscript(+power)}`;
 }
 
-/** The same of a statistic, which is NaN where there is nothing to fit. */
+/** `format` for a statistic, which is NaN without a fit. */
 export const statistic = (value) => format(Number.isNaN(value) ? null : value);
 
 /** Order of names in which seed 2 comes before seed 10. */
@@ -57,7 +57,7 @@ export function ticks(low, high, count, whole = false) {
   return found;
 }
 
-/** Ticks {value, text} of a logarithmic axis from 10^low to 10^high: powers of ten, and what fits in between. */
+/** Ticks {value, text} of a logarithmic axis from 10^low to 10^high. */
 export function logTicks(low, high, count) {
   const named = (values) => values.map((value) => ({value, text: format(10 ** value)}));
   if (high - low < 1) return named(ticks(10 ** low, 10 ** high, count).filter((x) => x > 0).map(Math.log10));
@@ -90,7 +90,7 @@ export function range(numbers) {
   return found;
 }
 
-/** Median of the numbers that there are; null without any. */
+/** Median without missing values; null if there is none. */
 export function median(numbers) {
   const known = numbers.filter((v) => typeof v === 'number' && !Number.isNaN(v)).sort((a, b) => a - b);
   if (!known.length) return null;
@@ -98,10 +98,7 @@ export function median(numbers) {
   return known.length % 2 || known[middle - 1] === known[middle] ? known[middle] : (known[middle - 1] + known[middle]) / 2;
 }
 
-/**
- * [[folder, its items]] of items {run} whose names differ only behind the last slash, as seeds do. Empty if there
- * is no folder of several: then a table of folders would be that of the runs.
- */
+/** [[folder, its items]] of items {run}, by the name up to the last slash; empty if no folder has several runs. */
 export function folders(items) {
   const found = new Map();
   for (const item of items) {
@@ -111,7 +108,7 @@ export function folders(items) {
   return [...found.values()].some((of) => of.length > 1) ? [...found] : [];
 }
 
-/** One log10 colour scale [low, high] for all grids, null ones left out; not narrower than 0.1. */
+/** A common log10 colour scale [low, high] of all grids that are not null; at least 0.1 wide. */
 export function sharedScale(grids, symmetric = false) {
   const all = range(grids.filter((cells) => cells && cells.min !== null).flatMap(({min, max}) => [min, max]));
   if (!all) return symmetric ? [-1, 1] : [-1, 0];
@@ -120,10 +117,7 @@ export function sharedScale(grids, symmetric = false) {
   return high - low < 0.1 ? [low - 0.5, high + 0.5] : [low, high];
 }
 
-/**
- * A grid's log10 norms minus those of `base`, at the same steps and lags from the end. Exact zeros
- * stay so; a norm over an exact zero is infinite.
- */
+/** Log10 ratios of a grid to `base`, at equal steps and lags from the end. 0 / 0 is 0; x / 0 is infinite. */
 export function divide(cells, base) {
   const at = (edges) => Array.from({length: edges.length - 1}, (_, i) => (edges[i] + edges[i + 1]) / 2);
   const columns = at(cells.timestep_edges).map((t) => cell(base.timestep_edges, t - cells.timesteps + base.timesteps));

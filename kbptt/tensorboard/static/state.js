@@ -1,6 +1,6 @@
-// What the user has chosen, and how a link holds it. Pure functions: the page is in `index.js`.
+// The user's choices and their encoding in a link. Pure functions.
 
-const PREFIX = 'p.gradient_flow.'; // TensorBoard's own name for a plugin's part of the address
+const PREFIX = 'p.gradient_flow.'; // TensorBoard's prefix for the part of a plugin in the address
 
 const text = {write: (v) => v, read: (t) => t};
 const whole = {write: String, read: (t) => (/^-?\d+$/.test(t) ? Number(t) : undefined)};
@@ -10,13 +10,13 @@ const json = (valid) => ({write: JSON.stringify, read: (t) => {
     const value = JSON.parse(t);
     return valid(value) ? value : undefined;
   } catch {
-    return undefined; // a link that somebody has cut or edited
+    return undefined; // a damaged or edited link
   }
 }});
 const names = json((v) => Array.isArray(v) && v.every((name) => typeof name === 'string'));
 const number = (v) => v === null || Number.isFinite(v);
 
-// Name -> [default, how it is written].
+// Name -> [default, encoding].
 const FIELDS = {
   view: ['timestep', oneOf('timestep', 'lag')],
   layer: ['', text],
@@ -56,10 +56,10 @@ export function read(hash) {
   return found ? state : null;
 }
 
-/** The fragment with this state in place of the one it holds; what others put there stays. */
+/** The fragment with its state replaced; the parts of others are kept. */
 export function write(hash, state) {
   const others = hash.replace(/^#/, '').split('&').filter((part) => part && !part.startsWith(PREFIX));
-  // The first one names TensorBoard's tab.
+  // The first part is the name of the tab.
   if (!others.length || others[0].includes('=')) others.unshift('gradient_flow');
   const own = Object.entries(FIELDS)
     .filter(([name, [value]]) => JSON.stringify(state[name]) !== JSON.stringify(value))
@@ -67,7 +67,7 @@ export function write(hash, state) {
   return `#${[...others, ...own].join('&')}`;
 }
 
-/** The runs that match the filter: a regular expression or, where it is none, a part of the name. */
+/** The runs that match the filter: a regular expression or, if invalid as such, a part of the name. */
 export function matching(runs, filter) {
   let matches;
   try {
@@ -79,11 +79,11 @@ export function matching(runs, filter) {
   return runs.filter(matches);
 }
 
-/** The runs to show, of those that match: all or, if they are too many, as many of each folder as fit in. */
+/** The matching runs to show: all or, if too many, about equally many of each folder. */
 export function chosen(runs, state, most) {
   const wanted = state.runs ? runs.filter((run) => state.runs.includes(run)) : runs.filter((run) => !state.off.includes(run));
   if (wanted.length <= most) return wanted;
-  // The first of every folder, then the second: else the seeds of one method would take all places.
+  // The first of every folder, then the second: the seeds of one method must not take all places.
   const counts = new Map();
   const ranks = new Map(wanted.map((run) => {
     const folder = run.slice(0, Math.max(run.lastIndexOf('/'), 0));
@@ -94,11 +94,11 @@ export function chosen(runs, state, most) {
   return wanted.filter((run) => first.includes(run));
 }
 
-/** `runs` and `off` after a click on one run's box. `all` are the runs that match, `shown` those shown before. */
+/** `runs` and `off` after a click on a run's box. `all`: the matching runs; `shown`: those shown before. */
 export function toggle(state, run, on, all, shown) {
   const without = (list) => list.filter((other) => other !== run);
   const others = all.filter((other) => !state.off.includes(other));
-  // Where not all fit in, leaving one out must not bring in another: the choice becomes explicit.
+  // If not all fit, deselecting one must not bring in another: the choice becomes explicit.
   if (state.runs || others.length > shown.length) return {runs: on ? [...without(shown), run] : without(shown), off: []};
   return {runs: null, off: on ? without(state.off) : [...state.off, run]};
 }

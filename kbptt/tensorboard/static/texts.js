@@ -1,12 +1,12 @@
-// What the page says.
+// Texts of the page.
 
-/** What the colours mean that are none of the scale's, in the order of `controls.js`. */
+/** Meaning of the special colours, in the order of `controls.js`. */
 export const SPECIAL = {
   norm: ['exactly 0', 'NaN', 'infinite'],
   ratio: ['0: the norm is exactly 0', 'NaN', 'infinite: or the divisor is exactly 0'],
 };
 
-/** What is shown of a layer. */
+/** The two views of a layer. */
 export const VIEWS = {
   timestep: {
     title: '‖∂L/∂hₜ‖ of every timestep t over training',
@@ -39,34 +39,33 @@ export const TRENDS = {
   'optimizer/norm_after': 'global norm after clipping',
   'optimizer/skipped': 'optimizer steps skipped',
 };
-// What spans orders of magnitude has a logarithmic axis.
+// Statistics with a logarithmic axis.
 export const LOG_TRENDS = /first_last_ratio|half_life|horizon|norm|relative_bias|truncation|threshold|penalty/;
 export const SNIPPET = `import keras
 import kbptt
 
 model = keras.Sequential([
-    kbptt.LSTM(64, truncation=64),   # in place of keras.layers.LSTM
+    kbptt.LSTM(64, truncation=64),   # instead of keras.layers.LSTM
     keras.layers.Dense(1),
 ])
 model.compile("adam", "mse")
 model.fit(x, y, callbacks=[kbptt.callbacks.GradientFlow("runs/a", log_freq=50)])`;
 
 export const LAG_SNIPPET = `kbptt.callbacks.GradientFlow("runs/a", lag_data=(x_val[:32], y_val[:32]))
-# or, which chooses the truncation window by it:
+# or, which also chooses the truncation window:
 kbptt.callbacks.AdaptiveTruncation(tolerance=0.5, data=(x_val[:32], y_val[:32]), log_dir="runs/a")`;
 
 /** The title above the heatmaps. */
 export const title = (view, base) => (base ? `${VIEWS[view].norm} divided by that of ${base}` : VIEWS[view].title);
 
-/** What the verdicts mean, by the bounds that the server has. */
+/** Explains the verdicts, with the bounds of the server. */
 export const verdictNote = ({vanishing, decaying, growing, exploding, dark, unsteady}) =>
-  'Verdict and numbers are those of one profile, the geometric mean of the last quarter of the profiles (column “steps”). '
-  + 'Decay is that of its last window. The fitted line says by which factor the gradient changes from the near to the far end of '
-  + `its reach: vanishing below ${vanishing}, decaying below ${decaying}, healthy, growing above ${growing}, exploding above ${
-    exploding}. Vanishing is also a gradient of which more than ${100 * dark} % of the timesteps get less than ${
-    vanishing} of the largest norm. Cut off: neither vanishing nor exploding, but the first of the timesteps that it could reach, more than ${
-    100 * dark} %, get exactly 0: by random cuts or resets, or by a saturated or dead recurrence. Non-finite: NaN or Inf in any of `
-  + 'these profiles. Unsteady: none of the bad verdicts now, '
-  + `but in more than ${100 * unsteady} % of all profiles.`;
+  'Verdict and numbers describe one profile, the geometric mean of the last quarter of the profiles (column “steps”). '
+  + 'Decay is that of its last window. The verdict compares the two ends of the fitted line, far to near: '
+  + `vanishing below ${vanishing}, decaying below ${decaying}, healthy, growing above ${growing}, exploding above ${
+    exploding}. Vanishing, too, if more than ${100 * dark} % of the timesteps reached get less than ${
+    vanishing} of the largest norm. Cut off: neither vanishing nor exploding, but the earliest timesteps in reach, more than ${
+    100 * dark} %, get exactly 0: through random cuts or resets, or a saturated or dead recurrence. Non-finite: NaN or Inf in any of `
+  + `these profiles. Unsteady: no bad verdict now, but in more than ${100 * unsteady} % of all profiles.`;
 
 export const trendName = (name) => TRENDS[name] || name.replaceAll('_', ' ');
