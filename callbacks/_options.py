@@ -1,11 +1,9 @@
-"""Attributes of callbacks: those that may be set are checked, the others say what to do instead."""
+"""Attributes of callbacks: checked when set, or read-only with a hint what to do instead."""
 
 from typing import Any
 
 from kbptt import _checks
 from kbptt._attributes import Fixed as Fixed, Option as Option
-
-FIXED_DIRECTORY = "One callback writes one run: make a second callback for another directory."
 
 # Checks for `Option` that several callbacks share.
 
@@ -17,7 +15,7 @@ def count(name: str, value: Any) -> int:
     return _checks.positive_integer(name, value, "Or give 0.")
 
 
-def log_freq(name: str, value: Any) -> str | int:
+def epoch_or_steps(name: str, value: Any) -> str | int:
     """Returns `value` if it is "epoch" or a positive integer."""
     if isinstance(value, str) and value == "epoch":
         return value

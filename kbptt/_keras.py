@@ -1,6 +1,7 @@
 """What kbptt uses of Keras without a public name, each with its reason.
 
-Checked on Keras 3.15.
+Overridden, with no function here: `RNN._create_state_variables`, where a stateful layer makes its
+states; kbptt keeps those of training and inference apart (`kbptt.layers.states`).
 """
 
 import contextlib
@@ -8,39 +9,134 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
-from keras.src.backend.common import global_state
-from keras.src.backend.common.stateless_scope import in_stateless_scope
+
+from kbptt._fence import Fence
+
+_fence = Fence("keras", checked="3.15.1")
+
+with _fence.importing():
+    from keras.src.backend.common.global_state import (
+        get_global_attribute,
+        set_global_attribute,
+    )
+    from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 
-def entry_layer() -> keras.layers.Layer | None:
+# Layers and models.
+
+
+def flatten_layers(layer: keras.Layer) -> list[keras.Layer]:
+    """`layer` and every layer inside it, at any depth.
+
+    The walk that Keras uses for losses and metrics. The public `Model.layers` has neither the
+    layers inside a wrapper nor those held by a user's own layer.
+    """
+    return _fence.get(layer, "_flatten_layers")()
+
+
+def first_inputs(layer: keras.Layer) -> list[Any]:
+    """The symbolic inputs of the first call of a layer in a functional model.
+
+    The public `layer.input` refuses a layer that is called twice.
+    """
+    return _fence.get(layer, "_inbound_nodes")[0].input_tensors
+
+
+# The call that is running.
+
+
+def entry_layer() -> keras.Layer | None:
     """The outermost layer or model whose call is running, or None.
 
     A layer whose options change has to find the models that were traced with the old ones.
     """
-    context = global_state.get_global_attribute("current_call_ctx")
+    context = get_global_attribute("current_call_ctx")
     return None if context is None else context.entry_layer
 
 
 def is_symbolic() -> bool:
-    """Whether a call only finds out shapes and dtypes."""
+    """Whether a call only infers shapes and dtypes.
+
+    Public code can open a `keras.StatelessScope`, but not see whether it runs in one.
+    """
     return in_stateless_scope()
 
 
 def autocast_scope() -> Any:
     """The scope that casts variables when they are read, or None."""
-    return global_state.get_global_attribute("autocast_scope")
+    return get_global_attribute("autocast_scope")
 
 
 @contextlib.contextmanager
 def autocast(scope: Any) -> Iterator[None]:
     """A scope in which variables are read as inside `scope`; None: as they are.
 
-    A cell is called again in the backward pass, where the scope of its layer is long gone, and its
-    weights are to reach the loop unrounded.
+    The backward pass calls a cell again, long after the scope of its layer has ended, and the
+    weights must reach the loop unrounded.
     """
     before = autocast_scope()
-    global_state.set_global_attribute("autocast_scope", scope)
+    set_global_attribute("autocast_scope", scope)
     try:
         yield
     finally:
-        global_state.set_global_attribute("autocast_scope", before)
+        set_global_attribute("autocast_scope", before)
+
+
+# Dropout masks of cells. Keras draws one for the whole sequence and keeps it on the cell. The
+# backward pass calls the cell on several windows at once, with that mask repeated for each.
+
+
+def draw_dropout_masks(layer: keras.layers.RNN, step_input: Any, states: Any) -> None:
+    """Draws the masks of a recurrent layer's cells for one sequence, as `RNN.call` does."""
+    _fence.get(layer, "_maybe_config_dropout_masks")(layer.cell, step_input, states)
+
+
+def clear_dropout_masks(layer: keras.layers.RNN) -> None:
+    """Removes the masks after a sequence, as `RNN.call` does."""
+    _fence.get(layer, "_maybe_reset_dropout_masks")(layer.cell)
+
+
+def dropout_masks(cell: Any) -> list[Any]:
+    """The input and the recurrent dropout mask that a `DropoutRNNCell` keeps, None without one.
+
+    Its public methods that return a mask draw one if there is none.
+    """
+    masks = []
+    for name, reset in (
+        ("_dropout_mask", "reset_dropout_mask"),
+        ("_recurrent_dropout_mask", "reset_recurrent_dropout_mask"),
+    ):
+        if name not in vars(cell):  # until a mask is drawn or reset
+            getattr(cell, reset)()
+        masks.append(_fence.get(cell, name))
+    return masks
+
+
+def set_dropout_masks(cell: Any, masks: list[Any]) -> None:
+    """Keeps these masks, as `dropout_masks` returns them, on the cell."""
+    cell._dropout_mask, cell._recurrent_dropout_mask = masks
+
+
+# Optimizers.
+
+
+def built_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The variables that an optimizer was built for, which `apply` updates by default."""
+    return _fence.get(optimizer, "_trainable_variables")
+
+
+# Gradient accumulation. Keras has no public access to the sums, nor to the count of batches of
+# which `optimizer.iterations` counts only every `gradient_accumulation_steps`-th.
+
+
+def accumulated_batches(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
+    """The number of batches that an optimizer has seen."""
+    return _fence.get(optimizer, "_iterations")
+
+
+def accumulated_gradient(
+    optimizer: keras.optimizers.Optimizer, weight: keras.Variable
+) -> keras.Variable:
+    """The sum of a weight's gradients since the last update, of a built optimizer."""
+    index = _fence.get(optimizer, "_get_variable_index")(weight)
+    return _fence.get(optimizer, "_accumulated_gradients")[index]

@@ -4,9 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from recurrent import eager
+from recurrent import eager as eager
 
 import kbptt
+from kbptt.layers import find
 from kbptt.truncation import Windowed
 
 T = 6
@@ -66,7 +67,7 @@ def test_weights_and_outputs_are_kept(build):
     assert names(converted) == names(model)
     for a, b in zip(tf.nest.flatten(converted(x)), tf.nest.flatten(model(x)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    recurrent = [one for one in converted._flatten_layers() if isinstance(one, keras.layers.RNN)]
+    recurrent = find.recurrent_layers(converted)
     assert recurrent
     assert all(type(one).__module__.startswith("kbptt.") for one in recurrent)
     assert all(one.truncation == Windowed(4, 2) for one in recurrent)
@@ -171,16 +172,36 @@ def test_a_bad_truncation_is_refused_before_anything_is_copied():
         kbptt.convert(sequential(), 0)
 
 
-__all__ = ["eager"]
-
-
-def test_subclasses_that_are_left_alone_are_named():
+def test_subclasses_that_are_not_converted_are_named():
     class OwnLSTM(keras.layers.LSTM):
         pass
 
     inputs = keras.Input((6, 3))
     x = OwnLSTM(2, return_sequences=True, name="own")(inputs)
     model = keras.Model(inputs, keras.layers.GRU(2)(x))
-    with pytest.warns(UserWarning, match="left layer 'own' as it is.*OwnLSTM"):
+    with pytest.warns(UserWarning, match="did not convert 'own': OwnLSTM subclasses"):
         converted = kbptt.convert(model, 3)
     assert type(converted.get_layer("own")) is OwnLSTM
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Block(layers.Layer):
+    """A layer of a user, with a recurrent layer inside."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.rnn = kbptt.GRU(2, truncation=2)
+
+    def build(self, shape):
+        self.rnn.build(shape)
+
+    def call(self, x):
+        return self.rnn(x)
+
+
+def test_kbptt_layers_inside_layers_of_a_user_get_the_new_truncation():
+    model = keras.Sequential([keras.Input((T, 3)), Block(name="block")])
+    converted = kbptt.convert(model, 3)
+    assert converted.layers[0].rnn.truncation == Windowed(3)
+    assert model.layers[0].rnn.truncation == Windowed(2)
+    np.testing.assert_array_equal(converted(X), model(X))

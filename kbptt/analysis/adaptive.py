@@ -1,4 +1,4 @@
-"""How long a truncation window must be for a tolerated bias of the gradient: the arithmetic.
+"""The window length that keeps the bias of the truncated gradient below a tolerance: arithmetic.
 
 φ_k is the mean norm of ∂L_s/∂h_{s−k}, the gradient of the loss at step s with respect to the state
 k steps earlier, k = 0 … n−1. A window of length K keeps the lags k < K. From lag τ on the norms are
@@ -24,7 +24,7 @@ DECAY_STARTS_AT = 0.8
 
 
 class WindowEstimate(NamedTuple):
-    """What `estimate_window` finds.
+    """Result of `estimate_window`.
 
     Attributes:
         length: Integer. The window's length K.
@@ -51,14 +51,13 @@ def decay(norms: np.ndarray, tau: int = 0, method: str = "least_squares") -> flo
             per lag between all pairs of lags. Defaults to `"least_squares"`.
 
     Returns:
-        β. Above 1 where the norms grow. 0 where none or only one of them is not zero. NaN where
-        only one lag was given, which tells nothing.
+        β: above 1 if the norms grow, 0 if at most one of them is nonzero, NaN for a single lag.
     """
     norms = _check(norms, tau)[tau:]
     _checks.one_of("method", method, METHODS)
     if norms.size < 2:
         return math.nan
-    lags = np.flatnonzero(norms)  # an exact zero has no logarithm, and no share in the gradient
+    lags = np.flatnonzero(norms)  # an exact zero has no logarithm and contributes nothing
     if lags.size < 2:
         return 0.0
     logs = np.log(norms[lags])
@@ -75,7 +74,7 @@ def decay(norms: np.ndarray, tau: int = 0, method: str = "least_squares") -> flo
 def remaining_gradient(
     norms: np.ndarray, beta: float, tau: int, timesteps: int | None = None
 ) -> np.ndarray:
-    """E(K) for K = 1 … lags: bound of the norm of what a window of length K leaves out.
+    """E(K) for K = 1 … lags: bound of the norm of the gradient that a window of length K omits.
 
     Σ_{k=K}^{τ−1} φ_k + φ_τ Σ_{t≥0} β^t for K < τ, and φ_τ Σ_{t≥K−τ} β^t from there on: measured up
     to lag τ, extrapolated beyond. (The published sum for K < τ counts φ_τ twice.)
@@ -84,11 +83,11 @@ def remaining_gradient(
         norms: φ, `(lags,)`.
         beta: Number of at least 0.
         tau: Integer below the number of lags.
-        timesteps: Integer, where the sequences, and with them the sums, end; or None, never, as in
-            the paper. Defaults to `None`.
+        timesteps: Integer, length of the sequences, where the sums end, or None for infinite
+            sums, as in the paper. Defaults to `None`.
 
     Returns:
-        `(lags,)`; infinite for a β of 1 or more and no end.
+        `(lags,)`; infinite for β ≥ 1 without an end.
     """
     norms = _check(norms, tau)
     lengths = np.arange(1, norms.size + 1)
@@ -114,12 +113,10 @@ def relative_biases(
     Args:
         norms: φ, `(lags,)`.
         truncated: ‖ĝ_K‖, `(lags,)`: norm of the gradient of a window of length K.
-        beta: See `remaining_gradient`.
-        tau: See `remaining_gradient`.
-        timesteps: See `remaining_gradient`.
+        beta, tau, timesteps: See `remaining_gradient`.
 
     Returns:
-        `(lags,)`; infinite where the bound of the whole gradient's norm is not above 0.
+        `(lags,)`; infinite if the bound of the whole gradient's norm is not above 0.
     """
     remaining = remaining_gradient(norms, beta, tau, timesteps)
     with np.errstate(invalid="ignore"):
@@ -153,7 +150,7 @@ def estimate_window(
         timesteps: See `remaining_gradient`.
 
     Returns:
-        A `WindowEstimate`. Where no length has a bias below the tolerance its length is `maximum`.
+        A `WindowEstimate`. If no length has a bias below the tolerance, its length is `maximum`.
 
     Raises:
         ValueError: If an argument is out of its range, or the norms are not finite or all zero.
@@ -167,9 +164,9 @@ def estimate_window(
         raise ValueError("The gradients by lag are all zero: the loss sends no gradient back.")
     tau = default_tau(norms.size) if tau is None else tau
     beta = decay(norms, tau, method)
-    # One lag tells no decay: what lies beyond is unknown, unless the sequences end there.
-    unknown = math.isnan(beta)
-    biases = relative_biases(norms, truncated, 1.0 if unknown else beta, tau, timesteps)
+    # A single lag has no decay: what follows is unknown, unless the sequences end there.
+    assumed = 1.0 if math.isnan(beta) else beta
+    biases = relative_biases(norms, truncated, assumed, tau, timesteps)
     longest = norms.size if maximum is None else min(maximum, norms.size)
     below = np.flatnonzero(biases[:longest] < tolerance)
     length = max(int(below[0]) + 1 if below.size else longest, min(minimum, longest))
@@ -177,7 +174,7 @@ def estimate_window(
 
 
 def check_bounds(minimum: int, maximum: int | None) -> tuple[int, int | None]:
-    """Returns both bounds, or raises `ValueError` if they are none."""
+    """Returns both bounds, or raises `ValueError` if one is invalid."""
     minimum = _checks.positive_integer("minimum", minimum)
     if maximum is not None:
         maximum = _checks.positive_integer("maximum", maximum)
@@ -190,14 +187,23 @@ def check_bounds(minimum: int, maximum: int | None) -> tuple[int, int | None]:
 
 
 def default_tau(lags: int) -> int:
-    """The lag from which the decay is measured if nobody tells: 0.8 times their number."""
+    """The default lag from which the decay is measured: 0.8 times the number of lags."""
     return min(int(DECAY_STARTS_AT * lags), max(lags - 2, 0))
+
+
+def window(length: int, overlap: bool = False) -> tuple[int, int]:
+    """`(length, stride)` of `kbptt.truncation.Windowed` for an estimated length K.
+
+    Chunks of K, in which losses reach back K/2 steps on average; with `overlap` windows in which
+    every loss reaches back at least K states.
+    """
+    return (2 * length - 1 if overlap else length), length
 
 
 def length_grid(minimum: int, maximum: int, ratio: float = 1.5) -> np.ndarray:
     """Lengths from `minimum` to `maximum`, each about `ratio` times the one before.
 
-    Rounding an estimate up to one of these bounds how often a model is compiled again.
+    Rounding estimates up to this grid bounds the number of compilations of a model.
     """
     minimum, maximum = check_bounds(minimum, maximum)
     ratio = _checks.number("ratio", ratio, above=1)
@@ -208,7 +214,7 @@ def length_grid(minimum: int, maximum: int, ratio: float = 1.5) -> np.ndarray:
 
 
 def round_up(length: int, grid: np.ndarray) -> int:
-    """The smallest of `grid` that is at least `length`, else its largest."""
+    """The smallest value of `grid` that is at least `length`, or its largest."""
     return int(grid[min(np.searchsorted(grid, length), len(grid) - 1)])
 
 

@@ -1,8 +1,8 @@
 """Statistics of one gradient profile: the norms ‖∂L/∂h_t‖ for t = 0 (oldest) … T-1.
 
-Every function takes a vector `(timesteps,)`, works in float64 and returns one float. Exact zeros
-(beyond a cut) and non-finite norms are never silently averaged away: they have fractions of their
-own, and where they make a number meaningless the result is NaN.
+Every function takes an array `(timesteps,)`, such as `layer.gradient_norms`, works in float64 and
+returns one float. Exact zeros (beyond a cut) and non-finite norms are never silently averaged: they
+have separate fractions, and where they make a number meaningless it is NaN.
 """
 
 import collections
@@ -15,49 +15,38 @@ from numpy.typing import ArrayLike
 
 from kbptt import _checks
 
-# Bounds of `verdict`: what the fitted gradient may be at the far end, relative to the near end.
+# Bounds of `verdict`: the fitted gradient at the far end relative to the near end.
 VANISHING = 1e-3
 DECAYING = 0.1
 GROWING = 10.0
 EXPLODING = 1e3
-# Largest share of the timesteps reached whose norm may be below `VANISHING` of the largest one, and
-# of those that the gradient may not reach at all though they are of the same window.
+# Largest share of the reached timesteps with a norm below `VANISHING` of the largest one, and of
+# the timesteps of a window that the gradient does not reach.
 DARK = 0.25
-# Largest share of all profiles that may have one of the verdicts `BAD`.
+# Largest share of all profiles with one of the verdicts `BAD`.
 UNSTEADY = 0.25
 BAD = ("vanishing", "exploding", "non-finite", "no gradient")
 
-# Profiles judged one by one to say what share is bad: a bound of the work on long histories.
+# Most profiles judged one by one for the share of bad ones: bounds the work on long histories.
 _MOST_JUDGED = 200
 
 
 def decay_per_step(norms: ArrayLike) -> float:
-    """Factor by which the gradient changes for each timestep it travels into the past.
+    """Factor by which the gradient changes per timestep into the past; NaN without a fit.
 
     The least-squares line through `log ‖∂L/∂h_t‖` against the lag `T-1-t` has slope
     `log(decay)`: below 1 the gradient vanishes toward the past, above 1 it explodes. For a linear
-    RNN with a loss at the last timestep this tends to the spectral radius of `W_hh` (equation 2.4
-    of the guide: each step back multiplies by `W_hhᵀ`).
-
-    Zeros and non-finite norms take no part in the fit.
-
-    Args:
-        norms: Array of shape `(timesteps,)`.
-
-    Returns:
-        The factor, or NaN if fewer than two norms are positive and finite.
+    RNN with a loss at the last timestep it tends to the spectral radius of `W_hh` (equation 2.4 of
+    the guide: each step back multiplies by `W_hhᵀ`). The fit uses positive finite norms and needs
+    two of them.
     """
     return _exp(_log_decay(_profile(norms)))
 
 
 def half_life(norms: ArrayLike) -> float:
-    """Timesteps into the past after which the fitted gradient has halved.
+    """Timesteps into the past after which the fitted gradient has halved: `log 2 / -log(decay)`.
 
-    Args:
-        norms: Array of shape `(timesteps,)`.
-
-    Returns:
-        `log 2 / -log(decay)`; infinite if the gradient does not decay, NaN if there is no fit.
+    Infinite if the gradient does not decay, NaN without a fit.
     """
     decay = decay_per_step(norms)
     if math.isnan(decay):
@@ -68,14 +57,9 @@ def half_life(norms: ArrayLike) -> float:
 
 
 def horizon(norms: ArrayLike, fraction: float = 0.9) -> float:
-    """Smallest number of last timesteps that hold `fraction` of the sum of the norms.
+    """Smallest number of last timesteps that hold `fraction`, in (0, 1], of the sum of the norms.
 
-    Args:
-        norms: Array of shape `(timesteps,)`.
-        fraction: Float in (0, 1]. Defaults to 0.9.
-
-    Returns:
-        A whole number of timesteps as a float; 0 if every norm is 0, NaN if any is not finite.
+    0 if every norm is 0, NaN if any is not finite.
     """
     fraction = _checks.number("fraction", fraction, above=0, at_most=1)
     norms = _profile(norms)
@@ -88,14 +72,7 @@ def horizon(norms: ArrayLike, fraction: float = 0.9) -> float:
 
 
 def first_last_ratio(norms: ArrayLike) -> float:
-    """‖∂L/∂h_0‖ / ‖∂L/∂h_{T-1}‖: what is left of the gradient at the first timestep.
-
-    Args:
-        norms: Array of shape `(timesteps,)`.
-
-    Returns:
-        The ratio; infinite if only the last norm is 0, NaN if both are.
-    """
+    """‖∂L/∂h_0‖ / ‖∂L/∂h_{T-1}‖; infinite if only the last norm is 0, NaN if both are."""
     norms = _profile(norms)
     if norms.size == 0:
         return math.nan
@@ -116,37 +93,35 @@ def nonfinite_fraction(norms: ArrayLike) -> float:
 
 
 def summarize(norms: ArrayLike) -> dict[str, float]:
-    """All statistics of one profile.
+    """All statistics of one profile, by name.
 
-    Args:
-        norms: Array of shape `(timesteps,)`, for example `layer.gradient_norms`.
-
-    Returns:
-        A dict with the keys `decay`, `half_life`, `horizon`, `first_last_ratio`, `zero_fraction`
-        and `nonfinite_fraction`.
+    `decay`, `half_life`, `horizon`, `first_last_ratio`, `zero_fraction`, `nonfinite_fraction`.
     """
-    return {
-        "decay": decay_per_step(norms),
-        "half_life": half_life(norms),
-        "horizon": horizon(norms),
-        "first_last_ratio": first_last_ratio(norms),
-        "zero_fraction": zero_fraction(norms),
-        "nonfinite_fraction": nonfinite_fraction(norms),
-    }
+    return {name: statistic(norms) for name, statistic in _STATISTICS.items()}
+
+
+_STATISTICS = {
+    "decay": decay_per_step,
+    "half_life": half_life,
+    "horizon": horizon,
+    "first_last_ratio": first_last_ratio,
+    "zero_fraction": zero_fraction,
+    "nonfinite_fraction": nonfinite_fraction,
+}
 
 
 def verdict(norms: ArrayLike, window: int | None = None) -> tuple[str, str]:
-    """Says in a word whether a gradient vanishes, from what a fit makes of its whole reach.
+    """Whether a gradient vanishes, in one word and a sentence.
 
     The factor `decay^(reach-1)`, with the reach from the oldest to the latest timestep that gets
     any gradient, compares the two ends of the fitted line. (Later ones come after the last loss.)
-    Under truncation only the last window counts: what lies behind a cut is 0 by intention.
+    Under truncation only the last window counts: beyond a cut the gradient is meant to be 0.
 
     Args:
         norms: Norms `(timesteps,)`, or `(records, timesteps)`, masked where a record has no such
             timestep: then the geometric mean of the last quarter of the records is judged.
-        window: Integer. Length of the truncation windows; where they are counted from the start,
-            that of the last one. Defaults to None, full BPTT.
+        window: Integer. Length of the truncation windows; of the last one, if they are counted from
+            the start. Defaults to None, full BPTT.
 
     Returns:
         `(word, reason)`. The reason is a sentence with the figures, the word one of
@@ -155,13 +130,13 @@ def verdict(norms: ArrayLike, window: int | None = None) -> tuple[str, str]:
           timesteps that the gradient reaches gets less than `VANISHING` of the largest norm;
         * `"decaying"` (below `DECAYING`), `"healthy"`, `"growing"` (above `GROWING`);
         * `"exploding"`: the factor is above `EXPLODING`;
-        * `"cut off"`: neither vanishing nor exploding, but a share of more than `DARK` of the
-          timesteps (of the window) up to the latest that gets any gradient stands before the reach
-          and gets exactly 0. The norms do not tell why: random cuts and resets do that by
-          intention, a saturated or dead recurrence does not;
+        * `"cut off"`: neither vanishing nor exploding, but of the timesteps (of the window) up to
+          the latest that gets any gradient, a share of more than `DARK` comes before the reach and
+          gets exactly 0. The norms do not show why: random cuts and resets are intended, a
+          saturated or dead recurrence is not;
         * `"non-finite"` (any NaN or infinite norm) or `"no gradient"` (every norm is 0);
-        * `"unsteady"`: none of the bad words (`BAD`) now, but of more than a share `UNSTEADY` of
-          all records. Of more than 200 records that many are judged, evenly spread.
+        * `"unsteady"`: not one of the bad words (`BAD`) now, but more than a share `UNSTEADY` of
+          all records is. Of more than 200 records, 200 evenly spread ones are judged.
     """
     norms = np.ma.atleast_2d(np.ma.asarray(norms, np.float64))
     if norms.ndim != 2:
@@ -175,20 +150,20 @@ def verdict(norms: ArrayLike, window: int | None = None) -> tuple[str, str]:
 
 
 def overview(profiles: Sequence[np.ndarray], windows: Sequence[int | None]) -> dict[str, Any]:
-    """One summary of a run: verdict, reason, and the numbers that they are taken from.
+    """Summary of a run: verdict, reason, and the numbers behind them.
 
-    All describe one profile, the geometric mean of the last quarter of the profiles at each
-    timestep (`mean_profile`).
+    All describe one profile, the geometric mean at each timestep of the last quarter of the
+    profiles (`mean_profile`).
 
     Args:
         profiles: Norms `(timesteps,)` of each record, of any lengths; at least one.
         windows: For each record the length of its truncation windows, or None.
 
     Returns:
-        A dict with the keys of `summarize` and `verdict`, `reason`, `averaged` (how many of the
-        last profiles are averaged) and `verdicts`, `{word: profiles}` of those judged one by one:
-        all, or 200 that are evenly spread. `decay` and `half_life` are, like the verdict, of the
-        last window.
+        A dict with the keys of `summarize` and `verdict`, `reason`, `averaged` (the number of
+        profiles in the mean) and `verdicts`, `{word: profiles}` of those judged one by one: all, or
+        200 that are evenly spread. `decay` and `half_life`, like the verdict, are of the last
+        window.
     """
     for window in windows:
         if window is not None:
@@ -222,8 +197,7 @@ def overview(profiles: Sequence[np.ndarray], windows: Sequence[int | None]) -> d
 def mean_profile(profiles: Sequence[np.ndarray]) -> np.ndarray:
     """The geometric mean of profiles at each timestep, aligned at the last one.
 
-    Like a cell of the heatmap it hides nothing: NaN where any norm is not finite, 0 only where all
-    are 0. Zeros else take no part.
+    NaN where any norm is not finite, 0 where all are 0; other zeros are left out.
     """
     longest = max(map(len, profiles))
     logs, counts, finite = np.zeros(longest), np.zeros(longest), np.ones(longest, bool)
@@ -256,8 +230,8 @@ def _judge(norms: np.ndarray, window: int | None) -> _Judged:
     judged = _judge_reached(norms[missed:end])
     if missed <= DARK * end:
         return judged
-    # An underflow has left its trace in what is reached. A gradient that ends from one timestep to
-    # the next may or may not be meant to.
+    # An underflow shows in the reached part. A gradient that ends from one timestep to the next may
+    # be intended or not.
     those = "timesteps" if window is None else "timesteps of the window"
     reason = (
         f"{judged.reason} But the first {missed} of the {end} {those} that it could reach get "
@@ -268,7 +242,7 @@ def _judge(norms: np.ndarray, window: int | None) -> _Judged:
 
 
 def _judge_reached(reached: np.ndarray) -> _Judged:
-    """The verdict on what lies between two timesteps that get a gradient."""
+    """The verdict on the timesteps between the first and the last that get a gradient."""
     if reached.size == 1:
         reason = "The gradient reaches only one timestep, so it can neither vanish nor explode."
         return _Judged("healthy", reason)
@@ -307,7 +281,7 @@ def _word(log_factor: float) -> str:
 
 
 def _power(log10: float) -> str:
-    """`10^log10`: plain where that is short, and never as `10^-0.0`."""
+    """`10^log10` as text: plain if short, and never `10^-0.0`."""
     return f"{10**log10:.3g}" if abs(log10) < 3 else f"10^{log10:.1f}"
 
 

@@ -1,4 +1,4 @@
-"""Gradients by lag of a model on data: how far back its losses reach, and the window they need."""
+"""Gradients by lag of a model on data: how far back its losses reach, and which window suffices."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from kbptt import _checks
-from kbptt.analysis import adaptive, spectral
+from kbptt.analysis import adaptive
+from kbptt.layers import find
 
-# Lags measured if nobody tells how many. The work grows with lags × timesteps.
+# Lags measured by default. The cost grows with lags × timesteps.
 MAX_LAGS = 512
 
 
@@ -23,11 +24,11 @@ class LagProfile:
     Attributes:
         layer: The layer's name.
         norms: φ, `(lags,)`: the mean over samples and losses of ‖∂L_s/∂h_{s−k}‖.
-        truncated: ‖ĝ_K‖ for K = 1 … lags, `(lags,)`: the norm of Σ_{k<K} ∂L_s/∂h_{s−k}, averaged
-            over samples and losses before the norm is taken. It is the gradient, truncated at K, of
-            a shift added to all states.
+        truncated: ‖ĝ_K‖ for K = 1 … lags, `(lags,)`: the norm of the mean of Σ_{k<K} ∂L_s/∂h_{s−k}
+            over samples and losses. It is the gradient, truncated at K, of a shift added to all
+            states.
         timesteps: Integer or None: where the sums over lags end. None for a stateful layer, whose
-            sequence goes on in the next batch.
+            sequence continues in the next batch.
     """
 
     layer: str
@@ -48,17 +49,22 @@ class LagProfile:
 
 
 class SuggestedLength(int):
-    """A window length, which can be given as it is to ``truncation=``, and how it was found.
+    """A window length, valid as ``truncation=``, and how it was found.
 
     Attributes:
         beta: Float. Factor per lag by which the gradients fall.
-        relative_bias: Float. Estimated bound of the relative bias of the gradient, infinite where
-            there is none.
-        tolerance: Float. What was asked for.
-        within_tolerance: Boolean. Whether the bias is below the tolerance; else the length is the
-            largest that was allowed or measured.
+        relative_bias: Float. Estimated bound of the relative bias of the gradient, or infinity.
+        tolerance: Float. The tolerance asked for.
+        within_tolerance: Boolean. Whether the bias is below the tolerance; if not, the length is
+            the largest that was allowed or measured.
         profile: The `LagProfile` of the layer that needs this length.
     """
+
+    beta: float
+    relative_bias: float
+    tolerance: float
+    within_tolerance: bool
+    profile: LagProfile
 
     def __new__(
         cls, estimate: adaptive.WindowEstimate, tolerance: float, profile: LagProfile
@@ -91,22 +97,20 @@ def lag_profile(
 ) -> LagProfile:
     """φ_k: the mean norm of ∂L_s/∂h_{s−k}, how strongly a loss reaches the state k steps earlier.
 
-    One backward pass gives all losses s and all lags k, whatever the layer's truncation is. The
-    mean goes over the samples and over the timesteps s at which a loss enters the layer and
-    s−k is a timestep. The model is left as it is: weights, states, truncation, recorded norms.
+    One backward pass measures all losses s and all lags k, whatever the layer's truncation is. The
+    mean is over samples and over the timesteps s at which a loss enters the layer and s−k ≥ 0. The
+    model is unchanged: weights, states, truncation, recorded norms.
 
-    L_s is what the layer's output at step s is told: for the topmost recurrent layer the loss at
-    that step, below another recurrent layer all losses that step s reaches through that layer.
-    Dropout is off. Give sequences without padding: masked timesteps count as lags.
+    L_s is the loss that enters the layer's output at step s: for the topmost recurrent layer the
+    loss at that step, below a recurrent layer all losses that step s reaches through that layer.
+    Dropout is off. Pass sequences without padding: masked timesteps count as lags.
 
     Args:
         model: A compiled `keras.Model`.
-        x: Inputs as for `model.fit`, arrays of `(samples, timesteps, …)`.
-        y: Targets as for `model.fit`.
+        x, y, sample_weight: As for `model.fit`, arrays of `(samples, timesteps, …)`.
         maximum: Integer of at least 2. Number of lags; at most the number of timesteps. The work
             grows with `maximum` × timesteps. Defaults to the number of timesteps up to 512.
         layer: The recurrent kbptt layer or its name. Defaults to the model's only one.
-        sample_weight: As for `model.fit`. Defaults to `None`.
         batch_size: Integer. Samples measured at a time. Defaults to `32`.
 
     Returns:
@@ -115,11 +119,11 @@ def lag_profile(
     Raises:
         ValueError: If the model has no such layer or no loss reaches it.
     """
-    layers = truncated_layers(model)
+    layers = find.truncated_layers(model)
     if layer is None and len(layers) > 1:
         names = ", ".join(repr(one.name) for one in layers)
         raise ValueError(f"The model has several recurrent layers. Give `layer`, one of {names}.")
-    layers = choose_layers(model, layer)
+    layers = find.choose_layers(model, layer)
     return lag_profiles(model, x, y, maximum, layers, sample_weight, batch_size)[0]
 
 
@@ -133,7 +137,7 @@ def lag_profiles(
     batch_size: int = 32,
 ) -> list[LagProfile]:
     """`lag_profile` of several layers (all, by default) at the cost of one."""
-    layers = truncated_layers(model) if layers is None else layers
+    layers = find.truncated_layers(model) if layers is None else layers
     maximum = MAX_LAGS if maximum is None else _checks.positive_integer("maximum", maximum)
     if maximum < 2:
         raise ValueError(
@@ -141,10 +145,10 @@ def lag_profiles(
             f"Received: maximum={maximum}."
         )
     sums = [_Sums(maximum) for _ in layers]
-    recorded = {id(one): [] for one in truncated_layers(model)}
+    recorded = {id(one): [] for one in find.truncated_layers(model)}
     with _left_as_it_is(model), contextlib.ExitStack() as stack:
-        # All of them, or chunks of an upper layer would hide what the lower one is told.
-        for one in truncated_layers(model):
+        # All of them: chunks of an upper layer would cut the gradient that enters the lower one.
+        for one in find.truncated_layers(model):
             stack.enter_context(one.recording_lags(maximum, recorded[id(one)].append))
         for samples, batch in _batches(x, y, sample_weight, batch_size):
             scale, _ = _gradients(model, *batch)
@@ -177,16 +181,15 @@ def suggest_truncation(
     sample_weight: Any = None,
     batch_size: int = 32,
 ) -> SuggestedLength:
-    """Answers how long the windows of `model` must be: ``truncation=`` for its layers.
+    """Estimates the window length that `model` needs: ``truncation=`` for its layers.
 
     The bias of the truncated gradient is bounded from the gradients by lag (see `lag_profile`),
-    under the assumption that from lag `tau` on they fall geometrically. It holds for the model as
-    it is now: a network that has not learned yet does not use its past.
+    assuming that from lag `tau` on they fall geometrically. The estimate holds for the present
+    weights: an untrained network hardly uses its past.
 
     Args:
         model: A compiled `keras.Model`.
-        x: Inputs as for `model.fit`: a few hundred unpadded sequences are plenty.
-        y: Targets as for `model.fit`.
+        x, y, sample_weight: As for `model.fit`; a few hundred unpadded sequences suffice.
         tolerance: Number above 0. Bias allowed, relative to the gradient. Defaults to `0.1`.
         minimum: Positive integer. Shortest answer. Defaults to `1`.
         maximum: Integer of at least 2. Longest answer, and number of lags measured. Defaults to
@@ -195,7 +198,6 @@ def suggest_truncation(
             since chunks cut every layer of a stack at the same places.
         tau: Integer. Lag from which the gradients fall geometrically. Defaults to 0.8 × lags.
         method: How β is estimated; see `kbptt.analysis.adaptive.decay`.
-        sample_weight: As for `model.fit`. Defaults to `None`.
         batch_size: Integer. Samples measured at a time. Defaults to `32`.
 
     Returns:
@@ -206,7 +208,7 @@ def suggest_truncation(
             gradients are not finite or all zero.
     """
     minimum, maximum = adaptive.check_bounds(minimum, maximum)
-    layers = choose_layers(model, layer)
+    layers = find.choose_layers(model, layer)
     suggestions = [
         SuggestedLength(
             profile.estimate(tolerance, minimum=minimum, tau=tau, method=method),
@@ -226,17 +228,14 @@ def truncation_bias(
     sample_weight: Any = None,
     batch_size: int = 32,
 ) -> float:
-    """‖ĝ − g‖/‖g‖: by how much the gradient of all weights differs from that of full BPTT.
+    """‖ĝ − g‖/‖g‖: relative difference of the gradient of all weights from that of full BPTT.
 
-    Measured, not estimated, at the cost of two backward passes: what a truncation does to the
-    gradient on these data. Dropout is off.
+    Measured, not estimated, at the cost of two backward passes. Dropout is off.
 
     Args:
         model: A compiled `keras.Model`.
-        x: Inputs as for `model.fit`.
-        y: Targets as for `model.fit`.
-        truncation: As for the layers, for all recurrent kbptt layers of the model.
-        sample_weight: As for `model.fit`. Defaults to `None`.
+        x, y, sample_weight: As for `model.fit`.
+        truncation: Of all recurrent kbptt layers of the model; see `kbptt.LSTM`.
         batch_size: Integer. Samples measured at a time. Defaults to `32`.
     """
     whole, truncated = (
@@ -246,41 +245,13 @@ def truncation_bias(
     return float(np.linalg.norm(truncated - whole) / norm) if norm else 0.0
 
 
-def truncated_layers(model: keras.Model) -> list:
-    """The recurrent kbptt layers of a model at any depth, those inside wrappers included."""
-    return [one for one in spectral.recurrent_layers(model) if hasattr(one, "recording_lags")]
-
-
-def choose_layers(model: keras.Model, layer: Any = None) -> list:
-    """The layer of that name, or that layer; all of them for None.
-
-    Raises:
-        ValueError: If the model has none, or has none of that name.
-    """
-    layers = truncated_layers(model)
-    if not layers:
-        raise ValueError(
-            f"Model {model.name!r} has no recurrent kbptt layer. Use kbptt.LSTM, kbptt.GRU, "
-            "kbptt.SimpleRNN or kbptt.RNN, or kbptt.convert(model)."
-        )
-    if layer is None:
-        return layers
-    chosen = [one for one in layers if one is layer or one.name == layer]
-    if not chosen:
-        names = ", ".join(repr(one.name) for one in layers)
-        raise ValueError(
-            f"Invalid value for argument `layer`. Expected one of {names}, or that layer itself. "
-            f"Received: layer={layer!r}."
-        )
-    return chosen
-
-
 class _Sums:
-    """Adds up what the backward passes of several batches measure in one layer."""
+    """Sums the measurements of one layer over the backward passes of several batches."""
 
     def __init__(self, maximum: int) -> None:
         self.maximum = maximum
-        self.norms = self.vectors = 0.0
+        self.norms: Any = 0.0
+        self.vectors: Any = 0.0
         self.samples = 0
         self.timesteps = 0
 
@@ -297,7 +268,7 @@ class _Sums:
             by_lag = norms[::-1][:lags, None]
         else:
             by_lag = monitor.lags.numpy()[:lags]
-        # Those of a batch are means over its samples.
+        # A batch's values are means over its samples.
         self.norms = self.norms + samples / scale * by_lag.astype("float64")
         self.vectors = self.vectors + samples / scale * vectors[:lags]
         self.samples += samples
@@ -306,7 +277,7 @@ class _Sums:
         """φ and ‖ĝ_K‖."""
         lags, losses = self.norms.shape
         at = np.arange(self.timesteps - losses, self.timesteps)
-        # Of the losses that enter the layer (NaN included), those whose lag is within the sequence.
+        # Losses that enter the layer (NaN included) and whose lag is within the sequence.
         counts = (self.norms[0] != 0) & (at >= np.arange(lags)[:, None])
         count = self.samples * np.maximum(counts.sum(axis=1), 1)
         truncated = np.cumsum(self.vectors / count[:, None], axis=0)
@@ -315,10 +286,10 @@ class _Sums:
 
 @contextlib.contextmanager
 def _left_as_it_is(model: keras.Model) -> Iterator[None]:
-    """Puts back every variable that a forward pass changes: states, metrics, random numbers."""
+    """Restores every variable that a forward pass changes: states, metrics, random numbers."""
     variables = [*model.non_trainable_variables, *model.metrics_variables]
     # Keras does not count the states of stateful layers among the variables.
-    states = [one.states for one in spectral.recurrent_layers(model) if one.stateful]
+    states = [one.states for one in find.recurrent_layers(model) if one.stateful]
     variables += [v for v in keras.tree.flatten(states) if v is not None]
     saved = [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
     try:
@@ -357,17 +328,18 @@ def _gradients(model: keras.Model, x: Any, y: Any, sample_weight: Any) -> tuple[
     with tf.GradientTape() as tape:
         predictions = model(x, training=False)
         loss = model.compute_loss(x, y, predictions, sample_weight, training=False)
-        # Small gradients of half precision would be lost without.
+        # Without loss scaling, small gradients underflow in half precision.
         scaled = loss if optimizer is None else optimizer.scale_loss(loss)
     scale = 1.0 if optimizer is None else float(optimizer.scale_loss(keras.ops.ones(())))
     weights = [v.value for v in model.trainable_variables]
-    return scale, tape.gradient(scaled, weights, unconnected_gradients="zero")
+    return scale, tape.gradient(scaled, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
 
 def _mean_gradient(model, x, y, truncation, sample_weight, batch_size) -> np.ndarray:
     """The gradient of all weights, one vector in float64, under a truncation of all layers."""
-    total, size = 0.0, 0
-    layers = choose_layers(model)
+    total: Any = 0.0
+    size = 0
+    layers = find.choose_layers(model)
     with contextlib.ExitStack() as stack:
         for one in layers:
             options = {"truncation": truncation, "record_gradient_norms": False}

@@ -8,9 +8,8 @@ Shapes: `W_hx` `(hidden, inputs)`, `W_hh` `(hidden, hidden)`, `W_qh` `(outputs, 
 sequences are `(timesteps, features)` or `(batch, timesteps, features)`, and with a batch L is the
 mean over its sequences. Row t of an array belongs to the guide's step t + 1: row 0 is the oldest.
 
-Everything here is an oracle: plain loops in float64, meant to be read beside the guide and to
-check the layers against, not to be fast. Keras multiplies from the right (`x @ kernel`), so
-`kernel = W_hx.T` and `recurrent_kernel = W_hh.T`.
+An oracle for the layers: plain loops in float64, to be read beside the guide. Keras multiplies from
+the right (`x @ kernel`), so `kernel = W_hx.T` and `recurrent_kernel = W_hh.T`.
 """
 
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kbptt import _checks
+from kbptt.truncation import Windowed, windows
 
 # l(o, y) -> (l of every step, shape (..., timesteps), and ∂l/∂o, shape of o)
 StepLoss = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -26,7 +25,7 @@ StepLoss = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Gradients:
-    """What BPTT computes: the loss, its gradients, and what the recursion cached on the way."""
+    """The loss, its gradients, and the cached ∂L/∂h_t."""
 
     loss: float
     W_hx: np.ndarray
@@ -129,9 +128,9 @@ def dL_dh_windowed(
 ) -> np.ndarray:
     """The recursion of 2.4 truncated to windows of `length` steps (section 1.2).
 
-    Windows are counted from the end: one ends every `stride` steps, reaches back `length` steps,
-    and carries the losses of its last `stride` steps. What overlapping windows send to one state
-    adds up. `stride = length` gives chunks, `stride = 1` the guide's τ = `length` − 1 exactly.
+    The windows are those of `kbptt.truncation.windows`, counted from the end. Gradients of
+    overlapping windows add up. `stride = length` gives chunks, `stride = 1` the guide's
+    τ = `length` − 1 exactly.
 
     Args:
         dL_do: Array `(..., timesteps, outputs)`.
@@ -140,18 +139,11 @@ def dL_dh_windowed(
         length: Integer of at least 1, the timesteps of a window.
         stride: Integer from 1 to `length`. Defaults to `length`.
     """
-    length = _checks.positive_integer("length", length)
-    stride = length if stride is None else _checks.positive_integer("stride", stride)
-    if stride > length:
-        raise ValueError(
-            f"Argument `stride` must be at most `length`, or the losses between two windows are "
-            f"lost. Received: stride={stride}, length={length}."
-        )
+    w = windows.of(dL_do.shape[-2], Windowed(length, stride))
     dh = np.zeros((*dL_do.shape[:-1], W_hh.shape[0]))
-    for end in range(dL_do.shape[-2], 0, -stride):
-        start = max(0, end - length)
+    for start, entry, end in zip(w.starts, w.entries, w.ends, strict=True):
         own = dL_do[..., start:end, :].copy()
-        own[..., : max(0, end - stride - start), :] = 0.0
+        own[..., : entry - start, :] = 0.0
         dh[..., start:end, :] += dL_dh(own, W_hh, W_qh)
     return dh
 
@@ -189,7 +181,7 @@ def bptt(
 
     Args:
         x: Array `(timesteps, inputs)` or `(batch, timesteps, inputs)`.
-        y: Array of targets, handed to `step_loss`.
+        y: Array of targets, passed to `step_loss`.
         W_hx: Array `(hidden, inputs)`.
         W_hh: Array `(hidden, hidden)`.
         W_qh: Array `(outputs, hidden)`.
@@ -210,7 +202,7 @@ def bptt(
     if length is None and stride is not None:
         raise ValueError(f"Argument `stride` needs `length`. Received: stride={stride!r}.")
     if length is not None and xi is not None:
-        raise ValueError("Pass either `length` or `xi`: two truncations at once have no formula.")
+        raise ValueError("Pass either `length` or `xi`, not both.")
     h = run(x, W_hx, W_hh, h_0)
     o = output(h, W_qh)
     do = dL_do(o, y, step_loss)
@@ -218,7 +210,7 @@ def bptt(
         dh = dL_dh(do, W_hh, W_qh, xi)
     else:
         dh = dL_dh_windowed(do, W_hh, W_qh, length, stride)
-    # The first state's only way to the loss is h_1, unless ξ_1 cuts it.
+    # h_0 reaches the loss through h_1 alone, unless ξ_1 cuts it.
     dh_0 = dh[..., 0, :] @ W_hh * (1.0 if xi is None else xi[0])
     return Gradients(
         loss=loss(o, y, step_loss),

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kbptt import _checks
-from kbptt.analysis import spectral
+from kbptt import _checks, _keras
+from kbptt.layers import find
 
 
 def lyapunov_exponents(
@@ -15,26 +15,26 @@ def lyapunov_exponents(
 ) -> np.ndarray:
     """Growth rates per timestep of products of the Jacobians J_t = ∂s_t/∂s_{t−1}.
 
-    BPTT carries a gradient backward as J_tᵀ … J_Tᵀ g. The largest exponent λ says that such a
-    gradient changes by e^λ per timestep in the long run (λ < 0: vanishes, λ > 0: explodes); the
-    following exponents say it for the directions orthogonal to it. For a linear RNN they are
-    log |λ_i| of the recurrent matrix.
+    BPTT carries a gradient backward as J_tᵀ … J_Tᵀ g, which in the long run changes by e^λ per
+    timestep, λ being the largest exponent (λ < 0: vanishes, λ > 0: explodes). The next exponents
+    hold in the directions orthogonal to it. For a linear RNN they are log |λ_i| of the recurrent
+    matrix.
 
-    The states s_t are all of the layer's: (h, c) for an LSTM, so that what the cell state carries
-    is counted. The sequences run forward once from the initial state of zeros, without dropout and
-    mask; then `count` orthonormal vectors per sequence run backward through the vector-Jacobian
-    products of the cell, with a QR decomposition at every step, whose diagonal is the growth.
+    s_t is the whole state of the layer: (h, c) for an LSTM. The sequences run forward once from the
+    zero state, without dropout and mask; then `count` orthonormal vectors per sequence run backward
+    through the vector-Jacobian products of the cell, with a QR decomposition at every step, whose
+    diagonal is the growth.
 
     Args:
         model_or_layer: A built recurrent layer, or a functional or Sequential model that has
             exactly one at its top level.
-        x: Array `(batch, timesteps, features)`: the layer's input, or the model's. Leave padding
-            out. The more timesteps, the nearer to the limit.
+        x: Array `(batch, timesteps, features)` without padding: the layer's input, or the model's.
+            The more timesteps, the closer to the limit.
         count: Integer of at least 1, at most the size of the state: exponents to compute.
             Defaults to `1`.
-        burn_in: Integer of at least 0: the last timesteps that only turn the vectors into the
-            growing directions, uncounted. Defaults to `0`.
-        seed: Integer, for the vectors to begin with. Defaults to `0`.
+        burn_in: Integer of at least 0: the last timesteps, which only align the vectors with the
+            growing directions and are not counted. Defaults to `0`.
+        seed: Integer, for the initial vectors. Defaults to `0`.
 
     Returns:
         Array `(count,)`, float64, largest first: the mean over the sequences.
@@ -98,16 +98,15 @@ def lyapunov_exponents(
 def inputs_of(model: keras.Model, layer: keras.Layer, x: Any) -> Any:
     """The sequences that `layer` receives in a functional or Sequential `model` called with `x`.
 
-    Of a layer that is called several times, those of the first call.
+    If it is called several times, those of the first call.
     """
     inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
-    # Behind the sequences stand a mask and initial states. `layer.input` refuses a second call.
-    sequences, *_ = layer._inbound_nodes[0].input_tensors
+    sequences, *_ = _keras.first_inputs(layer)  # then a mask and initial states
     return keras.Model(inputs, sequences)(x, training=False)
 
 
 def _advance(layer: keras.layers.RNN, x_t: Any, state: list) -> list:
-    """s_t of s_{t−1} (flat lists of tensors), by one step of the layer."""
+    """One step of the layer: s_t from s_{t−1}, flat lists of tensors."""
     if hasattr(layer, "advance"):  # kbptt's: a layer with normalization is more than its cell
         return layer.advance(x_t, state)
     _, new = layer.cell(x_t, _nest(layer, state), training=False)
@@ -139,10 +138,10 @@ def _layer_and_inputs(model_or_layer: keras.Layer, x: Any) -> tuple[keras.layers
     if isinstance(model_or_layer, keras.layers.RNN):
         return model_or_layer, x
     if isinstance(model_or_layer, keras.Model):
-        found = [la for la in model_or_layer.layers if isinstance(la, keras.layers.RNN)]
+        found = find.top_level_layers(model_or_layer)
         if len(found) == 1:
             return found[0], inputs_of(model_or_layer, found[0], x)
-        names = [layer.name for layer in spectral.recurrent_layers(model_or_layer)]
+        names = [layer.name for layer in find.recurrent_layers(model_or_layer)]
         raise ValueError(
             "Expected a model with exactly one recurrent layer at its top level. Received one "
             f"with {names}: pass one of these layers, and the input that it gets as `x`."

@@ -1,32 +1,32 @@
 """How far back the losses of a model reach under its truncation, from gradients by lag.
 
-With a loss at every timestep ‖∂L/∂h_t‖ says nothing about reach: each timestep gets the gradient of
-a loss close by. The gradient of a single loss by lag does (`kbptt.analysis.lag_profile`).
+With a loss at every timestep, ‖∂L/∂h_t‖ does not show the reach: each timestep gets the gradient of
+a nearby loss. The gradient of a single loss by lag does (`kbptt.analysis.lag_profile`).
 """
 
-import math
 from typing import Any
 
 import numpy as np
 
 from kbptt.analysis import gradient_flow
+from kbptt.truncation import windows
 
 LAGS = 256
 SEQUENCES = 4
-# Measuring costs about lags × timesteps; longer sequences are measured over fewer lags.
+# Bounds lags × timesteps, to which the cost of measuring is proportional.
 _BUDGET = 2**16
 
 
 def lags_to_measure(timesteps: int) -> int:
-    """How many lags can be measured in the time of a few training steps."""
+    """Number of lags that can be measured in the time of a few training steps."""
     return max(2, min(timesteps, LAGS, max(32, _BUDGET // timesteps)))
 
 
 def measured(task: Any, data: Any, epochs: int) -> dict[str, Any]:
-    """Arguments of `kbptt.callbacks.GradientFlow` that measure a training's reach.
+    """Arguments of `kbptt.callbacks.GradientFlow` that measure the reach during training.
 
-    Gradients by lag of a few validation sequences, before the first step and after the last epoch,
-    if there is a loss at every timestep; else none: a single loss needs no other measure.
+    With a loss at every timestep: gradients by lag of a few validation sequences, before the first
+    step and after the last epoch. With a single loss: none, since ‖∂L/∂h_t‖ shows the reach.
 
     Args:
         task: The `kbptt.tasks.Task`.
@@ -43,15 +43,15 @@ def measured(task: Any, data: Any, epochs: int) -> dict[str, Any]:
 def statistics(
     norms: Any, truncation: Any = None, timesteps: int | None = None
 ) -> dict[str, float]:
-    """`kbptt.analysis.gradient_flow.summarize` of the gradients by lag, as far as they are not cut.
+    """`kbptt.analysis.gradient_flow.summarize` of the gradients by lag that truncation keeps.
 
     Args:
         norms: φ, `(lags,)`: the mean norm of ∂L_s/∂h_{s−k}, lag 0 first, without truncation.
-        truncation: The layer's `kbptt.truncation.Truncation`, or None. From its `length` on nothing
-            counts. Of the `stride` losses that end a window, the earlier ones reach less far back:
-            `horizon` weights each lag with the share of the losses that reach it. A randomized
-            truncation cuts nothing off on average.
-        timesteps: Integer. Length of the sequences: a `length` that long cuts nothing. Defaults to
+        truncation: The layer's `kbptt.truncation.Truncation`, or None. Lags from its `length` on
+            are left out. Of the `stride` losses at the end of a window, earlier ones reach less far
+            back: `horizon` weights each lag by the share of losses that reach it. Randomized
+            truncation cuts nothing on average.
+        timesteps: Integer. Length of the sequences; a `length` that long cuts nothing. Defaults to
             `None`, longer than all windows.
 
     Returns:
@@ -59,12 +59,16 @@ def statistics(
         the loss's own included, that hold 90 % of a loss's gradient.
     """
     norms = np.asarray(norms, np.float64)
-    length = getattr(truncation, "length", None) or math.inf
-    if timesteps is not None and length >= timesteps:
-        length = math.inf
-    stride = getattr(truncation, "stride", None) or 1
-    lags = np.arange(norms.size)
-    reached = norms[lags < length]
-    share = np.clip((length - lags[lags < length]) / stride, 0, 1)
-    found = gradient_flow.summarize(reached[::-1])
-    return found | {"horizon": gradient_flow.horizon((reached * share)[::-1])}
+    share = _share_of_losses(np.arange(norms.size), truncation, timesteps)
+    found = gradient_flow.summarize(norms[share > 0][::-1])
+    return found | {"horizon": gradient_flow.horizon((norms * share)[share > 0][::-1])}
+
+
+def _share_of_losses(lags: np.ndarray, truncation: Any, timesteps: int | None) -> np.ndarray:
+    """Share of the losses of a window that reach back each lag: `(lags,)`."""
+    length = getattr(truncation, "length", None)
+    if length is None:
+        return np.ones(lags.size)
+    w = windows.of(timesteps or length + truncation.stride, truncation)
+    # The latest loss reaches back the whole window, each earlier one a step less.
+    return np.clip((w.length - lags) / w.stride, 0, 1) if w.starts.any() else np.ones(lags.size)

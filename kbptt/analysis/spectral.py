@@ -1,15 +1,15 @@
 """Eigenvalues and singular values of recurrent matrices, and growth along real sequences.
 
-The guide's equation 2.4 multiplies a gradient by Wᵀ once per timestep, so its exercise 1 asks for
-eigenvalues: M^k has eigenvalues λ_i^k, and M^k x turns to the dominant eigenvector. For a network
-with activations and gates the matrices differ from step to step; `lyapunov_exponents` measures
-what takes the place of log |λ_i| there.
+The guide's equation 2.4 multiplies a gradient by Wᵀ once per timestep, hence exercise 1: M^k has
+the eigenvalues λ_i^k, and M^k x aligns with the dominant eigenvector. With activations and gates
+the matrices differ from step to step; `lyapunov_exponents` generalizes log |λ_i|.
 """
 
 import keras
 import numpy as np
 
 from kbptt import _checks, _gates, _linalg
+from kbptt.layers.find import recurrent_layers as recurrent_layers
 
 _GATE_NAMES = [
     (keras.layers.LSTMCell, ("i", "f", "c", "o")),
@@ -18,26 +18,26 @@ _GATE_NAMES = [
 
 
 def spectral_radius(matrix: np.ndarray) -> float:
-    """Largest |eigenvalue|: the factor per step, in the long run, of a linear recurrence."""
+    """Largest |eigenvalue|: the asymptotic factor per step of a linear recurrence."""
     return float(np.abs(_linalg.eigenvalues(_square(matrix))).max())
 
 
 def singular_values(matrix: np.ndarray) -> np.ndarray:
-    """Singular values, largest first: the bounds of what one step does to a gradient's norm."""
+    """Singular values, largest first: bounds of the factor of one step on a gradient's norm."""
     return _linalg.singular_values(_square(matrix))
 
 
 def eigenvalues_of_power(matrix: np.ndarray, exponent: int) -> np.ndarray:
     """Eigenvalues of M^k, computed from M^k itself, by modulus, largest first.
 
-    Exercise 1 says that they are λ_i^k: compare with `np.linalg.eigvals(matrix) ** exponent`.
+    By exercise 1 they are λ_i^k: compare with `np.linalg.eigvals(matrix) ** exponent`.
     """
     power = np.linalg.matrix_power(_square(matrix), exponent)
     return _by_modulus(_linalg.eigenvalues(power))
 
 
 def dominant_eigenvector(matrix: np.ndarray) -> np.ndarray:
-    """Unit eigenvector of the eigenvalue with the largest modulus (complex where that is)."""
+    """Unit eigenvector of the eigenvalue with the largest modulus; complex if that is complex."""
     values, vectors = np.linalg.eig(_square(matrix))
     return vectors[:, np.argmax(np.abs(values))]
 
@@ -47,13 +47,13 @@ def power_alignment(
 ) -> np.ndarray:
     """|cos| of the angle between M^k x and the dominant eigenvector, k = 0 … `steps`.
 
-    M^k x is normalized at each step, so nothing overflows. For a symmetric M the tangent of the
-    angle shrinks by at least |λ₂/λ₁| per step: the second half of exercise 1.
+    M^k x is normalized at each step against overflow. For a symmetric M the tangent of the angle
+    shrinks by at least |λ₂/λ₁| per step: the second half of exercise 1.
 
     Args:
         matrix: Array `(n, n)`.
         steps: Integer of at least 1.
-        x: Array `(n,)` or None, the vector to start from. Defaults to a random one.
+        x: Array `(n,)` or None, the initial vector. Defaults to a random one.
         seed: Integer, for the random vector. Defaults to `0`.
 
     Returns:
@@ -75,23 +75,16 @@ def power_alignment(
     return np.array(cosines)
 
 
-def recurrent_layers(model: keras.Layer) -> list[keras.layers.RNN]:
-    """All recurrent layers of a model at any depth, those inside wrappers included."""
-    # The walk that Keras uses for losses: `model.layers` does not see inside a wrapper.
-    layers = model._flatten_layers(include_self=True)
-    return [layer for layer in layers if isinstance(layer, keras.layers.RNN)]
-
-
 def gate_blocks(layer: keras.Layer) -> dict[str, np.ndarray]:
     """Square blocks of a built layer's (or cell's) recurrent kernel, by gate, in float64.
 
     Args:
-        layer: A recurrent layer or cell. In a stack of cells the names begin with the cell's
+        layer: A recurrent layer or cell. In a stack of cells the names start with the cell's
             number, `0_f`. Cells without a `recurrent_kernel` of square blocks have none.
 
     Returns:
-        Dict: `i`, `f`, `c`, `o` for an LSTM, `z`, `r`, `h` for a GRU, `""` where there is only one
-        block, else `0`, `1`, …
+        Dict: `i`, `f`, `c`, `o` for an LSTM, `z`, `r`, `h` for a GRU, `""` for a single block,
+        otherwise `0`, `1`, …
     """
     cell = getattr(layer, "cell", layer)
     cells = getattr(cell, "cells", None)
@@ -116,8 +109,8 @@ def gate_blocks(layer: keras.Layer) -> dict[str, np.ndarray]:
 def summarize(layer: keras.Layer) -> dict[str, float]:
     """`spectral_radius_<gate>`, `largest_` and `smallest_singular_value_<gate>` of every gate.
 
-    A SimpleRNN has one matrix and no gates: its names end before the `_<gate>`. Values that are
-    not finite (a diverged model) give NaN.
+    The names of a SimpleRNN, which has one matrix, end before `_<gate>`. NaN for a matrix that is
+    not finite.
     """
     summary = {}
     for gate, block in gate_blocks(layer).items():

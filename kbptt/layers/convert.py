@@ -1,4 +1,4 @@
-"""Turning a Keras model into one with truncated backpropagation through time."""
+"""Converts a Keras model to truncated backpropagation through time."""
 
 import warnings
 from typing import Any
@@ -6,11 +6,12 @@ from typing import Any
 import keras
 
 from kbptt._typing import TruncationLike
+from kbptt.layers import find
 from kbptt.layers.gru import GRU
 from kbptt.layers.lstm import LSTM
 from kbptt.layers.rnn import RNN
 from kbptt.layers.simple_rnn import SimpleRNN
-from kbptt.layers.truncated import TruncatedLayer
+from kbptt.truncation import get
 
 _REPLACEMENTS = {
     keras.layers.GRU: GRU,
@@ -24,7 +25,8 @@ def convert(model: keras.Model, truncation: TruncationLike = None) -> keras.Mode
     """A copy of `model` whose Keras RNN layers are kbptt layers with the same weights.
 
     Layers inside `Bidirectional` and `TimeDistributed`, shared layers and nested models are
-    converted as well. Outputs are unchanged. kbptt layers in the model get the new truncation.
+    converted as well. Outputs are unchanged. kbptt layers in the model, those held by layers of
+    your own included, get the new truncation.
 
     Args:
         model: A built `keras.Sequential` or functional model.
@@ -34,7 +36,7 @@ def convert(model: keras.Model, truncation: TruncationLike = None) -> keras.Mode
         A new, uncompiled model.
 
     Warns:
-        UserWarning: If a subclass of a Keras RNN layer, which may do anything, is left as it is.
+        UserWarning: If a layer is not converted because it subclasses a Keras RNN layer.
 
     Raises:
         ValueError: If the model is subclassed, not built, or has no recurrent layer to convert.
@@ -52,56 +54,38 @@ def convert(model: keras.Model, truncation: TruncationLike = None) -> keras.Mode
             "kbptt.convert expected a built model, since it copies the weights. Build it first, "
             "for instance by starting it with keras.Input(...)."
         )
-    converted = []
-
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return _clone(layer, truncation, converted)
-
-    result = keras.models.clone_model(model, clone_function=clone, recursive=False)
+    truncation = get(truncation)
+    result = keras.models.clone_model(model, clone_function=_clone, recursive=False)
+    converted = find.truncated_layers(result)
     if not converted:
         raise ValueError(
             "kbptt.convert found no SimpleRNN, GRU, LSTM or RNN layer in the model. "
             f"Received layers: {[layer.name for layer in model.layers]}."
         )
+    for layer in converted:
+        layer.truncation = truncation
     result.set_weights(model.get_weights())
     for source, target in zip(model.layers, result.layers, strict=True):
         target.trainable = source.trainable
     return result
 
 
-def _clone(layer: Any, truncation: Any, converted: list) -> Any:
-    kind = type(layer)
-    if isinstance(layer, TruncatedLayer):
-        converted.append(layer.name)
-        config = layer.get_config()
-        config["truncation"] = truncation
-        return kind.from_config(config)
-    if kind in _REPLACEMENTS:
-        converted.append(layer.name)
-        copy = _REPLACEMENTS[kind].from_config(layer.get_config())
-        copy.truncation = truncation
-        return copy
-    if isinstance(layer, keras.layers.Bidirectional):
-        config = layer.get_config()
-        config.pop("layer", None)
-        config.pop("backward_layer", None)
-        return kind(
-            _clone(layer.forward_layer, truncation, converted),
-            backward_layer=_clone(layer.backward_layer, truncation, converted),
-            **config,
-        )
-    if isinstance(layer, keras.layers.Wrapper):
-        config = layer.get_config()
-        config.pop("layer", None)
-        return kind(_clone(layer.layer, truncation, converted), **config)
+def _clone(layer: Any) -> Any:
+    kind = _REPLACEMENTS.get(type(layer), type(layer))
     if isinstance(layer, keras.Model):
-        return keras.models.clone_model(
-            layer, clone_function=lambda inner: _clone(inner, truncation, converted)
-        )
-    if isinstance(layer, keras.layers.RNN):
+        return keras.models.clone_model(layer, clone_function=_clone)
+    config = layer.get_config()
+    if isinstance(layer, keras.layers.Bidirectional):  # which is no `Wrapper`
+        config.pop("layer", None)
+        config["backward_layer"] = _clone(layer.backward_layer)
+        return kind(_clone(layer.forward_layer), **config)
+    if isinstance(layer, keras.layers.Wrapper):
+        config.pop("layer", None)
+        return kind(_clone(layer.layer), **config)
+    if isinstance(layer, keras.layers.RNN) and not hasattr(kind, "gradient_norms"):
         warnings.warn(
-            f"kbptt.convert left layer '{layer.name}' as it is: it knows what a keras.layers.RNN "
-            f"does, and not what its subclass {kind.__name__} does.",
+            f"kbptt.convert did not convert '{layer.name}': {kind.__name__} subclasses "
+            "keras.layers.RNN and may override its behaviour.",
             stacklevel=2,
         )
-    return kind.from_config(layer.get_config())
+    return kind.from_config(config)

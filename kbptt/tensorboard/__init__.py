@@ -1,6 +1,6 @@
 """Gradient profiles in TensorBoard's files: writing, reading, figures and the plugin.
 
-Nothing in here imports Keras or TensorFlow: TensorBoard itself imports the plugin.
+Nothing here imports Keras or TensorFlow, since TensorBoard imports the plugin.
 """
 
 from kbptt import _lazy

@@ -1,4 +1,4 @@
-"""The class of kbptt's figures."""
+"""Matplotlib figures without pyplot."""
 
 import io
 import warnings
@@ -9,11 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 
 class Figure(matplotlib.figure.Figure):
-    """A Matplotlib figure without pyplot that a notebook shows.
-
-    Matplotlib teaches IPython to show figures when pyplot is imported; these show in any notebook,
-    and no global state holds on to them.
-    """
+    """A figure that any notebook shows. Without pyplot, no global state keeps it alive."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -28,7 +24,7 @@ def to_png(figure: matplotlib.figure.Figure) -> tuple[bytes, int, int]:
     """The figure as `(png, width, height)`."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # A layer's name in a script without a glyph is drawn as boxes; that is no news to training.
+        # Characters without a glyph in a layer's name are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
         figure.savefig(buffer, format="png", dpi=100)

@@ -1,7 +1,6 @@
-"""Reduces a matrix of gradient norms to a small grid of log10 values that hides nothing.
+"""Reduces a matrix of gradient norms to a small grid of log10 values without hiding rare norms.
 
-A reduced cell keeps what its norms have in common without losing the rare ones: one NaN or infinite
-norm makes the whole cell so, and a cell is an exact zero only if all its norms are.
+One NaN or infinite norm makes its whole cell so, and a cell is an exact zero only if all norms are.
 """
 
 import functools
@@ -13,12 +12,8 @@ import numpy as np
 
 from kbptt.tensorboard.ragged import Ragged
 
-# Value of a cell without any timestep (sequences of different lengths). Not a float that
-# `log10` of a positive float32 can be.
+# Value of a cell without any timestep (sequences of different lengths); no `log10` of a float32.
 MISSING = np.float32(-1e30)
-
-# Norms worked on at once, which bounds the memory of `reduce`.
-_BLOCK = 2**21
 
 
 class Grid(NamedTuple):
@@ -34,7 +29,9 @@ class Grid(NamedTuple):
     column_edges: np.ndarray
 
 
-def reduce(norms: np.ndarray | Ragged, rows: int, columns: int, how: str = "mean") -> Grid:
+def reduce(
+    norms: np.ndarray | Ragged, rows: int, columns: int, how: str = "mean", block: int = 2**21
+) -> Grid:
     """Reduces norms `(records, timesteps)` to at most `(rows, columns)` cells.
 
     Args:
@@ -43,16 +40,17 @@ def reduce(norms: np.ndarray | Ragged, rows: int, columns: int, how: str = "mean
         columns: Integer. Largest number of columns of the result.
         how: `"mean"` (of the log10 values: the geometric mean), `"max"` or `"min"` over the
             positive finite norms of a cell. Defaults to `"mean"`.
+        block: Integer. About how many norms to reduce at once, which bounds the memory.
     """
     row_edges = _edges(norms.shape[0], rows)
     column_edges = _edges(norms.shape[1], columns)
     values = np.empty((len(row_edges) - 1, len(column_edges) - 1), np.float32)
     if values.size:
         for row, (start, stop) in enumerate(itertools.pairwise(row_edges)):
-            # Block by block: a long history of 20,000 timesteps needs no second copy of itself.
+            # Block by block, to avoid a second copy of a long history.
             cells = (
-                _reduce_block(block, column_edges - first, how)
-                for first, block in _blocks(norms, slice(start, stop))
+                _reduce_block(part, column_edges - first, how)
+                for first, part in _blocks(norms, slice(start, stop), block)
             )
             values[row] = functools.reduce(lambda a, b: a.joined(b, how), cells).values(how)
     return Grid(values, row_edges, column_edges)
@@ -77,7 +75,7 @@ _JOIN = {"mean": (np.add, 0.0), "max": (np.maximum, -np.inf), "min": (np.minimum
 
 
 class _Cells(NamedTuple):
-    """What a row of cells has to remember of the norms seen so far; each array is `(columns,)`."""
+    """Accumulators of a row of cells over the norms so far; each array is `(columns,)`."""
 
     logs: np.ndarray  # sum, largest or smallest of the positive finite norms' log10
     positive: np.ndarray  # how many of those there are
@@ -103,11 +101,11 @@ class _Cells(NamedTuple):
         return values
 
 
-def _blocks(norms: np.ndarray | Ragged, rows: slice) -> Iterator[tuple[int, np.ndarray]]:
+def _blocks(norms: np.ndarray | Ragged, rows: slice, size: int) -> Iterator[tuple[int, np.ndarray]]:
     if isinstance(norms, Ragged):
-        yield from norms.blocks(rows, _BLOCK)
+        yield from norms.blocks(rows, size)
         return
-    together = max(1, _BLOCK // norms.shape[1])
+    together = max(1, size // norms.shape[1])
     for at in range(rows.start, rows.stop, together):
         yield 0, norms[at : min(at + together, rows.stop)]
 

@@ -1,21 +1,23 @@
-"""Tensors of foreign event files, looked at before anyone makes arrays of them.
+"""Checks tensors of foreign event files before anything makes arrays of them.
 
-A tensor may give a single number for as many elements as its shape declares: an event file of some
-hundred bytes for gigabytes of memory. kbptt writes 4 bytes for every norm. So a tensor that
-declares more elements than it has bytes is damaged, and what all others take is bounded by the
-size of their files.
+A tensor may give one number for all the elements that its shape declares: a few hundred bytes of an
+event file become gigabytes of memory. kbptt writes 4 bytes per norm. So a tensor that declares more
+elements than it has bytes is damaged, and the memory of all others is bounded by their files' size.
 """
 
-import copy
 import dataclasses
 import math
 from typing import Any
 
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.compat.proto import tensor_pb2, types_pb2
-from tensorboard.data import provider
+from tensorboard.data.grpc_provider import GrpcDataProvider
+from tensorboard.data.provider import DataProvider
 
-# The records of a tag that are made into arrays at once, in elements: as float32 the 256 MiB that
-# TensorBoard's data server sends in one reply. TensorBoard without that server knows no bound.
+from kbptt import _tensorboard
+
+# Most elements of a tag made into arrays at once: as float32 the 256 MiB that TensorBoard's
+# data server sends in one reply. Without that server TensorBoard has no bound.
 MAX_ELEMENTS = 2**26
 
 
@@ -26,26 +28,19 @@ def is_sound(tensor: tensor_pb2.TensorProto) -> bool:
     return min(sizes, default=0) >= 0 and math.prod(sizes) <= tensor.ByteSize()
 
 
-def guard(data: provider.DataProvider) -> provider.DataProvider:
+def guard(data: DataProvider) -> DataProvider:
     """A provider like `data` that makes no array of a tensor that is not sound.
 
-    What stands in for such a tensor is an empty array of two dimensions: no profile, and no scalar.
-
-    `read_tensors` and `read_scalars` of TensorBoard's providers return arrays, and no public
-    function of theirs returns what these are made from. So the copy's private source of protos is
-    replaced: `_multiplexer` of the provider that reads event files itself, `_stub` of the one that
-    asks the data server. A provider with neither is returned as it is; the shapes of its arrays are
-    then looked at when it has made them.
+    It returns an empty array of two dimensions in place of such a tensor: no profile, and no
+    scalar. A provider that is none of TensorBoard's is returned as it is; the shapes of its arrays
+    are then checked once it has made them.
     """
-    for name, guarded in (("_multiplexer", _Multiplexer), ("_stub", _Stub)):
-        if hasattr(data, name):
-            data = copy.copy(data)
-            setattr(data, name, guarded(getattr(data, name)))
-    return data
+    wrappers = {MultiplexerDataProvider: _Multiplexer, GrpcDataProvider: _Stub}
+    return _tensorboard.replace_source(data, wrappers)
 
 
 class _Guarded:
-    """Everything of another object but what a subclass has itself."""
+    """Delegates to another object whatever a subclass does not define."""
 
     def __init__(self, inner: Any):
         self._inner = inner

@@ -21,7 +21,7 @@ NAN_COLOR = "#ff2fd1"
 INF_COLOR = "#ff9100"
 NORM_LABEL = "‖∂L/∂h$_t$‖"
 
-# More window edges than this would hide what lies between them.
+# More lines would hide the heatmap.
 _MAX_EDGES = 40
 
 
@@ -37,9 +37,9 @@ def heatmap_figure(
 ) -> Figure:
     """Heatmap *training step × timestep* of ‖∂L/∂h_t‖ on a log10 colour scale.
 
-    Exact zeros, NaN and infinite norms have colours of their own, named in a legend if they occur.
-    Beyond the two maxima, neighbours are merged to their geometric mean; a merged cell that holds
-    a NaN or infinite norm shows it.
+    Exact zeros, NaN and infinite norms have separate colours, named in a legend if they occur.
+    Beyond the two maxima, neighbours are merged to their geometric mean; a merged cell with a NaN
+    or infinite norm shows it.
 
     Args:
         steps: Training steps `(records,)`, increasing.
@@ -49,7 +49,7 @@ def heatmap_figure(
         align: `"end"` or `"start"`: the side from which windows are counted.
         max_steps: Integer. Largest number of columns drawn. Defaults to 400.
         max_timesteps: Integer. Largest number of rows drawn. Defaults to 400.
-        limits: The colour scale's smallest and largest log10 norm, to make figures comparable.
+        limits: Smallest and largest log10 norm of the colour scale, for comparable figures.
             Defaults to the range of the data.
 
     Returns:
@@ -90,7 +90,7 @@ def heatmap_figure(
         for edge in edges:
             axes.axhline(edge - 0.5, color="white", linewidth=0.6, linestyle=(0, (4, 4)), alpha=0.8)
     if title:
-        # Names of layers are text, not mathematics: `$` must not start a formula.
+        # `$` in a layer's name must not start a formula.
         axes.set_title(title, parse_math=False, fontsize=11)
     figure.colorbar(image["scale"], ax=axes, label=f"log$_{{10}}$ {NORM_LABEL}", pad=0.02)
     if image["legend"]:
@@ -114,14 +114,13 @@ def profile_figure(
             `(seeds, timesteps)`: then the line is the geometric mean and a band spans the smallest
             and the largest.
         title: String. Defaults to none.
-        relative: Boolean. Whether to divide each profile by its largest finite norm, which leaves
-            the shape: how fast the gradient is lost, whatever the loss. Defaults to False.
+        relative: Boolean. Divide each profile by its largest finite norm, to compare shapes
+            whatever the loss. Defaults to False.
         window: Length of the truncation windows, whose edges are drawn. Defaults to None.
 
     Returns:
-        A `matplotlib.figure.Figure`, which a notebook shows. Timesteps whose gradient is exactly 0
-        are marked by squares below the curves, since a logarithmic axis has no place for them,
-        non-finite ones by crosses on top.
+        A `matplotlib.figure.Figure`, which a notebook shows. Squares below the curves mark exact
+        zeros, which a logarithmic axis cannot show; crosses on top mark non-finite norms.
     """
     figure = Figure(figsize=(8.0, 4.5), layout="constrained")
     axes = figure.add_subplot()
@@ -154,7 +153,7 @@ def _colors(values: np.ndarray, limits: tuple[float, float] | None) -> dict:
     if limits is None:
         limits = (values[finite].min(), values[finite].max()) if finite.any() else (-1.0, 0.0)
     low, high = (float(limit) for limit in limits)
-    if high - low < 0.1:  # a constant gradient: rounding must not fill the scale
+    if high - low < 0.1:  # a constant gradient: rounding errors must not span the scale
         low, high = low - 0.5, high + 0.5
     scale = ScalarMappable(Normalize(low, high), matplotlib.colormaps[COLORMAP])
     rgba = scale.to_rgba(np.where(finite, values, low))

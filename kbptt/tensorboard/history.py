@@ -11,8 +11,8 @@ MAX_VALUES = 2**24
 class History:
     """Profiles of every layer at some training steps, in bounded memory.
 
-    When it is full, every second record is dropped and from then on only every second one is
-    taken: at any moment the records are spread evenly over the training so far.
+    When it is full, it drops every second record and from then on adds only every second one, so
+    the records stay evenly spread over the training so far.
 
     Args:
         max_records: Integer. Largest number of records per layer; fewer are kept if they would

@@ -1,4 +1,4 @@
-"""The command that shows a log directory, to copy from a terminal."""
+"""The TensorBoard command for a log directory, to copy from a terminal."""
 
 import os
 import shlex
@@ -14,8 +14,8 @@ def command(log_dir: str | os.PathLike) -> str:
         log_dir: The log directory.
 
     Returns:
-        ``tensorboard --logdir …``, with the program's path where the shell would not find it: in
-        an environment that is not activated.
+        ``tensorboard --logdir …``, with the program's path if the shell would not find it (an
+        environment that is not activated).
     """
     program = "tensorboard"
     installed = Path(sys.executable).with_name(program)

@@ -1,12 +1,13 @@
-"""Names and metadata of what kbptt writes for TensorBoard, shared by writer, reader and plugin."""
+"""Names and metadata of kbptt's records in TensorBoard, shared by writer, reader and plugin."""
 
 import json
 import re
 import unicodedata
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from kbptt import _checks
+from kbptt.truncation import windows
 
 PLUGIN = "gradient_flow"
 PROFILE = "dL_dh"
@@ -15,6 +16,14 @@ STATISTICS = "gradient_flow_stats"
 
 # TensorFlow's writer repeats the metadata with every record, so it stays small.
 MAX_CONTENT_BYTES = 150
+
+
+class Division(NamedTuple):
+    """How a truncation divides time: a `kbptt.truncation.windows.Division` without Keras."""
+
+    length: int | None = None
+    stride: int | None = None
+    align: str = "end"
 
 
 def profile_tag(layer: str) -> str:
@@ -28,13 +37,13 @@ def lag_tag(layer: str) -> str:
 
 
 def layer_of(tag: str, kind: str = PROFILE) -> str | None:
-    """The layer of a tag of this kind, `PROFILE` or `LAGS`, or None if it is another tag."""
+    """The layer of a tag of this kind, `PROFILE` or `LAGS`, or None for other tags."""
     match = re.fullmatch(f"{PLUGIN}/(.+)/{kind}", tag)
     return match[1] if match else None
 
 
 def statistic_tag(group: str, name: str) -> str:
-    """Tag of a scalar. A tag belongs to one plugin, so it differs from every profile tag."""
+    """Tag of a scalar; never a profile's, since a tag belongs to one plugin."""
     return f"{STATISTICS}/{group}/{name}"
 
 
@@ -69,11 +78,11 @@ def content(
 
     Args:
         layer: Safe name of the layer; cut if it does not fit.
-        loss: `"all"` if every timestep has an output of its own, `"last"` if only the last has.
+        loss: `"all"` if every timestep has an output, `"last"` if only the last has.
         window: Length of the truncation windows, or None for full BPTT.
-        stride: Distance of the windows, or None.
+        stride: Timesteps between the ends of two windows, or None.
         align: `"end"` or `"start"`: the side from which windows are counted.
-        overlap: Boolean. Whether the windows of changing length that the scalar `truncation` tells
+        overlap: Boolean. Whether the windows whose changing length the scalar `truncation` holds
             overlap, so that no timestep is a sharp cut. Defaults to False.
     """
     fields: dict[str, Any] = {"v": 1, "layer": layer, "loss": loss, "window": window}
@@ -91,8 +100,8 @@ def content(
 
 
 def parse_content(encoded: bytes) -> dict[str, Any]:
-    """The fields of `content` that have a valid value: none of foreign or damaged content."""
-    if len(encoded) >= MAX_CONTENT_BYTES:  # none of ours, and JSON may be nested without end
+    """The fields of `content` with a valid value; empty for foreign or damaged content."""
+    if len(encoded) >= MAX_CONTENT_BYTES:  # foreign, and maybe deeply nested JSON
         return {}
     try:
         fields = json.loads(encoded)
@@ -118,10 +127,16 @@ _FIELDS = {
 }
 
 
+def division(fields: dict[str, Any]) -> Division:
+    """The truncation of the fields that `parse_content` returns."""
+    length = fields.get("window")
+    stride = length and min(fields.get("stride", length), length)
+    return Division(length, stride, fields.get("align", "end"))
+
+
 def window_edges(timesteps: int, window: int | None, align: str = "end") -> list[int]:
     """First timestep of every window but the first: where the gradient is cut."""
     _checks.one_of("align", align, ("end", "start"))
-    if window is None or _checks.positive_integer("window", window) >= timesteps:
-        return []
-    start = window if align == "start" else timesteps % window or window
-    return list(range(start, timesteps, window))
+    if window is not None:
+        _checks.positive_integer("window", window)
+    return windows.of(timesteps, Division(window, align=align)).edges.tolist()

@@ -1,6 +1,6 @@
 """TensorBoard's *Gradient flow* tab: the server side.
 
-TensorBoard imports this module at its start, so it must import neither Keras nor TensorFlow.
+TensorBoard imports this module at startup, so it must import neither Keras nor TensorFlow.
 """
 
 import json
@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import werkzeug
 from tensorboard.plugins import base_plugin
-from werkzeug import wrappers
+from werkzeug import exceptions, wrappers
 
 from kbptt.analysis import gradient_flow
 from kbptt.tensorboard import grid, layout, web
@@ -22,7 +21,7 @@ from kbptt.tensorboard.source import Source
 
 STATIC = Path(__file__).parent / "static"
 
-# Bounds of an answer's size, whatever was logged.
+# Bounds of the size of an answer.
 _MAX_CELLS = 1_000_000
 _MAX_POINTS = 1000
 
@@ -40,7 +39,7 @@ class GradientFlowLoader(base_plugin.TBLoader):
     """Entry point of the group `tensorboard_plugins`."""
 
     def fix_flags(self, flags: Any) -> None:
-        # TensorBoard would keep 10 records per tag of a plugin it does not know; 0 keeps all.
+        # By default TensorBoard keeps 10 records per tag of a plugin; 0 keeps all.
         flags.samples_per_plugin.setdefault(layout.PLUGIN, 0)
 
     def load(self, context: base_plugin.TBContext) -> "GradientFlowPlugin":
@@ -48,10 +47,10 @@ class GradientFlowLoader(base_plugin.TBLoader):
 
 
 class GradientFlowPlugin(base_plugin.TBPlugin):
-    """Serves what `GradientFlow` and `AdaptiveTruncation` wrote.
+    """Serves the profiles that `GradientFlow` and `AdaptiveTruncation` wrote.
 
-    A series is one tensor per training step, norms by timestep or by lag. In here lag 0, like the
-    last timestep, is the last column: what is said of profiles holds for both.
+    A profile holds the norms of one training step, by timestep or by lag. Lag 0, like the last
+    timestep, is the last column here, so both are handled alike.
     """
 
     plugin_name = layout.PLUGIN
@@ -75,7 +74,7 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
         return {path: web.answer(route) for path, route in routes.items()}
 
     def is_active(self) -> bool:
-        return False  # TensorBoard itself sees that there are data of this plugin
+        return False  # TensorBoard itself detects data of this plugin
 
     def frontend_metadata(self) -> base_plugin.FrontendMetadata:
         return base_plugin.FrontendMetadata(es_module_path="/index.js", tab_name="Gradient flow")
@@ -91,16 +90,18 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
         rows = web.integer(request, "rows", 200, 1, _MAX_CELLS)
         columns = web.integer(request, "cols", 200, 1, _MAX_CELLS)
         if rows * columns > _MAX_CELLS:
-            raise werkzeug.exceptions.BadRequest(f"More than {_MAX_CELLS} cells were asked for.")
+            raise exceptions.BadRequest(f"More than {_MAX_CELLS} cells were asked for.")
         how = request.args.get("reduce", "mean")
         if how not in ("mean", "max", "min"):
-            raise werkzeug.exceptions.BadRequest(f"reduce={how} is none of mean, max, min.")
+            raise exceptions.BadRequest(
+                f"The argument 'reduce' must be mean, max or min. Received: {how[:100]!r}."
+            )
         steps, timesteps = series.steps, series.norms.shape[1]
         first, last = _part(request, timesteps)
         chosen = _between(steps, web.integer(request, "s0", None), web.integer(request, "s1", None))
         part = series.norms.part(chosen, first, last)
         if not part.size:
-            raise werkzeug.exceptions.NotFound("There is no profile in this range.")
+            raise exceptions.NotFound("There is no profile in this range.")
         cells = grid.reduce(part, rows, columns, how)
         finite = np.isfinite(cells.values) & (cells.values != grid.MISSING)
         recorded = steps[chosen]
@@ -145,7 +146,7 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
         return {
             "step": step,
             "timesteps": norms.size,
-            # Each point stands for the timesteps from its edge to the next.
+            # Each point covers the timesteps from its edge to the next.
             "edges": (points.column_edges + first).tolist(),
             "norms": (10.0 ** points.values[0].astype(np.float64)).tolist(),
             "fit": fitted_line(norms, window),
@@ -157,7 +158,7 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
         }
 
     def _summary(self, request: wrappers.Request) -> dict[str, Any]:
-        """The verdict on a run, and the numbers that it is taken from."""
+        """The verdict on a run, and the numbers behind it."""
         series = self._one_series(request)
         found = series.overview()
         recorded = [
@@ -195,7 +196,7 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
     def _export(self, request: wrappers.Request) -> wrappers.Response:
         """All profiles of a run as CSV: one line per step, one column per timestep or lag."""
         if request.args.get("format", "csv") != "csv":
-            raise werkzeug.exceptions.BadRequest("The only format is csv.")
+            raise exceptions.BadRequest("The only format is csv.")
         series = self._one_series(request)
         timesteps = series.norms.shape[1]
         letter = "lag" if series.by_lag else "t"
@@ -208,7 +209,7 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
                 row = written[::-1] + missing if series.by_lag else missing + written
                 yield f"{step},{','.join(row)}\n"
 
-        # Line by line: a long history takes hundreds of megabytes as text.
+        # Streamed: a long history is hundreds of megabytes of text.
         name = f"{web.one(request, 'run')}_{web.one(request, 'tag').split('/', 1)[1]}"
         name = re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII).strip("_.")[-200:]
         disposition = f'attachment; filename="{name}.csv"'
@@ -223,21 +224,21 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
 
 
 def _of_each(request: wrappers.Request, content: Callable[[str], dict]) -> list[dict[str, Any]]:
-    """The content of each `run`: one that has none does not take the others with it."""
+    """The content of each `run`; a run without it does not affect the others."""
 
     def of(run: str) -> dict[str, Any]:
         try:
             return {"run": run, **content(run)}
-        except (web.Unreadable, werkzeug.exceptions.NotFound) as error:
+        except (web.Unreadable, exceptions.NotFound) as error:
             return {"run": run, "unreadable": error.description}
 
     return [of(run) for run in web.runs(request)]
 
 
 def _part(request: wrappers.Request, timesteps: int) -> tuple[int, int]:
-    """First timestep, and the one behind the last, of the part that is asked for.
+    """First timestep of the requested part, and the one after the last.
 
-    It is given by its timesteps or, which tells more of runs that differ in length, lags.
+    Requested by timesteps or by lags, which match across runs of different lengths.
     """
     first = web.integer(request, "t0", timesteps - web.integer(request, "l1", timesteps, 0), 0)
     last = web.integer(request, "t1", timesteps - web.integer(request, "l0", 0, 0), 0)

@@ -1,4 +1,4 @@
-"""Profiles of different lengths as one table, in the memory of the profiles alone."""
+"""Profiles of different lengths as one table that takes no more memory than the profiles."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -9,8 +9,8 @@ import numpy as np
 class Ragged:
     """Vectors of any lengths as a table `(rows, columns)`, aligned at their last element.
 
-    Rows are padded where they are read, and only those: one profile of a million timesteps among
-    thousands of short ones must not make each of them as long.
+    Rows are padded only when they are read: one profile of a million timesteps does not make
+    thousands of short ones as long.
 
     Attributes:
         vectors: The rows.
@@ -55,7 +55,7 @@ class Ragged:
 
         Args:
             rows: Slice.
-            size: Integer. About how many elements a block may have.
+            size: Integer. Approximate largest number of elements of a block.
         """
         for length, alike in itertools.groupby(self.vectors[rows], len):
             alike = list(alike)

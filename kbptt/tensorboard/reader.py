@@ -12,12 +12,12 @@ import numpy as np
 from kbptt.tensorboard import layout
 from kbptt.tensorboard.ragged import Ragged
 
-# Ends of the names of event files: those of `GradientFlow`, and those of other callbacks, which may
-# write lag profiles and scalars into the same directory.
+# Ends of the names of event files: of `GradientFlow`, and of other callbacks, which may write lag
+# profiles and scalars to the same directory.
 SUFFIX = ".gradient_flow"
 OTHER_SUFFIX = ".kbptt"
 
-# Beyond these a record is none of kbptt's: 64 MiB of float32, and the whole numbers of a browser.
+# Bounds of kbptt's records: 64 MiB of float32, and the exact integers of a browser.
 MAX_TIMESTEPS = 2**24
 MAX_STEP = 2**53
 
@@ -29,23 +29,23 @@ def read(log_dir: str | os.PathLike, by_lag: bool = False) -> dict[str, Profiles
 
     Args:
         log_dir: Directory of one run (its subdirectories are not searched).
-        by_lag: Boolean. Read the gradients by lag, which `GradientFlow` with `lag_data` and
-            `AdaptiveTruncation` write, in place of those by timestep. Defaults to False.
+        by_lag: Boolean. Read the gradients by lag, written by `AdaptiveTruncation` and by
+            `GradientFlow` with `lag_data`, instead of those by timestep. Defaults to False.
 
     Returns:
         A dict from the layer's name to `(steps, norms)`: the training steps `(records,)`, strictly
         increasing, and the norms `(records, timesteps)`, or `(records, lags)` with lag 0 first. Of
-        records with equal steps the last one counts. Where the number of timesteps varied, `norms`
-        is a masked array aligned at the last timestep; at lag 0, where the number of lags varied.
-        Records that hold no profile are left out, with one warning.
+        records with equal steps the last one counts. If the number of timesteps (lags) varied,
+        `norms` is a masked array aligned at the last timestep (lag 0). Records without a valid
+        profile are left out, with one warning.
 
     Raises:
-        FileNotFoundError: `log_dir` is no directory.
+        FileNotFoundError: If `log_dir` is not a directory.
     """
     log_dir = os.fspath(log_dir)
     if not os.path.isdir(log_dir):
         raise FileNotFoundError(f"There is no run directory {log_dir!r}.")
-    # Imported here: generated protobuf modules take a while and `last_step` needs none.
+    # Protobuf modules are slow to import, and `last_step` does not need them.
     from google.protobuf import message
     from tensorboard.compat.proto import event_pb2
     from tensorboard.util import tensor_util
@@ -60,13 +60,13 @@ def read(log_dir: str | os.PathLike, by_lag: bool = False) -> dict[str, Profiles
             try:
                 event = event_pb2.Event.FromString(record)
             except message.DecodeError:
-                break  # a damaged file: what lies behind cannot be told apart
+                break  # a damaged file: no later record can be trusted
             for value in event.summary.value:
                 layer = layout.layer_of(value.tag, kind)
                 if layer is None or not value.HasField("tensor"):
                     continue
                 norms = None
-                # Whatever a tensor with foreign fields leads to.
+                # A tensor with foreign fields can raise anything.
                 with contextlib.suppress(Exception):
                     if guard.is_sound(value.tensor):
                         norms = profile(event.step, tensor_util.make_ndarray(value.tensor))
@@ -87,10 +87,7 @@ def read(log_dir: str | os.PathLike, by_lag: bool = False) -> dict[str, Profiles
 
 
 def profile(step: int, tensor: np.ndarray) -> np.ndarray | None:
-    """A record's tensor as float32 profile `(timesteps,)`, or None if it is not one.
-
-    Event files are foreign data: a tensor may be of any type, shape and size.
-    """
+    """A record's tensor as float32 profile `(timesteps,)`, or None if it is not one."""
     if tensor.ndim != 1 or tensor.size > MAX_TIMESTEPS or abs(step) > MAX_STEP:
         return None
     if not np.issubdtype(tensor.dtype, np.floating) and not np.issubdtype(tensor.dtype, np.integer):
@@ -115,7 +112,7 @@ def last_step(log_dir: str) -> int:
 def records(path: str, head: int | None = None) -> Iterator[tuple[int, bytes]]:
     """Yields `(length, data)` of every complete record; with `head`, only its first bytes.
 
-    The file of a killed run may end inside a record: that one is left out.
+    The last record of a killed run may be incomplete; it is left out.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -138,7 +135,7 @@ def _event_files(log_dir: str, *suffixes: str) -> list[str]:
 def _step(head: bytes) -> int:
     """Step of a serialized `Event`: field 1 is a double (tag 0x09), field 2 a varint (tag 0x10)."""
     if len(head) < 11 or head[0] != 0x09 or head[9] != 0x10:
-        # protobuf leaves a step of 0 out; the file's version record has none either.
+        # protobuf omits a step of 0; the file's version record has no step either.
         return -1 if len(head) < 10 or head[9] != 0x2A else 0
     step = shift = 0
     for byte in head[10:]:

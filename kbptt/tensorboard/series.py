@@ -1,4 +1,4 @@
-"""What the *Gradient flow* tab serves: the profiles of a run, with their windows, kept at hand."""
+"""The profiles of a run with their truncation windows, cached for the *Gradient flow* tab."""
 
 import collections
 import threading
@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from kbptt.analysis import gradient_flow
+from kbptt.analysis import adaptive, gradient_flow
 from kbptt.tensorboard import layout
 from kbptt.tensorboard.ragged import Ragged
+from kbptt.truncation import windows
 
-_MAX_CUTS = 60  # more would hide what lies between them
+_MAX_CUTS = 60  # more lines would hide the heatmap
 _CACHE_BYTES = 2**30
 
 
 class Records:
-    """What the event files of a run hold for one tag.
+    """The records of one run and tag.
 
     Args:
         steps: `(records,)`, strictly increasing.
@@ -29,10 +30,7 @@ class Records:
         self._overview: tuple[Any, dict[str, Any]] = None, {}
 
     def overview(self, windows: list[int | None]) -> dict[str, Any]:
-        """`gradient_flow.overview` of the records, under these windows; computed once.
-
-        Takes part: every record with a timestep.
-        """
+        """`gradient_flow.overview` of the records that are not empty, cached for these windows."""
         if self._overview[0] != windows:
             timed = [(v, w) for v, w in zip(self.norms.vectors, windows, strict=True) if len(v)]
             self._overview = windows, gradient_flow.overview(*zip(*timed, strict=True))
@@ -58,32 +56,29 @@ class Series:
         self._records = records
         self.steps, self.norms = records.steps, records.norms
         self.damaged, self.by_lag = records.damaged, by_lag
-        self._first = content.get("window")
-        self._stride = content.get("stride", self._first)
-        self._align = "start" if content.get("align") == "start" else "end"
-        # Sliding windows overlap: no timestep is a sharp cut.
-        self._first_is_sharp, self._sharp = not content.get("stride"), not overlap
         # Lengths that `AdaptiveTruncation` chose, in force after their steps.
-        lengths = [(step, int(length)) for step, length in lengths if 1 <= length < np.inf]
+        lengths = [(step, length) for step, length in lengths if 1 <= length < np.inf]
         self._changes = [step for step, _ in lengths]
-        self._lengths = [length for _, length in lengths]
+        chosen = [int(length) for _, length in lengths]
+        # The window K to show and how it divides time: before the first change, then after each.
+        first = layout.division(content)
+        self._windows: list[tuple[int | None, layout.Division]] = [(first.length, first)]
+        self._windows += [(k, layout.Division(*adaptive.window(k, overlap))) for k in chosen]
 
     def window(self, step: int) -> int | None:
-        """Length of the windows under which the profile of this step came about, None without."""
-        number = self._number(step)
-        return self._lengths[number] if number >= 0 else self._first
+        """Length of the windows in force when the profile of this step was measured, or None."""
+        return self._in_force(step)[0]
 
     def judged_window(self, step: int, size: int) -> int | None:
-        """The window that the verdict on this step's profile of this size is confined to: the last.
+        """Length of the last window of a profile of this size, to which its verdict is confined.
 
-        By lag nothing is cut: that is measured with full BPTT.
+        None by lag, which is measured with full BPTT.
         """
-        window = None if self.by_lag else self.window(step)
-        if window is None or self._align == "end" or self._number(step) >= 0:
-            return window
+        length, division = self._in_force(step)
+        if self.by_lag or length is None:
+            return None
         # Counted from the start, the last window is as much shorter as its losses are fewer.
-        stride = min(self._stride, window)
-        return window - stride + (size % stride or stride)
+        return length - windows.of(size, division).back
 
     def overview(self) -> dict[str, Any]:
         """`gradient_flow.overview` of all profiles."""
@@ -91,28 +86,21 @@ class Series:
         return self._records.overview(list(map(self.judged_window, self.steps.tolist(), sizes)))
 
     def cuts(self, step: int, size: int) -> list[int]:
-        """Columns of a profile of this size at whose beginning the gradient is cut.
-
-        By lag: the one from which on lags are within the window.
-        """
-        number, window = self._number(step), self.window(step)
+        """First columns after a cut in a profile of this size; by lag, the first in the window."""
+        length, division = self._in_force(step)
         if self.by_lag:
-            return [size - window] if window and window < size else []
-        sharp, align = (self._sharp, "end") if number >= 0 else (self._first_is_sharp, self._align)
-        edges = layout.window_edges(size, window, align) if sharp else []
-        return edges if len(edges) <= _MAX_CUTS else []
+            return [size - length] if length and length < size else []
+        edges = windows.of(size, division).edges
+        return edges.tolist() if edges.size <= _MAX_CUTS else []
 
-    def _number(self, step: int) -> int:
-        """Which of the lengths is in force; -1: that of the metadata.
-
-        The lag profile of a step led to the length that is written with it.
-        """
+    def _in_force(self, step: int) -> tuple[int | None, layout.Division]:
+        # The lag profile of a step led to the length that is written with it.
         side = "right" if self.by_lag else "left"
-        return int(np.searchsorted(self._changes, step, side)) - 1
+        return self._windows[int(np.searchsorted(self._changes, step, side))]
 
 
 def pieces(series: Series, steps: np.ndarray) -> list[list]:
-    """`[[row, cuts], …]`: from which row of a grid on the gradient is cut where."""
+    """`[[row, cuts], …]`: the rows of a grid from which the cuts are others than before."""
     pieces = []
     for row, step in enumerate(steps.tolist()):
         cuts = series.cuts(step, series.norms.shape[1])
@@ -138,17 +126,17 @@ def fitted_line(norms: np.ndarray, window: int | None) -> list[list[float]] | No
 
 
 class Cache:
-    """The series used last: moving a slider must not read all data each time."""
+    """Keeps the records used last, so that moving a slider does not read all data again."""
 
     def __init__(self, size: int = _CACHE_BYTES):
         self._size = size
-        # From the longest unused to the latest: key -> (version, value).
+        # Least recently used first: key -> (version, value).
         self._entries: collections.OrderedDict[Any, tuple[Any, Any]] = collections.OrderedDict()
         self._lock = threading.Lock()  # TensorBoard answers every request in a thread of its own
         self._loading: dict[Any, threading.Lock] = collections.defaultdict(threading.Lock)
 
     def get(self, key: Any, version: Any, load: Callable[[], Records]) -> Records:
-        """The entry of this version, else what `load` returns, called once for all who wait."""
+        """The entry of this version, else what `load` returns, called once for all threads."""
         with self._lock:
             loading = self._loading[key]
         with loading:
@@ -166,5 +154,5 @@ class Cache:
         return value
 
     def _bytes(self) -> int:
-        # float32, and some bytes for each vector's object.
+        # float32, and about 200 bytes per array object.
         return sum(4 * r.norms.size + 200 * len(r.steps) for _, r in self._entries.values())

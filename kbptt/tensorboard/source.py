@@ -1,30 +1,29 @@
-"""What TensorBoard has read from the event files, for the *Gradient flow* tab.
+"""Reads profiles and scalars through TensorBoard's data provider, for the *Gradient flow* tab.
 
-Event files are foreign data: anything may be in them. What cannot be read costs the run that holds
-it, and no other: `web.Unreadable`.
+Event files are foreign data. Data that cannot be read raise `web.Unreadable` for their run alone.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
 import numpy as np
-import werkzeug
 from tensorboard import errors, plugin_util
 from tensorboard.data import provider
 from tensorboard.plugins.scalar import metadata as scalar_metadata
-from werkzeug import wrappers
+from werkzeug import exceptions, wrappers
 
 from kbptt.tensorboard import guard, layout, reader
 from kbptt.tensorboard.ragged import Ragged
 from kbptt.tensorboard.series import Cache, Records, Series
 from kbptt.tensorboard.web import Unreadable
 
-# TensorBoard wants a number, and thins out at random beyond it.
+# TensorBoard requires a number, and samples at random beyond it.
 _EVERYTHING = 2**31 - 1
 _MAX_SCALARS = 1000
-# The data server itself is gone or busy: no fault of what a run holds.
+# The data server is gone or busy: not a fault of the run.
 _NOT_THE_RUN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
@@ -37,8 +36,13 @@ class Source:
 
     def __init__(self, data: provider.DataProvider):
         self._data = data
-        self._guarded = guard.guard(data)  # for whatever makes arrays
         self._cache = Cache()
+
+    @functools.cached_property
+    def _guarded(self) -> provider.DataProvider:
+        """The provider for whatever makes arrays."""
+        # Not in __init__: an error there would end TensorBoard, and here it is shown in the tab.
+        return guard.guard(self._data)
 
     def tags(self, request: wrappers.Request) -> dict[str, dict[str, dict[str, Any]]]:
         """`{run: {tag: {layer, by_lag, max_step, …}}}`; no tags for a run that cannot be read."""
@@ -64,17 +68,20 @@ class Source:
         """The profiles of a run, with their windows. Raises 404 if it has none, `Unreadable`."""
         by_lag = layout.layer_of(tag, layout.LAGS)
         layer = by_lag or layout.layer_of(tag)
+        nothing = exceptions.NotFound(f"Run {run!r} has no profiles {tag!r}.")
+        if layer is None:
+            raise nothing
         with _reading(run, tag):
-            listed = None if layer is None else self._listed(request, run, tag)
+            listed = self._listed(request, run, tag)
             if listed is None:
-                raise werkzeug.exceptions.NotFound(f"Run {run!r} has no profiles {tag!r}.")
+                raise nothing
             key = plugin_util.experiment_id(request.environ), run, tag
-            # As text, since a time that is NaN would be another each time.
+            # As text, since NaN times are never equal.
             version = f"{listed.max_step} {listed.max_wall_time}"
             records = self._cache.get(
                 key, version, lambda: self._read_records(request, run, tag, by_lag is not None)
             )
-            # `AdaptiveTruncation` tells with the lag profiles whether its windows overlap.
+            # The lag profiles of `AdaptiveTruncation` record whether its windows overlap.
             lags = listed if by_lag else self._listed(request, run, layout.lag_tag(layer))
         if not records.norms.size:
             if records.damaged:
@@ -82,7 +89,7 @@ class Source:
                     f"Run {run!r}: none of the {records.damaged} records of {tag!r} is a vector "
                     "of nonnegative norms."
                 )
-            raise werkzeug.exceptions.NotFound(f"Run {run!r} has no profiles {tag!r}.")
+            raise nothing
         return Series(
             records,
             by_lag is not None,
@@ -96,9 +103,9 @@ class Source:
         data = data.get(run, {}).get(tag) or ()
         # Of equal steps (a resumed run) the last one.
         found = {datum.step: reader.profile(datum.step, datum.numpy) for datum in data}
-        steps = sorted(step for step, norms in found.items() if norms is not None)
-        norms = Ragged([found[step][::-1] if by_lag else found[step] for step in steps])
-        return Records(np.array(steps, np.int64), norms, len(found) - len(steps))
+        profiles = {step: norms for step, norms in sorted(found.items()) if norms is not None}
+        norms = Ragged([norms[::-1] if by_lag else norms for norms in profiles.values()])
+        return Records(np.array(list(profiles), np.int64), norms, len(found) - len(profiles))
 
     def _listed(self, request: wrappers.Request, run: str, tag: str) -> Any:
         return (
@@ -106,7 +113,7 @@ class Source:
         )
 
     def statistics(self, request: wrappers.Request, layer: str) -> list[str]:
-        """Names of the scalars of a layer and, with `optimizer/` before them, of the optimizer."""
+        """Names of the scalars of a layer and, prefixed by `optimizer/`, of the optimizer."""
         listed = _list(self._data, self._data.list_scalars, request, scalar_metadata.PLUGIN_NAME)
         tags = {tag for of_run in listed.values() for tag in of_run or ()}
         optimizer = layout.statistic_tag("optimizer", "")
@@ -127,7 +134,7 @@ class Source:
 
 
 def read(read_tensors: Callable, arguments: dict[str, Any]) -> Any:
-    """All records or, where a reply is larger than TensorBoard allows, as many as come through."""
+    """All records or, if the reply is larger than TensorBoard allows, as many as fit."""
     records = _EVERYTHING
     while True:
         try:
@@ -151,7 +158,7 @@ def _list(
 
     with contextlib.suppress(Exception):
         return of(None)
-    # One run that announces series and holds none of their data is enough: ask for each by itself.
+    # A single run that announces series without data makes this fail: ask for each run.
     found: dict[str, dict[str, Any] | None] = {}
     for run in data.list_runs(**experiment):
         try:
@@ -163,10 +170,10 @@ def _list(
 
 @contextlib.contextmanager
 def _reading(run: str, tag: str) -> Iterator[None]:
-    """Turns whatever foreign data lead to inside TensorBoard into `Unreadable`."""
+    """Turns any error that foreign data cause inside TensorBoard into `Unreadable`."""
     try:
         yield
-    except (werkzeug.exceptions.HTTPException, errors.PublicError):
+    except (exceptions.HTTPException, errors.PublicError):
         raise
     except Exception as error:
         if isinstance(error, grpc.RpcError) and error.code() in _NOT_THE_RUN:
@@ -183,6 +190,6 @@ def _experiment(request: wrappers.Request) -> dict[str, Any]:
 
 
 def _of(request: wrappers.Request, plugin: str, run: str, tag: str) -> dict[str, Any]:
-    # One run and tag at a time: TensorBoard's data server caps a reply at 256 MiB.
+    # One run and tag at a time: TensorBoard's data server limits a reply to 256 MiB.
     chosen = provider.RunTagFilter(runs=[run], tags=[tag])
     return {**_experiment(request), "plugin_name": plugin, "run_tag_filter": chosen}

@@ -1,46 +1,48 @@
-"""Requests to the *Gradient flow* tab: arguments, checked, and answers, as WSGI applications."""
+"""Requests to the *Gradient flow* tab: checked arguments, and answers as WSGI applications."""
 
 import mimetypes
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-import werkzeug
 from tensorboard.backend import http_util
-from werkzeug import wrappers
+from werkzeug import exceptions, wrappers
 
 MAX_RUNS = 50
 
+_Default = TypeVar("_Default", bound=int | None)
 
-class Unreadable(werkzeug.exceptions.UnprocessableEntity):
-    """What a run's event files hold cannot be shown: 422, with a sentence that says why."""
+
+class Unreadable(exceptions.UnprocessableEntity):
+    """The event files of a run cannot be shown: 422, with the reason."""
 
 
 def one(request: wrappers.Request, name: str) -> str:
-    """The argument `name`, which has to be there."""
+    """The required argument `name`."""
     value = request.args.get(name)
     if value is None:
-        raise werkzeug.exceptions.BadRequest(f"The argument {name!r} is missing.")
+        raise exceptions.BadRequest(f"The argument {name!r} is missing.")
     return value
 
 
 def runs(request: wrappers.Request) -> list[str]:
-    """The arguments `run`: at least one, and not more than `MAX_RUNS`."""
+    """The arguments `run`: one to `MAX_RUNS`."""
     found = request.args.getlist("run")
     if not found:
-        raise werkzeug.exceptions.BadRequest("The argument 'run' is missing.")
+        raise exceptions.BadRequest("The argument 'run' is missing.")
     if len(found) > MAX_RUNS:
-        raise werkzeug.exceptions.BadRequest(f"More than {MAX_RUNS} runs were asked for.")
+        raise exceptions.BadRequest(f"More than {MAX_RUNS} runs were asked for.")
     return found
 
 
 def integer(
     request: wrappers.Request,
     name: str,
-    default: int | None,
+    default: _Default,
     lowest: int = -(2**62),
     highest: int = 2**62,
-) -> int | None:
-    """The argument `name` as a whole number between two bounds."""
+) -> int | _Default:
+    """The argument `name`, an integer between two bounds."""
     text = request.args.get(name)
     if text is None:
         return default
@@ -49,7 +51,7 @@ def integer(
     except ValueError:
         value = None
     if value is None or not lowest <= value <= highest:
-        raise werkzeug.exceptions.BadRequest(
+        raise exceptions.BadRequest(
             f"The argument {name!r} must be a whole number between {lowest} and {highest}. "
             f"Received: {text[:100]!r}."
         )
@@ -57,15 +59,15 @@ def integer(
 
 
 def answer(route: Callable) -> Callable:
-    """Makes a WSGI application of a route that returns JSON, bytes or a response."""
+    """The WSGI application of a route that returns JSON, bytes or a response."""
 
     @wrappers.Request.application
     def application(request):
         try:
             if request.method not in ("GET", "HEAD"):
-                raise werkzeug.exceptions.MethodNotAllowed(["GET", "HEAD"])
+                raise exceptions.MethodNotAllowed(["GET", "HEAD"])
             content = route(request)
-        except werkzeug.exceptions.HTTPException as error:
+        except exceptions.HTTPException as error:
             return http_util.Respond(request, error.description, "text/plain", code=error.code)
         if isinstance(content, bytes):
             return http_util.Respond(request, content, "application/octet-stream")
@@ -77,7 +79,7 @@ def answer(route: Callable) -> Callable:
 
 
 def serve(file: Path) -> Callable:
-    """Makes a WSGI application of a file that belongs to the page."""
+    """The WSGI application that serves a file of the page."""
 
     def static(request):
         kind = mimetypes.types_map.get(file.suffix, "text/plain")

@@ -1,7 +1,7 @@
 """Writes gradient profiles, scalars and images to TensorBoard event files.
 
-A record is appended in one open–write–close, synchronously: an error surfaces where it can be
-handled, a fit that raises leaves no handle or thread behind, and everything written is on disk.
+Each write opens, appends and closes, synchronously: errors surface where they can be handled, a fit
+that raises leaves no handle or thread behind, and everything written is on disk.
 """
 
 import itertools
@@ -52,12 +52,10 @@ def image_value(tag: str, png: bytes, width: int, height: int) -> Value:
 
 
 def check_log_dir(log_dir: Any) -> str:
-    """Returns `log_dir` as a string if a run could be written there.
-
-    A local directory that does not exist yet is fine. Nothing is created.
+    """Returns `log_dir` as a string if a run could be written there. Creates nothing.
 
     Raises:
-        ValueError: `log_dir` is no path, is a file or lies below one, or is not writable.
+        ValueError: If `log_dir` is not a path, is a file or below one, or is not writable.
     """
     path = check_path(log_dir)
     if is_remote(path):
@@ -105,10 +103,10 @@ class EventWriter:
     """Appends events to one new event file in `log_dir`.
 
     Args:
-        log_dir: String. The run's directory; made when first needed. A path with a scheme, such as
-            `gs://…`, is written through TensorFlow's file systems.
-        suffix: String. End of the file's name: `reader.SUFFIX` for the one writer of a run's
-            profiles, whose steps tell runs apart. Defaults to `reader.OTHER_SUFFIX`.
+        log_dir: String. The run's directory; created when first needed. A path with a scheme, such
+            as `gs://…`, is written through TensorFlow's file systems.
+        suffix: String. End of the file's name: `reader.SUFFIX` for the only writer of a run's
+            profiles, whose steps distinguish runs. Defaults to `reader.OTHER_SUFFIX`.
     """
 
     def __init__(self, log_dir: str, suffix: str = reader.OTHER_SUFFIX):
@@ -118,30 +116,28 @@ class EventWriter:
 
     def write(self, step: int, values: list[Value]) -> None:
         """Appends one event. Raises `OSError` (or TensorFlow's, for a remote path) if it cannot."""
-        event = event_pb2.Event(
-            wall_time=time.time(), step=step, summary=summary_pb2.Summary(value=values)
-        )
+        now, summary = time.time(), summary_pb2.Summary(value=values)
+        events = [event_pb2.Event(wall_time=now, step=step, summary=summary)]
         if self._path is None:
-            self._start_file()
-        self._append(event)
+            events.insert(0, event_pb2.Event(wall_time=now, file_version="brain.Event:2"))
+            self._path = self._new_path()
+        try:
+            with _open(self._path) as file:
+                records = RecordWriter(file)
+                for event in events:
+                    records.write(event.SerializeToString())
+        except Exception:
+            # The file may end inside a record, and nothing behind that can be read: the next one
+            # goes to a new file.
+            self._path = None
+            raise
 
-    def _start_file(self) -> None:
+    def _new_path(self) -> str:
         if not is_remote(self.log_dir):
             os.makedirs(self.log_dir, exist_ok=True)
         host = re.sub(r"[^\w-]", "_", socket.gethostname())
         name = f"events.out.tfevents.{int(time.time()):010d}.{host}.{os.getpid()}.{next(_serial)}"
-        self._path = f"{self.log_dir.rstrip('/')}/{name}{self._suffix}"
-        self._append(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
-
-    def _append(self, event: event_pb2.Event) -> None:
-        try:
-            with _open(self._path) as file:
-                RecordWriter(file).write(event.SerializeToString())
-        except Exception:
-            # The file may end inside a record, and nothing behind that can be read: the next one
-            # goes to another file.
-            self._path = None
-            raise
+        return f"{self.log_dir.rstrip('/')}/{name}{self._suffix}"
 
 
 def _open(path: str) -> Any:

@@ -9,6 +9,7 @@ import kbptt
 from kbptt.analysis import adaptive, lags
 from kbptt.callbacks import AdaptiveTruncation, ClipByGlobalNorm, GradientFlow
 from kbptt.engine import using
+from kbptt.layers import find
 
 T = 8
 RNG = np.random.default_rng(0)
@@ -70,7 +71,7 @@ def fixed_estimates(monkeypatch, *lengths):
 
 def test_sets_the_estimated_length_after_the_warmup():
     model, adapt = build(truncation=3), make()
-    (layer,) = lags.truncated_layers(model)
+    (layer,) = find.truncated_layers(model)
     fit(model, adapt)
     assert layer.truncation.length == 3 and adapt.history["truncation"] == []
     profile = lags.lag_profile(model, X, Y, 8)
@@ -158,14 +159,14 @@ def test_of_several_layers_the_longest_counts(monkeypatch):
     fixed_estimates(monkeypatch, 2, 5)
     model, adapt = build(layers=2), make(warmup=0)
     fit(model, adapt)
-    assert [one.truncation.length for one in lags.truncated_layers(model)] == [5, 5]
+    assert [one.truncation.length for one in find.truncated_layers(model)] == [5, 5]
 
 
 def test_overlap_reaches_the_length_from_every_loss(monkeypatch):
     fixed_estimates(monkeypatch, 3)
     model = build()
     fit(model, make(warmup=0, overlap=True))
-    (layer,) = lags.truncated_layers(model)
+    (layer,) = find.truncated_layers(model)
     assert layer.truncation == kbptt.truncation.Windowed(5, stride=3)
 
 
@@ -214,7 +215,7 @@ def test_after_an_exception_and_with_another_model(monkeypatch):
     fit(model, adapt)
     with pytest.raises(RuntimeError, match="stop"):
         fit(model, adapt, keras.callbacks.LambdaCallback(on_train_batch_end=fail))
-    (layer,) = lags.truncated_layers(model)
+    (layer,) = find.truncated_layers(model)
     assert layer.truncation.length == 2 and layer._lag_recorder is None
     fit(model, adapt)
     assert len(adapt.history["step"]) == 2
@@ -223,30 +224,17 @@ def test_after_an_exception_and_with_another_model(monkeypatch):
     assert np.all(np.diff(adapt.history["step"]) >= 0)
     other = build()
     fit(other, adapt)
-    assert adapt.history["step"] == [] and lags.truncated_layers(other)[0].truncation.length is None
+    assert adapt.history["step"] == [] and find.truncated_layers(other)[0].truncation.length is None
 
 
 @eager_tensors
-def test_leaves_the_windows_alone_without_a_gradient_to_measure():
+def test_does_not_change_the_windows_without_a_gradient_to_measure():
     for data, problem in [((X * np.nan, Y), "not finite"), ((X, Y, np.zeros((6, T))), "all zero")]:
         model, adapt = build(truncation=3), make(data=data, warmup=0)
-        with pytest.warns(UserWarning, match=f"leaves the windows alone: .* {problem}"):
+        with pytest.warns(UserWarning, match=f"does not change the windows: .* {problem}"):
             fit(model, adapt)
-        assert lags.truncated_layers(model)[0].truncation.length == 3
+        assert find.truncated_layers(model)[0].truncation.length == 3
         assert adapt.history["truncation"] == []
-
-
-@eager_tensors
-def test_unwritable_directory_warns_once(monkeypatch, tmp_path):
-    def write(self, step, values):
-        raise OSError("disk full")
-
-    monkeypatch.setattr("kbptt.tensorboard.writer.EventWriter.write", write)
-    adapt = make(log_dir=tmp_path, warmup=0)
-    with pytest.warns(UserWarning, match="stops logging; training goes on.*disk full") as caught:
-        fit(build(truncation=3), adapt, epochs=2)
-    assert sum("stops logging" in str(w.message) for w in caught) == 1
-    assert len(adapt.history["step"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -41,12 +41,12 @@ def make(cls, log_dir):
     return SpectralMonitor(log_dir)
 
 
-def fit(model, *callbacks):
+def fit(model, *callbacks, about="kbptt writes to", epochs=1):
     """Returns the warnings of kbptt."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model.fit(X, Y, batch_size=2, verbose=0, callbacks=list(callbacks))
-    return [str(w.message) for w in caught if "kbptt writes to" in str(w.message)]
+        model.fit(X, Y, batch_size=2, epochs=epochs, verbose=0, callbacks=list(callbacks))
+    return [str(w.message) for w in caught if about in str(w.message)]
 
 
 def steps(log_dir, cls):
@@ -110,6 +110,17 @@ def test_other_spellings_are_the_same_directory_and_others_are_others(tmp_path, 
     fit(build(), same, other, flow)
     assert flow.log_dir == same.log_dir and flow.log_dir.endswith("run_2")
     assert other.log_dir == "other"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
+@pytest.mark.parametrize("cls", TAGS)
+def test_a_directory_that_cannot_be_written_ends_logging_with_one_warning_not_training(cls):
+    model, callback = build(), make(cls, "/proc/kbptt")
+    (warning,) = fit(model, callback, about="stops logging", epochs=2)
+    assert warning.startswith(f"{cls.__name__} stops logging; training goes on.")
+    assert int(model.optimizer.iterations) == 6
+    series = callback.history["rnn"][0] if cls is GradientFlow else callback.history["step"]
+    assert len(series) == {GradientFlow: 2, SpectralMonitor: 3, AdaptiveTruncation: 2}[cls]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fcntl")

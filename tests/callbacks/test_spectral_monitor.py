@@ -158,21 +158,6 @@ def test_a_model_without_recurrent_layers_warns():
         fit(model, SpectralMonitor())
 
 
-@eager_tensors
-def test_a_directory_that_cannot_be_written_stops_logging_not_training(tmp_path, monkeypatch):
-    from kbptt.tensorboard import writer
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(writer.EventWriter, "write", full)
-    monitor = SpectralMonitor(tmp_path)
-    with pytest.warns(UserWarning, match="No space left") as caught:
-        fit(build(keras.layers.SimpleRNN(2)), monitor, epochs=3)
-    assert sum(w.category is UserWarning for w in caught) == 1
-    assert len(monitor.history["step"]) == 4
-
-
 def test_evaluate_and_predict_log_nothing():
     model, monitor = build(keras.layers.SimpleRNN(2)), SpectralMonitor()
     with warnings.catch_warnings():

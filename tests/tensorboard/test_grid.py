@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from kbptt.tensorboard import grid
@@ -52,7 +51,7 @@ def test_empty(shape):
 
 
 @pytest.mark.parametrize("how", ["mean", "max", "min"])
-def test_ragged_profiles_are_reduced_as_the_padded_table(how, monkeypatch):
+def test_ragged_profiles_are_reduced_as_the_padded_table(how):
     rng = np.random.default_rng(0)
     vectors = []
     for length in (0, 7, 7, 3, 1, 7, 5, 5, 5, 0):
@@ -62,10 +61,9 @@ def test_ragged_profiles_are_reduced_as_the_padded_table(how, monkeypatch):
     ragged = Ragged(vectors)
     assert ragged.shape == (10, 7) and ragged.size == 40
     for block in (1, 8, 1000):
-        monkeypatch.setattr(grid, "_BLOCK", block)
         for rows, columns in ((10, 7), (3, 2), (1, 1), (1, 7), (4, 5)):
-            one = grid.reduce(ragged, rows, columns, how)
-            other = grid.reduce(ragged[:], rows, columns, how)
+            one = grid.reduce(ragged, rows, columns, how, block)
+            other = grid.reduce(ragged[:], rows, columns, how, block)
             np.testing.assert_allclose(one.values, other.values, rtol=1e-6)
     part = ragged.part(slice(2, 8), 2, 5)
     np.testing.assert_array_equal(part[:].filled(-1), ragged[2:8][:, 2:5].filled(-1))
