@@ -103,7 +103,7 @@ class GradientTransform(optimizers.GradientTransform, keras.callbacks.Callback):
         known = self._states.get(optimizer)
         state = super().attach(optimizer, add if known is None else lambda name, _: known[name])
         self._states[optimizer] = state
-        iterations = int(optimizer.iterations)
+        iterations = _iterations(optimizer)
         if self._kept is not None:
             saved_at, values = self._kept
             # A loaded optimizer is new to this object, and as old as the one that was saved.
@@ -177,7 +177,7 @@ class GradientTransform(optimizers.GradientTransform, keras.callbacks.Callback):
     def _keep(self) -> None:
         values: dict[str, Any] = {}
         self.save_own_variables(values)
-        self._kept = (int(self.model.optimizer.iterations), values)
+        self._kept = (_iterations(self.model.optimizer), values)
 
     def _epoch_logs(self, steps: int, clips: int) -> dict[str, float]:
         now = self.statistics()
@@ -193,3 +193,8 @@ class GradientTransform(optimizers.GradientTransform, keras.callbacks.Callback):
             {name: variable.value for name, variable in state.items()}
             for state in self._states.values()
         ]
+
+
+def _iterations(optimizer: keras.optimizers.Optimizer) -> int:
+    iterations = optimizer.iterations  # a tensor if the optimizer accumulates gradients
+    return int(getattr(iterations, "value", iterations).numpy())

@@ -13,19 +13,20 @@ import numpy as np
 import tensorflow as tf
 
 import kbptt
-from kbptt.callbacks import AutoClip, ClipByGlobalNorm, ClipByNorm, ClipByValue, GradientNorm
+from kbptt import callbacks, optimizers
+from kbptt.optimizers import Clipped
 
 
-def clips():
+def clips(kind=callbacks):
     def falling(iterations):
         return 0.3 / (1.0 + tf.cast(iterations, tf.float32))
 
-    chain = [GradientNorm(), ClipByNorm(0.5), AutoClip(50, history=4), ClipByGlobalNorm(falling)]
-    return [*chain, ClipByValue(0.05)]
+    chain = [kind.GradientNorm(), kind.ClipByNorm(0.5), kind.AutoClip(50, history=4)]
+    return [*chain, kind.ClipByGlobalNorm(falling), kind.ClipByValue(0.05)]
 
 
 def observer():
-    return [GradientNorm()]
+    return [callbacks.GradientNorm()]
 
 
 def small(optimizer):
@@ -51,19 +52,23 @@ def recurrent(optimizer):
     return model
 
 
-def train(model, callbacks, bad=None):
+def train(model, given, bad=None):
+    own = model.optimizer
     random = np.random.default_rng(0)
     x, y = random.integers(0, 7, size=(12, 5)), random.normal(size=(12, 1)).astype("float32")
     if bad is not None:
         y[bad] = np.nan
     for _ in range(2):
-        model.fit(x, y, batch_size=4, shuffle=False, verbose=0, callbacks=callbacks)
+        model.fit(x, y, batch_size=4, shuffle=False, verbose=0, callbacks=given)
+    if not given:  # the transforms are the optimizer's
+        inner = getattr(own, "inner_optimizer", own)
+        given = (own if isinstance(own, Clipped) else inner).transforms
     return {
         "weights": [w.tolist() for w in model.get_weights()],
-        "statistics": [callback.statistics() for callback in callbacks],
-        "steps": [int(callback.step_count.numpy()) for callback in callbacks],
+        "statistics": [one.statistics() for one in given],
+        "steps": [int(one.step_count.numpy()) for one in given],
         "iterations": int(model.optimizer.iterations.numpy()),
-        "clean": "apply" not in vars(model.optimizer),
+        "clean": model.optimizer is own,
         "penalties": [getattr(layer, "gradient_penalty", 0.0) for layer in model.layers],
     }
 
@@ -79,6 +84,19 @@ def cases():
     yield "observer", small, adam, observer, {}
     yield "nan on the second device", small, adam, clips, {"bad": 7}
     yield "loss scale, nan", small, scaled, clips, {"bad": 4}
+
+    def clipped():
+        return Clipped(keras.optimizers.Adam(0.05), clips(optimizers))
+
+    def clipped_scaled():
+        return Clipped(scaled(), clips(optimizers))
+
+    def scaled_clipped():
+        return keras.optimizers.LossScaleOptimizer(clipped(), initial_scale=64.0)
+
+    yield "Clipped, nan", small, clipped, list, {"bad": 7}
+    yield "Clipped around loss scale, nan", small, clipped_scaled, list, {"bad": 7}
+    yield "loss scale around Clipped, nan", small, scaled_clipped, list, {"bad": 4}
     yield "omega", recurrent, adam, observer, {}
     yield "omega, loss scale", recurrent, scaled, observer, {}
 

@@ -14,6 +14,7 @@ import pytest
 SCRIPT = pathlib.Path(__file__).with_name("clip_on_two_devices.py")
 CASES = ["clips", "observer", "nan on the second device", "loss scale, nan"]
 CASES += ["omega", "omega, loss scale"]
+CLIPPED = ["Clipped, nan", "Clipped around loss scale, nan", "loss scale around Clipped, nan"]
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def results():
     return json.loads(run.stdout)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CASES + CLIPPED)
 def test_two_devices_equal_one_with_the_same_global_batch(case, results):
     one, two = results[case]["one"], results[case]["two"]
     for a, b in zip(one["weights"], two["weights"], strict=True):
@@ -47,5 +48,9 @@ def test_the_cases_are_not_idle(results):
     for case in ["nan on the second device", "loss scale, nan"]:
         assert results[case]["two"]["statistics"][0]["skipped"] == 1  # of the second fit
         assert results[case]["two"]["iterations"] == 4
+    for case in CLIPPED:
+        # Where the loss scale is outside, the step never reaches `Clipped`.
+        assert results[case]["two"]["statistics"][0]["skipped"] == 2 * (case != CLIPPED[2])
+        assert results[case]["two"]["steps"] == [4] * 5
     for case in ["omega", "omega, loss scale"]:
         assert max(results[case]["two"]["penalties"]) > 0.01
