@@ -1,0 +1,107 @@
+"""Files written by the first edition (0.1.0) still mean what they meant.
+
+``tests/data/first_edition`` holds models after two epochs of `fit`, each with its predictions and
+the norms and predictions of one more step, and the event files of a run, with what the callbacks'
+`history` and the TensorBoard plugin gave for it.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from plugin_client import get, make_client
+
+import kbptt
+
+DATA = Path(__file__).parent / "data/first_edition"
+rng = np.random.default_rng(0)
+X = rng.normal(size=(4, 9, 2)).astype("float32")
+Y = rng.normal(size=(4, 9, 1)).astype("float32")
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "simple_rnn", "rnn"])
+def test_a_model_predicts_and_goes_on_training_as_it_did(name):
+    model = keras.models.load_model(DATA / f"{name}.keras")
+    kept = np.load(DATA / f"{name}.npz")
+    np.testing.assert_allclose(model.predict(X, verbose=0), kept["predictions"], atol=1e-6)
+    model.train_on_batch(X, Y)
+    found = [la.gradient_norms for la in model.layers if hasattr(la, "gradient_norms")]
+    np.testing.assert_allclose(found, kept["norms"], rtol=1e-5)
+    np.testing.assert_allclose(model.predict(X, verbose=0), kept["after"], atol=2e-6)
+
+
+def test_the_options_of_a_model_are_those_it_was_saved_with():
+    layers = {
+        name: keras.models.load_model(DATA / f"{name}.keras").layers[0]
+        for name in ("lstm", "gru", "simple_rnn", "rnn", "artbp")
+    }
+    assert layers["lstm"].truncation == kbptt.truncation.Windowed(4)
+    assert (
+        layers["lstm"].normalization.get_config() == kbptt.normalization.get("layer").get_config()
+    )
+    assert isinstance(layers["lstm"].gradient_regularizer, kbptt.regularizers.VanishingGradient)
+    assert layers["gru"].truncation == kbptt.truncation.Windowed(5, 2)
+    assert layers["gru"].gradient_clip == pytest.approx(0.1)
+    assert layers["simple_rnn"].truncation == kbptt.truncation.Full()
+    assert layers["rnn"].truncation == kbptt.truncation.Windowed(3, align="start")
+    assert layers["artbp"].truncation == kbptt.truncation.Randomized.artbp(5, seed=3)
+
+
+def test_the_profiles_of_a_run_are_read_as_they_were_kept():
+    kept = np.load(DATA / "run.npz")
+    found = kbptt.tensorboard.read(DATA / "run")
+    assert {name for name in kept if name.endswith("norms")} == {f"{n}/norms" for n in found}
+    for layer, (steps, norms) in found.items():
+        np.testing.assert_array_equal(steps, kept[f"{layer}/steps"])
+        np.testing.assert_array_equal(norms, kept[f"{layer}/norms"])
+
+
+def test_the_tab_answers_as_it_did():
+    client = make_client(DATA / "run")
+    for route, arguments, expected in json.loads((DATA / "run.json").read_text()):
+        found = get(client, route, **arguments)
+        found = found.get_data(as_text=True) if route == "export" else json.loads(found.get_data())
+        assert_same(found, expected, f"{route} {arguments}")
+
+
+def assert_same(found, expected, where):
+    """Everything of `expected` is in `found`; numbers to float32."""
+    if isinstance(expected, dict):
+        for key, value in expected.items():
+            assert_same(found[key], value, f"{where} {key}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), where
+        for a, b in zip(found, expected, strict=True):
+            assert_same(a, b, where)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-6, nan_ok=True), where
+    else:
+        assert found == expected, where
+
+
+def test_a_ledger_gives_the_report_that_it_gave_and_its_trials_are_not_trained_again(tmp_path):
+    shutil.copytree(DATA / "study", tmp_path / "study")
+    expected = (tmp_path / "study/report.md").read_text()
+    (tmp_path / "study/report.md").unlink()
+    command = "compare --tasks adding --methods baseline,autoclip --seeds 2 -o length=12 --epochs 1"
+    subprocess.run(
+        [sys.executable, "-m", "kbptt", *command.split(), "--logdir", "study"],
+        check=True,
+        cwd=tmp_path,
+        timeout=300,
+        capture_output=True,
+    )
+    assert not (tmp_path / "study/baseline").exists()
+    assert numbers((tmp_path / "study/report.md").read_text()) == numbers(expected)
+
+
+def numbers(report):
+    """The table of a report, without its words."""
+    rows = [line for line in report.splitlines() if line.startswith("| ")]
+    return [re.findall(r"-?\d+\.\d+", row) for row in rows]
