@@ -1,11 +1,10 @@
 """Files written by the first edition (0.1.0) still mean what they meant.
 
 ``tests/data/first_edition`` holds models after two epochs of `fit`, each with its predictions and
-the norms and predictions of one more step, and the event files of a run, with what the callbacks'
-`history` and the TensorBoard plugin gave for it.
+the norms and predictions of one more step, and a ledger with its report. Event logs are the subject
+of tensorboard/test_event_logs.py.
 """
 
-import json
 import re
 import shutil
 import subprocess
@@ -15,7 +14,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from plugin_client import get, make_client
 
 import kbptt
 
@@ -51,38 +49,6 @@ def test_the_options_of_a_model_are_those_it_was_saved_with():
     assert layers["simple_rnn"].truncation == kbptt.truncation.Full()
     assert layers["rnn"].truncation == kbptt.truncation.Windowed(3, align="start")
     assert layers["artbp"].truncation == kbptt.truncation.Randomized.artbp(5, seed=3)
-
-
-def test_the_profiles_of_a_run_are_read_as_they_were_kept():
-    kept = np.load(DATA / "run.npz")
-    found = kbptt.tensorboard.read(DATA / "run")
-    assert {name for name in kept if name.endswith("norms")} == {f"{n}/norms" for n in found}
-    for layer, (steps, norms) in found.items():
-        np.testing.assert_array_equal(steps, kept[f"{layer}/steps"])
-        np.testing.assert_array_equal(norms, kept[f"{layer}/norms"])
-
-
-def test_the_tab_answers_as_it_did():
-    client = make_client(DATA / "run")
-    for route, arguments, expected in json.loads((DATA / "run.json").read_text()):
-        found = get(client, route, **arguments)
-        found = found.get_data(as_text=True) if route == "export" else json.loads(found.get_data())
-        assert_same(found, expected, f"{route} {arguments}")
-
-
-def assert_same(found, expected, where):
-    """Everything of `expected` is in `found`; numbers to float32."""
-    if isinstance(expected, dict):
-        for key, value in expected.items():
-            assert_same(found[key], value, f"{where} {key}")
-    elif isinstance(expected, list):
-        assert len(found) == len(expected), where
-        for a, b in zip(found, expected, strict=True):
-            assert_same(a, b, where)
-    elif isinstance(expected, float):
-        assert found == pytest.approx(expected, rel=1e-6, nan_ok=True), where
-    else:
-        assert found == expected, where
 
 
 def test_a_ledger_gives_the_report_that_it_gave_and_its_trials_are_not_trained_again(tmp_path):
