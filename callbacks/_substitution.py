@@ -61,6 +61,10 @@ class Substitution:
         """Whether the model has another optimizer and train function than its own."""
         return self._own_function is not None
 
+    def in_fit(self) -> bool:
+        """Whether the model is still in the `fit` that the transforms joined."""
+        return self._history is getattr(self.model, "history", None)  # made anew by each `fit`
+
     def join(
         self, transform: GradientTransform | None = None, make: MakeTrainFunction | None = None
     ) -> None:
@@ -71,10 +75,10 @@ class Substitution:
             make: Returns a train function for the model, whose optimizer is in place. Only one
                 callback may give it. Defaults to that of Keras.
         """
-        history = getattr(self.model, "history", None)  # made anew by each `fit`
-        if history is not self._history:  # else the same `fit`
+        if not self.in_fit():
             self.restore()
-            self._history, self.transforms, self._make = history, [], None
+            self._history = getattr(self.model, "history", None)
+            self.transforms, self._make = [], None
         if any(transform is other for other in self.transforms):
             raise ValueError(
                 f"The same {type(transform).__name__} object is twice in the list of callbacks; "

@@ -19,7 +19,7 @@ _LOG = logging.getLogger("kbptt")
 def active(model: keras.Model) -> list["GradientTransform"]:
     """The gradient transforms of the `fit` that `model` is in, in the order they act."""
     substitution = _substitution.of(model)
-    return list(substitution.transforms) if substitution.replaced() else []
+    return list(substitution.transforms) if substitution.in_fit() else []
 
 
 def loss_scale(model: keras.Model) -> float:
@@ -80,6 +80,7 @@ class GradientTransform(optimizers.GradientTransform, keras.callbacks.Callback):
     """
 
     starts_with = "model.fit"
+    _no_settings = ("params",)  # which Keras sets in every `fit`
 
     def __init__(
         self,
@@ -121,13 +122,6 @@ class GradientTransform(optimizers.GradientTransform, keras.callbacks.Callback):
     def load_own_variables(self, store: Any) -> None:
         """Has the next `fit` continue from the state that `save_own_variables` put into `store`."""
         self._kept = (None, {name: np.asarray(store[name]) for name in store.keys()})
-
-    def settings(self) -> list:
-        keras_sets, vars(self)["params"] = self.params, None
-        try:
-            return super().settings()
-        finally:
-            vars(self)["params"] = keras_sets
 
     # Callback methods. Only `fit` calls them: evaluate and predict never see a transform.
 

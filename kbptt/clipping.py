@@ -1,35 +1,3 @@
-"""The functions of `kbptt.optimizers.clipping`, under their first name."""
+"""The functions of `kbptt.optimizers.clipping`, under the name they had first."""
 
-from kbptt.optimizers.clipping import (
-    Tensor,
-    adaptive_clip,
-    all_finite,
-    clip_by_global_norm,
-    clip_by_norm,
-    clip_by_value,
-    combine,
-    global_norm,
-    norms,
-    percentile,
-    replace_sorted,
-    safe_norm,
-    unit_axes,
-    z_clip_threshold,
-)
-
-__all__ = [
-    "Tensor",
-    "adaptive_clip",
-    "all_finite",
-    "clip_by_global_norm",
-    "clip_by_norm",
-    "clip_by_value",
-    "combine",
-    "global_norm",
-    "norms",
-    "percentile",
-    "replace_sorted",
-    "safe_norm",
-    "unit_axes",
-    "z_clip_threshold",
-]
+from kbptt.optimizers.clipping import *  # noqa: F403

@@ -89,6 +89,7 @@ class GradientTransform:
     observes_only = False
     starts_with = "Clipped"  # what creates the state, for messages
     _threshold_name = "threshold"  # of the argument of `__init__`
+    _no_settings: tuple[str, ...] = ()  # public attributes that `transform` never reads
 
     norm_before = _StateVariable()
     norm_after = _StateVariable()
@@ -157,7 +158,11 @@ class GradientTransform:
 
         That is every attribute of this class and of subclasses that the user can set.
         """
-        values = [value for name, value in vars(self).items() if not name.startswith("_")]
+        values = [
+            value
+            for name, value in vars(self).items()
+            if not name.startswith("_") and name not in self._no_settings
+        ]
         # A copy of a list, which may be changed in place.
         public = [tuple(value) if isinstance(value, list) else value for value in values]
         return [self._threshold if callable(self._threshold) else None, *public]
