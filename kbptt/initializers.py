@@ -67,7 +67,7 @@ class OrthogonalPerGate(SeededInitializer):
     - [Henaff et al., 2016](https://arxiv.org/abs/1602.06662) on recurrent networks.
     """
 
-    def __init__(self, gain: float = 1.0, gates: int | str = _gates.AUTO, seed=None):
+    def __init__(self, gain: float = 1.0, gates: int | str = _gates.AUTO, seed: Seed = None):
         super().__init__(seed)
         self.gain = _checks.number("gain", gain, above=0)
         self.gates = _gates.check(gates)
@@ -194,7 +194,7 @@ class _Rotations(SeededInitializer):
     lowest: float
     highest: float
 
-    def __init__(self, gates: int | str = _gates.AUTO, seed=None):
+    def __init__(self, gates: int | str = _gates.AUTO, seed: Seed = None):
         super().__init__(seed)
         self.gates = _gates.check(gates)
 
@@ -286,7 +286,7 @@ class Chrono(SeededInitializer):
     - [Tallec & Ollivier, 2018](https://arxiv.org/abs/1804.11188)
     """
 
-    def __init__(self, max_timescale: float, gates: int | str = _gates.AUTO, seed=None):
+    def __init__(self, max_timescale: float, gates: int | str = _gates.AUTO, seed: Seed = None):
         super().__init__(seed)
         self.max_timescale = _checks.number("max_timescale", max_timescale, at_least=2)
         self.gates = _checks.one_of("gates", gates, [_gates.AUTO, 3, 4])

@@ -1,10 +1,13 @@
 """A layer that adds the penalty of a sequence regularizer and passes its input through."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import keras
 
 from kbptt.regularizers import _sequence
+
+if TYPE_CHECKING:
+    from kbptt._typing import Config, LayerOptions
 
 
 @keras.saving.register_keras_serializable(package="kbptt")
@@ -29,7 +32,11 @@ class SequenceRegularization(keras.layers.Layer):
         mask: Boolean tensor `(batch, timesteps)`, passed on by Keras. Defaults to `None`.
     """
 
-    def __init__(self, regularizer: Any, **kwargs):
+    def __init__(
+        self,
+        regularizer: "str | Config | _sequence.SequenceRegularizer",
+        **kwargs: "Unpack[LayerOptions]",
+    ) -> None:
         super().__init__(**kwargs)
         from kbptt import regularizers  # not at the top: the package imports this module
 
