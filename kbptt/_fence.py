@@ -6,7 +6,7 @@ release, and that no other module uses any.
 """
 
 import contextlib
-import importlib.metadata
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +15,7 @@ class Fence:
     """Reads the private names of one package, or says clearly that one is gone.
 
     Args:
-        package: Name of the distribution, such as `"keras"`.
+        package: Name of the package, which is imported, such as `"keras"`.
         checked: The release that the names were checked on.
     """
 
@@ -45,7 +45,7 @@ class Fence:
 
     def message(self, name: str) -> str:
         """What to tell a user of a release without `name`."""
-        installed = importlib.metadata.version(self.package)
+        installed = sys.modules[self.package].__version__
         return (
             f"kbptt needs the private name {name} of {self.package}, which the installed release "
             f"{installed} does not have. It was checked on {self.package} {self.checked}: install "

@@ -119,6 +119,10 @@ def set_dropout_masks(cell: Any, masks: list[Any]) -> None:
 
 # Optimizers.
 
+# Attributes that `Optimizer.__init__` sets and its methods use. An optimizer around an optimizer
+# forwards them to the inner one, like the public ones.
+OPTIMIZER_STATE = ("_iterations", "_learning_rate", "_trainable_variables")
+
 
 def built_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     """The variables that an optimizer was built for, which `apply` updates by default."""

@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import traceback
 import warnings
 
 import keras
@@ -15,6 +16,7 @@ from tensorboard.util import tensor_util
 import kbptt
 from kbptt.analysis import gradient_flow
 from kbptt.callbacks import GradientFlow
+from kbptt.tensorboard import writer
 
 TIMESTEPS = 6
 
@@ -393,6 +395,20 @@ def test_a_model_without_such_a_layer_trains_with_one_warning(tmp_path):
     model = make_model(keras.layers.SimpleRNN(3))
     with one_warning("Use kbptt.LSTM"):
         fit(model, GradientFlow(tmp_path), epochs=2)
+
+
+def test_at_most_five_calls_lead_from_a_batch_to_the_event_file(tmp_path, monkeypatch):
+    calls = []
+
+    class Watched(writer.RecordWriter):
+        def write(self, data):
+            names = [frame.name for frame in traceback.extract_stack()][::-1]
+            calls.append(names[1 : names.index("on_train_batch_end")])
+            super().write(data)
+
+    monkeypatch.setattr(writer, "RecordWriter", Watched)
+    fit(make_model(), GradientFlow(tmp_path, log_freq=1, heatmap_freq=None), epochs=1)
+    assert calls and all(0 < len(names) <= 5 for names in calls)
 
 
 def test_evaluate_and_predict_write_nothing(tmp_path):
