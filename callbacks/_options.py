@@ -1,11 +1,8 @@
-"""Attributes of callbacks: checked when set, or read-only with a hint what to do instead."""
+"""Checks of the attributes of callbacks, for `kbptt._attributes.Option`."""
 
 from typing import Any
 
 from kbptt import _checks
-from kbptt._attributes import Fixed as Fixed, Option as Option
-
-# Checks for `Option` that several callbacks share.
 
 
 def count(name: str, value: Any) -> int:

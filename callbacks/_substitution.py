@@ -28,7 +28,7 @@ _ATTRIBUTE = "_kbptt_substitution"  # of a model
 MakeTrainFunction = Callable[[keras.Model], Callable[[Any], Any]]
 
 
-def of(model: keras.Model) -> "Substitution":
+def of(model: Any) -> "Substitution":
     """The substitution of `model`."""
     if not hasattr(model, _ATTRIBUTE):
         setattr(model, _ATTRIBUTE, Substitution(model))

@@ -10,8 +10,9 @@ import keras
 import tensorflow as tf
 
 from kbptt import _checks, engine
+from kbptt._attributes import Option
 from kbptt.callbacks import _substitution
-from kbptt.callbacks._options import Option
+from kbptt.layers import find
 from kbptt.optimizers.wrapper import Wrapper
 from kbptt.regularizers import gradient_norm
 
@@ -223,7 +224,7 @@ class _AddPenalty(Wrapper):
         super().__init__(model.optimizer, "add_penalty")
         self.penalty = penalty
         self.penalized = lambda: model
-        self.batch = None
+        self.batch: Callable[[], tuple[Any, list]] = lambda: (None, [])
 
     def apply(self, grads: Sequence, trainable_variables: Sequence | None = None) -> None:
         model, (data, before) = self.penalized(), self.batch()
@@ -283,7 +284,6 @@ def _check_model(model: keras.Model) -> None:
 def _unrecorded(model: keras.Model) -> Iterator[None]:
     """Keeps `gradient_norms` of the model's layers as they are."""
     with contextlib.ExitStack() as stack:
-        for layer in model._flatten_layers():
-            if hasattr(layer, "record_gradient_norms"):
-                stack.enter_context(layer.temporarily(record_gradient_norms=False))
+        for layer in find.truncated_layers(model):
+            stack.enter_context(layer.temporarily(record_gradient_norms=False))
         yield

@@ -16,16 +16,17 @@ from kbptt.optimizers.transform import COUNTS, NO_THRESHOLD, AddVariable, Schedu
 _LOG = logging.getLogger("kbptt")
 
 
-def active(model: keras.Model) -> list["GradientTransform"]:
+def active(model: Any) -> list["GradientTransform"]:
     """The gradient transforms of the `fit` that `model` is in, in the order they act."""
     substitution = _substitution.of(model)
-    return list(substitution.transforms) if substitution.in_fit() else []
+    transforms: list[Any] = substitution.transforms
+    return list(transforms) if substitution.in_fit() else []
 
 
-def loss_scale(model: keras.Model) -> float:
+def loss_scale(model: Any) -> float:
     """The loss scale of the last step of the `fit` that `model` is in; 1 without loss scaling."""
-    substitution = _substitution.of(model)
-    return substitution.clipped.last_loss_scale() if active(model) else 1.0
+    clipped = _substitution.of(model).clipped if active(model) else None
+    return 1.0 if clipped is None else clipped.last_loss_scale()
 
 
 class GradientTransform(optimizers.GradientTransform, keras.callbacks.Callback):

@@ -26,24 +26,7 @@ FENCES = {"_fence.py", "_keras.py", "_tensorflow.py", "_tensorboard.py"}
 # Uses that stand outside of the fence, to move behind it: (file, name). Only ever to be shortened.
 LEFT = {
     ("ablation/monitor.py", "_flatten_layers"),
-    ("callbacks/gradient_norm_penalty.py", "_flatten_layers"),
     ("initializers.py", "_getframe"),
-    ("layers/callers.py", "_flatten_layers"),
-    ("layers/rnn.py", "_call_has_training_arg"),
-    ("layers/rnn.py", "_dropout_mask"),
-    ("layers/rnn.py", "_flatten_layers"),
-    ("layers/rnn.py", "_recurrent_dropout_mask"),
-    ("layers/truncated.py", "_expected_batch_size"),
-    ("layers/truncated.py", "_maybe_config_dropout_masks"),
-    ("layers/truncated.py", "_maybe_reset_dropout_masks"),
-    ("optimizers/clipped.py", "_trainable_variables"),
-    ("optimizers/true_gradients.py", "__internal__"),
-    ("optimizers/true_gradients.py", "_accumulated_gradients"),
-    ("optimizers/true_gradients.py", "_get_variable_index"),
-    ("optimizers/true_gradients.py", "_iterations"),
-    ("optimizers/wrapper.py", "_iterations"),
-    ("optimizers/wrapper.py", "_learning_rate"),
-    ("optimizers/wrapper.py", "_trainable_variables"),
 }
 # Of named tuples, ctypes and Python's own modules: public in spite of the underscore.
 PUBLIC = {"_asdict", "_exit", "_fields", "_fields_", "_replace"}

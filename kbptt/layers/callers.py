@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from kbptt import _keras
+from kbptt.layers import find
 
 
 class Callers:
@@ -28,7 +29,7 @@ class Callers:
         if len(models) < len(self._entries):
             # Called by a `train_step` of the user's own, which Keras does not show: from the model
             # on, not from the layer. Slow, but options change rarely.
-            models |= {m for m in gc.get_objects() if _is_trained(m) and _contains(m, layer)}
+            models |= {m for m in gc.get_objects() if _is_trained(m) and find.contains(m, layer)}
         for model in models:
             model.make_train_function(force=True)
 
@@ -36,7 +37,3 @@ class Callers:
 def _is_trained(model: object) -> bool:
     # Not by `isinstance`, which would wake up the lazy ones among all objects.
     return issubclass(type(model), keras.Model) and model.train_function is not None
-
-
-def _contains(model: keras.Model, layer: keras.layers.Layer) -> bool:
-    return any(one is layer for one in model._flatten_layers())

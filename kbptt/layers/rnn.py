@@ -85,11 +85,11 @@ class CellFunction:
         # A layer casts its variables itself; other cells rely on the scope of the RNN layer.
         self.scope = None if self.is_layer else _keras.autocast_scope()
         self.arguments = {}
-        if self.is_layer and cell._call_has_training_arg:
+        if self.is_layer and "training" in cell.call_signature_parameters:
             self.arguments["training"] = training
         self.masked_cells = [
             c
-            for c in _cells(cell)
+            for c in (_keras.flatten_layers(cell) if self.is_layer else [cell])
             if hasattr(c, "get_dropout_mask") and (c.dropout or c.recurrent_dropout)
         ]
         self.mask_count = 0
@@ -101,11 +101,11 @@ class CellFunction:
         if self.is_layer:
             # In an order that freezing a part of the cell does not change.
             variables = tuple(v for v in self.cell.variables if _is_float(v))
-        if any(c._dropout_mask is None and c.dropout for c in map(_with_masks, self.masked_cells)):
+        if any(c.dropout and _keras.dropout_masks(c)[0] is None for c in self.masked_cells):
             # A wrapper hides its cell from Keras, which then makes the masks inside the loop.
             self.stateful_call(x, state)
         # Keras clears the masks after the forward pass; the backward pass needs their structure.
-        self.mask_structure = [_masks(c) for c in self.masked_cells]
+        self.mask_structure = list(map(_keras.dropout_masks, self.masked_cells))
         masks = tuple(m for m in tree.flatten(self.mask_structure) if m is not None)
         self.mask_structure = tree.map_structure(lambda m: m is not None, self.mask_structure)
         self.mask_count = len(masks)
@@ -176,24 +176,6 @@ def _product(shape: tuple) -> int:
     return int(tf.TensorShape(shape).num_elements() or 1)
 
 
-def _cells(cell: Any) -> list:
-    """The cell and every layer inside it."""
-    return list(cell._flatten_layers()) if isinstance(cell, keras.layers.Layer) else [cell]
-
-
-def _with_masks(cell: Any) -> Any:
-    """A Keras dropout cell, with the attributes that it makes only when they are first needed."""
-    for name in ("_dropout_mask", "_recurrent_dropout_mask"):
-        if not hasattr(cell, name):
-            setattr(cell, name, None)
-    return cell
-
-
-def _masks(cell: Any) -> list:
-    _with_masks(cell)
-    return [cell._dropout_mask, cell._recurrent_dropout_mask]
-
-
 class _tiled_masks:
     """Puts the dropout masks on the cells, repeated for the windows stacked into the batch."""
 
@@ -210,15 +192,15 @@ class _tiled_masks:
         self.masks = tree.map_structure(tiled, structure)
 
     def __enter__(self) -> None:
-        self.saved = [_masks(c) for c in self.cells]
+        self.saved = list(map(_keras.dropout_masks, self.cells))
         self._put(self.masks)
 
     def __exit__(self, *_) -> None:
         self._put(self.saved)
 
     def _put(self, masks: list) -> None:
-        for cell, (inputs, recurrent) in zip(self.cells, masks, strict=True):
-            cell._dropout_mask, cell._recurrent_dropout_mask = inputs, recurrent
+        for cell, kept in zip(self.cells, masks, strict=True):
+            _keras.set_dropout_masks(cell, kept)
 
 
 @keras.saving.register_keras_serializable(package="kbptt")

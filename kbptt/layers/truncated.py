@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops, tree
 
-from kbptt import truncation as truncations
+from kbptt import _keras, truncation as truncations
 from kbptt._tensorflow import is_being_exported
 from kbptt._typing import TruncationLike
 from kbptt.engine import (
@@ -164,8 +164,9 @@ class TruncatedLayer(GradientOptions):
         inputs.check_by_timestep(self.name, "resets", resets, shape)
         widths = tree.flatten(self.state_size)
         inputs.check_initial_state(self.name, initial_state, widths, shape[0])
-        if self.stateful and self._expected_batch_size is not None:
-            sequences = inputs.check_batch(self.name, sequences, int(self._expected_batch_size))
+        if self.stateful and self.states is not None:
+            batch = tree.flatten(self.states)[0].shape[0]
+            sequences = inputs.check_batch(self.name, sequences, batch)
         self._callers.note()
         # Where resets go back to: in a stateful layer not what was carried over.
         fresh = initial_state
@@ -177,9 +178,9 @@ class TruncatedLayer(GradientOptions):
         if resets is not None:
             resets = Resets(resets, self._in_compute_dtype(fresh))
         # Keras draws the masks once for the whole sequence and keeps them on the cell.
-        self._maybe_config_dropout_masks(self.cell, sequences[:, 0, :], state)
+        _keras.draw_dropout_masks(self, sequences[:, 0, :], state)
         last, outputs, final = self.inner_loop(sequences, state, mask, training, resets)
-        self._maybe_reset_dropout_masks(self.cell)
+        _keras.clear_dropout_masks(self)
         final = tree.map_structure(lambda s: ops.cast(s, self.compute_dtype), final)
         if self.stateful:
             self._carried.finish(final, training)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kbptt import _keras
 from kbptt.optimizers import clipping
 from kbptt.optimizers.transform import GradientTransform
 from kbptt.optimizers.true_gradients import (
@@ -79,7 +80,7 @@ class Clipped(Wrapper):
         _refuse_other_clipping(self.inner, self.transforms)
         self.traced_with = None
         self.memory = _Memory(self.attach())
-        self._last_scale = None
+        self._last_scale: Any = None
         if loss_scaler(self.inner) is not None:
             self._last_scale = self._add("loss_scale", 1.0)
 
@@ -95,9 +96,13 @@ class Clipped(Wrapper):
 
     def _add(self, name: str, value: Any) -> keras.Variable:
         value = np.asarray(value)
+
+        def start(shape: Any, dtype: Any) -> Any:
+            return keras.ops.convert_to_tensor(value, dtype)
+
         return self.add_variable(
             value.shape,
-            initializer=lambda shape, dtype: keras.ops.convert_to_tensor(value, dtype),
+            initializer=start,
             dtype="float32" if value.dtype.kind == "f" else "int64",
             aggregation="only_first_replica",
             name=name.replace("/", "_"),
@@ -112,7 +117,7 @@ class Clipped(Wrapper):
 
     def apply(self, grads: Sequence, trainable_variables: Sequence | None = None) -> None:
         gradients = list(grads)
-        variables = list(trainable_variables or self._trainable_variables)
+        variables = list(trainable_variables or _keras.built_variables(self))
         known = [
             index
             for index, (gradient, variable) in enumerate(zip(gradients, variables, strict=False))
@@ -125,7 +130,8 @@ class Clipped(Wrapper):
         self.build(variables)  # not inside the branch of a condition
         weights = [variables[index] for index in known]
         arriving = TrueGradients([gradients[index] for index in known], weights, self.inner)
-        values, norms, updates = arriving.values, clipping.norms(arriving.values), []
+        values, norms = arriving.values, clipping.norms(arriving.values)
+        updates: list[tuple] = []
         finite = clipping.all_finite(norms)
         for transform, state in zip(self.transforms, self._states(), strict=True):
             values, norms, new = transform.step(values, norms, weights, self.iterations, state)

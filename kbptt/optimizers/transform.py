@@ -110,7 +110,7 @@ class GradientTransform:
         name: str | None = None,
     ):
         none = threshold is NO_THRESHOLD
-        self._threshold = None if none else self._checked_threshold(threshold)
+        self._threshold: Any = None if none else self._checked_threshold(threshold)
         self.variables = variables
         default = re.sub(r"(?<!^)(?=[A-Z][a-z])", "_", type(self).__name__).lower()
         self.name = default if name is None else name

@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kbptt import _keras
+from kbptt._tensorflow import replicas_merge
 from kbptt.optimizers.wrapper import loss_scaler, unwrapped
 
 
@@ -38,13 +40,9 @@ class TrueGradients:
         self.values = [c.values / tf.cast(self.loss_scale, c.values.dtype) for c in self.carriers]
         self.is_update = None
         if self.accumulated_batches:
-            # Keras offers no public way to its accumulators and to the count of batches.
-            steps, count = self.accumulated_batches, updating._iterations
+            steps, count = self.accumulated_batches, _keras.accumulated_batches(updating)
             self.is_update = tf.equal((tf.convert_to_tensor(count) + 1) % steps, 0)
-            self.accumulators = [
-                updating._accumulated_gradients[updating._get_variable_index(weight)]
-                for weight in weights
-            ]
+            self.accumulators = [_keras.accumulated_gradient(updating, w) for w in weights]
             self.values = [
                 (value + tf.cast(tf.convert_to_tensor(sum_so_far), value.dtype)) / steps
                 for value, sum_so_far in zip(self.values, self.accumulators, strict=True)
@@ -87,7 +85,7 @@ def if_finite(
 
         tf.cond(finite, take, skip)
 
-    if not _merges():
+    if not replicas_merge():
 
         def take():
             for variable, value in updates:
@@ -115,7 +113,7 @@ def if_finite(
 
 def assign(updates: list[tuple]) -> None:
     """Assigns (variable, value) pairs; under a strategy, the first replica's value to all."""
-    if not _merges():
+    if not replicas_merge():
         for variable, value in updates:
             variable.assign(value)
         return
@@ -127,12 +125,6 @@ def assign(updates: list[tuple]) -> None:
 
     values = [value for _, value in updates]
     tf.distribute.get_replica_context().merge_call(across, args=(values,))
-
-
-def _merges() -> bool:
-    """Whether replicas run in threads that must meet before they update a variable."""
-    no_merge = tf.__internal__.distribute.strategy_supports_no_merge_call
-    return tf.distribute.has_strategy() and not no_merge()
 
 
 def _sum_over_replicas(gradients: list) -> list:

@@ -5,11 +5,13 @@ from typing import Any
 
 import keras
 
+from kbptt import _keras
+
 # Attributes that `keras.optimizers.Optimizer.__init__` sets and that belong to the inner optimizer.
 _OF_THE_INNER = (
     "clipnorm", "clipvalue", "global_clipnorm", "built", "ema_momentum", "ema_overwrite_frequency",
     "gradient_accumulation_steps", "loss_scale_factor", "use_ema", "weight_decay",
-    "_iterations", "_learning_rate", "_trainable_variables",
+    *_keras.OPTIMIZER_STATE,
 )  # fmt: skip
 
 
