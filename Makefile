@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test test-slow test-all sanitize exhaustive lint bench clean
 
-# Rebuilt when the declared dependencies or the C loops change; pip skips what is already there.
-$(VENV)/.installed: setup.cfg setup.py pyproject.toml $(wildcard kbptt/engine/native/*)
+# Rebuilt when the declared dependencies or the C++ loops change; pip skips what is already there.
+$(VENV)/.installed: setup.cfg setup.py pyproject.toml $(wildcard kbptt/engine/native/*.?pp kbptt/engine/native/*/*.hpp)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
 	touch $@
@@ -25,22 +25,24 @@ test-slow: $(VENV)/.installed
 # What a release has to pass.
 test-all: lint test test-slow sanitize
 
-# The C loops with every access, overflow and race checked; 2,500 combinations among the tests.
+# The C++ loops with every access, overflow and race checked; 2,500 combinations among the tests.
+NATIVE := kbptt/engine/native
+LOOPS := $(addprefix $(NATIVE)/,avx512.cpp avx2.cpp baseline.cpp dispatch.cpp)
 SANITIZED := build/native_sanitized.so
-CSRC := kbptt/engine/native
 sanitize: $(VENV)/.installed
 	mkdir -p build
-	gcc -O1 -g -std=gnu11 -fsanitize=thread -I$(CSRC) tests/engine/csrc/threads.c \
-		-o build/threads -lm -lpthread
+	g++ -O1 -g -std=c++17 -fsanitize=thread -I$(NATIVE) tests/engine/native/threads.cpp $(LOOPS) \
+		-o build/threads -lpthread
 	build/threads
-	gcc -O1 -g -std=gnu11 -fPIC -shared -fsanitize=address,undefined -fno-sanitize-recover=undefined \
-		$(CSRC)/native.c -o $(SANITIZED)
+	g++ -O1 -g -std=c++17 -fPIC -shared -fsanitize=address,undefined \
+		-fno-sanitize-recover=undefined $(LOOPS) $(NATIVE)/module.cpp -o $(SANITIZED) \
+		-I$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('include'))")
 	KBPTT_NATIVE_LIBRARY=$(SANITIZED) ASAN_OPTIONS=detect_leaks=0 \
-		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+		LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 		$(BIN)/python -m pytest -m "slow or not slow" tests/engine/test_native.py \
 		tests/engine/test_native_fuzz.py tests/layers/test_normalization.py
 
-# tanh and sigmoid of the C loops for each of the 2^32 floats: minutes.
+# tanh and sigmoid of the C++ loops for each of the 2^32 floats: minutes.
 exhaustive: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow tests/engine/test_native_accuracy.py
 

@@ -1,8 +1,14 @@
-"""The compiled loops, the one thing that setup.cfg cannot describe."""
+"""The compiled loops, and links in a checkout: what setup.cfg cannot describe."""
 
+import glob
+import itertools
 import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import BaseError, CCompilerError, CompileError
 
 if not os.path.isdir("kbptt/callbacks"):
     raise SystemExit(
@@ -11,28 +17,65 @@ if not os.path.isdir("kbptt/callbacks"):
         "git config core.symlinks true && git checkout -- kbptt/callbacks"
     )
 
-HEADERS = ("problem", "targets", "types", "activations", "products", "cells", "loops", "backward")
+# Without them GCC turns a clamp into branches with parts of the loop in each.
+GCC_OPTIONS = ["-fno-tree-pre", "-fno-thread-jumps"]
+NOT_BUILT = (
+    "The compiled loops of kbptt were not built (%s): layers run the same loops in TensorFlow, "
+    "more slowly. To have them, install GCC or Clang and the headers of Python (Debian: g++ and "
+    "python3-dev), then kbptt again."
+)
+
+
+class BuildLoops(build_ext):
+    """Compiles the translation units, one per instruction set, at the same time."""
+
+    def build_extension(self, extension):
+        compile_these = self.compiler.compile
+
+        def compile_in_parallel(sources, **options):
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                objects = pool.map(lambda source: compile_these([source], **options), sources)
+                return list(itertools.chain.from_iterable(objects))
+
+        self.compiler.compile = compile_in_parallel
+        try:
+            if self.compiler.compiler_type == "msvc":
+                raise CompileError("MSVC has no vector types")
+            compiler = getattr(self.compiler, "compiler_so_cxx", self.compiler.compiler_so)
+            version = [*compiler, "--version"]
+            if b"clang" not in subprocess.run(version, capture_output=True).stdout:
+                extension.extra_compile_args += GCC_OPTIONS
+            super().build_extension(extension)
+        except (BaseError, CCompilerError, OSError) as error:
+            self.warn(NOT_BUILT % error)
+
+
+NATIVE = "kbptt/engine/native"
 
 setup(
+    cmdclass={"build_ext": BuildLoops},
+    # One build for every Python from 3.11 on.
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
     ext_modules=[
         Extension(
-            "kbptt.engine._native",
-            ["kbptt/engine/native/native.c"],
-            depends=[f"kbptt/engine/native/{name}.h" for name in HEADERS],
-            # No -march: the file holds the loops for several instruction sets and picks one when it
-            # runs. NaN and Inf keep their meaning, so no -ffast-math.
+            "kbptt.engine.native._loops",
+            sorted(glob.glob(f"{NATIVE}/*.cpp")),
+            depends=glob.glob(f"{NATIVE}/**/*.hpp", recursive=True),
+            py_limited_api=True,
+            # No -march: the translation units name their instruction sets, and one is picked when
+            # the loops run. NaN and Inf keep their meaning, so no -ffast-math.
             extra_compile_args=[
                 "-O3",
-                "-std=gnu11",
+                "-std=c++17",
+                "-g0",
+                "-fvisibility=hidden",
+                "-fno-exceptions",
+                "-fno-rtti",
                 "-fno-math-errno",
                 "-fno-trapping-math",
                 "-ffp-contract=fast",
-                # Both would turn a clamp into branches with parts of the loop in each.
-                "-fno-tree-pre",
-                "-fno-thread-jumps",
             ],
-            # Without a C compiler kbptt installs all the same and runs its loops with XLA.
             optional=True,
         )
-    ]
+    ],
 )

@@ -17,7 +17,7 @@ import itertools
 import math
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import tensorflow as tf
@@ -28,17 +28,15 @@ from kbptt.engine.compiled import UNSAVABLE, refuse_saving
 from kbptt.engine.gradient import Context, Loop, Monitor, Options
 from kbptt.engine.native import is_usable
 from kbptt.engine.native.buffers import Buffers
-from kbptt.engine.native.library import Problem, library
+from kbptt.engine.native.library import Loops, Problem, library
 from kbptt.engine.settings import settings
 
-CELLS = ("SimpleRNN", "GRU", "LSTM")
 STATES = ("h_start", "c_start")
 RESTARTS = ("h_restart", "c_restart")
-ACTIVATIONS = ("linear", "relu", "sigmoid", "tanh")
 # Fewer rows than this are not worth a second thread.
 ROWS_OF_A_THREAD = 4
 
-# Sizes of what is given, with the letters of ``native/problem.h``: the loops trust them.
+# Sizes of what is given, with the letters of ``native/problem.hpp``: the loops trust them.
 SHAPES = {
     "x": "BTD",
     "kernel": "DN",
@@ -75,11 +73,16 @@ class CPULoop(Loop):
         # Graphs run in other threads, to which the settings in force here do not extend.
         self.run = settings()
         normalization = cell.normalization
+        loops = _loops()
         self.settings: dict[str, float] = {
-            "cell": CELLS.index(cell.name),
-            "activation": ACTIVATIONS.index(cell.activations[0]),
-            "recurrent_activation": ACTIVATIONS.index(cell.activations[-1]),
+            "cell": loops.cells[cell.name].number,
+            "activation": loops.activations.index(cell.activations[0]),
+            "recurrent_activation": loops.activations.index(cell.activations[-1]),
+            "instruction_set": -1,
         }
+        if self.run.instruction_set is not None:
+            chosen = loops.instruction_sets.index(self.run.instruction_set)
+            self.settings["instruction_set"] = chosen
         if normalization is not None:
             self.settings["normalized"] = True
             self.settings["epsilon"] = normalization.epsilon
@@ -91,8 +94,9 @@ class CPULoop(Loop):
     @staticmethod
     def supports(cell: Cell, options: Options, dtype: tf.DType) -> bool:
         """Whether the compiled loops can run such a cell here."""
-        known = cell.name in CELLS and dtype in (tf.float32, tf.float64)
-        return known and not options.lags and is_usable()
+        if options.lags or dtype not in (tf.float32, tf.float64) or not is_usable():
+            return False
+        return cell.name in _loops().cells
 
     # In TensorFlow ----------------------------------------------------------------------------
 
@@ -153,7 +157,9 @@ class CPULoop(Loop):
         """h ``(batch, timesteps, units)``, c and the gates ``(timesteps, batch, …)`` if kept."""
         batch, timesteps, _ = arrays["x"].shape
         units, dtype = arrays["recurrent_kernel"].shape[0], arrays["x"].dtype
-        width = 0 if self.cell.normalization is not None else self.cell.kept * units
+        width = 0
+        if self.cell.normalization is None:
+            width = _loops().cells[self.cell.name].residuals * units
         # Where windows overlap, gates that are not kept would be computed many times.
         times = -(-(self.options.length or 1) // (self.options.stride or 1))
         if width * batch * timesteps * dtype.itemsize > self.run.kept_gates * times:
@@ -164,7 +170,7 @@ class CPULoop(Loop):
         problem = self._problem(arrays)
         shares = self._shares(batch)
         _in_threads(
-            lambda i: library().kbptt_forward(problem, dtype == np.float64, *shares[i]), len(shares)
+            lambda i: _loops().forward(problem, dtype == np.float64, *shares[i]), len(shares)
         )
         return [arrays["h"], arrays["c"], arrays["gates"]]
 
@@ -197,7 +203,7 @@ class CPULoop(Loop):
         problem.clip = math.inf if options.clip is None else options.clip
         problem.overlapping = overlapping
         _in_threads(
-            lambda i: library().kbptt_backward(problem, dtype == np.float64, i, *shares[i]),
+            lambda i: _loops().backward(problem, dtype == np.float64, i, *shares[i]),
             len(shares),
         )
         results = [made["dx"] if n == "x" else made[f"d_{n}"].sum(axis=0) for n in wanted]
@@ -246,6 +252,13 @@ def _numpy_function(function: Callable, arrays: dict[str, tf.Tensor], kinds: lis
 _memory = Buffers()
 
 
+def _loops() -> Loops:
+    """The compiled loops, where `is_usable` has found them."""
+    loops = library()
+    assert loops is not None
+    return loops
+
+
 @functools.cache
 def _threads() -> int:
     """As many as TensorFlow gives to one operation."""
@@ -261,8 +274,11 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(_threads() - 1, 1), thread_name_prefix="kbptt")
 
 
-def _in_threads(work: Callable[[int], int], shares: int) -> None:
+def _in_threads(work: Callable[[int], None], shares: int) -> None:
     others = [_pool().submit(work, i) for i in range(1, shares)]
-    failed = [work(0), *(other.result() for other in others)]
-    if any(failed):
-        raise MemoryError("No memory for the scratch space of the recurrent loop.")
+    try:
+        work(0)
+    finally:
+        wait(others)  # they write to arrays that go when this function ends
+    for other in others:
+        other.result()

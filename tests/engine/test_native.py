@@ -114,12 +114,9 @@ def test_the_same_as_the_tensorflow_engine(problem):
     def run():
         return everything(layer, x, state, d, **masks)
 
-    native.library().kbptt_level(c["level"])
-    try:
-        with using(kept_gates=c["kept_gates"]):
-            found = run()
-    finally:
-        native.library().kbptt_level(-1)
+    chosen = native.library().instruction_sets[: c["level"] + 1][-1]
+    with using(kept_gates=c["kept_gates"], instruction_set=chosen):
+        found = run()
     assert layer.loops == {"cpu"}
     with native.disabled():
         tf.config.run_functions_eagerly(True)
@@ -239,7 +236,7 @@ def test_tensorflow_does_it_where_the_loops_cannot(how, monkeypatch):
 def test_without_the_extension_everything_runs():
     """It is optional: where there was no compiler, importing and training work without it."""
     program = (
-        "import sys; sys.modules['kbptt.engine._native'] = None\n"
+        "import sys; sys.modules['kbptt.engine.native._loops'] = None\n"
         "import numpy as np, kbptt\n"
         "from kbptt.engine import native\n"
         "assert native.library() is None\n"
@@ -248,17 +245,6 @@ def test_without_the_extension_everything_runs():
     environment = {k: v for k, v in os.environ.items() if k != "KBPTT_NATIVE_LIBRARY"}
     command = [sys.executable, "-c", program]
     subprocess.run(command, check=True, capture_output=True, env=environment)
-
-
-def test_no_more_memory_is_a_clear_error(monkeypatch):
-    monkeypatch.setattr(cpu, "library", lambda: _Failing())
-    with pytest.raises((MemoryError, tf.errors.ResourceExhaustedError), match="No memory"):
-        kbptt.GRU(4)(np.zeros((2, 5, 3), "float32"))
-
-
-class _Failing:
-    def kbptt_forward(self, *_):
-        return 1
 
 
 @pytest.mark.parametrize(

@@ -166,12 +166,9 @@ class Case:
         return found | {"norms": norms, "penalty": value}
 
     def run(self):
-        native.library().kbptt_level(self.level)
-        try:
-            with using(threads=self.threads, kept_gates=self.kept_gates):
-                return self.found()
-        finally:
-            native.library().kbptt_level(-1)
+        chosen = native.library().instruction_sets[: self.level + 1][-1]
+        with using(threads=self.threads, kept_gates=self.kept_gates, instruction_set=chosen):
+            return self.found()
 
     def __str__(self):
         shapes = {n: v.shape for n, v in self.arrays.items()}

@@ -1,8 +1,8 @@
 """A compiled library that does not fit is left alone: the TensorFlow loops run instead."""
 
-import ctypes
 import shutil
 import subprocess
+import sysconfig
 import warnings
 from pathlib import Path
 
@@ -10,40 +10,42 @@ import numpy as np
 import pytest
 
 import kbptt
-from kbptt.engine import native
+from kbptt import cells
 from kbptt.engine.native.library import Problem, library
 
-CSRC = Path(__file__).parents[2] / "kbptt/engine/native"
-# Builds of the whole loops would take a minute each.
+SOURCES = Path(__file__).parents[2] / "kbptt/engine/native"
+# Builds of the loops themselves would take a minute each.
 STUB = """
-#include <stdlib.h>
-#include <math.h>
-#include "problem.h"
-int kbptt_level(int wanted) { return 0; }
-int kbptt_forward(const Problem *p, int is_double, int64_t first, int64_t last) { abort(); }
-int kbptt_backward(const Problem *p, int is_double, int64_t i, int64_t first, int64_t last) {
-    abort();
+#include <cstdlib>
+#include "dispatch.hpp"
+namespace kbptt {
+static bool stop(const void *, int64_t, int64_t, int64_t) { abort(); }
+#define STOP {stop, stop}
+static const CellPasses stubs[3] = {
+    {{STOP, STOP}, {STOP, STOP}}, {{STOP, STOP}, {STOP, STOP}}, {{STOP, STOP}, {STOP, STOP}}};
+const CellPasses *const baseline_loops = stubs;
 }
 """
-DECLARED = """
-const char *kbptt_problem(int64_t *size) { *size = sizeof(Problem); return declaration; }
-"""
 
 
-def build(folder, declared=True, **changes):
-    """A library of stubs whose `Problem` differs by `changes` of the header's text."""
-    if shutil.which("gcc") is None:
-        pytest.skip("no C compiler")
-    header = (CSRC / "problem.h").read_text()
-    for old, new in changes.get("header", {}).items():
-        assert header.count(old) == 1
-        header = header.replace(old, new)
-    (folder / "problem.h").write_text(header)
-    (folder / "stub.c").write_text(STUB + (DECLARED if declared else ""))
+def build(folder, module="module.cpp", header=None):
+    """The module with loops that end the process, and with changes of the text of problem.hpp."""
+    compiler = shutil.which("g++") or shutil.which("c++")
+    include = Path(sysconfig.get_paths()["include"])
+    if compiler is None or not (include / "Python.h").exists():
+        pytest.skip("no C++ compiler or no headers of Python")
+    shutil.copytree(SOURCES, folder / "native", ignore=shutil.ignore_patterns("*.so", "*.py"))
+    problem = folder / "native/problem.hpp"
+    text = problem.read_text()
+    for old, new in (header or {}).items():
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    problem.write_text(text)
+    (folder / "native/stub.cpp").write_text(STUB)
     path = folder / "native.so"
-    subprocess.run(
-        ["gcc", "-shared", "-fPIC", folder / "stub.c", "-o", path], check=True, timeout=60
-    )
+    options = ["-std=c++17", "-shared", "-fPIC", "-DKBPTT_BASELINE_ONLY", f"-I{include}"]
+    sources = [folder / "native" / name for name in (module, "dispatch.cpp", "stub.cpp") if name]
+    subprocess.run([compiler, *options, *sources, "-o", path], check=True, timeout=100)
     return path
 
 
@@ -61,10 +63,8 @@ def chosen(monkeypatch):
 
 
 STALE = {
-    "a field is missing": {
-        "    const uint8_t *mask;          /* (B, T): 0 holds the state */\n": ""
-    },
-    "a field is new": {"    void *h;  ": "    void *more;\n    void *h;  "},
+    "a field is missing": {"    const uint8_t *mask;       /* (B, T): 0 holds the state */\n": ""},
+    "a field is new": {"    T *h;  ": "    T *more;\n    T *h;  "},
     "two fields of one size are exchanged": {
         "*x;                /*": "*kernel;           /*",
         "*kernel;           /* (D, N) */": "*x;                /* (D, N) */",
@@ -96,7 +96,7 @@ def test_the_tensorflow_loops_run_instead_and_one_warning_says_so(tmp_path, chos
 def test_what_is_no_library_of_this_version_is_refused(how, tmp_path, chosen):
     path = tmp_path / "native.so"
     if how == "no symbol":
-        path = build(tmp_path, declared=False)
+        path = build(tmp_path, module=None)
     elif how != "no file":
         path.write_text("not a library" if how == "no library" else "")
     chosen(path)
@@ -113,10 +113,35 @@ def test_the_same_declaration_is_accepted(tmp_path, chosen):
         assert library() is not None
 
 
-@pytest.mark.skipif(native.library() is None, reason="the C loops were not built")
-def test_size_and_fields_are_those_of_the_header():
-    size = ctypes.c_int64()
-    declared = native.library().kbptt_problem(ctypes.byref(size)).decode()
-    assert size.value == ctypes.sizeof(Problem)
-    for name, _ in Problem._fields_:
-        assert name in declared
+built = pytest.mark.skipif(library() is None, reason="the C++ loops were not built")
+
+
+@built
+def test_the_compiled_cells_are_those_of_python():
+    for name, cell in library().cells.items():
+        described = cells.CELLS[name]
+        assert cell.gates == described.gates
+        assert cell.states == len(described.states)
+    assert set(library().activations) == set(cells.ACTIVATION)
+
+
+@built
+@pytest.mark.parametrize("name", "cell activation recurrent_activation instruction_set".split())
+@pytest.mark.parametrize("value", [-2, 99])
+def test_numbers_that_stand_for_nothing_are_refused(name, value):
+    problem = Problem(1, 1, 1, 1, **{name: value})
+    for run in (
+        lambda: library().forward(problem, False, 0, 1),
+        lambda: library().backward(problem, False, 0, 0, 1),
+    ):
+        with pytest.raises(ValueError, match=f"`{name}`.*Received: {value}"):
+            run()
+
+
+@built
+def test_no_memory_is_a_clear_error():
+    problem = Problem(1, 1, 1, units=2**22)  # whose kernels would fill 400 TiB
+    with pytest.raises(MemoryError, match="scratch space"):
+        library().forward(problem, True, 0, 1)
+    with pytest.raises(MemoryError, match="scratch space"):
+        library().backward(problem, True, 0, 0, 1)

@@ -1,18 +1,24 @@
-"""The shared library with the compiled loops: found, checked and loaded."""
+"""The extension module with the compiled loops: found, checked and loaded."""
 
 import ctypes
 import functools
+import importlib
+import importlib.machinery
 import importlib.util
 import os
 import warnings
+from types import ModuleType
+from typing import NamedTuple
+
+_MODULE = "kbptt.engine.native._loops"
 
 
 class Problem(ctypes.Structure):
-    """The arguments of the loops; see ``native/problem.h``."""
+    """The arguments of the loops; see ``problem.hpp``."""
 
     _integers = (
         "batch timesteps features units windows cell activation recurrent_activation normalized "
-        "carry_normalized overlapping penalty"
+        "carry_normalized overlapping penalty instruction_set"
     )
     _numbers = "epsilon clip smallest_norm"
     _arrays = (
@@ -29,21 +35,86 @@ class Problem(ctypes.Structure):
     )
 
 
+class CompiledCell(NamedTuple):
+    """A cell of the compiled loops, as its header describes it.
+
+    Attributes:
+        number: What stands for it in `Problem`.
+        gates: Blocks of `units` columns in the kernels.
+        states: 1: h; 2: h and c.
+        residuals: Blocks of `units` numbers in `gates` of a `Problem`.
+    """
+
+    number: int
+    gates: int
+    states: int
+    residuals: int
+
+
+class Loops:
+    """The compiled loops.
+
+    Attributes:
+        cells: The cells by name.
+        activations: Names of the activations, in the order of their numbers in `Problem`.
+        instruction_sets: Names of those that this machine has, from the baseline to the best.
+
+    Raises:
+        ImportError: If the module was compiled with a different `Problem`.
+    """
+
+    def __init__(self, module: ModuleType) -> None:
+        try:
+            size, declaration = module.problem()
+        except AttributeError:
+            size, declaration = 0, ""
+        fits = size == ctypes.sizeof(Problem) and _fields(declaration) == list(Problem._fields_)
+        if not fits:
+            raise ImportError(f"{module.__file__} was built from a different version of the source")
+        self._module = module
+        self.cells = {
+            name: CompiledCell(number, *sizes)
+            for number, (name, *sizes) in enumerate(module.cells())
+        }
+        self.activations: tuple[str, ...] = tuple(module.activations())
+        self.instruction_sets: tuple[str, ...] = tuple(module.instruction_sets())
+
+    def forward(self, problem: Problem, double: bool, first: int, last: int) -> None:
+        """The forward pass of the samples from `first` up to `last`; any thread may run some.
+
+        Args:
+            problem: The arguments.
+            double: Whether the arrays are of float64, else of float32.
+            first: The first sample.
+            last: One more than the last sample.
+
+        Raises:
+            MemoryError: If there is none for the scratch space.
+            ValueError: If a number in `problem` stands for nothing.
+        """
+        self._module.forward(ctypes.addressof(problem), double, 0, first, last)
+
+    def backward(self, problem: Problem, double: bool, thread: int, first: int, last: int) -> None:
+        """The backward pass of the (window, sample) rows from `first` up to `last`.
+
+        Where windows overlap: of all windows of the samples from `first` up to `last`. Arguments
+        and errors as of `forward`; `thread` is the number of the sums that the rows are added to.
+        """
+        self._module.backward(ctypes.addressof(problem), double, thread, first, last)
+
+
 @functools.cache
-def library() -> ctypes.CDLL | None:
+def library() -> Loops | None:
     """The compiled loops, or None where they were not built or do not fit this version.
 
     `KBPTT_NATIVE_LIBRARY` is the path of a different build, as in `make sanitize`.
     """
     path = os.environ.get("KBPTT_NATIVE_LIBRARY")
-    if path is None:
-        spec = importlib.util.find_spec("kbptt.engine._native")
-        path = None if spec is None else spec.origin
-    if path is None:
-        return None
     try:
-        return _load(path)
-    except OSError as error:
+        return Loops(importlib.import_module(_MODULE) if path is None else _load(path))
+    except ModuleNotFoundError:
+        return None
+    except ImportError as error:
         warnings.warn(
             f"kbptt cannot use its compiled loops: {error}. The same loops run in TensorFlow "
             "instead, more slowly. To rebuild them, install kbptt again: in a checkout with "
@@ -55,26 +126,13 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
-def _load(path: str) -> ctypes.CDLL:
-    """The library at `path`.
-
-    Raises:
-        OSError: If it cannot be loaded, or was compiled with a different `Problem`.
-    """
-    loops = ctypes.CDLL(path)
-    size = ctypes.c_int64()
-    try:
-        loops.kbptt_problem.restype = ctypes.c_char_p
-        declared = _fields(loops.kbptt_problem(ctypes.byref(size)).decode())
-    except AttributeError:
-        declared = None
-    if (declared, size.value) != (list(Problem._fields_), ctypes.sizeof(Problem)):
-        raise OSError(f"{path} was built from a different version of the source")
-    rows = [ctypes.c_int64, ctypes.c_int64]
-    problem = ctypes.POINTER(Problem)
-    loops.kbptt_forward.argtypes = [problem, ctypes.c_int, *rows]
-    loops.kbptt_backward.argtypes = [problem, ctypes.c_int, ctypes.c_int64, *rows]
-    return loops
+def _load(path: str) -> ModuleType:
+    loader = importlib.machinery.ExtensionFileLoader(_MODULE, path)
+    spec = importlib.util.spec_from_file_location(_MODULE, path, loader=loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
 
 
 def _fields(declaration: str) -> list[tuple[str, type]]:

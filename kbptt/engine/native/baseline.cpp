@@ -1,0 +1,17 @@
+/* The loops for what every machine has: SSE2 with 16 registers, NEON with 32. */
+#include "loops.hpp"
+
+namespace kbptt {
+namespace {
+struct Baseline {
+#ifdef __aarch64__
+    static constexpr int vector_bytes = 16, tile_vectors = 4;
+#else
+    static constexpr int vector_bytes = 16, tile_vectors = 2;
+#endif
+};
+}  // namespace
+
+const CellPasses *const baseline_loops = Loops<Baseline, Cells>::table;
+
+}  // namespace kbptt

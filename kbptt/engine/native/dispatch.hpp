@@ -1,0 +1,32 @@
+/* Backpropagation through time on a CPU: the passes, and which of them a machine can run.
+
+   No Python, no TensorFlow: module.cpp calls it. The caller splits the rows of the batch over
+   threads. Rows never meet, so threads never wait for each other. */
+#pragma once
+#include <cstdint>
+
+namespace kbptt {
+
+/* One pass of one thread over its rows; false: no memory. */
+using Pass = bool (*)(const void *problem, int64_t thread, int64_t first, int64_t last);
+
+struct Passes {
+    Pass forward, backward;
+};
+
+/* The passes of a cell, by normalization and by type: float, double. */
+using CellPasses = Passes[2][2];
+
+/* By number of the cell; a translation unit each. */
+extern const CellPasses *const baseline_loops, *const avx2_loops, *const avx512_loops;
+
+struct InstructionSet {
+    const char *name;
+    const CellPasses *loops;
+};
+
+/* From the baseline to the best; the first `instruction_set_count()` are what this machine has. */
+extern const InstructionSet instruction_sets[];
+int instruction_set_count();
+
+}  // namespace kbptt

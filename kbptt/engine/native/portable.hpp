@@ -1,0 +1,22 @@
+/* Included before anything is compiled for an instruction set: inline functions of the standard
+   library must stay portable, because the linker keeps one copy of them for all translation units.
+   For the same reason the loops themselves stand in unnamed namespaces. */
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#define KBPTT_INLINE inline __attribute__((always_inline))
+
+/* The iterations of the loop that follows do not depend on each other. */
+#ifdef __clang__
+#define KBPTT_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define KBPTT_INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
+/* KBPTT_BASELINE_ONLY: a quick build, without the loops for AVX. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(KBPTT_BASELINE_ONLY)
+#define KBPTT_AVX 1
+#endif
