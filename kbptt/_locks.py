@@ -1,4 +1,4 @@
-"""A lock on a file that dies with the process that holds it, even killed."""
+"""A file lock that is released when its process ends, even by SIGKILL."""
 
 from typing import IO
 
@@ -22,7 +22,7 @@ def try_lock(file: IO) -> bool:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         elif msvcrt is not None:
-            # Windows lets nobody read what is locked: lock a byte behind all text.
+            # Windows makes locked bytes unreadable, so lock one far behind the text.
             position = file.tell()
             file.seek(1 << 30)
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)

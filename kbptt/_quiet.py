@@ -1,4 +1,4 @@
-"""TensorFlow without its start-up messages, which are no news to the user of a command."""
+"""Suppresses TensorFlow's start-up messages, which mean nothing to the user of a command."""
 
 import contextlib
 import os
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet_start() -> Iterator[None]:
-    """Silences what TensorFlow's C++ code writes to stderr while it is imported.
+    """Suppresses what TensorFlow's C++ code writes to stderr while it is imported.
 
-    Its logging ignores the log level until it is initialized, so the stream itself is set aside.
-    Afterwards the level holds: unless the user chose another in `TF_CPP_MIN_LOG_LEVEL`, only fatal
-    messages are written. An error still reaches Python as an exception.
+    Its logging ignores the log level until it is initialized, so stderr is redirected. Afterwards
+    the level applies: only fatal messages, unless the user set `TF_CPP_MIN_LOG_LEVEL`. Errors still
+    reach Python as exceptions.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()

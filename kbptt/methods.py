@@ -142,13 +142,13 @@ def register(method: Method) -> Method:
             "Invalid value for argument `name`. Expected a name without '+' and ',', which combine "
             f"and separate methods. Received: name={method.name!r}."
         )
-    _methods[method.name] = method
+    registered[method.name] = method
     return method
 
 
 def names() -> list[str]:
     """Names of the registered methods, in the order of registration."""
-    return list(_methods)
+    return list(registered)
 
 
 def get(name: str | Method) -> Method:
@@ -161,15 +161,15 @@ def get(name: str | Method) -> Method:
         return name
     parts = [part.strip() for part in name.split("+")] if isinstance(name, str) else [name]
     for part in parts:
-        if not isinstance(part, str) or part not in _methods:
-            hint = did_you_mean(part, _methods)
+        if not isinstance(part, str) or part not in registered:
+            hint = did_you_mean(part, registered)
             raise ValueError(
                 f"Unknown method: {part!r}{hint}. The methods are: {', '.join(names())}; "
                 "join them with '+' to combine them."
             )
         if parts.count(part) > 1:
             raise ValueError(f"Method {part!r} is named twice in {name!r}.")
-    methods = [_methods[part] for part in parts]
+    methods = [registered[part] for part in parts]
     return methods[0] if len(methods) == 1 else _combine(methods)
 
 
@@ -190,9 +190,9 @@ def _combine(methods: Sequence[Method]) -> Method:
     setter: dict[tuple[str, str], str] = {}
     for method in methods:
         for kind, values in merged.items():
-            given = method.optimizer if kind == "optimizer" else method.layer
+            given = dict(method.optimizer if kind == "optimizer" else method.layer)
             if kind.endswith(" layer"):
-                given = given | method.cell_layer.get(kind.removesuffix(" layer"), {})
+                given |= method.cell_layer.get(kind.removesuffix(" layer"), {})
             for argument, value in given.items():
                 if argument in values and values[argument] != value:
                     raise ValueError(
@@ -201,12 +201,13 @@ def _combine(methods: Sequence[Method]) -> Method:
                     )
                 values[argument] = value
                 setter[kind, argument] = method.name
-    restricted = [m for m in methods if m.cells is not None]
+    restricted = {m.name: m.cells for m in methods if m.cells is not None}
     cells = None
     if restricted:
-        cells = tuple(c for c in restricted[0].cells if all(c in m.cells for m in restricted))
+        first = next(iter(restricted.values()))
+        cells = tuple(c for c in first if all(c in allowed for allowed in restricted.values()))
         if not cells:
-            needs = " and ".join(f"{m.name!r} is for {', '.join(m.cells)}" for m in restricted)
+            needs = " and ".join(f"{n!r} is for {', '.join(c)}" for n, c in restricted.items())
             raise ValueError(f"These methods have no cell in common: {needs}.")
     return Method(
         name="+".join(m.name for m in methods),
@@ -236,7 +237,7 @@ def _reference(value: Any) -> dict[str, Any]:
     )
 
 
-_methods: dict[str, Method] = {}
+registered: dict[str, Method] = {}
 
 
 def _initializer(name: str, **config: Any) -> dict[str, Any]:

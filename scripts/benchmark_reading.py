@@ -1,9 +1,8 @@
-"""How long the tasks take to read a user's files, beside the plainest ways to read them.
+"""How long the tasks take to read a user's files, compared with the simplest ways to read them.
 
-A text of 20 MB beside `read().decode()`; CSV files of 9 MB (numbers of six decimals, of all digits,
-and with a column of dates) beside `pandas.read_csv`, where pandas is installed (`pip install
-'kbptt[csv]'`), and always beside the csv module and `float`. All ways in turn in every round;
-medians.
+A text of 20 MB against `read().decode()`; CSV files of 9 MB (six decimals, all digits, and with a
+column of dates) against `pandas.read_csv`, if pandas is installed (`pip install 'kbptt[csv]'`), and
+against the csv module with `float`. Every round measures all of them in turn; medians.
 
     python scripts/benchmark_reading.py
 """
@@ -79,7 +78,7 @@ CSV = {
 
 
 def measure(ways, path: Path, rounds: int) -> dict[str, float]:
-    """Returns the median seconds of each way, after one round that does not count."""
+    """Returns the median seconds of each way, after one uncounted round."""
     seconds = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, way in ways.items():

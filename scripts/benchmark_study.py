@@ -1,14 +1,14 @@
-"""What `kbptt.ablation` costs when a study is large: trials that do nothing, as many as asked for.
+"""The cost of `kbptt.ablation` for large studies, measured with trials that do nothing.
 
     python scripts/benchmark_study.py                  # 500 trials
     python scripts/benchmark_study.py --trials 5000
 
-Prints, each measured in a process of its own,
+Prints, each measured in a separate process,
 
 * start-up: from the call of `kbptt.ablation.compare` to the first trial,
-* per trial: from then to the end of the last trial, divided by the number of trials (in the live
-  table's mode, as in a terminal); both also as processor time of the planning process, which says
-  less of what else the machine does, and the processor time of all workers,
+* per trial: from then to the end of the last trial, divided by the number of trials (with the live
+  table, as in a terminal); both also as processor time of the planning process, which depends less
+  on the machine's other load, and the processor time of all workers,
 * the memory of the planning process after a tenth of the trials and after all of them, and
 * time and peak memory of the report, with the sizes of its files.
 
@@ -60,7 +60,7 @@ def grid(shape: str, trials: int) -> dict:
 
 
 def run(shape: str, trials: int, logdir: str, workers: int) -> dict:
-    """Runs the trials in this process, as `kbptt.ablation.compare` does, and times it."""
+    """Plans and runs the trials as `kbptt.ablation.compare` does, and times it."""
     import psutil
     import rich.console
 
@@ -78,7 +78,7 @@ def run(shape: str, trials: int, logdir: str, workers: int) -> dict:
                 shown.event(event)
                 moments.append((time.perf_counter(), time.process_time()))
                 memory.append(process.memory_info().rss)
-                console.file.seek(0)  # what the terminal shows is not kept
+                console.file.seek(0)  # discards the output
                 console.file.truncate()
 
             runner.run(ledger, workers=workers, on_event=on_event, on_wait=shown.refresh)
@@ -113,7 +113,7 @@ def report(logdir: str) -> dict:
 
 
 def measure(*arguments: str) -> dict:
-    """What a process of its own prints as JSON."""
+    """Runs this file in a new process and parses the JSON that it prints."""
     command = [sys.executable, __file__, *arguments]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)

@@ -1,12 +1,12 @@
 """Does clipping help a SimpleRNN on the adding problem? The whole study in one call.
 
 Run it: python scripts/compare.py
-It can be interrupted; started again it goes on where it stopped.
+It can be interrupted; started again, it continues where it stopped.
 """
 
 import kbptt
 
-# Workers import this file: without the guard each would start a study of its own.
+# Workers import this file: without the guard each would start its own study.
 if __name__ == "__main__":
     kbptt.ablation.compare(
         tasks=["adding"],

@@ -1,17 +1,17 @@
-"""What `kbptt compare` costs beside its trials, and what a second worker gains.
+"""The overhead of `kbptt compare` over its trials, and the gain of a second worker.
 
     python scripts/compare_overhead.py                         # trials of 20 s: 7 minutes a round
-    python scripts/compare_overhead.py --trials 2 --seconds 1  # to see that it works
+    python scripts/compare_overhead.py --trials 2 --seconds 1  # a quick check
 
 The same trials, each pinned to one thread, run four times in every round:
 
 * plain: one after the other in one process, without scheduler, ledger and report;
-* twice plain: a half of them in each of two such processes at once;
-* one worker and two workers: the command `kbptt compare`, from its start to its end.
+* twice plain: half of them in each of two such processes at once;
+* one worker and two workers: the command `kbptt compare`, from start to end.
 
-Overhead is one worker over plain, gain is one worker over two, and what the machine gives at best
-is plain over twice plain: its cores share memory and heat. Quote their medians, and nothing from a
-machine that does something else meanwhile.
+Overhead is one worker over plain, gain is one worker over two, and the most that the machine allows
+is plain over twice plain, because its cores share memory and heat. Quote only medians, and only
+from an otherwise idle machine.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def epochs_of(seconds: float) -> int:
-    """How many epochs make a trial last so long, from a short and a longer one."""
+    """How many epochs a trial of this length has, extrapolated from two shorter ones."""
     few, more = (run_plain({**GRID, "methods": ["clip"], "epochs": e})[1][0] for e in (2, 6))
     return max(1, 2 + round((seconds - few) / ((more - few) / 4)))
 

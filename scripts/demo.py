@@ -5,7 +5,7 @@
 Real handwritten digits (scikit-learn's, nothing is downloaded), one pixel a timestep in a shuffled
 order, then 96 timesteps of nothing before the answer is due: 160 timesteps, of which truncated BPTT
 goes back 128. Every method is trained with two seeds. Results stay in the log directory: started
-again, it goes on where it stopped, and a finished demo is only shown again.
+again, it continues where it stopped, and a finished demo only shows its results.
 """
 
 import argparse
@@ -113,7 +113,7 @@ def table(results: kbptt.ablation.Results, ranking: list[str]) -> Table:
 
 
 def mean(values) -> float:
-    """A run that diverged has no score: the mean over runs is NaN then, and says so."""
+    """Mean over runs; NaN if one diverged and has no score."""
     return float(np.mean([np.nan if value is None else value for value in values]))
 
 
@@ -161,12 +161,12 @@ def draw(results: kbptt.ablation.Results) -> Figure:
     return figure
 
 
-# Workers import this file: without the guard each would start a demo of its own.
+# Workers import this file: without the guard each would start its own demo.
 if __name__ == "__main__":
     try:
         sys.exit(main())
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
-        print("Interrupted; `make demo` goes on from here.", file=sys.stderr)
+        print("Interrupted; `make demo` continues from here.", file=sys.stderr)
         sys.exit(130)

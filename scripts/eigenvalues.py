@@ -2,7 +2,7 @@
 
     python scripts/eigenvalues.py
 
-Three tables and a figure: (1) M^k has eigenvalues λ_i^k; (2) M^k x turns to the dominant
+Three tables and a figure: (1) M^k has eigenvalues λ_i^k; (2) M^k x turns towards the dominant
 eigenvector, by |λ₂/λ₁| per step; (3) the gradient ‖∂L/∂h_t‖ that a layer records inside `model.fit`
 changes per timestep by the spectral radius of a linear RNN, and by e^λ, λ the largest Lyapunov
 exponent, where activations and gates make the matrix differ from step to step.
@@ -49,7 +49,7 @@ def symmetric_matrix(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def powers(matrix: np.ndarray, eigenvalues: np.ndarray, panel: plt.Axes) -> None:
-    """(1) The eigenvalues of M^k, found from M^k itself, beside λ_i^k."""
+    """(1) The eigenvalues of M^k, computed from M^k, and λ_i^k."""
     print("Eigenvalues of M^k, computed from M^k, and their largest distance to λ_i^k")
     print(f"{'k':>4}" + "".join(f"{f'λ_{i + 1}^k':>12}" for i in range(4)) + f"{'distance':>12}")
     for k in POWERS:
@@ -104,7 +104,7 @@ def gradients(units: int, timesteps: int, panel: plt.Axes) -> None:
         initializer = SpectralRadius(radius, "random_normal", seed=1)
         layer = layer_class(units, recurrent_initializer=initializer, **options)
         norms = measured_norms(layer, x, y)
-        # The half far from the loss: near it the gradient still turns to the growing directions.
+        # The half far from the loss: near it the gradient still turns towards growing directions.
         far = timesteps // 2
         decay = gradient_flow.decay_per_step(norms[:far])
         (exponent,) = kbptt.analysis.lyapunov_exponents(layer, x, burn_in=far)
@@ -120,9 +120,9 @@ def gradients(units: int, timesteps: int, panel: plt.Axes) -> None:
 
 
 def measured_norms(layer: keras.Layer, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """What the layer recorded in one training step, with a learning rate of 0."""
+    """The norms that the layer records in one training step with a learning rate of 0."""
     model = keras.Sequential([keras.Input(x.shape[1:]), layer, keras.layers.Dense(1)])
-    # For one step, compiling a train function would take longer than running without.
+    # For a single step, compiling a train function would take longer than eager execution.
     model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
     model.fit(x, y, batch_size=len(x), verbose=0)
     return layer.gradient_norms

@@ -1,4 +1,4 @@
-"""Influence balancing: a short truncation has the wrong sign, and training runs away.
+"""Influence balancing: a short truncation has the wrong sign, and training diverges.
 
     python scripts/influence_balancing.py
 
@@ -53,7 +53,7 @@ def influence(lags: int) -> np.ndarray:
 
 
 def expected_influence(truncation: Truncation) -> float:
-    """∂s/∂θ as far as `truncation` sees it, in the mean over the timesteps of a window."""
+    """∂s/∂θ that `truncation` captures, averaged over the timesteps of a window."""
     if isinstance(truncation, Windowed):
         seen = np.cumsum(influence(truncation.length))
         return float(np.mean(seen[-truncation.stride :]))
@@ -61,7 +61,7 @@ def expected_influence(truncation: Truncation) -> float:
 
 
 class Record(keras.callbacks.Callback):
-    """Keeps θ after every step; ends a training that has run away."""
+    """Records θ after every step; stops a training that has diverged."""
 
     def __init__(self, cell: InfluenceBalancingCell):
         super().__init__()

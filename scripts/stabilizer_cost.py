@@ -1,9 +1,9 @@
-"""What the stabilizers cost: milliseconds per training step, side by side.
+"""The cost of the stabilizers in milliseconds per training step.
 
     python scripts/stabilizer_cost.py
 
 Variants take turns, a few steps each, for several rounds, so that a busy machine slows all of them
-down alike; medians, and the median of the ratios to the same round's step without a stabilizer.
+alike; medians, and the median of the ratios to the step without a stabilizer in the same round.
 """
 
 import argparse

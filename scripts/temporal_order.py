@@ -7,8 +7,8 @@
 The settings of Pascanu, Mikolov & Bengio (2013, https://arxiv.org/abs/1211.5063): SimpleRNN with 50
 tanh units, fresh sequences at every step in batches of 20, SGD with learning rate 0.01, clip at 1.
 Solved means that under 1 % of 10,000 fresh sequences are answered wrong. A run ends when it solves
-the task, when its weights are no longer finite, or after --steps. Results are added to a CSV file,
-so that the runs can be made in pieces; runs that it already holds are not made again.
+the task, when its weights are no longer finite, or after --steps. Results are appended to a CSV
+file, and runs that it already contains are skipped, so the work can be split.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import numpy as np
 import kbptt
 
 METHODS = ("none", "clip", "clip+omega")
-EPOCH = 1000  # steps between two looks at fresh sequences
+EPOCH = 1000  # steps between two tests on fresh sequences
 COLUMNS = ("length", "method", "seed", "budget", "solved", "steps", "wrong", "seconds")
 
 
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def run(method: str, seed: int, length: int, steps: int, weight: float) -> dict:
-    """Trains one model until it solves the task, breaks, or has used up its steps."""
+    """Trains one model until it solves the task, diverges, or has used up its steps."""
     keras.backend.clear_session()
     task = kbptt.tasks.get("temporal_order", length=length)
     regularizer = kbptt.regularizers.VanishingGradient(weight) if "omega" in method else None

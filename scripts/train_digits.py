@@ -3,8 +3,8 @@
     python scripts/train_digits.py --truncation 32
     tensorboard --logdir runs/train_digits
 
-An ordinary Keras script; what kbptt adds are the layer's `truncation` and the two callbacks. Copy
-it and put your own data and model in their places.
+An ordinary Keras script, to which kbptt adds the layer's `truncation` and the two callbacks. Copy
+it and insert your own data and model.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""How long must my truncation windows be? Asks a trained network, then trains with the answer.
+"""How long must truncation windows be? Measures a trained network, then trains with the result.
 
     python scripts/window_length.py
     python scripts/window_length.py --task adding --options length=50 --repeat 1 --tolerance 0.5
 
-1. Trains with full backpropagation through time: a network that has not learned yet does not use
-   its past, and would ask for short windows.
+1. Trains with full backpropagation through time: an untrained network does not use its past, and
+   would suggest short windows.
 2. Prints how strongly the losses reach back (φ by lag), the suggested window for several
-   tolerances, and the bias of the gradient that windows of several lengths really have.
-3. Trains anew with the suggested window, with a short one, and with `AdaptiveTruncation`.
+   tolerances, and the actual bias of the gradient for windows of several lengths.
+3. Trains again with the suggested window, with a short one, and with `AdaptiveTruncation`.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from kbptt.callbacks import AdaptiveTruncation
 
 
 def join(part: tuple, repeat: int) -> tuple:
-    """Sequences end to end, `repeat` at a time: a stream that is longer than any memory needed."""
+    """Joins `repeat` sequences at a time: a stream longer than any memory needed."""
     whole = len(part[0]) // repeat * repeat
     return tuple(
         v if repeat == 1 else v[:whole].reshape(whole // repeat, -1, *v.shape[2:]) for v in part
@@ -66,7 +66,7 @@ def main() -> None:
     for length in sorted({a.short, int(suggested) // 2, int(suggested), 2 * int(suggested)}):
         bias = truncation_bias(model, *some, length)
         print(f"  chunks of {length}: the gradient is off by {bias:.1%}")
-    print("trained anew with a window")
+    print("trained again with a window")
     train(int(suggested))
     train(a.short)
     adapt = AdaptiveTruncation(a.tolerance, a.short, max(a.maximum, 2), data=some)

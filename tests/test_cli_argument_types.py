@@ -92,7 +92,7 @@ def test_every_default_is_allowed(optimizer):
 
 def test_equal_numbers_are_one_arm():
     for name, values in {"dropout": [0, 0.0], "optimizer.clipnorm": [1.0, 1]}.items():
-        with pytest.raises(ValueError, match=r"twice among the values of axis"):
+        with pytest.raises(ValueError, match=r"listed twice among the values of axis"):
             Grid.make("adding", "clip", **SMALL, set={name: values})
     assert len(Grid.make("adding", "clip", **SMALL, set={"dropout": [0, 0.5, 1]}).trials()) == 3
 

@@ -64,7 +64,7 @@ def test_compare_then_report(tmp_path):
     assert "\n  settings.epochs: + 3\n" in changed.stderr and "--overwrite" in changed.stderr
 
 
-def test_exit_code_tells_of_trials_that_crashed(tmp_path):
+def test_exit_code_is_1_if_trials_crashed(tmp_path):
     crashing = ("--trial", "dummy_trials:crashing", "--retries", "0", "--logdir", tmp_path)
     result = kbptt("compare", *GRID, *crashing)
     assert result.returncode == 1 and result.stderr == ""
@@ -160,7 +160,7 @@ def test_control_c_and_second_runner(tmp_path):
         assert ledger.trials("done")[: len(kept)] == kept
 
 
-def test_a_terminal_that_cannot_show_every_sign(tmp_path):
+def test_a_terminal_that_cannot_show_every_character(tmp_path):
     logdir = tmp_path / "logs"
     done = kbptt("compare", *GRID, *DUMMY, "--logdir", logdir, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr

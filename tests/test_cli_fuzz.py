@@ -128,7 +128,7 @@ def test_wrong_invocations_end_with_a_message(places, monkeypatch):
 
     monkeypatch.setenv(main.TRACEBACK, "1")  # an error that nobody foresaw comes through
     monkeypatch.setattr(runner, "run", would_run)
-    monkeypatch.setattr(training.Run, "__call__", would_run)
+    monkeypatch.setattr(training, "run", would_run)
     chance, codes, problems = random.Random(16), [], []
     found = commands()
     for number in range(300):

@@ -1,6 +1,7 @@
 """One setting under two names, or one name twice, is refused by `train` and `compare` alike."""
 
 import pytest
+from command_line import refused
 from typer.testing import CliRunner
 
 from kbptt.ablation import options
@@ -32,33 +33,26 @@ def working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def refused(*arguments):
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 2 and isinstance(result.exception, SystemExit), result.output
-    assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
-    return result.stderr
-
-
 @pytest.mark.parametrize(("arguments", "names"), BOTH)
 @pytest.mark.parametrize("begin", [TRAIN, COMPARE])
-def test_both_commands_name_both(begin, arguments, names):
+def test_both_commands_refuse_a_setting_given_twice(begin, arguments, names):
     message = refused(*begin, *arguments)
     assert names in message and "given twice" in message
 
 
 @pytest.mark.parametrize("name", ["path", "task.path", "text.path"])
-def test_a_file_beside_the_option_for_it(name):
+def test_a_file_and_its_option_together_are_refused(name):
     message = refused("train", "text", "t.txt", "-o", f"{name}=one.txt")
     assert "the file 't.txt' and -o path set the same" in message
 
 
 @pytest.mark.parametrize("arguments", [["--seed", "1"], ["--method", "clip"], ["--clip", "1"]])
-def test_the_other_options_of_train(arguments):
+def test_other_options_of_train_are_refused_twice(arguments):
     assert f"{arguments[0]} is given twice" in refused(*TRAIN, *arguments, *arguments)
 
 
 @pytest.mark.parametrize("arguments", [["--tasks", "adding"], ["--seeds", "1"], ["--workers", "1"]])
-def test_the_other_options_of_compare(arguments):
+def test_other_options_of_compare_are_refused_twice(arguments):
     begin = ["compare", "--methods", "clip"]
     assert f"{arguments[0]} is given twice" in refused(*begin, *arguments, *arguments)
     assert "--reference is given twice" in refused("report", "x", *["--reference", "a"] * 2)
@@ -70,13 +64,13 @@ def configuration(task, assignments, **settings):
 
 
 @pytest.mark.parametrize("name", ["path", "task.path", "text.path"])
-def test_a_file_as_an_option(name, tmp_path):
+def test_a_file_can_be_given_as_an_option(name, tmp_path):
     (tmp_path / "t.txt").write_text("abcdefgh" * 100)
     config = configuration("text", [f"{name}=t.txt"])
     assert config["task"]["options"] == {"path": "t.txt"}
 
 
-def test_what_is_not_the_same():
+def test_options_with_one_name_can_differ():
     """The width of the network and that of a task that has one too; an option for each task."""
     config = configuration("influence_balancing", ["units=12"], units=5)
     assert (config["task"]["options"], config["model"]["units"]) == ({"units": 12}, 5)

@@ -1,5 +1,6 @@
-"""Ctrl-C at any moment: exit code 130, no traceback, and a run that goes on where it stopped."""
+"""Ctrl-C at any moment: exit code 130, no traceback, and a run that continues where it stopped."""
 
+import itertools
 import os
 import pathlib
 import re
@@ -10,11 +11,10 @@ import time
 
 import numpy as np
 import pytest
+from command_line import kbptt
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from typer.testing import CliRunner
 
 from kbptt.cli import run_directory, training
-from kbptt.cli.main import app
 
 HERE = pathlib.Path(__file__).parent
 DIGITS = ["train", "digits", "--units", "4", "-o", "sizes=[64,32,32]", "--batch-size", "16"]
@@ -139,17 +139,13 @@ def test_at_any_moment(command, moment, directory):
     interrupt(process, 1)
 
 
-def kbptt(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)))
-
-
 def interrupted_at(monkeypatch, step, *arguments):
     """Runs a command that gets Ctrl-C after a training step, counted from 1."""
-    before = training.Progressed.on_train_batch_end
+    before, steps = training.Progressed.on_train_batch_end, itertools.count(1)
 
     def stop(self, batch, logs=None):
         before(self, batch, logs)
-        if len(self.durations) == step:
+        if next(steps) == step:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -167,7 +163,7 @@ def profiles(logdir):
     return [e.step for e in found], np.array(norms)
 
 
-def test_a_resumed_run_goes_on_in_its_own_directory(directory, monkeypatch):
+def test_a_resumed_run_stays_in_its_directory(directory, monkeypatch):
     command = (*DIGITS, "--epochs", 3, "--logdir")
     interrupted_at(monkeypatch, 2, *command, "run")  # in the first epoch of four steps
     interrupted_at(monkeypatch, 6, *command, "run", "--resume")  # again, and in the second one

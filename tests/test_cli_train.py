@@ -9,15 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
+import command_line
 import keras
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from command_line import kbptt
 
 import kbptt as kbptt_package
 from kbptt import tasks
-from kbptt.cli.main import app
 
 # Keeps a refused command from leaving `runs/` in the working directory.
 pytestmark = pytest.mark.usefixtures("working_directory")
@@ -30,18 +31,8 @@ def working_directory(tmp_path, monkeypatch):
     return tmp_path
 
 
-def kbptt(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)))
-
-
 def refused(*arguments):
-    """Runs the command, checks that it is refused with one sentence, and returns it."""
-    result = kbptt("train", *arguments)
-    assert result.exit_code == 2
-    assert isinstance(result.exception, SystemExit) and "Traceback" not in result.output
-    assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
-    assert result.stdout == ""
-    return result.stderr
+    return command_line.refused("train", *arguments)
 
 
 @pytest.mark.parametrize("truncation", ["0", "-1", "2.5", "True", "x", "", "nan", "1e3"])
@@ -214,8 +205,8 @@ def test_a_continued_run_ends_where_an_uninterrupted_one_does(working_directory)
     assert not list(parts.glob("*.partial*")) and not list(parts.glob(".*.partial*"))
 
 
+@mock.patch.dict(tasks.registry.factories)
 def test_a_task_of_the_users_own_module(working_directory, monkeypatch):
-    monkeypatch.setattr(tasks.registry, "_factories", dict(tasks.registry._factories))
     monkeypatch.setattr(sys, "path", list(sys.path))
     (working_directory / "mytasks.py").write_text(
         "import kbptt\n"
@@ -234,7 +225,8 @@ def test_a_task_of_the_users_own_module(working_directory, monkeypatch):
     assert "test accuracy" in result.stdout and (working_directory / "runs/first-1").is_dir()
 
 
-def test_a_continued_run_draws_the_same_dropout_masks(working_directory, monkeypatch):
+@mock.patch.dict(tasks.registry.factories)
+def test_a_continued_run_draws_the_same_dropout_masks(working_directory):
     class Last(tasks.Task):
         metric, mode, features = "mse", "min", 3
         baseline, outputs = 1.0, tasks.Outputs(3)
@@ -249,7 +241,6 @@ def test_a_continued_run_draws_the_same_dropout_masks(working_directory, monkeyp
         def recurrent_layer(self, truncation=None, **arguments):
             return kbptt_package.GRU(3, dropout=0.5, name="rnn", seed=0)
 
-    monkeypatch.setattr(tasks.registry, "_factories", dict(tasks.registry._factories))
     tasks.register("last")(Last)
     train = ("train", "last", "--epochs")
     assert kbptt(*train, 2, "--logdir", "whole").exit_code == 0

@@ -4,6 +4,7 @@ import functools
 import json
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -147,8 +148,8 @@ def test_optimizers_by_any_spelling_and_registered_ones():
         assert float(model.optimizer.learning_rate) == 0.5
 
 
-def test_conflict_in_the_arguments_of_one_cell(monkeypatch):
-    monkeypatch.setattr(methods, "_methods", dict(methods._methods))
+@mock.patch.dict(methods.registered)
+def test_conflict_in_the_arguments_of_one_cell():
     methods.register(methods.Method("zero_bias", layer={"bias_initializer": "zeros"}))
     for name in ("chrono+zero_bias", "zero_bias+chrono"):
         with pytest.raises(ValueError, match=r"both set the .* `bias_initializer`"):
@@ -159,8 +160,8 @@ class Halved:
     """A callback of a user's own."""
 
 
-def test_own_methods(monkeypatch):
-    monkeypatch.setattr(methods, "_methods", dict(methods._methods))
+@mock.patch.dict(methods.registered)
+def test_a_registered_method_combines_with_others():
     mine = methods.register(
         methods.Method("mine", "my own", layer={"dropout": 0.1}, callbacks=(Halved,))
     )

@@ -1,4 +1,4 @@
-"""Float32 arrays in JSON types, exactly."""
+"""Lossless encoding of float32 arrays in JSON types."""
 
 import base64
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 def bins(timesteps: int, count: int) -> np.ndarray:
     """Edges, integer `(at most count + 1,)`, of bins of neighbouring timesteps.
 
-    As `numpy.array_split` cuts: the first bins hold one timestep more where they are not equal.
+    As in `numpy.array_split`, the first bins hold one timestep more where sizes differ.
     """
     count = min(count, timesteps)
     size, larger = divmod(timesteps, count)
@@ -23,6 +23,6 @@ def encode(array: np.ndarray) -> dict[str, Any]:
 
 
 def decode(encoded: dict[str, Any]) -> np.ndarray:
-    """The array that `encode` was given."""
+    """The inverse of `encode`."""
     flat = np.frombuffer(base64.b64decode(encoded["base64"]), "<f4")
     return flat.reshape(encoded["shape"])

@@ -11,6 +11,7 @@ from kbptt import methods, tasks
 from kbptt._checks import did_you_mean
 from kbptt.ablation import limits, options
 from kbptt.ablation.errors import TrialError
+from kbptt.tasks import model as task_model
 
 
 def build(config: Mapping[str, Any]) -> tuple[Any, Any, list[Any]]:
@@ -78,7 +79,7 @@ def _make_optimizer(name: str, arguments: dict[str, Any]) -> Any:
 def _of_the_trial() -> set[str]:
     """Arguments of a recurrent layer that the model's options, the task and the seed decide."""
     decided = {"return_sequences", "return_state"}
-    for function in (tasks.build_model, tasks.model.recurrent_layer):
+    for function in (task_model.build_model, task_model.recurrent_layer):
         parameters = inspect.signature(function).parameters.values()
         decided |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
     return decided

@@ -1,4 +1,4 @@
-"""Where trials run: a Dask cluster of this machine's processes, or one that is there already."""
+"""Where trials run: a Dask cluster of processes on this machine, or an existing scheduler."""
 
 import contextlib
 import logging
@@ -11,7 +11,7 @@ from typing import Any
 
 from kbptt import _checks
 
-WORKERS_SECONDS = 120  # to wait for the first worker of a cluster that is not ours
+WORKERS_SECONDS = 120  # to wait for the first worker of an existing scheduler
 ATTEMPTS = 5  # to start the cluster: a worker may be killed while it starts
 
 
@@ -23,7 +23,7 @@ def connect(scheduler: str | None, workers: int) -> Iterator[Any]:
 
     if scheduler:
         try:
-            get_address_host_port(scheduler)  # a client of no address takes a minute to close
+            get_address_host_port(scheduler)  # closing a client without an address takes a minute
             client = Client(scheduler, timeout=20, set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
             raise ValueError(
@@ -51,16 +51,16 @@ def _local(workers: int) -> Iterator[Any]:
     from distributed import LocalCluster
 
     settings = {
-        "distributed.scheduler.allowed-failures": 0,  # the runner counts retries itself
+        "distributed.scheduler.allowed-failures": 0,  # the runner counts retries
         "distributed.worker.daemon": True,
-        # Looking at a trial's stack a hundred times a second would take it a tenth of its time.
+        # Sampling a trial's stack a hundred times a second costs a tenth of its time.
         "distributed.worker.profile.enabled": False,
         "distributed.worker.preload": ["kbptt.ablation.trial"],  # its `dask_setup`
     }
     with dask.config.set(settings), contextlib.ExitStack() as stack:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                with _interrupted_afterwards():
+                with deferring_interrupts():
                     cluster = LocalCluster(
                         n_workers=workers,
                         threads_per_worker=1,
@@ -79,11 +79,11 @@ def _local(workers: int) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _interrupted_afterwards() -> Iterator[None]:
-    """Holds Ctrl-C back: a cluster that is interrupted while it starts cannot be closed.
+def deferring_interrupts() -> Iterator[None]:
+    """Defers Ctrl-C: a cluster that is interrupted while it starts cannot be closed.
 
-    From its processes, which inherit the mask, it is held back for good: a terminal sends it to
-    all, and this one ends them in good order.
+    Its processes inherit the signal mask and never see Ctrl-C, which a terminal sends to all of
+    them: this process shuts them down.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -92,7 +92,7 @@ def _interrupted_afterwards() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, lambda *_: caught.append(True))
     masks = hasattr(signal, "pthread_sigmask")  # not on Windows
     if masks:
-        resource_tracker.ensure_running()  # it would clear the mask when the first process starts
+        resource_tracker.ensure_running()  # starting it later would clear the mask
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -105,7 +105,7 @@ def _interrupted_afterwards() -> Iterator[None]:
 
 
 def workers_for(trials: int, workers: int | None, threads: int) -> int:
-    """How many processes to start: as asked for, else as the cores allow; none without a trial."""
+    """How many processes to start: as requested, else cores // threads; at most one per trial."""
     threads = _checks.positive_integer("threads", threads)
     if workers is None:
         affinity = getattr(os, "sched_getaffinity", None)
@@ -115,11 +115,11 @@ def workers_for(trials: int, workers: int | None, threads: int) -> int:
 
 
 def size(client: Any) -> int:
-    """Worker processes there are now: each runs one trial, however many threads it has."""
+    """The number of worker processes now: each runs one trial, however many threads it has."""
     return look(client)[0]
 
 
 def look(client: Any) -> tuple[int, int]:
-    """How many worker processes there are now, and the bytes that the largest takes."""
+    """The number of worker processes now, and the memory of the largest in bytes."""
     workers = client.scheduler_info()["workers"].values()
     return len(workers), max((w["metrics"].get("memory", 0) for w in workers), default=0)

@@ -13,8 +13,8 @@ def git_commit(directory: str | os.PathLike = ".", file: str | None = None) -> s
 
     Args:
         directory: The directory.
-        file: A file in it that must belong to the repository, or `None`: an installed package may
-            lie in an ignored folder of another one.
+        file: A file in it that the repository must track, or `None`: an installed package may lie
+            in an ignored folder of an unrelated repository.
     """
     commands = [["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]]
     if file is not None:
@@ -36,7 +36,7 @@ def git_commit(directory: str | os.PathLike = ".", file: str | None = None) -> s
 
 
 def describe(threads: int) -> dict[str, Any]:
-    """Where and with what a trial of this process runs, in JSON types.
+    """Machine and versions that a trial in this process runs with, in JSON types.
 
     Args:
         threads: Number of threads that it computes with.

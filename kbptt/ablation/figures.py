@@ -1,4 +1,4 @@
-"""Figures of a report, as SVG or PNG data that a page can carry in itself."""
+"""Figures of a report, as SVG or PNG data URLs to embed in the page."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ from kbptt.ablation import arrays
 from kbptt.ablation.results import Results, Row, decay
 from kbptt.ablation.text import described, visible
 
-# Beyond these numbers nothing can be told apart any more, and a page would grow without end.
+# Limits beyond which a figure is illegible and the page too large.
 ARMS = 24  # in one figure: the best
 TASKS = 12  # with figures of their own
 DOTS = 200  # runs of an arm
@@ -30,7 +30,7 @@ COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BB
 def draw(results: Results) -> list[dict[str, str]]:
     """All figures that the results allow: dicts with `title`, `caption` and `source` (data URL).
 
-    A figure that cannot be drawn has no `source`, and a caption that says why.
+    A figure that cannot be drawn has no `source`, and the reason as its caption.
     """
     known = any(math.isfinite(row.mean.low) for row in results.table())
     figures = [
@@ -39,7 +39,7 @@ def draw(results: Results) -> list[dict[str, str]]:
             "Mean skill over all tasks and seeds (0: no better than without memory, 1: perfect)"
             + (" with its bootstrap interval" if known else "")
             + "; each dot is one run."
-            + _left_out(results, dots=True),
+            + left_out(results, dots=True),
             lambda: scores(results),
         )
     ]
@@ -49,21 +49,21 @@ def draw(results: Results) -> list[dict[str, str]]:
             _figure(
                 f"Learning curves: {task}",
                 f"Validation {name} by epoch, median over the seeds; the band spans all seeds."
-                + _left_out(results),
+                + left_out(results),
                 lambda task=task: curves(results, task),
             ),
             _figure(
                 f"Gradient by timestep: {task}",
                 "‖∂L/∂h_t‖ of the first recurrent layer against t, median over the seeds, at the "
                 "start (dashed) and the end (solid) of training. Exact zeros, beyond a cut, are "
-                "left out." + _left_out(results),
+                "left out." + left_out(results),
                 lambda task=task: profiles(results, task),
             ),
             _figure(
                 f"Gradient over training: {task}",
                 "‖∂L/∂h_t‖ of the first recurrent layer by training step and timestep, first seed, "
                 "one colour scale for all, that of the runs that did not diverge."
-                + _left_out(results),
+                + left_out(results),
                 lambda task=task: heatmaps(results, task),
                 "png",
             ),
@@ -72,15 +72,15 @@ def draw(results: Results) -> list[dict[str, str]]:
         _figure(
             "Decay of the gradient against the score",
             "Each dot is one run: the factor by which ‖∂L/∂h_t‖ changes for each timestep into the "
-            "past at the end of training, against its skill." + _left_out(results, dots=True),
+            "past at the end of training, against its skill." + left_out(results, dots=True),
             lambda: decay_against_score(results),
         )
     )
     return [figure for figure in figures if figure is not None]
 
 
-def _left_out(results: Results, dots: bool = False) -> str:
-    """What of a large ablation its figures leave out, as the end of a caption."""
+def left_out(results: Results, dots: bool = False) -> str:
+    """The end of a caption: what the figures of a large ablation leave out."""
     text = ""
     if len(results.arms) > ARMS:
         text += f" Of {len(results.arms)} methods and settings the best {ARMS}."
@@ -92,14 +92,14 @@ def _left_out(results: Results, dots: bool = False) -> str:
     return text
 
 
-def _shown(results: Results) -> list[str]:
-    """The arms of the figures: the best ones, in the order of the ablation."""
+def shown_arms(results: Results) -> list[str]:
+    """The arms that figures show: the best ones, in the order of the ablation."""
     best = {row.arm for row in results.table()[:ARMS]}
     return [arm for arm in results.arms if arm in best]
 
 
 def _thinned(values: np.ndarray, most: int) -> np.ndarray:
-    """Indices of at most so many values, evenly from the first to the last."""
+    """Indices of at most `most` values, evenly spaced from the first to the last."""
     return np.linspace(0, len(values) - 1, min(len(values), most)).round().astype(int)
 
 
@@ -111,7 +111,7 @@ def scores(results: Results) -> Figure | None:
     figure = Figure(figsize=(7, 1.2 + 0.38 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for y, row in enumerate(rows):
-        color = _color(results, row.arm)
+        color = color_of(results, row.arm)
         runs = results.skills(row.arm)
         runs = np.sort(runs[np.isfinite(runs)])
         runs = runs[_thinned(runs, DOTS)]
@@ -129,7 +129,7 @@ def curves(results: Results, task: str) -> Figure | None:
     figure, axes = _axes()
     name, _, baseline = results.metric(task)
     longest = 0
-    for arm in _shown(results):
+    for arm in shown_arms(results):
         runs = [t.result["curve"] for t in results.done(arm, task) if t.result.get("curve")]
         runs = [run["validation"] for run in runs if run.get("validation")]
         if not runs:
@@ -141,7 +141,7 @@ def curves(results: Results, task: str) -> Figure | None:
         table[~np.isfinite(table)] = np.nan
         epochs = _thinned(table[0], POINTS)
         table, epochs = table[:, epochs], epochs + 1
-        color = _color(results, arm)
+        color = color_of(results, arm)
         middle, low, high = (f(table, axis=0) for f in (np.nanmedian, np.nanmin, np.nanmax))
         marker = "o" if len(epochs) == 1 else None
         axes.plot(epochs, middle, color=color, label=_safe(arm), marker=marker)
@@ -162,7 +162,7 @@ def profiles(results: Results, task: str) -> Figure | None:
     """Gradient norm against timestep, at the start and the end of training."""
     figure, axes = _axes()
     shown = False
-    for arm in _shown(results):
+    for arm in shown_arms(results):
         for when, style in (("start", "--"), ("end", "-")):
             found = [
                 layer[when]
@@ -176,7 +176,7 @@ def profiles(results: Results, task: str) -> Figure | None:
             norms = np.where(np.isfinite(norms) & (norms > 0), norms, np.nan)
             timesteps = _thinned(norms, POINTS)
             label = _safe(arm) if when == "end" else None
-            color = _color(results, arm)
+            color = color_of(results, arm)
             axes.plot(timesteps, norms[timesteps], style, color=color, label=label, lw=1.2)
             shown = shown or bool(np.isfinite(norms).any())
     if not shown:
@@ -191,7 +191,7 @@ def profiles(results: Results, task: str) -> Figure | None:
 def heatmaps(results: Results, task: str) -> Figure | None:
     """Training step × timestep for every arm, side by side."""
     found, sound = [], []
-    for arm in _shown(results):
+    for arm in shown_arms(results):
         for trial in results.done(arm, task):
             record = _first_layer(trial.result).get("record")
             if record:
@@ -200,12 +200,12 @@ def heatmaps(results: Results, task: str) -> Figure | None:
                 sound.append(trial.result["status"] == "ok")
                 break
     positive = [n[np.isfinite(n) & (n > 0)] for *_, n in found]
-    # The 1e30 of a run that diverged would leave the others one colour.
+    # The 1e30 of a run that diverged would give all the others one colour.
     judged = [p for p, ok in zip(positive, sound, strict=True) if ok and p.size] or positive
     positive = np.concatenate(judged) if judged else np.empty(0)
     if not positive.size:
         return None
-    # Beyond ten decades below the largest nothing is told apart any more.
+    # Ten decades below the largest value colours are indistinguishable.
     high = float(positive.max())
     low = max(float(positive.min()), high * 1e-10)
     scale = LogNorm(min(low, high / 1.01), high)
@@ -233,10 +233,10 @@ def heatmaps(results: Results, task: str) -> Figure | None:
 
 
 def decay_against_score(results: Results) -> Figure | None:
-    """Does a gradient that decays less go with a better score?"""
+    """Decay of the gradient against skill, one dot per run."""
     figure, axes = _axes()
     shown = False
-    for arm in _shown(results):
+    for arm in shown_arms(results):
         points = []
         for task, skills in zip(results.tasks, results.skills(arm).T, strict=True):
             for seed, skill in zip(results.seeds, skills, strict=True):
@@ -246,7 +246,7 @@ def decay_against_score(results: Results) -> Figure | None:
         points = np.array(sorted(p for p in points if np.isfinite(p).all()))
         if points.size:
             points = points[_thinned(points, DOTS)]
-            color = _color(results, arm)
+            color = color_of(results, arm)
             axes.plot(*points.T, "o", ms=5, alpha=0.7, mew=0, color=color, label=_safe(arm))
             shown = True
     if not shown:
@@ -261,8 +261,8 @@ def _figure(
     title: str, caption: str, make: Callable[[], Figure | None], kind: str = "svg"
 ) -> dict[str, str] | None:
     buffer, title = io.BytesIO(), visible(title)
-    # Glyphs that the font lacks (a method named in Chinese), epochs that every run left out, sums
-    # beyond all floats: what can be drawn is.
+    # Missing glyphs (a method named in Chinese), epochs without any run and overflowing sums must
+    # not stop the rest from being drawn.
     with warnings.catch_warnings(), np.errstate(all="ignore"), rc_context({"svg.hashsalt": title}):
         warnings.simplefilter("ignore")
         try:
@@ -270,12 +270,10 @@ def _figure(
             if figure is None:
                 return None
             FigureCanvasAgg(figure)
-            # No date and fixed ids: the same results give the same page.
+            # Without a date and with fixed ids, equal results give identical pages.
             metadata = {"Date": None} if kind == "svg" else {"Software": None}
             figure.savefig(buffer, format=kind, dpi=110, metadata=metadata)
-        except (
-            Exception
-        ) as error:  # numbers that Matplotlib has no axis for cost their figure alone
+        except Exception as error:  # numbers that Matplotlib has no axis for cost one figure only
             return {"title": title, "caption": f"Not drawn: {described(error)}.", "source": ""}
     kind = {"svg": "svg+xml"}.get(kind, kind)
     data = base64.b64encode(buffer.getvalue()).decode()
@@ -293,7 +291,7 @@ def _with_legend(figure: Figure, axes: Any) -> Figure:
     handles, labels = axes.get_legend_handles_labels()
     if max(map(len, labels)) <= 24:
         figure.legend(handles, labels, loc="outside right upper", fontsize=7)
-    else:  # beside the plot they would take its place
+    else:  # too wide for the side
         figure.set_figheight(figure.get_figheight() + 0.16 * (1 + len(labels) // 2))
         figure.legend(handles, labels, loc="outside lower left", fontsize=7, ncols=2)
     return figure
@@ -306,19 +304,19 @@ def _interval(axes: Any, row: Row, y: float, color: Any) -> None:
     axes.plot([mean.value], [y], "D", color=color, ms=6, mec="white")
 
 
-def _color(results: Results, arm: str) -> Any:
-    """A colour that no other arm of the ablation has."""
+def color_of(results: Results, arm: str) -> Any:
+    """The colour of an arm, different from all others in the ablation."""
     index, count = results.arms.index(arm), len(results.arms)
     return COLORS[index] if count <= len(COLORS) else colormaps["turbo"](0.05 + 0.9 * index / count)
 
 
 def _first_layer(result: dict[str, Any]) -> dict[str, Any]:
-    """What a trial recorded of the gradient of its first recurrent layer."""
+    """The recorded gradient of a trial's first recurrent layer."""
     return next(iter((result.get("gradient") or {}).values()), {})
 
 
 def _safe(text: str) -> str:
-    """A label that Matplotlib takes literally: a dollar sign would start a formula."""
+    """A label that Matplotlib shows literally: a dollar sign would start a formula."""
     text = visible(text)
     return text.replace("\\", "\\\\").replace("$", r"\$") if "$" in text else text
 

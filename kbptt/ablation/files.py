@@ -1,16 +1,18 @@
-"""Files of a trial in the log directory: whole or absent, and never outside it."""
+"""Files of a trial in the log directory: complete or absent, and never outside it."""
 
+import contextlib
+import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kbptt.ablation.ledger import LedgerError, disk_full, is_disk_full
 from kbptt.ablation.text import shown, visible
 
 SCRATCH = ".writing-"
-LONGEST = 255  # bytes of a name: more than that no usual file system takes
+LONGEST = 255  # bytes of a name: the limit of common file systems
 LONGEST_PATH = 1000  # bytes of a path below the trial's directory
 
 
@@ -21,8 +23,8 @@ def check_names(files: Any) -> dict[str, bytes]:
         files: Mapping from relative paths, with "/" between their parts, to bytes.
 
     Raises:
-        ValueError: for a path that leads outside or that no file system takes, for a file in the
-            place of another one's folder, and for content that is not bytes.
+        ValueError: for a path that leads outside or that no file system accepts, for a file with
+            the path of another file's folder, and for content that is not bytes.
     """
     if not isinstance(files, Mapping):
         raise ValueError(
@@ -67,11 +69,11 @@ def _is_relative(name: Any) -> bool:
 
 
 def write_files(logdir: pathlib.Path, directory: str, files: Mapping[str, bytes]) -> None:
-    """Puts the files of a trial in place all at once: written beside, then renamed.
+    """Writes the files of a trial atomically: into a scratch folder that is then renamed.
 
     Args:
         logdir: The log directory.
-        directory: Of the trial, below the log directory.
+        directory: The trial's directory, relative to the log directory.
         files: As `check_names` returns them.
     """
     target = inside(logdir, directory)
@@ -97,6 +99,20 @@ def write_files(logdir: pathlib.Path, directory: str, files: Mapping[str, bytes]
             f"Cannot write {visible(repr(str(target)))}: {error.strerror or error}. "
             "Every result so far is safe."
         ) from error
+
+
+@contextlib.contextmanager
+def atomically(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a temporary path that afterwards replaces `path`, which is never incomplete."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def inside(parent: pathlib.Path, name: str) -> pathlib.Path:

@@ -52,16 +52,16 @@ class Grid:
             tasks: Names of tasks.
             methods: Names of methods, combined with "+".
             seeds: Number of seeds (`6` = seeds 0 to 5) or a list of seeds.
-            design: "grid" compares the methods as they are listed; "add-one-in" the baseline with
-                each of them added; "leave-one-out" all of them together with each taken away.
-            set: Mapping from an option's name to the list of values it takes: an axis.
-            imports: Modules that register tasks or methods of one's own.
+            design: "grid" compares the methods as listed; "add-one-in" the baseline and the
+                baseline with each of them; "leave-one-out" all of them combined, and without each.
+            set: Mapping from an option's name to a list of values: an axis.
+            imports: Modules that register the user's tasks or methods.
             trial: Import path of the function that runs a trial.
             **settings: Options with one value: `epochs=20`, `units=32`, `length=200`, …
         """
         imports = tuple(_names("imports", imports, empty=True))
         registry.import_modules(imports)
-        _task_config.cache_clear()  # a user's file may be another one by now
+        _task_config.cache_clear()  # a user's file may have changed
         tasks = _names("tasks", tasks)
         for task in tasks:
             registry.options(task)
@@ -79,7 +79,7 @@ class Grid:
             _refuse_duplicates(
                 f"values of axis {name!r}",
                 values,
-                " Where one value is a list, such as sizes, put it into a list: [[100, 20, 20]].",
+                " If one value is a list, such as sizes, put it into a list: [[100, 20, 20]].",
             )
             if len(values) == 1:
                 fixed[path] = values[0]
@@ -102,7 +102,7 @@ class Grid:
         )
         _refuse_duplicates("seeds", grid.seeds)
         limits.integer("trials", grid.size(), least=0, shown="methods × tasks × seeds × axes")
-        _ = grid.arms  # every error of a combination now, not after an hour
+        _ = grid.arms  # raises the errors of all combinations now
         return grid
 
     @classmethod
@@ -138,32 +138,37 @@ class Grid:
             seen[key] = name
         return arms
 
+    @property
+    def threads(self) -> int:
+        """The number of threads of every trial."""
+        return self.arms[0].config["training"]["threads"]
+
     def size(self) -> int:
         """The number of trials."""
         points = sum(math.prod(map(len, self._axes(task).values())) for task in self.tasks)
         return len(self.seeds) * len(self.methods) * points
 
     def _axes(self, task: str) -> dict[Path, tuple[Any, ...]]:
-        """The axes that concern a task."""
+        """The axes that apply to a task."""
         others = {t for t in self.tasks if t != task}
         return {path: values for path, values in self.axes.items() if path[0] not in others}
 
     def _points(self, task: str) -> list[dict[Path, Any]]:
-        """Every combination of the axes that concern a task."""
+        """Every combination of the axes that apply to a task."""
         axes = self._axes(task)
         return [
             dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())
         ]
 
     def notes(self) -> list[str]:
-        """What the tasks say of the choices that they made: `Task.describe` of each."""
+        """What the tasks report about the choices they made: `Task.describe` of each."""
         of_tasks = (arm.config["task"] for arm in self.arms)
         chosen = {(t["name"], json.dumps(t["options"])) for t in of_tasks}
         notes = [(name, _task_config(name, given)[1]) for name, given in sorted(chosen)]
         return list(dict.fromkeys(f"{name}: {note}" for name, note in notes if note))
 
     def configuration(self) -> dict[str, Any]:
-        """The grid in JSON types: what a later run on the same directory is compared with."""
+        """The grid in JSON types, with which a later run in the same directory is compared."""
         files = {
             arm.directory.split("/")[1]: arm.config["task"]["file"]
             for arm in self.arms
@@ -188,7 +193,7 @@ class Grid:
         chosen = {**options.DEFAULTS, **self.settings, **axes}
         layer = {n: v for (section, n), v in chosen.items() if section == "layer"}
         optimizer = {n: v for (section, n), v in chosen.items() if section == "optimizer"}
-        # A default gives way to a method's value; what the user set does not.
+        # A method overrides a default, but not an option that the user set.
         given = {("layer", n) for n in layer} | {*self.settings, *axes}
         cell = chosen["model", "cell"]
         definition = method.definition(cell)
@@ -227,7 +232,7 @@ class Grid:
             canonical(config)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"An option of method {name!r}, task {task!r} is no plain value: {error}."
+                f"An option of method {name!r}, task {task!r} is not a plain value: {error}."
             ) from error
         config["task"] = _task_config(task, json.dumps(task_options))[0].copy()
         ours = {k: v for k, v in axes.items() if k[0] not in ("task", *self.tasks)}
@@ -260,7 +265,7 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
     try:
         content = load_yaml(text)
     except ValueError as error:
-        raise ValueError(f"{str(path)!r} is no valid YAML: {error}.") from error
+        raise ValueError(f"{str(path)!r} is not valid YAML: {error}.") from error
     if not isinstance(content, dict):
         raise ValueError(
             f"Expected a mapping in {str(path)!r} with keys such as tasks, methods and seeds. "
@@ -277,7 +282,7 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def difference(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """Lines that say how two configurations differ."""
+    """Lines that describe how two configurations differ."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted({*before, *now}):
             path = f"{name}.{key}" if name else key
@@ -321,7 +326,7 @@ def _label(name: str, axes: Mapping[Path, Any]) -> str:
 
 
 def show(value: Any, path: Path | None = None) -> str:
-    """A value of an option as it stands in labels."""
+    """A value of an option as written in labels."""
     if value is None:
         return "full" if path == ("model", "truncation") else "none"
     if isinstance(value, dict) and isinstance(value.get("name"), str):  # {name: windowed, …}
@@ -332,7 +337,7 @@ def show(value: Any, path: Path | None = None) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _task_config(name: str, given: str) -> tuple[dict[str, Any], str | None]:
-    """A task in a configuration, once it has checked its options (JSON), and what it says."""
+    """A task as part of a configuration, its options (JSON) checked; and its description."""
     chosen = json.loads(given)
     task = registry.get(name, **chosen)
     digest = task.digest()
@@ -359,5 +364,5 @@ def _refuse_duplicates(what: str, values: Sequence[Any], mend: str = "") -> None
     for value in values:
         key = type(value), json.dumps(value, sort_keys=True, default=repr)
         if key in seen:
-            raise ValueError(f"{value!r} is twice among the {what}: name it once.{mend}")
+            raise ValueError(f"{value!r} is listed twice among the {what}: name it once.{mend}")
         seen.add(key)

@@ -1,4 +1,4 @@
-"""Labels of what an ablation compares: the options that differ within it, and only those."""
+"""Labels of what an ablation compares: only the options that differ within it."""
 
 import collections
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from kbptt.ablation.grid import show
 def labels(
     configs: Sequence[dict[str, Any]],
 ) -> tuple[Callable[[dict[str, Any]], tuple[str, str]], Callable[[dict[str, Any]], str]]:
-    """Functions that label a configuration's arm and task by what differs in the ablation."""
+    """Functions that label a configuration's arm and task by the options that differ."""
     settings: dict[Any, set[str]] = collections.defaultdict(set)
     for config in configs:
         for path, value in _settings(config).items():
@@ -45,7 +45,7 @@ def labels(
 
 
 def _settings(config: dict[str, Any]) -> dict[options.Path, Any]:
-    """What was set besides the method: options of model, layer, optimizer and training."""
+    """Options of model, layer, optimizer and training that the method does not set."""
     definition = config["method"]["definition"]
     found = {("model", n): v for n, v in config["model"].items() if n != "layer"}
     for name, value in config["model"]["layer"].items():

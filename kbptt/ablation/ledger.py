@@ -1,9 +1,9 @@
-"""The ledger: one SQLite file that says what an ablation is, what ran and what came out.
+"""The ledger: one SQLite file with the configuration, the trials and their results.
 
-Every result is one transaction, so that SIGKILL at any moment loses at most the trials that were
-running. Rollback journal rather than WAL: it needs no shared memory and works on network file
-systems. A lock on a file beside the ledger keeps a second runner out; the kernel drops it with
-the process that held it, so a dead process leaves no stale lock.
+Every result is one transaction, so SIGKILL at any moment loses at most the trials that were
+running. The rollback journal, unlike WAL, needs no shared memory and works on network file systems.
+A lock on a file beside the ledger keeps a second runner out; the kernel releases it when the
+process ends, so no stale lock is left behind.
 """
 
 import contextlib
@@ -53,14 +53,14 @@ CREATE TABLE IF NOT EXISTS trials (
 
 
 class LedgerError(ValueError):
-    """A ledger cannot be used as asked; the message is one sentence for the user."""
+    """A ledger cannot be used as requested; the message is one sentence for the user."""
 
 
 class Ledger:
     """States and results of the trials in one directory.
 
     Args:
-        directory: The log directory; made when absent.
+        directory: The log directory; created if it does not exist.
         read_only: Whether to open without the lock, to report on a running or finished ablation.
     """
 
@@ -74,7 +74,7 @@ class Ledger:
                     f"There is no ablation in {str(self.directory)!r}: it has no {FILE}. "
                     "Name the directory that was given to `kbptt compare --logdir`."
                 )
-            # "rw" although only read: after SIGKILL, SQLite itself rolls the journal back.
+            # "rw" for a reader, so that SQLite can roll back the journal that SIGKILL left.
             self._connection = self._connect(self.path.resolve().as_uri() + "?mode=rw")
         else:
             _make_directory(self.directory)
@@ -97,7 +97,7 @@ class Ledger:
     def _connect(self, uri: str) -> sqlite3.Connection:
         with self._explained():
             connection = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
-        connection.text_factory = _decoded  # a cell that is no UTF-8 costs its row alone
+        connection.text_factory = _decoded  # invalid UTF-8 costs one row only
         return connection
 
     def _check_format(self, read_only: bool) -> None:
@@ -122,7 +122,7 @@ class Ledger:
         self.close()
 
     def meta(self, name: str) -> Any:
-        """A value stored with `set_meta`; None if there is none, `UNREADABLE` if it is no JSON."""
+        """A value stored by `set_meta`; None if there is none, `UNREADABLE` if it is not JSON."""
         with self._explained():
             row = self._connection.execute(
                 "SELECT value FROM meta WHERE name = ?", (name,)
@@ -142,12 +142,14 @@ class Ledger:
         with self._transaction() as execute:
             execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
 
-    def plan(self, configuration: Mapping[str, Any], cells: Iterable[tuple[Mapping, str]]) -> None:
-        """Stores the configuration and adds the cells it does not have yet, in one transaction.
+    def plan(
+        self, configuration: Mapping[str, Any], planned: Iterable[tuple[Mapping, str]]
+    ) -> None:
+        """Stores the configuration and adds the trials that are new, in one transaction.
 
         Args:
-            configuration: What was asked for; compared with what is asked for next time.
-            cells: Pairs of a trial's configuration and its directory below the log directory.
+            configuration: The grid; the next run's grid is compared with it.
+            planned: Pairs of a trial's configuration and its directory below the log directory.
         """
         with self._transaction() as execute:
             execute(
@@ -158,7 +160,7 @@ class Ledger:
             known = {key: (directory, config) for key, directory, config in rows}
             taken = {directory for directory, _ in known.values()}
             position = len(known)
-            for config, directory in cells:
+            for config, directory in planned:
                 text = canonical(config)
                 key = key_of(text)
                 old, stored = known.get(key, (None, None))
@@ -167,7 +169,7 @@ class Ledger:
                 directory = old if is_below(old) else directory
                 if directory != old and directory in taken:
                     directory = f"{directory}-{key[:8]}"
-                # A row whose configuration or directory was damaged is mended: the key is of it.
+                # The key identifies the trial, so a damaged configuration or directory is repaired.
                 execute(
                     "INSERT INTO trials (key, position, directory, config) VALUES (?, ?, ?, ?) "
                     "ON CONFLICT (key) DO UPDATE SET directory = excluded.directory, "
@@ -179,13 +181,13 @@ class Ledger:
                 position += old is None
 
     def clear(self) -> None:
-        """Forgets every trial and the configuration."""
+        """Removes every trial and the configuration."""
         with self._transaction() as execute:
             execute("DELETE FROM trials")
             execute("DELETE FROM meta WHERE name != 'format'")
 
     def recover(self, retry_failed: bool = False) -> None:
-        """Makes trials that were running when the last run ended pending again."""
+        """Marks trials that were running when the last run ended as pending."""
         settled = "('pending', 'done')" if retry_failed else "('pending', 'done', 'failed')"
         with self._transaction() as execute:
             execute(
@@ -194,7 +196,7 @@ class Ledger:
             )
 
     def start(self, key: str) -> int:
-        """Marks a trial as running; returns which attempt this is, from 1."""
+        """Marks a trial as running; returns the number of the attempt, from 1."""
         with self._transaction() as execute:
             execute(
                 "UPDATE trials SET state = 'running', attempts = attempts + 1 "
@@ -204,7 +206,7 @@ class Ledger:
             return execute("SELECT attempts FROM trials WHERE key = ?", (key,)).fetchone()[0]
 
     def finish(self, key: str, result: Mapping[str, Any]) -> None:
-        """Stores a result. A cell that is done already keeps the result that it has."""
+        """Stores a result, unless the trial already has one."""
         with self._transaction() as execute:
             execute(
                 "UPDATE trials SET state = 'done', result = ?, error = NULL, finished = ? "
@@ -213,7 +215,7 @@ class Ledger:
             )
 
     def fail(self, key: str, error: str) -> None:
-        """Records that a trial crashed for good, with its error."""
+        """Records that a trial failed for good, with its error."""
         with self._transaction() as execute:
             execute(
                 "UPDATE trials SET state = 'failed', error = ?, finished = ? "
@@ -222,7 +224,7 @@ class Ledger:
             )
 
     def reject(self, errors: Mapping[str, str]) -> None:
-        """Makes trials that are done failed ones, by key: their results cannot be read."""
+        """Marks trials as failed whose results cannot be read, by key."""
         with self._transaction() as execute:
             for key, error in errors.items():
                 execute(
@@ -236,7 +238,7 @@ class Ledger:
         return list(self.each(*states))
 
     def each(self, *states: str) -> Iterator[Trial]:
-        """As `trials`, one by one: the results of a large ablation need not be held at once."""
+        """As `trials`, one by one, so that a large ablation need not fit into memory."""
         where = f"WHERE state IN ({','.join('?' * len(states))})" if states else ""
         with self._explained():
             rows = self._connection.execute(
@@ -250,7 +252,7 @@ class Ledger:
                     yield trial
 
     def directories(self) -> dict[Any, Any]:
-        """The directory of every trial by its key, as they stand in the ledger."""
+        """The directory of every trial by its key, as stored in the ledger."""
         with self._explained():
             return dict(self._connection.execute("SELECT key, directory FROM trials"))
 
@@ -270,14 +272,14 @@ class Ledger:
                 yield self._connection.execute
                 self._connection.execute("COMMIT")
             except BaseException:
-                # SQLite has rolled back by itself when the disk is full.
+                # When the disk is full, SQLite has already rolled back.
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turns errors of the disk and of SQLite into one sentence."""
+        """Turns errors of the disk and of SQLite into one sentence for the user."""
         try:
             yield
         except sqlite3.OperationalError as error:
@@ -295,12 +297,12 @@ def disk_full(directory: str | os.PathLike) -> LedgerError:
     """The error for a full disk."""
     return LedgerError(
         f"The disk that holds {str(directory)!r} is full. Every result so far is safe: free some "
-        "space and run the same command again, it goes on where it stopped."
+        "space and run the same command again to continue."
     )
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Whether an error says that there is no room left (disk or quota)."""
+    """Whether an error means that the disk or the quota is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -320,7 +322,7 @@ def _make_directory(directory: pathlib.Path) -> None:
 
 
 class _Lock:
-    """An advisory lock on a file, held as long as the process lives."""
+    """An advisory lock on a file, held for as long as the process lives."""
 
     def __init__(self, path: pathlib.Path):
         try:
@@ -337,9 +339,9 @@ class _Lock:
             self._file.close()
             raise LedgerError(
                 f"Another run is using {str(path.parent)!r} ({holder}). Wait for it, stop it, or "
-                "give this run a --logdir of its own."
+                "choose a different --logdir."
             )
-        with contextlib.suppress(OSError):  # who holds it is a courtesy: a full disk may refuse it
+        with contextlib.suppress(OSError):  # naming the holder is optional: the disk may be full
             self._file.truncate(0)
             self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             self._file.flush()

@@ -1,7 +1,7 @@
 """Limits of the numbers that a user gives, and of the memory that a trial needs.
 
-A number far beyond any use is a slip of the finger. It is refused with a sentence here, before
-something large is planned, built or allocated.
+An absurdly large number is a typing error. It is refused here, before anything large is planned,
+built or allocated.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Any
 from kbptt import _checks
 from kbptt._extras import optional_imports
 
-# Of every integer that has no limit of its own, the options of tasks included.
+# Of every integer without a limit below, the options of tasks included.
 LARGEST = 10**9
 LIMITS = {
     "units": 2**16,
@@ -38,11 +38,11 @@ def integer(name: str, value: Any, least: int = 1, shown: str | None = None) -> 
         name: String, a key of `LIMITS`; any other name has the limit `LARGEST`.
         value: What the user gave.
         least: Integer. Defaults to `1`.
-        shown: String, how the error calls it. Defaults to `name`.
+        shown: String, its name in the error. Defaults to `name`.
     """
     limit = LIMITS.get(name, LARGEST)
     if isinstance(value, int) and not isinstance(value, bool) and value > limit:
-        # Not the number itself, which may have thousands of digits.
+        # Without the number itself, which may have thousands of digits.
         raise ValueError(
             f"Invalid value for argument `{shown or name}`. Expected at most {limit:,}. "
             "Received a larger number."
@@ -53,9 +53,9 @@ def integer(name: str, value: Any, least: int = 1, shown: str | None = None) -> 
 
 
 def typed_integers(value: Any) -> Any:
-    """Integers that were typed, with commas between them, cut to the digits that limits need.
+    """Truncates the integers in a comma-separated string to the digits that the limits need.
 
-    A number that has more is too large either way, and Python reads none with thousands of digits.
+    Longer ones are too large either way, and Python refuses to parse thousands of digits.
     """
     if not isinstance(value, str) or not re.fullmatch(r"[\d\s,]+", value):
         return value
@@ -64,7 +64,7 @@ def typed_integers(value: Any) -> Any:
 
 
 def check_task_option(name: str, value: Any) -> None:
-    """Refuses integers beyond `LARGEST`, also within lists, and files that have no end."""
+    """Refuses integers beyond `LARGEST`, also within lists, and files without an end."""
     if isinstance(value, list):
         for part in value:
             check_task_option(name, part)
@@ -78,9 +78,9 @@ def check_task_option(name: str, value: Any) -> None:
 
 
 def check_file(path: str | os.PathLike) -> None:
-    """Refuses a device, a pipe or a socket, whose content may have no end; a folder too.
+    """Refuses a directory, and devices, pipes and sockets, whose content may have no end.
 
-    That there is no such file is left to whoever reads it.
+    A missing file is reported by its reader.
     """
     try:
         mode = os.stat(os.path.expanduser(path)).st_mode
@@ -88,7 +88,7 @@ def check_file(path: str | os.PathLike) -> None:
         return
     if not stat.S_ISREG(mode):
         kind = "a directory" if stat.S_ISDIR(mode) else "a device or a pipe"
-        raise ValueError(f"Cannot read {str(path)!r}: expected a file, and this is {kind}.")
+        raise ValueError(f"Cannot read {str(path)!r}: expected a file, but it is {kind}.")
 
 
 def check_memory(task: Any, model: Mapping[str, Any], batch_size: int) -> None:
@@ -122,6 +122,6 @@ def check_memory(task: Any, model: Mapping[str, Any], batch_size: int) -> None:
     for what, size in parts.items():
         if size > MEMORY_LIMIT:
             raise ValueError(
-                f"Not enough memory for {what}: it needs at least {size / 2**30:,.0f} GiB, and "
-                f"there are {MEMORY_LIMIT / 2**30:,.0f} GiB. Choose smaller numbers."
+                f"Not enough memory for {what}: it needs at least {size / 2**30:,.0f} GiB, but "
+                f"only {MEMORY_LIMIT / 2**30:,.0f} GiB are available. Choose smaller numbers."
             )

@@ -6,8 +6,8 @@ from typing import Any
 class RegularizeStates:
     """Adds a penalty on the states of every recurrent layer, at all timesteps.
 
-    A layer that answers after the last timestep only does not show its other states: it is made to,
-    and the last one is picked afterwards. Weights, names and seeds stay what they were.
+    A layer that returns only its last output is changed to return the whole sequence, of which the
+    last output is selected afterwards. Weights, names and seeds are unchanged.
 
     Args:
         regularizer: Name, config or object: "norm_stabilizer", "ar_tar", …

@@ -11,6 +11,7 @@ import numpy as np
 from kbptt import tasks
 from kbptt.ablation import arrays
 from kbptt.analysis import gradient_flow, reach
+from kbptt.layers import find
 
 RECORDS = 48  # rows of the gradient record: enough for a heatmap on a page
 COLUMNS = 128  # timesteps of the record; longer sequences are averaged in bins
@@ -142,7 +143,7 @@ class Monitor(keras.callbacks.Callback):
     def _gradient(self, name: str) -> dict[str, Any]:
         profiles = self.profiles[name]
         steps = self.recorded_steps[-len(profiles) :]
-        binned = np.stack([_bin(profile) for profile in profiles])
+        norms = np.stack([binned(profile) for profile in profiles])
         return {
             "start": profiles[0].tolist(),
             "end": profiles[-1].tolist(),
@@ -152,7 +153,7 @@ class Monitor(keras.callbacks.Callback):
             "record": {
                 "steps": steps,
                 "timesteps": len(profiles[0]),
-                "norms": arrays.encode(binned),
+                "norms": arrays.encode(norms),
             },
         }
 
@@ -160,13 +161,12 @@ class Monitor(keras.callbacks.Callback):
 def recurrent_layers(model: keras.Model) -> dict[str, Any]:
     """The layers that record the gradient of every timestep, by name."""
     found = {}
-    for layer in model._flatten_layers():  # knows the layers inside wrappers, unlike `layers`
-        if hasattr(type(layer), "gradient_norms"):
-            found[layer.name if layer.name not in found else f"{layer.name}_{len(found)}"] = layer
+    for layer in find.layers_with_norms(model):
+        found[layer.name if layer.name not in found else f"{layer.name}_{len(found)}"] = layer
     return found
 
 
-def _bin(profile: np.ndarray) -> np.ndarray:
+def binned(profile: np.ndarray) -> np.ndarray:
     """Means over neighbouring timesteps, so that at most `COLUMNS` are left."""
     edges = arrays.bins(len(profile), COLUMNS)
     return np.array([part.mean() for part in np.split(profile, edges[1:-1])], np.float32)

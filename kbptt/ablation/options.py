@@ -1,4 +1,4 @@
-"""Names and values of what a trial can vary: model, layer, optimizer, training and task options."""
+"""Names and values of a trial's options: model, layer, optimizer, training and task."""
 
 import inspect
 import math
@@ -28,7 +28,7 @@ DEFAULTS: dict[Path, Any] = {
     ("training", "threads"): 1,
 }
 CHECKPOINTS = ("best", "last")
-# What Keras' recurrent layers and kbptt's take beyond the options above.
+# Further arguments of the recurrent layers of Keras and kbptt.
 LAYER = (
     "activation",
     "bias_initializer",
@@ -56,18 +56,18 @@ _SHORT |= {name: ("layer", name) for name in LAYER}
 
 
 def path_of(name: str) -> Path:
-    """Section and name of an option as they are written; without a section it is one of tasks."""
+    """Section and name of an option as written; an unknown name without a section is a task's."""
     section, dot, rest = str(name).partition(".")
     return (section, rest) if dot else _SHORT.get(name, ("task", name))
 
 
 def refuse_twice(names: Iterable[tuple[str, str]]) -> None:
-    """Refuses a setting that is given twice, under whatever names.
+    """Refuses a setting that is given twice, also under two names.
 
-    An option of every task and the same option of one task are one setting: neither comes first.
+    An option of every task and the same option of one task are one setting.
 
     Args:
-        names: How each option was given, in words, and its name.
+        names: For each option, how it was given, and its name.
     """
     seen: dict[Path, str] = {}
     for shown, name in names:
@@ -81,7 +81,7 @@ def refuse_twice(names: Iterable[tuple[str, str]]) -> None:
 
 
 def twice(first: str, second: str) -> str:
-    """What is wrong where two arguments, as they were given, set one option."""
+    """The error for two arguments, as they were given, that set one option."""
     if first == second:
         return f"{first} is given twice: give it once, several values with commas between them."
     return f"One option is given twice: {first} and {second} set the same. Give one of them."
@@ -97,7 +97,7 @@ def resolve(name: str, task_names: Sequence[str]) -> Path:
         task_names: The tasks of the grid.
 
     Raises:
-        ValueError: if there is no such option, listing those that there are.
+        ValueError: if there is no such option, listing the valid ones.
     """
     section, rest = path_of(name)
     if section in ("model", "training") and (section, rest) in _OPTIONS:
@@ -124,7 +124,7 @@ def resolve(name: str, task_names: Sequence[str]) -> Path:
 
 
 def display(path: Path) -> str:
-    """The short name of an option, as it stands in labels."""
+    """The short name of an option, as used in labels."""
     if path == ("optimizer", "name"):
         return "optimizer"
     section, name = path
@@ -137,7 +137,7 @@ def check(path: Path, value: Any, shown: str | None = None) -> Any:
     Args:
         path: Section and name of the option.
         value: What the user gave.
-        shown: String, how an error calls the option. Defaults to its name.
+        shown: String, the option's name in errors. Defaults to its name.
     """
     value = _plain(value)
     section, name = path
@@ -159,25 +159,25 @@ def check(path: Path, value: Any, shown: str | None = None) -> Any:
     if section not in ("layer", "optimizer"):
         limits.check_task_option(name, value)
     elif isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)  # one setting, however it is written; `check_arguments` knows the type
+        return int(value)  # 1.0 and 1 are one setting; `check_arguments` restores the type
     return value
 
 
 def check_arguments(
     made: type, given: Mapping[str, Any], decided: Iterable[str], base: type = object
 ) -> dict[str, Any]:
-    """Returns arguments of a layer or an optimizer in the types of the defaults they replace.
+    """Converts arguments of a layer or an optimizer to the types of their defaults.
 
     Args:
         made: The class, one of Keras's or derived from it.
-        given: The arguments. Of those whose default is true, false or a number, plain values of
-            another type are refused, and numbers out of range: below 0 where the default is not,
-            and above 1 for a dropout.
-        decided: Arguments that a trial itself decides, which are refused.
-        base: A class above `made` where `None`, as a default, stands for no number.
+        given: The arguments. If the default is a bool or a number, plain values of a different
+            type are refused, and so are numbers out of range: below 0 unless the default is, and
+            above 1 for a dropout.
+        decided: Arguments that the trial determines, which are refused.
+        base: A base class of `made`, in which a default of `None` means "no number".
 
     Raises:
-        ValueError: for these, and for arguments that neither the class nor a parent of it names.
+        ValueError: for these, and for arguments that neither the class nor its bases name.
     """
     defaults, optional = _defaults(made), _defaults(base)
     valid = [name for name in defaults if name not in decided]
@@ -203,7 +203,7 @@ def check_arguments(
 
 
 def _defaults(made: type) -> dict[str, Any]:
-    """The arguments of a class and its parents, with the defaults of the nearest."""
+    """The arguments of a class and its bases, with the default of the most derived."""
     defaults: dict[str, Any] = {}
     for parent in reversed(made.__mro__[:-1]):
         for name, parameter in inspect.signature(parent.__init__).parameters.items():
@@ -216,7 +216,7 @@ def _defaults(made: type) -> dict[str, Any]:
 
 
 def _of_type(name: str, value: Any, default: Any) -> Any:
-    """A plain value in the type of its default: true or false, or a number in its range."""
+    """A plain value in the type of its default: a bool, or a number in its range."""
     if isinstance(default, bool):
         if not isinstance(value, bool):
             raise ValueError(
@@ -247,7 +247,7 @@ def _truncation(value: Any, shown: str) -> Any:
 
 
 def parse_seeds(value: Any) -> list[int]:
-    """Seeds from a count (`6`: seeds 0 to 5) or a list of seeds, which may be typed (`3,4,7`)."""
+    """Seeds from a count (`6`: seeds 0 to 5) or a list of seeds, also as a string (`3,4,7`)."""
     if isinstance(value, str) and re.fullmatch(r"\s*\d{1,20}\s*(,\s*\d{1,20}\s*)*", value):
         seeds = [int(seed) for seed in value.split(",")]
         value = seeds if len(seeds) > 1 else seeds[0]
@@ -265,13 +265,13 @@ def parse_seeds(value: Any) -> list[int]:
 
 
 def slug(label: str) -> str:
-    """A label as the name of a folder: no separators, no leading dot, never empty."""
+    """A label as a folder's name: no separators, no leading dot, never empty."""
     safe = re.sub(r"[^A-Za-z0-9_.,=+-]", "_", label).lstrip(".")[:100]
     return safe or "_"
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, paths as strings and NumPy scalars as Python's, as JSON has them."""
+    """Converts to JSON types: tuples to lists, paths to strings, NumPy scalars to Python's."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
-"""What a trial returned: checked in the worker, and again when a ledger is read.
+"""Validates what a trial returned, in the worker and again when a ledger is read.
 
-It is one check, so that whatever is stored can be reported; a row of a ledger that does not pass
-(an older version or a hand wrote it) is set apart and does not end the report.
+Both use the same check, so whatever is stored can be reported. A row of a ledger that fails it
+(written by an older version or by hand) is set aside and does not stop the report.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ MODES = ("max", "min")
 
 
 def check(result: Any) -> dict[str, Any]:
-    """Returns the result of a trial with Python's own numbers, or says what is wrong with it.
+    """Returns the result of a trial with Python's own number types, or raises `ValueError`.
 
     Args:
         result: What a trial function returned: a dict with
@@ -28,17 +28,17 @@ def check(result: Any) -> dict[str, Any]:
             * `status`: String, "diverged" for a run that failed, "ok" for any other;
             * `score`: Real number or NaN; None only if the run diverged;
             * `metric`, `mode`: Name of the score; "max" or "min", which is better;
-            * where there are any: `baseline`, `perfect`, `success_threshold`, `best_epoch`
+            * optionally: `baseline`, `perfect`, `success_threshold`, `best_epoch`
               (numbers), `curve` (lists of numbers by name), `test` and `cost` (numbers by name),
               `clipping` and `gradient` as `kbptt.ablation.trial.run` returns them, `environment`
               (a dict), `files` (bytes by relative path), and anything else that JSON can hold.
 
     Returns:
-        A new dict of the same. `baseline`, `perfect` and `success_threshold` that are NaN or
-        infinite become None.
+        A new dict with the same content. `baseline`, `perfect` and `success_threshold` that are NaN
+        or infinite become None.
 
     Raises:
-        ValueError: naming the part, what was expected and what came.
+        ValueError: naming the part, what was expected and what was received.
     """
     result = dict(_mapping("result", result))
     for name in ("status", "metric", "mode", "score"):
@@ -57,7 +57,7 @@ def check(result: Any) -> dict[str, Any]:
 
 
 def readable(trial: Trial) -> Trial:
-    """The trial of a ledger, or in its place one in the state "unreadable" that says why."""
+    """The trial of a ledger; in the state "unreadable", with the reason, if it is invalid."""
     try:
         _check_config(trial.config)
     except ValueError as error:
@@ -71,7 +71,7 @@ def readable(trial: Trial) -> Trial:
 
 
 def _check_config(config: Any) -> None:
-    """Refuses what no plan writes, and labels cannot be made from."""
+    """Refuses a configuration that no plan writes, and that has no label."""
     config = _mapping("config", config)
     for section in ("task", "method", "model", "optimizer", "training"):
         _mapping(f"config.{section}", config.get(section))
@@ -101,13 +101,13 @@ def _scale(name: str, value: Any) -> float | None:
 
 
 def _number(name: str, value: Any) -> float | int:
-    """A real number of any type as Python's int or float."""
+    """Converts a real number of any type to int or float."""
     if type(value) is float:
         return value
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         try:
             number = float(value)
-        except Exception as error:  # an integer beyond all floats; `__float__` may be a user's
+        except Exception as error:  # an integer beyond float's range; a user's `__float__`
             raise _wrong(name, "a number within the range of a float", value) from error
         return int(value) if isinstance(value, numbers.Integral) else number
     raise _wrong(name, "a real number (`float(…)` of an array with one element)", value)
@@ -118,7 +118,7 @@ def _number_or_none(name: str, value: Any) -> float | int | None:
 
 
 def _numbers(name: str, values: Any) -> list[float | int]:
-    """A list of numbers; None, which other programs write for NaN, becomes NaN."""
+    """A list of numbers; None, which some programs write for NaN, becomes NaN."""
     if not isinstance(values, list | tuple):
         raise _wrong(name, "a list of numbers", values)
     if all(type(value) is float for value in values):
@@ -150,7 +150,7 @@ def _record(name: str, value: Any) -> dict[str, Any]:
     try:
         norms = arrays.decode(value["norms"])
     except Exception as error:
-        raise _wrong(f"{name}.norms", "an array that is encoded", value.get("norms")) from error
+        raise _wrong(f"{name}.norms", "an encoded array", value.get("norms")) from error
     if norms.ndim != 2 or len(norms) != len(steps) or not 0 < norms.shape[1] <= timesteps:
         raise _wrong(
             f"{name}.norms",
@@ -161,7 +161,7 @@ def _record(name: str, value: Any) -> dict[str, Any]:
 
 
 def _each(part: Callable[[str, Any], Any]) -> Callable[[str, Any], dict[str, Any]]:
-    """The check of a dict whose values all pass `part`."""
+    """A check of dicts whose values must all pass `part`."""
 
     def check_all(name: str, values: Any) -> dict[str, Any]:
         return {
@@ -173,7 +173,7 @@ def _each(part: Callable[[str, Any], Any]) -> Callable[[str, Any], dict[str, Any
 
 
 def _layer(name: str, value: Any) -> dict[str, Any]:
-    """The gradient of a layer; a part that is not there is left out of the figures."""
+    """The gradient of a layer; figures leave out missing parts."""
     value = dict(_mapping(name, value))
     for key, part in _LAYER.items():
         if key in value:
@@ -194,7 +194,7 @@ def _expect(name: str, expected: str, value: Any, valid: Callable[[Any], bool]) 
     try:
         if valid(value):
             return
-    except Exception as error:  # comparing an array, or an object of the user's
+    except Exception as error:  # comparing an array, or a user's object
         raise _wrong(name, expected, value) from error
     raise _wrong(name, expected, value)
 

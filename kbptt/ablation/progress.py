@@ -19,14 +19,14 @@ from kbptt.ablation.text import visible
 
 LINES = 12  # of the ranking
 SECONDS = 0.25  # between two drawings of the live table
-SHARE = 0.05  # of the time that ranking what is there may take: it grows with the ablation
+SHARE = 0.05  # of the time may go into the ranking, whose cost grows with the ablation
 
 
 class Progress:
-    """Shows what happens; a live table in a terminal, one line for each event elsewhere.
+    """Shows the progress: a live table in a terminal, one line per event elsewhere.
 
     Args:
-        ledger: The ledger that runs.
+        ledger: The ledger of the run.
         verbose: Whether to show anything.
         console: Rich console. Defaults to standard output.
     """
@@ -67,11 +67,11 @@ class Progress:
                 self._live.stop()
 
     def event(self, event: Event) -> None:
-        """Takes note of an `Event` of the runner."""
+        """Records an `Event` of the runner."""
         key, name = event.trial.key, event.trial.directory
         if event.state == "running":
             self.running[key] = time.monotonic()
-            if key not in self._begun:  # a trial that is tried again was running all the time
+            if key not in self._begun:  # a retried trial counts as running all the time
                 self._begun.add(key)
                 self._count("pending", "running")
             return
@@ -90,12 +90,12 @@ class Progress:
             self.refresh()
         else:
             self._print(
-                f"{self._done()} {event.state} {name} ({_duration(took)}; {self._line()})"
+                f"{self._done()} {event.state} {name} ({duration(took)}; {self._line()})"
                 + (f" {event.error}" if event.error else "")
             )
 
     def refresh(self) -> None:
-        """Draws the live table again, if it was not drawn just now."""
+        """Redraws the live table, at most once in `SECONDS`."""
         now = time.monotonic()
         if not self._live or now < self._draw_at:
             return
@@ -105,7 +105,7 @@ class Progress:
         self._draw_at = time.monotonic() + SECONDS
 
     def _count(self, before: str, now: str) -> None:
-        """One trial goes from one state to another: the ledger need not count them all again."""
+        """Moves one trial from one state to another, without counting all of them in the ledger."""
         self.counts[before] -= 1
         self.counts[now] += 1
 
@@ -125,7 +125,7 @@ class Progress:
     def _line(self) -> str:
         counts = ", ".join(f"{self.counts[s]} {s}" for s in self.counts if self.counts[s])
         left = self.seconds_left()
-        return counts + (f", about {_duration(left)} left" if left is not None else "")
+        return counts + (f", about {duration(left)} left" if left is not None else "")
 
     def _rank(self) -> None:
         started = time.monotonic()
@@ -160,7 +160,7 @@ class Progress:
 
 
 def _without_curves(trial: Trial) -> Trial:
-    """A trial with what a ranking needs of its result: kept, not read anew from the ledger."""
+    """A trial with only the parts of its result that a ranking needs, to be kept in memory."""
     if trial.result is None:
         return trial
     needed = ("status", "score", "metric", "mode", "baseline", "perfect", "success_threshold")
@@ -169,11 +169,11 @@ def _without_curves(trial: Trial) -> Trial:
 
 
 def literal(text: str) -> rich.text.Text:
-    """Text that the terminal shows as it is: no markup, no escape sequences of a user's file."""
+    """Text that the terminal shows literally: without markup and a user's escape sequences."""
     return rich.text.Text(visible(text))
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

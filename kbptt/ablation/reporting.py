@@ -1,10 +1,10 @@
 """Reports: the ranking in the terminal, `results.csv`, `report.md` and `report.html`."""
 
 import collections
-import contextlib
 import csv
 import functools
 import io
+import itertools
 import json
 import math
 import os
@@ -14,17 +14,18 @@ from typing import Any
 
 from kbptt._extras import optional_imports
 from kbptt.ablation import statistics, tables
+from kbptt.ablation.files import atomically
 from kbptt.ablation.ledger import Ledger, LedgerError, disk_full, is_disk_full
 from kbptt.ablation.results import Results, clip_rate, decay, is_success, skipped
-from kbptt.ablation.rows import STATES
+from kbptt.ablation.rows import STATES, Trial
 from kbptt.ablation.text import one_line, visible
 
-COLUMNS = (
+COLUMNS: list[str] = (
     "method task seed state score metric success diverged best_epoch decay_start decay_end "
     "clip_rate skipped_steps seconds_per_step training_memory_bytes peak_memory_bytes seconds "
     "directory error"
-)
-LISTED = 100  # errors and environments of a page; all errors stand in results.csv
+).split()
+LISTED = 100  # errors and environments on a page; results.csv has all errors
 PRINTED = 20  # errors in the terminal
 EXPLORATORY = (
     f"Exploratory: with fewer than {statistics.FEWEST_SEEDS} seeds no exact test can reach 5 %, "
@@ -42,7 +43,7 @@ class Report:
     Attributes:
         results: The scores by arm, task and seed (`kbptt.ablation.results.Results`).
         rows: The ranking over all tasks, a list of `Row`, best first.
-        counts: Number of trials by state; "unreadable" are rows that no run of kbptt writes.
+        counts: Number of trials by state; "unreadable" are invalid rows of the ledger.
     """
 
     def __init__(self, directory: str | os.PathLike, reference: str | None = None):
@@ -70,7 +71,7 @@ class Report:
 
     @property
     def environments(self) -> list[dict[str, Any]]:
-        """The different machines and versions that the trials ran on."""
+        """The distinct machines and versions that the trials ran on."""
         found = {}
         for trial in self.results.done():
             environment = trial.result.get("environment")
@@ -79,7 +80,7 @@ class Report:
         return list(found.values())
 
     def notes(self) -> list[str]:
-        """What a reader must know before believing the table."""
+        """What a reader must know before trusting the table."""
         notes = []
         seeds, comparisons = len(self.results.seeds), self.results.comparisons
         if self.results.exploratory:
@@ -98,7 +99,7 @@ class Report:
             notes.append(f"Crashed: {crashed}, without a score; their errors are below.")
         if self.counts["unreadable"]:
             rows = _count(self.counts["unreadable"], "row")
-            notes.append(f"Unreadable: {rows} of the ledger, left out; what they hold is below.")
+            notes.append(f"Unreadable: {rows} of the ledger, left out; listed below.")
         diverged = sum(row.diverged for row in self.rows)
         if diverged:
             notes.append(
@@ -114,11 +115,11 @@ class Report:
         return [(t.directory, t.error or "") for t in trials if t.state == "failed"]
 
     def unreadable(self) -> list[tuple[str, str]]:
-        """Directory of every trial whose row of the ledger cannot be read, and what it holds."""
+        """Directory of every trial whose row of the ledger is invalid, and the reason."""
         return [(trial.directory, trial.error or "") for trial in self.results.unreadable]
 
     def troubles(self, most: int = LISTED) -> list[tuple[str, list[str]]]:
-        """Headings and lines on trials without a result, at most so many lines for each."""
+        """Headings and lines on trials without a result, at most `most` lines for each."""
         found = []
         for title, pairs in (("Crashed", self.failures()), ("Unreadable", self.unreadable())):
             lines = [f"{directory}: {error}" for directory, error in pairs[:most]]
@@ -129,7 +130,7 @@ class Report:
         return found
 
     def rules(self) -> list[str]:
-        """How the numbers of the tables are made."""
+        """How the numbers in the tables are computed."""
         ranked = [self.rows, *map(self.results.task_table, self.results.tasks)]
         means = [row.mean for rows in ranked for row in rows]
         return [
@@ -146,83 +147,49 @@ class Report:
             "report.md": self.markdown(),
             "report.html": self.html(),
         }
-        paths = []
         for name, content in contents.items():
             path = self.directory / name
-            partial = path.with_name(f".{name}.partial")
             try:
-                partial.write_text(content, encoding="utf-8", newline="")
-                partial.replace(path)
+                with atomically(path) as partial:
+                    partial.write_text(content, encoding="utf-8", newline="")
             except OSError as error:
-                with contextlib.suppress(OSError):
-                    partial.unlink(missing_ok=True)
                 if is_disk_full(error):
                     raise disk_full(self.directory) from error
                 raise LedgerError(f"Cannot write {str(path)!r}: {error.strerror}.") from error
-            paths.append(path)
-        return paths
+        return [self.directory / name for name in contents]
 
     def csv(self) -> str:
         """One line for every trial; numbers in full precision."""
+        runs = (
+            {"method": arm, "task": task, "seed": seed, **_columns(trial)}
+            for (arm, task, seed), trial in self.results.runs.items()
+        )
+        # Unreadable trials with a configuration are among the runs.
+        others = (_columns(trial) for trial in self.results.unreadable if not trial.config)
         output = io.StringIO()
-        writer = csv.writer(output, lineterminator="\n")
-        writer.writerow(COLUMNS.split())
-        for (arm, task, seed), trial in self.results.runs.items():
-            result = trial.result or {}
-            cost = result.get("cost") or {}
-            known = bool(result)
-            writer.writerow(
-                _cell(value)
-                for value in (
-                    arm,
-                    task,
-                    seed,
-                    trial.state,
-                    result.get("score"),
-                    result.get("metric"),
-                    is_success(result) if known else None,
-                    result["status"] == "diverged" if known else None,
-                    result.get("best_epoch"),
-                    decay(result, "start"),
-                    decay(result, "end"),
-                    clip_rate(result),
-                    skipped(result),
-                    cost.get("seconds_per_step"),
-                    cost.get("training_memory_bytes"),
-                    cost.get("peak_memory_bytes"),
-                    cost.get("seconds"),
-                    trial.directory,
-                    trial.error,
-                )
-            )
-        for trial in self.results.unreadable:
-            if trial.config:  # it stands above
-                continue
-            row = dict.fromkeys(COLUMNS.split()) | {
-                "state": trial.state,
-                "directory": trial.directory,
-                "error": trial.error,
-            }
-            writer.writerow(map(_cell, row.values()))
+        writer = csv.DictWriter(output, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for row in itertools.chain(runs, others):
+            writer.writerow({name: _cell(value) for name, value in row.items()})
         return output.getvalue()
 
     def markdown(self) -> str:
         """The tables and notes as Markdown."""
-        parts = ["# Ablation", *(f"> {_md(note)}" for note in self.notes())]
+        parts = ["# Ablation", *(f"> {escaped(note)}" for note in self.notes())]
         for title, header, lines in self.tables():
             table = [header, ["---"] * len(header), *lines]
-            parts.append(f"## {_md(title)}")
-            parts.append("\n".join("| " + " | ".join(map(_md, line)) + " |" for line in table))
+            parts.append(f"## {escaped(title)}")
+            parts.append("\n".join("| " + " | ".join(map(escaped, line)) + " |" for line in table))
         for title, lines in self.troubles():
-            parts.append(f"## {title}\n\n" + "\n".join(f"* {_md(line)}" for line in lines))
-        parts.append("## How to read this\n\n" + "\n".join(f"* {_md(r)}" for r in self.rules()))
+            parts.append(f"## {title}\n\n" + "\n".join(f"* {escaped(line)}" for line in lines))
+        parts.append("## How to read this\n\n" + "\n".join(f"* {escaped(r)}" for r in self.rules()))
         parts.append(f"Show the runs: `{visible(self.tensorboard)}`")
-        environment = [f"* {_md(line)}" for line in self.environment_lines()]
+        environment = [f"* {escaped(line)}" for line in self.environment_lines()]
         parts.append("## Environment\n\n" + "\n".join(environment))
         return "\n\n".join(parts) + "\n"
 
     def html(self) -> str:
-        """One page that needs nothing else: styles and figures are inside, everything escaped."""
+        """One self-contained page: styles and figures are embedded, everything is escaped."""
         with optional_imports():
             from kbptt.ablation import figures
 
@@ -294,15 +261,15 @@ RULES = (
     "p: exact sign-flip test on the paired differences, two-sided, corrected after Holm for all "
     "comparisons of the table.",
     "Decay: factor of ‖∂L/∂h_t‖ for each timestep into the past at the end of training, median.",
-    "Time for each step and memory (by how much training raised the peak of its process) are "
-    "medians, and depend on what else the machine and the process did.",
+    "Time per step and memory (by how much training raised the peak of its process) are medians, "
+    "and depend on what else the machine and the process did.",
 )
 INTERVALS = (
     "Intervals: 95 %, BCa bootstrap over seeds within tasks (mean, IQM, Δ), Wilson (success)."
 )
 NO_INTERVALS = (
-    f"With fewer than {statistics.FEWEST_FOR_INTERVAL} seeds there is no interval. In parentheses "
-    "stand the runs themselves, seed by seed (over several tasks their means)."
+    f"With fewer than {statistics.FEWEST_FOR_INTERVAL} seeds there is no interval. The runs "
+    "themselves are in parentheses, seed by seed (their means over several tasks)."
 )
 
 
@@ -324,8 +291,29 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "s")
 
 
+def _columns(trial: Trial) -> dict[str, Any]:
+    """The columns of `results.csv` that describe a trial and its result."""
+    found = {"state": trial.state, "directory": trial.directory, "error": trial.error}
+    if not (result := trial.result):
+        return found
+    cost = result.get("cost") or {}
+    measured = ("seconds_per_step", "training_memory_bytes", "peak_memory_bytes", "seconds")
+    return found | {
+        "score": result["score"],
+        "metric": result["metric"],
+        "success": is_success(result),
+        "diverged": result["status"] == "diverged",
+        "best_epoch": result.get("best_epoch"),
+        "decay_start": decay(result, "start"),
+        "decay_end": decay(result, "end"),
+        "clip_rate": clip_rate(result),
+        "skipped_steps": skipped(result),
+        **{name: cost.get(name) for name in measured},
+    }
+
+
 def _cell(value: Any) -> Any:
-    """A CSV cell: empty for nothing, and no text that a spreadsheet takes for a formula."""
+    """A CSV cell: empty for None and NaN, and never text that a spreadsheet runs as a formula."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, str):
@@ -334,7 +322,7 @@ def _cell(value: Any) -> Any:
     return repr(value) if isinstance(value, float) else value
 
 
-def _md(text: str) -> str:
-    """Text that Markdown shows as it is."""
+def escaped(text: str) -> str:
+    """Text that Markdown shows literally."""
     text = one_line(str(text)).replace("&", "&amp;").replace("<", "&lt;")
     return "".join("\\" + c if c in "\\`*_[]|#>" else c for c in text) if text != "---" else text

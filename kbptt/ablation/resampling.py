@@ -1,31 +1,31 @@
 """Bootstrap intervals of many samples at once, in memory that does not grow with their number.
 
 Samples of the same size are resampled together: SciPy draws the same indices for each of them, so
-every interval is the one that it would have on its own.
+every interval equals the one computed separately.
 """
 
 import dataclasses
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 CONFIDENCE = 0.95
-FEWEST_FOR_INTERVAL = 5  # seeds: the bootstrap of fewer is little more than their range
+FEWEST_FOR_INTERVAL = 5  # seeds: a bootstrap of fewer shows little more than their range
 ELEMENTS = 2_000_000  # numbers in one intermediate array: 16 MB
 _RESAMPLES = 4000
-_BATCH = 500  # resamples at a time; of more than 4,000 runs fewer, by `ELEMENTS`
+_BATCH = 500  # resamples at a time; fewer for more than 4,000 runs, by `ELEMENTS`
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A value with its confidence interval; `method` says how the interval was found.
+    """A value with its confidence interval, and the `method` that gave the interval.
 
-    `low` and `high` are NaN when there are too few seeds for an interval. A mean, a difference and
-    a success rate then hold in `runs` what they were made of, one value for each seed or run.
+    `low` and `high` are NaN when there are too few seeds for an interval. Means, differences and
+    success rates then keep in `runs` what they were computed from, one value per seed or run.
     """
 
     value: float
@@ -35,7 +35,7 @@ class Estimate:
     runs: tuple[float, ...] = ()
 
     def times_two_to(self, exponent: int) -> "Estimate":
-        """The estimate of values that are so much larger; infinite beyond all floats."""
+        """The estimate scaled by a power of two; infinite where float64 overflows."""
         with np.errstate(over="ignore"):
             value, low, high, *runs = np.ldexp(
                 [self.value, self.low, self.high, *self.runs], exponent
@@ -47,17 +47,17 @@ NOTHING = Estimate(math.nan, math.nan, math.nan, "none")
 
 
 def exponent(*arrays: np.ndarray) -> int:
-    """The power of two that brings all finite values to at most 1.
+    """The power of two that scales all finite values to at most 1.
 
-    Divided by it they can be added up and multiplied within the range of floats, and no bit of the
-    result is another: the sum of two scores of 1e308 is infinite, their mean is not.
+    Sums and products of the scaled values do not overflow, and scaling by a power of two changes no
+    bit of the result: the sum of two scores of 1e308 is infinite, their mean is not.
     """
     largest = max((np.abs(a[np.isfinite(a)]).max(initial=0.0) for a in arrays), default=0.0)
     return int(np.frexp(largest)[1])
 
 
 def unscaled(function: Callable[[np.ndarray], Any], values: np.ndarray) -> float:
-    """A mean or a median of values, which may be as large as floats get."""
+    """A mean or a median of values of any magnitude."""
     power = exponent(values)
     return float(np.ldexp(function(np.ldexp(values, -power)), power))
 
@@ -65,12 +65,12 @@ def unscaled(function: Callable[[np.ndarray], Any], values: np.ndarray) -> float
 def bootstrap(
     samples: Sequence[Sequence[np.ndarray]], statistic: Callable[..., np.ndarray]
 ) -> list[Estimate]:
-    """The statistic of each sample with its interval; every stratum is resampled by itself.
+    """The statistic of each sample with its interval; strata are resampled separately.
 
     Args:
         samples: For each estimate a list of strata, arrays `(runs,)`, none of them empty.
-        statistic: Function of the strata, `(..., runs)`, and of `axis=-1`: a mean, of whatever
-            kind, which grows as the values do.
+        statistic: Function of the strata, `(..., runs)`, and of `axis=-1`: some mean, which must
+            scale with the values.
     """
     powers = [exponent(*strata) for strata in samples]
     estimates = [NOTHING] * len(samples)
@@ -103,8 +103,8 @@ def bootstrap_improvement(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> lis
     return estimates
 
 
-def groups(keys: Sequence[Hashable]) -> dict[Hashable, list[int]]:
-    """The places at which each key stands."""
+def groups(keys: Sequence[Any]) -> dict[Any, list[int]]:
+    """The indices of each key."""
     found = defaultdict(list)
     for place, key in enumerate(keys):
         found[key].append(place)
@@ -112,14 +112,14 @@ def groups(keys: Sequence[Hashable]) -> dict[Hashable, list[int]]:
 
 
 def _portions(members: list[int], size: int) -> Iterator[list[int]]:
-    """So many samples of a size at a time that their resamples stay within `ELEMENTS`."""
+    """Splits samples of one size into groups whose resamples stay within `ELEMENTS`."""
     count = max(1, ELEMENTS // (_BATCH * max(1, size)))
     for first in range(0, len(members), count):
         yield members[first : first + count]
 
 
 class _Ranks:
-    """Where the scores of a method stand among those of its reference, on one task."""
+    """Ranks of a method's scores among those of its reference, on one task."""
 
     def __init__(self, scores: np.ndarray, reference: np.ndarray):
         self.order = np.argsort(reference, kind="stable")

@@ -1,15 +1,15 @@
-"""From the trials of a ledger to numbers: scores by method and task, and their comparison.
+"""From the trials of a ledger to scores by method and task, and their comparison.
 
-Rules, the same for every method and declared before any result is seen:
+Rules, the same for every method and fixed before any result is seen:
 
 * The **score** of a run is the task's primary metric on its test data, at the epoch that the
   checkpoint rule names.
 * To average over tasks, a score becomes a **skill**: 0 for the task's baseline (the best predictor
   without memory) or worse, 1 for a perfect answer. A perfect answer is 1 (0 where less is better)
-  unless the task says otherwise, or a score is better still: then it is the best one.
-* A **diverged** run is a failure: skill 0, and in the metric's own units the worst of the baseline
-  and all scores of the task. A run that **crashed** has no score; it is listed, not hidden.
-* Methods are compared over the seeds that both have, on the skill; per task on the metric.
+  unless the task declares otherwise; if a score is even better, it is the best score.
+* A **diverged** run is a failure: skill 0, and in the metric's units the worst of the baseline and
+  all scores of the task. A run that **crashed** has no score; it is listed, not hidden.
+* Methods are compared over the seeds that both have: by skill, and per task by the metric.
 """
 
 import collections
@@ -33,7 +33,7 @@ PERFECT = {"max": 1.0, "min": 0.0}  # accuracy; errors, nats and bits
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A method (with its settings, where those are an axis) and how it did."""
+    """A method (with its settings, if these are an axis) and its results."""
 
     arm: str
     runs: int
@@ -54,8 +54,8 @@ class Row:
 class Results:
     """Scores of finished trials, arranged by arm, task and seed.
 
-    An arm is what is compared: a method together with the values of the axes. Labels name the
-    options that differ within the ablation, and only those.
+    An arm is what is compared: a method together with values of the axes. Labels name only the
+    options that differ within the ablation.
 
     Args:
         trials: From the ledger, in its order.
@@ -97,7 +97,7 @@ class Results:
 
     @property
     def unreadable(self) -> list[Trial]:
-        """Rows of the ledger that no run of kbptt writes; their `error` says what they hold."""
+        """Invalid rows of the ledger; their `error` describes them."""
         return [trial for trial in self.trials if trial.state == "unreadable"]
 
     def reference_of(self, arm: str) -> str | None:
@@ -106,7 +106,7 @@ class Results:
 
     @property
     def comparisons(self) -> int:
-        """How many arms are compared with a reference: what Holm's correction counts."""
+        """How many arms are compared with a reference: the family of Holm's correction."""
         return sum(reference is not None for reference in self._reference_of.values())
 
     def done(self, arm: str | None = None, task: str | None = None) -> list[Trial]:
@@ -134,13 +134,15 @@ class Results:
         return self._tables[None]
 
     def task_table(self, task: str) -> list[Row]:
-        """All arms on one task in the metric's own units, best mean first."""
+        """All arms on one task in the metric's units, best mean first."""
         return self._tables[task]
 
     @functools.cached_property
     def _tables(self) -> dict[str | None, list[Row]]:
-        """The ranking over all tasks (None) and by task; their intervals are found together."""
-        scores = {(arm, None): self.skills(arm) for arm in self.arms}
+        """The ranking over all tasks (None) and by task, all intervals computed together."""
+        scores: dict[tuple[str, str | None], np.ndarray] = {
+            (arm, None): self.skills(arm) for arm in self.arms
+        }
         for task in self.tasks:
             sign = self._scales[task].sign
             for arm in self.arms:
@@ -182,7 +184,7 @@ class Results:
 
 
 def _ranked(rows: list[Row], sign: int) -> list[Row]:
-    """The rows of a table, the best first, in the metric's own sign and with Holm's correction."""
+    """The rows of a table, best first, in the metric's sign and with Holm's correction."""
     adjusted = statistics.holm([math.nan if r.comparison is None else r.comparison.p for r in rows])
     rows = [dataclasses.replace(row, p=float(p)) for row, p in zip(rows, adjusted, strict=True)]
     rows.sort(key=lambda row: (math.isnan(row.mean.value), -row.mean.value, row.diverged))
@@ -191,7 +193,7 @@ def _ranked(rows: list[Row], sign: int) -> list[Row]:
 
 @dataclasses.dataclass(frozen=True)
 class _Scale:
-    """What the scores of a task mean: the metric, and the scores of skill 0 and 1."""
+    """The scale of a task's scores: its metric, and the scores of skill 0 and 1."""
 
     metric: str
     mode: str
@@ -202,7 +204,7 @@ class _Scale:
 
     @property
     def sign(self) -> int:
-        """By which a score is multiplied so that more is better."""
+        """The factor that makes larger scores better."""
         return 1 if self.mode == "max" else -1
 
     @classmethod
@@ -210,7 +212,7 @@ class _Scale:
         """The scale of a task; metric, mode and baseline are those of its first trial."""
         if not trials:
             return cls("", "max", *[math.nan] * 4)
-        results = [trial.result for trial in trials]
+        results = [trial.result for trial in trials if trial.result is not None]
         mode, baseline = results[0]["mode"], results[0].get("baseline")
         baseline = math.nan if baseline is None else baseline
         known = [s for s in (baseline, *(r["score"] for r in results)) if _finite(s)]
@@ -229,13 +231,13 @@ class _Scale:
             if self.zero == self.one:
                 skill = np.where(scores == self.one, 1, 0)
             else:
-                # Halved: the difference of two large numbers could be beyond all floats.
+                # Halved, because the difference of two large numbers could overflow.
                 skill = (scores / 2 - self.zero / 2) / (self.one / 2 - self.zero / 2)
         return np.where(np.isnan(scores), np.nan, np.clip(skill, 0, 1))
 
 
 def _references(points: dict[str, tuple[str, str]], reference: str | None) -> dict[str, str | None]:
-    """By arm, the arm that it is compared with: see `Results`."""
+    """The reference of every arm: see `Results`."""
     methods = list(dict.fromkeys(method for method, _ in points.values()))
     if reference is None and len(methods) == 1:
         reference = next(iter(points))
@@ -256,19 +258,19 @@ def is_success(result: dict[str, Any]) -> bool:
 
 
 def decay(result: dict[str, Any], when: str) -> float:
-    """Decay of the gradient for each timestep into the past, the mean over the layers."""
+    """Decay of the gradient per timestep into the past, the median over the layers."""
     layers = (result.get("gradient") or {}).values()
     return _median_of([(layer.get(f"statistics_{when}") or {}).get("decay") for layer in layers])
 
 
 def clip_rate(result: dict[str, Any]) -> float:
-    """Share of the steps in which a gradient was clipped; the largest of several callbacks."""
+    """Share of the steps that were clipped; the largest of several callbacks."""
     rates = [c.get("clip_rate", math.nan) for c in (result.get("clipping") or {}).values()]
     return max(rates) if rates else math.nan
 
 
 def skipped(result: dict[str, Any]) -> float:
-    """Steps that were skipped because a gradient was not finite."""
+    """Steps that were skipped because of a non-finite gradient."""
     counts = [c.get("skipped", math.nan) for c in (result.get("clipping") or {}).values()]
     return max(counts) if counts else math.nan
 
@@ -294,7 +296,7 @@ def _median_of(values: Sequence[float | None]) -> float:
 
 
 def _with_sign(row: Row, sign: int) -> Row:
-    """Means of a negated metric in its own sign again."""
+    """Restores the sign of a negated metric."""
     if sign > 0:
         return row
 

@@ -1,4 +1,4 @@
-"""Rows of the ledger: what is written into them, and trials from whatever stands there."""
+"""Rows of the ledger: how trials are written, and read again from whatever is stored."""
 
 import dataclasses
 import hashlib
@@ -11,10 +11,10 @@ from typing import Any
 from kbptt.ablation.text import one_line, shown
 
 STATES = ("pending", "running", "done", "failed")
-DEEPEST = 64  # levels of a stored value: Python's own functions for JSON call themselves at each
+DEEPEST = 64  # levels of a stored value: Python's JSON functions recurse
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
-UNREADABLE = "(unreadable)"  # what `Ledger.meta` returns for what is no JSON
+UNREADABLE = "(unreadable)"  # what `Ledger.meta` returns for invalid JSON
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Trial:
 
 
 def dump(value: Any) -> str:
-    """JSON with sorted keys, NaN and infinities included; refuses what JSON cannot hold."""
+    """JSON with sorted keys; NaN and infinities are allowed, other non-JSON values refused."""
     try:
         return json.dumps(value, sort_keys=True)
     except (TypeError, RecursionError) as error:
@@ -53,7 +53,7 @@ def dump(value: Any) -> str:
 
 
 def check_depth(text: str) -> None:
-    """Refuses JSON that is nested so deeply that reading and showing it could fail."""
+    """Refuses JSON nested so deeply that reading or showing it could fail."""
     if text.count("[") + text.count("{") <= DEEPEST:
         return
     deepest = depth = 0
@@ -65,7 +65,7 @@ def check_depth(text: str) -> None:
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces; refuses what JSON cannot hold (NaN included)."""
+    """JSON with sorted keys and no spaces; non-JSON values, NaN included, are refused."""
     return _CANONICAL.encode(value)
 
 
@@ -75,12 +75,12 @@ def trial_key(config: Mapping[str, Any]) -> str:
 
 
 def key_of(text: str) -> str:
-    """The key of a trial whose configuration has this canonical JSON."""
+    """The key of the trial with this canonical JSON."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load(text: Any) -> Any:
-    """The value of JSON that a ledger holds; `ValueError` for anything else."""
+    """Parses JSON from a ledger; `ValueError` for anything else."""
     if not isinstance(text, str):
         raise ValueError(f"Expected JSON. Received: {shown(text)}.")
     check_depth(text)
@@ -88,7 +88,7 @@ def load(text: Any) -> Any:
 
 
 def is_below(directory: Any) -> bool:
-    """Whether a trial's directory is a relative path that stays below the log directory."""
+    """Whether a trial's directory is a relative path below the log directory."""
     if not isinstance(directory, str) or "\0" in directory:
         return False
     path = pathlib.PurePosixPath(directory)
@@ -96,7 +96,7 @@ def is_below(directory: Any) -> bool:
 
 
 def read(key, config, directory, state, attempts, result, error) -> Trial:
-    """A row as a trial; in the state "unreadable" if no run of kbptt can have written it."""
+    """Converts a row to a trial, "unreadable" if no run of kbptt can have written it."""
     error = error if error is None or isinstance(error, str) else shown(error)
     name, found, problems = shown(directory), {}, []
     if not isinstance(key, str):

@@ -1,7 +1,7 @@
-"""Runs the trials of a ledger on Dask workers; what was done stays done whatever happens.
+"""Runs the trials of a ledger on Dask workers; finished trials survive any crash.
 
-The process that plans and stores never imports TensorFlow; trials run in worker processes, one at
-a time in each. Only this process writes to the log directory, so the workers of a cluster need no
+The planning process never imports TensorFlow; trials run in worker processes, one at a time in
+each. Only the planning process writes to the log directory, so the workers of a cluster need no
 shared file system.
 """
 
@@ -25,25 +25,25 @@ from kbptt.ablation.text import described, visible
 from kbptt.ablation.trial import check, execute
 
 RETRIES = 2
-# A worker can die through no fault of its trial (out of memory, a node taken away), so a trial
-# gets a few more chances then, but not without end: it may be the trial that kills the worker.
+# A worker can die through no fault of its trial (out of memory, a node removed), so the trial gets
+# a few more attempts, but a limited number: it may be the trial that kills the worker.
 WORKER_DEATHS = 5
 DIED = "The worker process died (killed, or out of memory)."
 LOST = (
     "The connection to the Dask scheduler was lost. Every result so far is safe: run the same "
-    "command again to go on."
+    "command again to continue."
 )
-NO_WORKER_SECONDS = 20  # after which a cluster on this machine is taken for dead
-# TensorFlow keeps about 10 to 20 MiB of every model that a process has trained, whatever is done to
-# free it. Starting anew costs a few seconds: a process that is still small after so many goes on.
+NO_WORKER_SECONDS = 20  # after which a local cluster without workers is considered dead
+# TensorFlow leaks about 10 to 20 MiB for every model that a process trains. A new process costs a
+# few seconds, so one that is still small after this many trials is kept.
 TRIALS_PER_PROCESS = 50
 LARGE_PROCESS = 2**30  # bytes
-LOOK_SECONDS = 0.5  # between two questions to the scheduler: each costs as much as a small trial
+LOOK_SECONDS = 0.5  # between two queries of the scheduler, each as expensive as a small trial
 
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """Something happened to a trial; passed to `on_event` for progress."""
+    """A change of a trial's state, passed to `on_event`."""
 
     trial: Trial  # with its result if it is done
     state: str  # "running", "done", "failed" or "retry"
@@ -57,22 +57,22 @@ def open_ledger(
     overwrite: bool = False,
     retry_failed: bool = False,
 ) -> Ledger:
-    """Opens the ledger of `logdir` for this grid, new or to go on with.
+    """Opens the ledger of `logdir` for this grid, to start it or to continue.
 
     Args:
         grid: What to run.
         logdir: The log directory.
-        extend: Whether a grid that holds every trial of the ledger and more may be added.
-        overwrite: Whether the results of another grid may be deleted. Those of the same grid are
-            kept, and gone on with.
-        retry_failed: Whether trials that failed are tried again.
+        extend: Whether to accept a grid that contains every trial of the ledger and more.
+        overwrite: Whether the results of a different grid may be deleted. Those of the same grid
+            are kept.
+        retry_failed: Whether trials that failed are retried.
 
     Raises:
-        LedgerError: when the directory belongs to another grid (with the difference and the flag
-            that helps), is in use by another run, or cannot be written; when both flags are given.
+        LedgerError: when the directory belongs to a different grid (with the difference and the
+            flag that helps), is in use, or cannot be written; when both flags are given.
     """
     if extend and overwrite:
-        raise LedgerError("Give either extend or overwrite: the one keeps results, the other not.")
+        raise LedgerError("Give either extend or overwrite: one keeps results, the other does not.")
     ledger = Ledger(logdir)
     try:
         planned = {trial.key: trial for trial in grid.trials()}
@@ -81,14 +81,14 @@ def open_ledger(
         counts = ledger.counts()
         if before in (None, now):
             pass
-        elif overwrite or not counts["done"] + counts["failed"]:  # or nothing to lose
+        elif overwrite or not counts["done"] + counts["failed"]:  # nothing to lose
             _delete_runs(ledger)
             ledger.clear()
         else:
             _check_change(ledger, before, now, planned.keys(), extend)
         ledger.plan(now, [(trial.config, trial.directory) for trial in planned.values()])
         trials = map(readable, ledger.each("done", "unreadable"))
-        ledger.reject({t.key: t.error for t in trials if t.state == "unreadable"})
+        ledger.reject({t.key: t.error or "" for t in trials if t.state == "unreadable"})
         ledger.recover(retry_failed)
         for leftover in ledger.directory.glob(SCRATCH + "*"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -107,21 +107,21 @@ def run(
     on_event: Callable[[Event], Any] = lambda event: None,
     on_wait: Callable[[], Any] = lambda: None,
 ) -> None:
-    """Runs every pending trial, after each model has been built once to find mistakes early.
+    """Runs every pending trial, after building each model once to find mistakes early.
 
     Args:
         ledger: From `open_ledger`.
         scheduler: Address of a running Dask scheduler ("tcp://host:8786"), or `None` for a cluster
             on this machine.
         workers: Workers of the cluster on this machine; default: cores // threads.
-        threads: Threads that one trial computes with.
-        retries: How often a trial that crashes is tried again.
+        threads: Threads of one trial.
+        retries: How often a trial that crashes is retried.
         on_event: Called with an `Event` for every change of a trial's state.
         on_wait: Called about twice a second while trials run.
 
     Raises:
-        ValueError: when a method, with its options, cannot be built for a task. Nothing has been
-            trained then.
+        ValueError: when a method, with its options, cannot be built for a task, before anything
+            is trained.
     """
     from distributed import CancelledError
 
@@ -145,7 +145,7 @@ def run(
 
 @contextlib.contextmanager
 def _quiet_library() -> Iterator[None]:
-    """Silences the cluster library's loggers: kbptt says in one sentence what they say in pages."""
+    """Silences Dask's loggers, whose pages kbptt replaces with a sentence."""
     prefixes = ("distributed", "tornado", "asyncio")
     names = [n for n in logging.root.manager.loggerDict if n.partition(".")[0] in prefixes]
     levels = {name: logging.getLogger(name).level for name in names}
@@ -159,14 +159,16 @@ def _quiet_library() -> Iterator[None]:
 
 
 def _check_models(queue: "_Queue", client: Any, on_wait: Callable[[], Any]) -> None:
-    """Has the workers build every model that is still to be trained, and has no result yet."""
+    """Has the workers build every model that no finished trial has built already."""
     from distributed import KilledWorker, wait
 
     def arm(trial: Trial) -> str:
         return trial_key({**trial.config, "seed": None})
 
     known = {arm(trial) for trial in queue.ledger.each("done")}
-    arms = {arm(trial): trial for trial in queue.pending}  # of an arm the first: they are reversed
+    arms = {
+        arm(trial): trial for trial in queue.pending
+    }  # the first of each arm: `pending` is reversed
     running = {
         client.submit(check, trial.config, key=f"check-{key[:16]}", pure=False): trial
         for key, trial in reversed(arms.items())
@@ -178,7 +180,7 @@ def _check_models(queue: "_Queue", client: Any, on_wait: Callable[[], Any]) -> N
         on_wait()
         for future in [f for f in running if f.status != "pending"]:
             trial, error = running.pop(future), future.exception()
-            # A killed worker says nothing about the model: the trials will tell.
+            # A killed worker says nothing about the model: the trials will show.
             if error is not None and not isinstance(error, KilledWorker):
                 _refuse_full_disk(error)
                 raise ValueError(f"{trial.directory} cannot be built: {error}") from error
@@ -187,11 +189,12 @@ def _check_models(queue: "_Queue", client: Any, on_wait: Callable[[], Any]) -> N
 def _drain(queue: "_Queue", client: Any, on_wait: Callable[[], Any], ours: bool) -> None:
     """Runs trials until none is left.
 
-    With a cluster of `ours`, also until its processes have grown too large, or are lost.
+    With a cluster of `ours`, also stops when its processes have grown too large or are lost.
     """
     from distributed import wait
 
     seen, started, look_at, used_up = time.monotonic(), 0, -math.inf, False
+    count = 0
     while queue.pending or queue.running:
         if time.monotonic() >= look_at:
             count, largest = clusters.look(client)
@@ -210,7 +213,7 @@ def _drain(queue: "_Queue", client: Any, on_wait: Callable[[], Any], ours: bool)
             time.sleep(0.1)
         on_wait()
         queue.settle()
-        # Dask restarts a worker that died, unless it dies once more while it starts.
+        # Dask restarts a worker that died, unless it dies again while starting.
         if count:
             seen = time.monotonic()
         elif ours and time.monotonic() - seen > NO_WORKER_SECONDS:
@@ -218,7 +221,7 @@ def _drain(queue: "_Queue", client: Any, on_wait: Callable[[], Any], ours: bool)
 
 
 class _Queue:
-    """The trials that wait and run, and what becomes of them."""
+    """The pending and running trials, and the decisions about their outcomes."""
 
     def __init__(self, ledger: Ledger, retries: int, on_event: Callable[[Event], Any]):
         self.ledger, self.retries, self.on_event = ledger, retries, on_event
@@ -232,21 +235,21 @@ class _Queue:
         """Sends the next trial to the cluster."""
         trial = self.pending.pop()
         attempt = self.ledger.start(trial.key)
-        # The key names the attempt: a lost worker's late answer to an earlier one is not taken for
-        # this one's.
+        # The key contains the attempt, so that a lost worker's late answer to an earlier attempt is
+        # not mistaken for this one.
         key = f"trial-{trial.key[:16]}-{attempt}"
         self.running[client.submit(execute, trial.config, key=key, pure=False)] = trial
         self.on_event(Event(trial, "running"))
 
     def give_back(self) -> None:
-        """Makes the running trials wait again."""
+        """Returns the running trials to the pending ones."""
         for trial in self.running.values():
             self.pending.append(trial)
             self.on_event(Event(trial, "retry", DIED))
         self.running.clear()
 
     def settle(self) -> None:
-        """Stores the results of trials that ended; decides whether others are tried again."""
+        """Stores the results of trials that ended; retries or fails the others."""
         for future in [f for f in self.running if f.status != "pending"]:
             trial = self.running[future]
             if future.status == "finished":
@@ -266,7 +269,7 @@ class _Queue:
             self.ledger.finish(trial.key, result)
         except (LedgerError, OSError, CancelledError):  # the disk; the connection
             raise
-        except Exception as error:  # a link in the place of its folder, a worker of another version
+        except Exception as error:  # a link instead of its folder, a worker of another version
             self._fail(trial, f"The result cannot be stored: {described(error)}")
         else:
             self.on_event(Event(dataclasses.replace(trial, state="done", result=result), "done"))
@@ -295,11 +298,11 @@ def _describe(error: BaseException | None) -> str:
 
 
 def _refuse_full_disk(error: BaseException) -> None:
-    """A trial that finds no room for its temporary files would fail again, and so would others."""
+    """Stops the run: without room for temporary files every further trial would fail too."""
     if isinstance(error, TrialError) and error.disk_full:
         raise LedgerError(
             f"A worker has no room for temporary files: {error}. Every result so far is safe: free "
-            "some space, or set TMPDIR to another place, and run the same command again."
+            "some space, or set TMPDIR to a different disk, and run the same command again."
         ) from error
 
 
@@ -312,30 +315,32 @@ def _refuse_foreign(ledger: Ledger, planned: Mapping[str, Trial]) -> None:
         if key not in known and trial.directory not in directories and path.exists():
             raise LedgerError(
                 f"{str(path)!r} exists already and belongs to no ablation. "
-                "Give another --logdir, or move it away."
+                "Give a different --logdir, or move it away."
             )
 
 
 def _delete_runs(ledger: Ledger) -> None:
     for trial in ledger.each():
-        with contextlib.suppress(ValueError):  # a damaged row: what lies outside is not ours
+        with contextlib.suppress(ValueError):  # a damaged row may point outside
             shutil.rmtree(inside(ledger.directory, trial.directory), ignore_errors=True)
 
 
 def _check_change(ledger, before, now, keys, extend) -> None:
-    before = before if isinstance(before, dict) else {}  # it was damaged
+    before = before if isinstance(before, dict) else {}  # damaged
     known = ledger.directories().keys()
     if known <= keys and (extend or not before):
         return
     lines = "\n".join(f"  {visible(line)}" for line in grids.difference(before, now))
-    message = f"{str(ledger.directory)!r} holds an ablation with another configuration:\n{lines}\n"
+    message = (
+        f"{str(ledger.directory)!r} holds an ablation with a different configuration:\n{lines}\n"
+    )
     if known <= keys:
         raise LedgerError(
             message + f"Add --extend to keep its {len(known)} trials and run the "
-            f"{len(keys - known)} new ones, --overwrite to delete its results, or give another "
+            f"{len(keys - known)} new ones, --overwrite to delete its results, or give a different "
             "--logdir."
         )
     extra = " It cannot be extended: some of its trials are not in the new one." if extend else ""
     raise LedgerError(
-        message + f"Add --overwrite to delete its results, or give another --logdir.{extra}"
+        message + f"Add --overwrite to delete its results, or give a different --logdir.{extra}"
     )

@@ -1,9 +1,8 @@
-"""Statistics of an ablation: how much a method helps, and how sure one can be.
+"""Statistics of an ablation: how much a method helps, and how certainly.
 
-The data contract is that of rliable: the scores of a method are an array `(seeds, tasks)`, a row
-per seed, and row `i` of every method used the same seed. Larger is better everywhere here; whoever
-calls turns an error into a score first. SciPy does the arithmetic; it is imported for a report, not
-by the process that plans trials.
+The data contract is that of rliable: the scores of a method are an array `(seeds, tasks)`, one row
+per seed, and row `i` of every method used the same seed. Larger is better throughout: callers
+negate errors. SciPy does the arithmetic; it is imported for a report, not while trials are planned.
 
 Reference:
 - [Agarwal et al., 2021, Deep RL at the edge of the statistical precipice](
@@ -38,17 +37,17 @@ _DRAWN = 99_999
 
 
 def mean(scores: np.ndarray) -> Estimate:
-    """Mean over all runs, BCa interval; resampled seed by seed within each task."""
+    """Mean over all runs with a BCa interval, resampled by seed within each task."""
     return means([scores])[0]
 
 
 def means(tables: Sequence[np.ndarray]) -> list[Estimate]:
-    """`mean` of each of many tables, resampled together: the same numbers in less time."""
+    """`mean` of each of many tables, resampled together to save time."""
     return _with_runs(tables, bootstrap(_strata(tables), _mean_of_strata))
 
 
 def interquartile_mean(scores: np.ndarray) -> Estimate:
-    """Mean of the middle half of all runs, BCa interval; robust to a few outliers."""
+    """Mean of the middle half of all runs with a BCa interval; robust to a few outliers."""
     return interquartile_means([scores])[0]
 
 
@@ -62,8 +61,8 @@ def success_rate(successes: int, runs: int, seeds: int | None = None) -> Estimat
 
     Args:
         successes: Integer, how many runs reached the threshold.
-        runs: Integer, of how many.
-        seeds: Integer, the number of seeds that the runs are of. Defaults to `runs`.
+        runs: Integer, how many runs there are.
+        seeds: Integer, how many seeds they have. Defaults to `runs`.
     """
     successes, runs = int(successes), int(runs)
     if runs == 0:
@@ -85,8 +84,8 @@ def _wilson(successes: int, runs: int) -> tuple[float, float]:
 def probability_of_improvement(scores: np.ndarray, reference: np.ndarray) -> Estimate:
     """P(a run of the method beats a run of the reference), ties counting half.
 
-    The Mann-Whitney statistic of each task, averaged over the tasks. Seeds are resampled as
-    pairs, because the two methods shared them.
+    The Mann-Whitney statistic of each task, averaged over the tasks. Seeds are resampled as pairs,
+    because both methods use the same.
 
     Args:
         scores: Array `(seeds, tasks)`, larger is better.
@@ -97,17 +96,17 @@ def probability_of_improvement(scores: np.ndarray, reference: np.ndarray) -> Est
     return bootstrap_improvement([(scores, reference)])[0]
 
 
-def sign_flip_p(differences: Sequence[float]) -> float:
+def sign_flip_p(differences: Sequence[float] | np.ndarray) -> float:
     """Two-sided p-value of the sign-flip test on paired differences.
 
-    Under the null hypothesis a difference is as likely to be `d` as `-d`. All `2**n` patterns of
-    signs are enumerated up to 14 pairs, so that the test is exact; it cannot go below `2 / 2**n`.
+    Under the null hypothesis a difference is as likely to be `d` as `-d`. Up to 14 pairs, all
+    `2**n` patterns of signs are enumerated, which makes the test exact; p is at least `2 / 2**n`.
 
     Args:
         differences: One difference per seed, method minus reference.
     """
-    differences = np.asarray(differences, dtype=np.float64)
-    return float(_sign_flip(differences[np.isfinite(differences)][None])[0])
+    pairs = np.asarray(differences, dtype=np.float64)
+    return float(_sign_flip(pairs[np.isfinite(pairs)][None])[0])
 
 
 def _sign_flip(differences: np.ndarray) -> np.ndarray:
@@ -117,7 +116,7 @@ def _sign_flip(differences: np.ndarray) -> np.ndarray:
         return np.ones(count)
     powers = [[-exponent(row)] for row in differences]
     differences = np.ldexp(differences, np.array(powers, int).reshape(-1, 1))  # p stays the same
-    # A sum that differs from the observed one by rounding alone is as extreme as that.
+    # A sum that differs from the observed one only by rounding counts as equally extreme.
     least = np.abs(differences.sum(axis=1)) - 1e-12 * np.abs(differences).sum(axis=1)
     exact = pairs <= _EXACT_PAIRS
     patterns = 2**pairs if exact else _DRAWN
@@ -133,26 +132,26 @@ def _sign_flip(differences: np.ndarray) -> np.ndarray:
             )
         sums = (2.0 * signs - 1.0) @ differences.T
         extreme += (np.abs(sums) >= least).sum(axis=0)
-    # Of drawn patterns the observed one is counted as well, so that no p is 0.
+    # With drawn patterns the observed one counts too, so that p is never 0.
     return extreme / patterns if exact else (extreme + 1) / (patterns + 1)
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Holm's adjusted p-values: the family-wise error stays at the level, whatever depends.
+def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Holm's adjusted p-values, which control the family-wise error under any dependence.
 
-    NaN (a comparison that could not be made) stays NaN and does not count in the family.
+    NaN (a comparison that could not be made) stays NaN and is not part of the family.
     """
-    p_values = np.asarray(p_values, dtype=np.float64)
-    adjusted = np.full(p_values.shape, np.nan)
-    valid = np.flatnonzero(np.isfinite(p_values))
-    order = valid[np.argsort(p_values[valid], kind="stable")]
-    steps = p_values[order] * np.arange(order.size, 0, -1)
+    found = np.asarray(p_values, dtype=np.float64)
+    adjusted = np.full(found.shape, np.nan)
+    valid = np.flatnonzero(np.isfinite(found))
+    order = valid[np.argsort(found[valid], kind="stable")]
+    steps = found[order] * np.arange(order.size, 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0) if order.size else steps
     return adjusted
 
 
 def smallest_p(pairs: int, comparisons: int = 1) -> float:
-    """What the exact test can reach at best, after Holm's correction: `comparisons * 2 / 2**n`."""
+    """The smallest p of the exact test after Holm's correction: `comparisons * 2 / 2**n`."""
     return min(1.0, comparisons * 2.0 ** (1 - pairs))
 
 
@@ -165,7 +164,7 @@ FEWEST_SEEDS = fewest_seeds()  # 6: 2 / 2**5 = 0.0625
 
 
 def is_exploratory(seeds: int) -> bool:
-    """Whether there are too few seeds for the exact test to reach 0.05 at all."""
+    """Whether there are too few seeds for the exact test to reach 0.05."""
     return seeds < FEWEST_SEEDS
 
 
@@ -182,8 +181,8 @@ class Comparison:
 def compare(scores: np.ndarray, reference: np.ndarray) -> Comparison:
     """Compares two methods over the seeds (rows) that both have.
 
-    The unit is the seed: differences are averaged over the tasks of a seed before their signs are
-    flipped, since one seed gives the tasks the same initial weights where shapes agree.
+    The unit is the seed: differences are averaged over the tasks before their signs are flipped,
+    because tasks with one seed share initial weights where shapes agree.
 
     Args:
         scores: Array `(seeds, tasks)`, larger is better; NaN = that run does not exist (yet).
@@ -240,13 +239,13 @@ def _strata(tables: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
 
 
 def _with_runs(tables: Sequence[np.ndarray], estimates: Sequence[Estimate]) -> list[Estimate]:
-    """Means without an interval with the mean of every seed."""
+    """Adds the mean of every seed to the means without an interval."""
     found = []
     for table, estimate in zip(tables, estimates, strict=True):
         if estimate.method == "none":
             rows = [row[np.isfinite(row)] for row in _table(table)]
             runs = tuple(unscaled(np.mean, row) for row in rows if row.size)
-            # Of many seeds too, where one task has too few runs yet: a list of them says nothing.
+            # One task may have too few runs although there are many seeds: too many to list.
             if len(runs) < FEWEST_FOR_INTERVAL:
                 estimate = dataclasses.replace(estimate, runs=runs)
         found.append(estimate)

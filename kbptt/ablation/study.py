@@ -1,4 +1,4 @@
-"""The whole of an ablation in one call: plan, run, report."""
+"""A complete ablation in one call: plan, run, report."""
 
 import contextlib
 import os
@@ -39,11 +39,11 @@ def compare(
     verbose: bool | str = True,
     **options: Any,
 ) -> Report:
-    """Runs methods × tasks × seeds and reports which method helps, by how much, and how sure.
+    """Runs methods × tasks × seeds and reports which method helps, by how much, how certainly.
 
-    What `logdir` already holds is not run again, so the same call goes on where an interrupted one
-    stopped. On this machine the trials run in processes that import the script they were started
-    from: in a script, call this below ``if __name__ == "__main__":``.
+    Trials that `logdir` already holds are not repeated, so the same call continues an interrupted
+    one. On this machine the trials run in processes that import the script they were started from:
+    in a script, call this below ``if __name__ == "__main__":``.
 
     Example:
 
@@ -60,17 +60,17 @@ def compare(
             effect at the 5 % level.
         logdir: Directory for ledger, TensorBoard runs and reports. Defaults to `"runs/compare"`.
         config: YAML file with `tasks`, `methods`, `seeds`, `set` and any of `**options` as keys;
-            what is given here comes first.
+            arguments given here take precedence.
         set: Mapping from an option to a list of values: an axis of the grid.
         scheduler: Address of a Dask scheduler to run on. Defaults to `None`, this machine.
         workers: Processes on this machine. Defaults to cores // threads.
-        retries: How often a trial that crashes is tried again. Defaults to `2`.
+        retries: How often a trial that crashes is retried. Defaults to `2`.
         extend: Whether to add to an ablation in `logdir` whose trials are all in the new one.
-        overwrite: Whether to delete an ablation in `logdir` that has another configuration. One
-            that has the same is gone on with, as without: delete the directory to start anew.
-        retry_failed: Whether to try trials again that crashed in an earlier run.
+        overwrite: Whether to delete an ablation in `logdir` with a different configuration. One
+            with the same configuration is continued: delete the directory to start again.
+        retry_failed: Whether to retry trials that crashed in an earlier run.
         reference: Label of the arm to compare with. Defaults to the baseline.
-        verbose: Whether to show progress and the ranking; `"progress"` for the progress alone.
+        verbose: Whether to show progress and the ranking; `"progress"` for only the progress.
             Defaults to `True`.
         **options: `design`, `imports`, `trial` (see `Grid.make`), and options of model, optimizer,
             training and tasks with one value each: `epochs=20`, `units=32`, `length=200`, …
@@ -80,46 +80,14 @@ def compare(
 
     Raises:
         ValueError: for anything wrong with the grid or the log directory, and for a method that
-            cannot be built with its task and options; nothing has been trained then.
+            cannot be built with its task and options, before anything is trained.
     """
-    require("distributed", "jinja2", "matplotlib")
     given = {"tasks": tasks, "methods": methods, "seeds": seeds, "set": set}
-    given = {name: value for name, value in given.items() if value is not None} | options
-    if config is not None:
-        given = _merge(read_yaml(config), given)
-    for name, there_are in (("tasks", registry.names()), ("methods", method_registry.names())):
-        if name not in given:
-            raise ValueError(
-                f"The grid is empty: name at least one of the {name}, with the argument `{name}` "
-                f"or the option --{name}. There are: {', '.join(there_are)}."
-            )
-    grid = Grid.make(**{"seeds": 6, **given})
-    threads = grid.arms[0].config["training"]["threads"]
-    # What could be refused after hours of training is refused now.
-    clusters.workers_for(1, workers, threads)
-    if retries != 0:
-        _checks.positive_integer("retries", retries, "Or 0.")
-    Results(grid.arms, reference)
-    # Tens of thousands take seconds to write down; nothing of this line stays.
-    console = rich.console.Console(quiet=not verbose)
+    grid = _grid(config, {n: v for n, v in given.items() if v is not None} | options)
+    running = {"scheduler": scheduler, "workers": workers, "retries": retries}
+    _refuse_early(grid, workers, retries, reference)
     try:
-        with console.status(f"Planning {grid.size():,} trials"):
-            ledger = runner.open_ledger(grid, logdir, extend, overwrite, retry_failed)
-        with ledger:
-            _note_commit(ledger)
-            if verbose:
-                for note in grid.notes():
-                    _say(note)
-            with progress.Progress(ledger, bool(verbose)) as shown:
-                runner.run(
-                    ledger,
-                    scheduler=scheduler,
-                    workers=workers,
-                    threads=threads,
-                    retries=retries,
-                    on_event=shown.event,
-                    on_wait=shown.refresh,
-                )
+        _run(grid, logdir, (extend, overwrite, retry_failed), running, bool(verbose))
     except KeyboardInterrupt:
         if verbose is True:
             _print_so_far(pathlib.Path(logdir), reference)
@@ -142,7 +110,7 @@ def report(
     """
     found = Report(pathlib.Path(logdir), reference)
     if verbose:
-        found.print()  # before a full disk or a directory that cannot be written ends it
+        found.print()  # first, because writing may fail
     paths = found.write()
     if verbose:
         _say(f"Report: {paths[-1]}")
@@ -150,29 +118,80 @@ def report(
     return found
 
 
+def _grid(config: str | os.PathLike | None, given: dict[str, Any]) -> Grid:
+    """The grid of a YAML file, if there is one, and of the arguments, which take precedence."""
+    if config is not None:
+        given = _merge(read_yaml(config), given)
+    for name, there_are in (("tasks", registry.names()), ("methods", method_registry.names())):
+        if name not in given:
+            raise ValueError(
+                f"The grid is empty: name at least one of the {name}, with the argument `{name}` "
+                f"or the option --{name}. There are: {', '.join(there_are)}."
+            )
+    return Grid.make(**{"seeds": 6, **given})
+
+
+def _refuse_early(grid: Grid, workers: int | None, retries: int, reference: str | None) -> None:
+    """Refuses now what would otherwise be refused after hours of training."""
+    require("distributed", "jinja2", "matplotlib")
+    clusters.workers_for(1, workers, grid.threads)
+    if retries != 0:
+        _checks.positive_integer("retries", retries, "Or 0.")
+    Results(grid.arms, reference)
+
+
+def _run(
+    grid: Grid,
+    logdir: str | os.PathLike,
+    opening: tuple[bool, bool, bool],
+    running: dict[str, Any],
+    verbose: bool,
+) -> None:
+    """Opens the ledger (with the flags `opening`) and runs its pending trials."""
+    # Storing tens of thousands of trials takes seconds; the line disappears afterwards.
+    console = rich.console.Console(quiet=not verbose)
+    with console.status(f"Planning {grid.size():,} trials"):
+        ledger = runner.open_ledger(grid, logdir, *opening)
+    with ledger:
+        _note_commit(ledger)
+        if verbose:
+            for note in grid.notes():
+                _say(note)
+        with progress.Progress(ledger, verbose) as shown:
+            runner.run(
+                ledger,
+                threads=grid.threads,
+                on_event=shown.event,
+                on_wait=shown.refresh,
+                **running,
+            )
+
+
 def _say(line: str) -> None:
     rich.console.Console().print(literal(line), soft_wrap=True)
 
 
 def _print_so_far(directory: pathlib.Path, reference: str | None) -> None:
-    """Prints the ranking of an ablation that was interrupted, if there is any."""
+    """Prints the ranking of an interrupted ablation, if any trial is done."""
     with contextlib.suppress(ValueError):  # interrupted before there was a ledger
         found = Report(directory, reference)
         if found.counts["done"]:
             found.print()
             done, total = found.counts["done"], sum(found.counts.values())
-            print(f"Interrupted with {done} of {total} trials done: the same command goes on.")
+            print(
+                f"Interrupted with {done} of {total} trials done: run the same command to continue."
+            )
 
 
 def _note_commit(ledger: Ledger) -> None:
-    """Adds the commit of the working directory to those that the ablation ran at."""
+    """Records the commit of the working directory among those that the ablation ran at."""
     commits, commit = ledger.commits, git_commit()
     if commit and commit not in commits and ledger.counts()["pending"]:
         ledger.set_meta("commits", [*commits, commit])
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above` over `below`; an option given above as a value replaces an axis below and back."""
+    """Merges `above` over `below`; a value above replaces an axis below and vice versa."""
     axes = axes_of(below.get("set"))
     for name in above:
         axes.pop(name, None)

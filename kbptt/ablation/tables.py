@@ -1,4 +1,4 @@
-"""The ranking as cells of text: for a page, and as much of it as fits into a terminal."""
+"""The ranking as a table of text: complete for a page, reduced to fit a terminal."""
 
 import math
 from collections.abc import Sequence
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from kbptt.ablation.results import Row
 from kbptt.ablation.statistics import Estimate
 
-LABEL = 16  # characters of a method's name before the terminal breaks it over lines
+LABEL = 16  # characters of a method's name before the terminal wraps it
 
 
 def table(rows: Sequence[Row], metric: str) -> tuple[list[str], list[list[str]]]:
-    """Header and cells; columns without any content are left out."""
+    """Header and lines of cells, without the empty columns."""
     header = ["#", "method", f"mean {metric}", "IQM", "success", "Δ", "P(better)", "p"]
     header += ["runs", "diverged", "crashed", "decay", "clipped", "ms/step", "memory"]
     lines = []
@@ -42,7 +42,7 @@ def table(rows: Sequence[Row], metric: str) -> tuple[list[str], list[list[str]]]
 def fitting(
     header: list[str], lines: list[list[str]], width: int
 ) -> tuple[list[str], list[list[str]]]:
-    """What of a table fits into a terminal; of columns and intervals, what says least goes."""
+    """Reduces a table to a terminal's width, dropping the least informative parts first."""
 
     def fits() -> bool:
         widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
@@ -67,7 +67,7 @@ def fitting(
 
 
 def _estimate(e: Estimate, sign: bool = False) -> str:
-    """A mean or difference with its interval, or with the runs that it is of."""
+    """A mean or difference with its interval, or with the runs it was computed from."""
     if math.isnan(e.value):
         return ""
 
@@ -80,7 +80,7 @@ def _estimate(e: Estimate, sign: bool = False) -> str:
 
 
 def _share(e: Estimate) -> str:
-    """A rate with its interval, or the counts that it is of."""
+    """A rate with its interval, or as counts."""
     if e.runs:
         return f"{sum(e.runs):.0f} of {len(e.runs)}"
     interval = "" if math.isnan(e.low) else f" [{_percent(e.low)}, {_percent(e.high)}]"

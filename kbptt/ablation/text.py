@@ -1,15 +1,15 @@
-"""Text from outside (exceptions, names, option values) as something that is safe to show."""
+"""Makes text from outside (exceptions, names, option values) safe to show."""
 
 import unicodedata
 from typing import Any
 
 
 def visible(text: str) -> str:
-    """`text` with everything that acts instead of showing written as an escape sequence.
+    """`text` with every character that is not displayed as such replaced by its Python escape.
 
-    Control characters (ESC would command the terminal), bidirectional and other format characters
-    (they reorder or hide what stands beside them), surrogates and unassigned code points become
-    their Python escapes, such as `\\x1b` and `\\u202e`. Line feeds and spaces of any width stay.
+    Control characters (ESC starts terminal commands), bidirectional and other format characters
+    (which reorder or hide their surroundings), surrogates and unassigned code points become escapes
+    such as `\\x1b` and `\\u202e`. Line feeds and spaces of any width stay.
     """
     if text.isprintable():
         return text
@@ -17,12 +17,12 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """`text` made visible, with every run of white space as one space."""
+    """`visible(text)` with every run of white space as one space."""
     return visible(" ".join(text.split()))
 
 
 def shown(value: Any, limit: int = 80) -> str:
-    """`repr(value)` in one line of at most `limit` characters; its type where that fails."""
+    """`repr(value)` in one line of at most `limit` characters; its type if that fails."""
     try:
         text = one_line(repr(value))
     except Exception:
@@ -34,7 +34,7 @@ def described(error: BaseException, limit: int = 2000) -> str:
     """Type and text of an exception in one line."""
     try:
         text = one_line(str(error))
-    except Exception:  # its `__str__` may be a user's
+    except Exception:  # `__str__` may be the user's
         text = "(its text cannot be read)"
     name = type(error).__name__
     return f"{name}: {text}"[:limit] if text else name

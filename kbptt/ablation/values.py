@@ -1,8 +1,8 @@
-"""Values that a user types or writes into a YAML file: plain data, read the same way everywhere.
+"""Parses values that are typed or written into a YAML file, in the same way everywhere.
 
 Words, numbers, lists and mappings are those of YAML 1.2's core schema: `1e-3` is a number, `yes`
-and `12:30` are words; `none` is null. Aliases are refused (a few lines of them stand for
-gigabytes), and so is a key that is there twice.
+and `12:30` are words; `none` is null. Aliases are refused (a few lines of them expand to
+gigabytes), and so are duplicate keys.
 """
 
 import re
@@ -10,13 +10,13 @@ from typing import Any
 
 import yaml
 
-# Far beyond any option of kbptt; deeper ones would exhaust Python's stack.
+# Far beyond any option of kbptt; deeper nesting would exhaust Python's stack.
 _MAX_DEPTH = 50
 _EXPECTED = "It is neither a word, a number nor a list"
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads plain data with the types of YAML 1.2's core schema."""
+    """Loads plain data with the types of YAML 1.2's core schema."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 (filled below; PyYAML copies it)
 
@@ -75,7 +75,7 @@ def load_yaml(text: str) -> Any:
     """Returns the plain data in a YAML document.
 
     Raises:
-        ValueError: if `text` is no such document; the message is one clause without a full stop.
+        ValueError: if `text` is not one; the message is a clause without a full stop.
     """
     try:
         return yaml.load(text, _Loader)
@@ -84,10 +84,10 @@ def load_yaml(text: str) -> Any:
 
 
 def scalar(value: Any) -> Any:
-    """Returns one value that was typed; a value that is no string is returned as it is.
+    """Parses one value that was typed; a value that is not a string is returned unchanged.
 
-    `1e-1` is a number, `[1, 2]` a list, `{name: windowed, length: 64}` a mapping; what is in quotes
-    is a word. `true`, `none` and `nan` count in any case.
+    `1e-1` is a number, `[1, 2]` a list, `{name: windowed, length: 64}` a mapping; text in quotes is
+    a word. `true`, `none` and `nan` may be in upper or lower case.
     """
     if not isinstance(value, str):
         return value

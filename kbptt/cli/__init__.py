@@ -4,12 +4,15 @@
 def main() -> None:
     """Runs the command line; the entry point of the command `kbptt`.
 
-    Until there is anything to clean up, Ctrl-C ends the process at once: raised in the middle of an
-    import, an exception may turn into any other.
+    As long as there is nothing to clean up, Ctrl-C ends the process at once: an exception that is
+    raised in the middle of an import may surface as any other.
     """
     import os
     import signal
+    import sys
     import threading
+
+    from kbptt._extras import MissingExtra, optional_imports
 
     def end(*_):
         os.write(2, b"Interrupted.\n")
@@ -17,6 +20,9 @@ def main() -> None:
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, end)
-    from kbptt.cli.main import main as run
-
+    try:
+        with optional_imports():
+            from kbptt.cli.main import main as run
+    except MissingExtra as error:
+        sys.exit(f"Error: {error}")
     run()

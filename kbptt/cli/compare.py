@@ -8,6 +8,10 @@ import typer
 from kbptt.ablation import limits
 from kbptt.cli import options
 
+METHODS = "Methods, separated by commas; '+' combines: orthogonal+clip."
+SEEDS = "Number of seeds, or seeds (3,4,7); 6 are the fewest that can show an effect."
+CONFIG = "YAML file with tasks, methods, seeds, set, …; the command line takes precedence."
+OVERWRITE = "Delete an ablation with a different configuration in the log directory."
 Reference = Annotated[
     str | None, typer.Option(help="Method to compare with. Default: the baseline.")
 ]
@@ -17,29 +21,12 @@ Reference = Annotated[
 def compare(
     *,
     tasks: Annotated[str | None, typer.Option(help="Tasks, separated by commas.")] = None,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            "--methods",
-            "--method",
-            help="Methods, separated by commas; '+' combines: orthogonal+clip.",
-        ),
-    ] = None,
-    seeds: Annotated[
-        str | None,
-        typer.Option(
-            help="Number of seeds, or seeds (3,4,7); 6 are the fewest that can show an effect."
-        ),
-    ] = None,
+    methods: Annotated[str | None, typer.Option("--methods", "--method", help=METHODS)] = None,
+    seeds: Annotated[str | None, typer.Option(help=SEEDS)] = None,
     logdir: Annotated[
         Path, typer.Option(help="Directory for ledger, TensorBoard runs and reports.")
     ] = Path("runs/compare"),
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="YAML file with tasks, methods, seeds, set, …; the command line takes precedence."
-        ),
-    ] = None,
+    config: Annotated[Path | None, typer.Option(help=CONFIG)] = None,
     design: Annotated[
         str | None, typer.Option(help="grid, add-one-in or leave-one-out. Default: grid.")
     ] = None,
@@ -58,13 +45,7 @@ def compare(
     extend: Annotated[
         bool, typer.Option("--extend", help="Add to the ablation in the log directory.")
     ] = False,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite",
-            help="Delete an ablation with a different configuration in the log directory.",
-        ),
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Retry trials that crashed before.")
     ] = False,

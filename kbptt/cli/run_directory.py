@@ -3,11 +3,12 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from kbptt._locks import try_lock
+from kbptt.ablation.files import atomically
 
 LOCK = ".run.lock"
 
@@ -94,18 +95,13 @@ def check_configuration(path: Path, config: Mapping[str, Any], resume: bool) -> 
     return True
 
 
-def write_atomically(path: Path, write) -> None:
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Calls `write(temporary)` and renames: `path` is complete or absent, whatever happens."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with atomically(path) as temporary:
+            write(temporary)
     except OSError as error:
         raise OSError(f"Cannot write {path}: {error.strerror or error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def remove_events(directory: Path) -> None:

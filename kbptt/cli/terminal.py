@@ -1,4 +1,4 @@
-"""What every command does with the terminal and the system: messages, Ctrl-C, warnings, files."""
+"""What all commands share: messages, Ctrl-C, warnings and the output directory."""
 
 import atexit
 import contextlib
@@ -18,17 +18,17 @@ import typer
 
 from kbptt.ablation.text import visible
 
-# A message fits on a small screen.
+# A message must fit on a small screen.
 LINES, COLUMNS = 22, 80
 _LONGEST = LINES * COLUMNS
 _LONGEST_WORD = 160
 
 
 def readable(text: str) -> str:
-    """Returns `text` as one may show it in a terminal: at most a screen, no control characters.
+    """Returns `text` fit for a terminal: at most one screen, without control characters.
 
-    Messages echo what the user gave: a word of a megabyte is shortened in its middle, and so is the
-    whole; escape sequences are spelled out.
+    Messages echo the user's input, so very long words, and the text as a whole, are shortened in
+    the middle, and escape sequences are spelled out.
     """
     if len(text) > 2 * _LONGEST:
         text = f"{text[:_LONGEST]}…{text[-_LONGEST:]}"
@@ -51,7 +51,7 @@ def print_error(message: Any) -> None:
 
 @contextlib.contextmanager
 def sentences_for_warnings() -> Iterator[None]:
-    """A scope in which warnings are sentences, without the code that raised them."""
+    """A scope in which warnings are printed as sentences, without the code that raised them."""
 
     def show(message, category, filename, lineno, file=None, line=None):
         typer.echo(readable(f"Warning: {message}"), err=True)
@@ -60,7 +60,7 @@ def sentences_for_warnings() -> Iterator[None]:
         def emit(self, record):
             typer.echo(readable(f"Warning: {record.getMessage()}"), err=True)
 
-    # Of kbptt's own; the libraries below log what is no news to the user of a command.
+    # Only kbptt's: what the libraries below log means nothing to the user of a command.
     logger, handler = logging.getLogger("kbptt"), Handler(logging.WARNING)
     quiet = {name: logging.getLogger(name) for name in ("tensorflow", "absl", "distributed")}
     levels = {name: one.level for name, one in quiet.items()}
@@ -80,19 +80,19 @@ def sentences_for_warnings() -> Iterator[None]:
 
 
 def handle_interrupts() -> None:
-    """Makes the first Ctrl-C a `KeyboardInterrupt` and each later one the end of the process.
+    """Makes the first Ctrl-C a `KeyboardInterrupt`; any later one ends the process at once.
 
-    What is being cleaned up after the first one may take its time.
+    Cleaning up after the first one may take long.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _interrupt)
-        # Registered first, so it runs last: afterwards Python would let Ctrl-C kill the process,
-        # whose exit code is settled.
+        # Registered first, so it runs last: from then on Python would let Ctrl-C kill the process
+        # and change its exit code.
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
 
 def interrupted() -> bool:
-    """Whether there was a Ctrl-C. What a library makes of it may be any exception."""
+    """Whether Ctrl-C was pressed; libraries may turn it into any exception."""
     return signal.getsignal(signal.SIGINT) is _end
 
 
@@ -110,7 +110,7 @@ def _end(*_: Any) -> None:
 
 @contextlib.contextmanager
 def directory(path: Path) -> Iterator[Path]:
-    """Yields a directory to write to, or raises `ValueError`; one left empty is removed if new."""
+    """Yields a directory to write to, or raises `ValueError`; removes a new one left empty."""
     try:
         new = not path.exists()
         path.mkdir(parents=True, exist_ok=True)

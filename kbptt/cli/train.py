@@ -12,6 +12,7 @@ from kbptt.ablation import limits
 from kbptt.ablation.grid import Grid
 from kbptt.ablation.options import path_of, twice
 from kbptt.cli import options, run_directory, terminal
+from kbptt.tasks import base, registry
 
 RUN = "Run"
 # Where one run differs from the trials of a comparison, unless the user says otherwise.
@@ -67,8 +68,8 @@ def train(
     kbptt train adding --length 200 --clip 1
     """
     limits.integer("sample", sample, least=0, shown="--sample")
-    limits.integer("seed", tasks.base.check_seed(seed), least=0)
-    tasks.registry.import_modules(given.imports)
+    limits.integer("seed", base.check_seed(seed), least=0)
+    registry.import_modules(given.imports)
     config, threads = configuration(task, file, given, method, seed)
     if resume and logdir is None:
         raise ValueError("`--resume` needs `--logdir`, the directory of the run to continue.")

@@ -158,7 +158,7 @@ def _write_sample(training: Training, count: int, console: rich.console.Console)
 class Checkpoints(keras.callbacks.Callback):
     """Keeps the newest complete checkpoint: model, optimizer and epoch in one file.
 
-    `keras.callbacks.BackupAndRestore` writes several files, and a kill between them leaves a mix.
+    `keras.callbacks.BackupAndRestore` writes several files, which a kill can leave inconsistent.
     """
 
     def __init__(self, directory: Path):
@@ -176,7 +176,7 @@ class Checkpoints(keras.callbacks.Callback):
         try:
             write_atomically(path, self.model.save)
         except OSError as error:
-            # A full disk must not end the training; the checkpoint before this one is intact.
+            # A full disk must not stop the training; the previous checkpoint is intact.
             warnings.warn(f"No checkpoint after epoch {epoch + 1}. {error}", stacklevel=2)
             return
         for older in self.directory.glob("checkpoint-*.keras"):
@@ -192,7 +192,7 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 class EpochSeeds(keras.callbacks.Callback):
-    """Sets the state of every layer's random numbers (dropout) from the seed and the epoch."""
+    """Seeds every layer's random numbers (dropout) by the run's seed and the epoch."""
 
     def __init__(self, seed: int):
         super().__init__()
@@ -202,7 +202,7 @@ class EpochSeeds(keras.callbacks.Callback):
         for layer in self.model.layers:
             states = [v for v in layer.variables if v.name == "seed_generator_state"]
             for index, state in enumerate(states):
-                # Not the variable's path: Keras counts the generators of the whole process in it.
+                # Not the variable's path, which counts the generators of the whole process.
                 name = f"{layer.name}/random-{index}/epoch-{epoch}"
                 state.assign([tasks.derive_seed(self.seed, name), 0])
 

@@ -1,4 +1,4 @@
-"""What a task is: seeded sequences, the head of the model, a metric and the score to beat."""
+"""The interface of a task: seeded sequences, the model's head, a metric and its baseline."""
 
 import dataclasses
 import hashlib
@@ -32,7 +32,7 @@ class TaskData:
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """The head that a task asks for: a Dense layer after the last recurrent layer.
+    """The head of a task's model: a Dense layer after the last recurrent layer.
 
     Args:
         units: Integer. Width of the head.
@@ -49,9 +49,9 @@ class Outputs:
 def derive_seed(seed: int, name: str) -> int:
     """Returns the seed of the component `name` in a run seeded with `seed`.
 
-    Every component (a split of the data, a layer's kernel, the shuffling) draws from a generator
-    of its own, so a method that draws one number more shifts nothing else, and two methods with
-    one seed start from the same weights and see the same data in the same order.
+    Every component (a split of the data, a layer's kernel, the shuffling) has its own generator, so
+    a method that draws one more number shifts nothing else, and two methods with one seed start
+    from the same weights and see the same data in the same order.
 
     Args:
         seed: Non-negative integer.
@@ -78,7 +78,7 @@ def check_seed(seed: Any) -> int:
 class Task:
     """Base class of the tasks.
 
-    A task of one's own is a subclass with the attributes below and `sample`:
+    To define a task, subclass it with the attributes below and `sample`:
 
     ```python
     @kbptt.tasks.register("parity")
@@ -105,16 +105,15 @@ class Task:
         metric: Key of the primary metric in what `model.evaluate(return_dict=True)` returns:
             "accuracy", "cross_entropy" (nats), "bits" or "mse".
         mode: "max" or "min", the better direction of `metric`.
-        baseline: The metric of the best predictor that remembers nothing; NaN if nobody knows.
+        baseline: The metric of the best predictor without memory; NaN if unknown.
         perfect: The metric of a perfect answer, or `None` (default): 1 for mode "max", 0 for "min".
-        success: The metric at which the task counts as solved, or `None` where there is no such
-            thing.
+        success: The metric at which the task counts as solved, or `None` if there is none.
         length: Timesteps of `x`.
         features: Features of `x` at a timestep, where `vocabulary` is `None`.
         vocabulary: Number of distinct integer tokens in `x`, or `None` for float features.
         outputs: The head, an `Outputs`.
-        file: Path of the user's file that the data comes from, or `None`. An ablation notes its
-            digest: results of two versions of a file are not mixed.
+        file: Path of the user's file that the data comes from, or `None`. An ablation records its
+            digest, so that results of two versions of a file are never mixed.
     """
 
     name: str = ""
@@ -137,7 +136,7 @@ class Task:
         raise NotImplementedError(f"{type(self).__name__} must override `sample` or `data`.")
 
     def data(self, seed: int) -> TaskData:
-        """Returns the `TaskData` of this seed. Each split has a generator of its own."""
+        """Returns the `TaskData` of this seed. Each split has its own generator."""
         return TaskData(
             *(
                 self.sample(np.random.default_rng(derive_seed(seed, f"data/{split}")), size)
@@ -146,7 +145,7 @@ class Task:
         )
 
     def describe(self) -> str | None:
-        """What a user should know of the choices that the task made, in a sentence; or `None`."""
+        """A sentence on choices that the task made and the user should know, or `None`."""
         return None
 
     def digest(self) -> str | None:
@@ -188,7 +187,7 @@ class Task:
         )
 
     def recurrent_layer(self, **arguments: Any) -> "keras.layers.Layer | None":
-        """Returns the task's own recurrent layer, or `None` to use the one that was asked for.
+        """Returns the task's own recurrent layer, or `None` to use the requested one.
 
         Only a task that *is* a fixed dynamical system overrides this.
         """

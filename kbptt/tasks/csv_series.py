@@ -1,4 +1,4 @@
-"""Forecasting a time series of the user's own CSV file."""
+"""Forecasting a time series from a CSV file."""
 
 import warnings
 from collections.abc import Iterable, Sequence
@@ -12,10 +12,10 @@ from kbptt.tasks.base import Outputs, Task, TaskData, check_flag, check_seed, ch
 from kbptt.tasks.csv_table import Column, Table, is_data
 from kbptt.tasks.registry import register
 
-# A deviation of a few units in the last place of the values is their rounding.
+# A deviation of a few units in the last place is rounding.
 ROUNDING = 64 * np.finfo(np.float64).eps
-# Standard deviations from the mean of the training part. Beyond, there is nothing to forecast from
-# what was learned, and soon the square of an error is no finite float32.
+# Standard deviations from the mean of the training part. Values farther away cannot be forecast
+# from the training part, and the square of an error may overflow float32.
 FARTHEST = 1e6
 
 
@@ -23,21 +23,21 @@ FARTHEST = 1e6
 class CSVSeries(Task):
     """Forecast one column of a CSV file, `horizon` rows ahead, at every timestep.
 
-    The rows are in the order of time; the first line names the columns. The inputs are the columns
-    of numbers (or `columns`), standardized with the mean and standard deviation of the training
-    part; the answer at row t is the standardized target of row t + `horizon`. A column that is
-    constant in the training part, up to rounding, is centered and keeps its unit. The first rows
-    train, then come validation and test. The baseline is persistence: answering the target's
-    present value.
+    The rows are in chronological order; the first line names the columns. The inputs are the
+    numeric columns (or `columns`), standardized with the mean and standard deviation of the
+    training part; the answer at row t is the standardized target of row t + `horizon`. A column
+    that is constant in the training part, up to rounding, is centered but not scaled. The first
+    rows train, then come validation and test. The baseline is persistence: predicting the target's
+    current value.
 
-    What cannot be used is refused with its line and column: a missing value, a number in another
+    Unusable data are refused with line and column: a missing value, a number in a different
     notation (`1,234`, `12%`, `$5`, `True`), a blank line, a value more than a million standard
-    deviations away from the training part. A warning names the columns that are left out: those of
-    words or dates, and those without a name.
+    deviations away from the training part. A warning names the columns that are left out: those
+    with words or dates, and those without a name.
 
     Args:
-        path: The CSV file, UTF-8, comma-separated. A large one is read faster if pandas is
-            installed.
+        path: The CSV file, UTF-8, comma-separated. Large files are read faster with pandas
+            (`pip install 'kbptt[csv]'`).
         target: Name of the column to forecast. Defaults to `None`: the last numeric column.
         columns: Names of the input columns. Defaults to `None`: all numeric columns.
         horizon: Integer. Rows to look ahead. Defaults to `1`.
@@ -46,10 +46,10 @@ class CSVSeries(Task):
             windows do not overlap. Defaults to `None`: a quarter of `length`.
         held_out: Float in (0, 0.45]. Fraction of the rows for validation, and again for test.
             Defaults to `0.2`.
-        sizes: Optional. Numbers of windows for training, validation and test, to use the beginning
-            of each part only. Defaults to `None` (all).
+        sizes: Optional. Numbers of windows for training, validation and test, to use only the
+            beginning of each part. Defaults to `None` (all).
         header: Boolean, whether the first line names the columns. Without names they are called by
-            their position: "1", "2", ... Defaults to `None`: it does, and names that are all
+            their position: "1", "2", ... Defaults to `None`: it does, but names that are all
             numbers, in any notation, or marks of missing values are refused as a line of data.
 
     Raises:
@@ -112,12 +112,12 @@ class CSVSeries(Task):
         self.baseline = float(np.mean((present - y[:, :, 0]) ** 2))
 
     def data(self, seed: int) -> TaskData:
-        """Returns the windows in the order of time, the same for every seed."""
+        """Returns the windows in chronological order, the same for every seed."""
         check_seed(seed)
         return TaskData(*map(self._windows, range(len(self._parts))))
 
     def describe(self) -> str:
-        """Returns what is forecast, from what, and in which unit."""
+        """Names the target, the inputs and the unit of the errors."""
         unit = (
             f"its standard deviation in the training part, {self._unit:.4g}"
             if self._unit
@@ -142,22 +142,22 @@ class CSVSeries(Task):
 def standardize(values: np.ndarray, known: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns `(values - mean) / deviation`, of the first `known` rows, column by column.
 
-    A column whose deviation there is no more than the rounding of its values is constant: it is
-    centered and keeps its unit.
+    A column whose deviation there does not exceed the rounding of its values is constant: it is
+    centered but not scaled.
 
     Args:
         values: Finite float64 of any magnitude, `(rows, columns)`.
         known: Integer. Rows of the training part.
 
     Returns:
-        The result, float64, `(rows, columns)`, infinite or NaN where it is beyond all floats; and
-        the deviations, `(columns,)`, exactly 0 for a constant column.
+        The result, float64, `(rows, columns)`, infinite or NaN where it overflows; and the
+        deviations, `(columns,)`, exactly 0 for a constant column.
     """
-    # Scaled by a power of two, which is exact, so that no square overflows or vanishes.
+    # Scaled by a power of two, which is exact, so that no square overflows or underflows.
     exponent = np.frexp(np.abs(values[:known]).max(axis=0))[1]
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = np.ldexp(values, -exponent)
-        # Relative to one of the values, sums of nearly equal ones lose no digits.
+        # Subtracting one of the values first keeps the digits of nearly equal ones.
         origin = scaled[0]
         mean = origin + (scaled[:known] - origin).mean(axis=0)
         deviation = np.sqrt(np.square(scaled[:known] - mean).mean(axis=0))
@@ -178,7 +178,7 @@ def _check_magnitudes(
     standardized: np.ndarray,
     deviation: np.ndarray,
 ) -> None:
-    """Refuses values that floats cannot tell apart, and those too far away to give a score."""
+    """Refuses values that float64 cannot distinguish, and those too far away for a score."""
     largest = np.abs(values[:known]).max(axis=0)
     for index in np.flatnonzero((deviation == 0) & (largest >= 2**53)):
         raise ValueError(
@@ -227,7 +227,7 @@ def _numeric_columns(
 ) -> tuple[list[Column], str]:
     """Returns all named columns of numbers, and the name of the target; warns of those left out.
 
-    Where `doubt_names`, names that could all be values are refused, unless one is the given target.
+    With `doubt_names`, names that could all be values are refused, unless the target is given.
     """
     if target is not None:
         _check_name(table, target)
@@ -304,7 +304,7 @@ def _warn_of_left_out(
 
 
 def _as_name(name: Any) -> Any:
-    """Returns a name written as a number, such as a year or a position, as text."""
+    """Returns a name that was given as a number, such as a year or a position, as a string."""
     return str(name) if isinstance(name, int) and not isinstance(name, bool) else name
 
 
@@ -313,6 +313,6 @@ def _quoted(name: Any) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Returns the first names, free of line breaks and escape sequences."""
+    """Returns the first names, without line breaks and escape sequences."""
     names = [name[:50] if name[:50].isprintable() else repr(name[:50]) for name in names]
     return ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")

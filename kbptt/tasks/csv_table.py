@@ -1,4 +1,4 @@
-"""Reading the columns of a CSV file as numbers, or refusing it with line and column."""
+"""Reads the columns of a CSV file as numbers, or refuses it with line and column."""
 
 import codecs
 import contextlib
@@ -16,16 +16,16 @@ import numpy as np
 
 from kbptt.tasks.files import read_text
 
-# Rows held as text at a time, so that a file takes little more memory than its numbers.
+# Rows held as text at a time, so that a file needs little more memory than its numbers.
 ROWS = 10_000
-# From this many characters on, importing pandas takes less time than its reader saves.
+# From this many characters on, pandas saves more time than its import takes.
 PANDAS_FROM = 2_000_000
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars", " ": "spaces"}
-# Lines at the end of a file from which its separator is judged.
+# Lines at the end of a file from which its separator is guessed.
 HINT_ROWS = 20
 MISSING = {"", "-", ".", "?", "na", "n/a", "nan", "null", "none"}
-# What a spreadsheet or a script writes for a number and `float` does not read: separators of
-# thousands, a decimal comma, percent and currency signs, parentheses for a minus, truth values.
+# Numbers as spreadsheets and scripts write them and `float` does not read: thousands separators,
+# a decimal comma, percent and currency signs, parentheses for a minus, truth values.
 FOREIGN_NUMBER = re.compile(
     r"""
     true | false |
@@ -38,7 +38,7 @@ FOREIGN_NUMBER = re.compile(
 
 
 class Column:
-    """One column: its numbers, or where they are missing.
+    """One column: its numbers, and the first fields that are none.
 
     Attributes:
         name: String.
@@ -47,8 +47,8 @@ class Column:
         values: Float64, `(rows,)`; NaN where there is no number.
         has_numbers: Boolean, whether any field is a finite number.
         fault: Row and text of the first field that is not a finite number, or `None`.
-        foreign: Row and text of the first field that is a number in a notation of its own
-            (`FOREIGN_NUMBER`), or `None`; also `None` if any field is anything else, a word or a
+        foreign: Row and text of the first field that is a number in a foreign notation
+            (`FOREIGN_NUMBER`), or `None`; also `None` if any field is something else, a word or a
             date.
     """
 
@@ -80,7 +80,7 @@ class Column:
         self.add_numbers(part, finite)
 
     def add_numbers(self, part: np.ndarray, finite: np.ndarray | bool = True) -> None:
-        """Appends rows that are float64 already."""
+        """Appends rows that are already float64."""
         self.has_numbers = self.has_numbers or bool(np.any(finite))
         self._parts.append(part)
         self._rows += len(part)
@@ -101,8 +101,8 @@ class Table:
     """A comma-separated file whose rows all have the same number of fields.
 
     Args:
-        path: The file, UTF-8. A byte-order mark, any line endings and quoted fields are read; blank
-            lines are refused except at the end.
+        path: The file, UTF-8. A byte-order mark, any line endings and quoted fields are allowed;
+            blank lines only at the end.
         header: Boolean. Whether the first line names the columns. Otherwise they are called by
             their position, "1", "2", ... Defaults to `True`.
 
@@ -118,10 +118,10 @@ class Table:
         text = read_text(path)
         if "\r" in text:
             text = text.replace("\r\n", "\n").replace("\r", "\n")
-        # Blank lines at the end leave no gap; anywhere else they stand for a missing row.
+        # Blank lines at the end are harmless; anywhere else they mean a missing row.
         self._text = text.rstrip(" \t\n")
         line = self._text.partition("\n")[0]
-        whole = line.count('"') % 2 == 0  # no quoted field goes on in the next line
+        whole = line.count('"') % 2 == 0  # no quoted field continues in the next line
         first = self._take(_reader(line if whole else self._text), 1)
         if not first or not any(field.strip() for field in first[0]):
             what = "the names of the columns" if header else "numbers"
@@ -133,7 +133,7 @@ class Table:
             self.names = [name.strip() or f"column {position}" for name, position in named]
 
     def read(self, positions: Iterable[int] | None = None) -> list[Column]:
-        """Returns the columns at these positions (all, for `None`), and checks every row."""
+        """Returns the columns at these positions (default: all), and checks every row."""
         positions = range(len(self.names)) if positions is None else positions
         columns = [Column(self.names[i], i, self._named[i]) for i in positions]
         plain = self._plain_rows()
@@ -150,16 +150,16 @@ class Table:
         return reader.line_num + 1
 
     def separator_hint(self) -> str:
-        """Returns a sentence if the data look separated by something else than commas.
+        """Returns a sentence if the data seem to be separated by something other than commas.
 
-        Words may stand in the first line, and commas in its words; the last lines are data.
+        Judged by the last lines: the first one may contain words, with commas in them.
         """
         text = self._text if self.header else "\n" + self._text
         lines = text.rsplit("\n", HINT_ROWS)[1:]
         rest = functools.partial(_rest, lines)
         other = min(",;\t|", key=rest)
         counts = {len(line.split()) for line in (self._text.partition("\n")[0], *lines)}
-        if other == "," and len(counts) == 1:  # spaces stand within fields too: they come last
+        if other == "," and len(counts) == 1:  # last, because fields may contain spaces
             other = min(", ", key=rest)
         if other == ",":
             return ""
@@ -176,7 +176,7 @@ class Table:
             raise ValueError(f"{self.path}, line {self._faulty_line()}: {reason}.") from error
 
     def _faulty_line(self) -> int:
-        """Returns the line on which the record begins that is no CSV."""
+        """Returns the line on which the malformed record begins."""
         reader, line = _reader(self._text), 1
         with contextlib.suppress(csv.Error):
             for _ in reader:
@@ -184,11 +184,11 @@ class Table:
         return line
 
     def _plain_rows(self) -> tuple[bytes, np.ndarray] | None:
-        """Returns the rows as bytes and where each of their lines ends, or `None`.
+        """Returns the rows as bytes and the end of each line, or `None` if they are not plain.
 
-        The rows are plain if nothing is quoted and each line has as many fields as there are
-        columns: commas and line breaks are then all there is to CSV. The others, and those to be
-        refused for their shape, are left to `_read_records`.
+        Rows are plain if nothing is quoted and every line has as many fields as there are columns,
+        so that they can be split at commas and line breaks. `_read_records` reads all others, or
+        refuses them.
         """
         body = (self._text.partition("\n")[2] if self.header else self._text).encode()
         if not body or b'"' in body:
@@ -242,10 +242,10 @@ class Table:
         )
 
     def _read_with_pandas(self, columns: Sequence[Column], body: bytes) -> bool:
-        """Reads plain rows faster and with the same result, or returns `False`."""
+        """Reads plain rows faster, with the same result, or returns `False`."""
         if (pandas := _exact_pandas()) is None:
             return False
-        if body.startswith(codecs.BOM_UTF8):  # of the first field below the names; pandas drops it
+        if body.startswith(codecs.BOM_UTF8):  # part of the first field; pandas would drop it
             return False
         frame = pandas.read_csv(
             io.BytesIO(body),
@@ -296,19 +296,19 @@ def is_foreign_number(field: str) -> bool:
 
 
 def is_missing(field: str) -> bool:
-    """Returns whether the field stands for a value that is not there."""
+    """Returns whether the field marks a missing value."""
     return field.strip().lower() in MISSING
 
 
 def is_data(field: str) -> bool:
-    """Returns whether a row of a column of numbers may hold the field, in any notation."""
+    """Returns whether a numeric column may contain the field, in any notation."""
     return is_number(field) or is_foreign_number(field) or is_missing(field)
 
 
 def _rest(lines: Sequence[str], separator: str) -> float:
-    """Returns how many characters are in no number if the lines are split at the separator.
+    """Returns how many characters belong to no number when the lines are split at the separator.
 
-    Infinite if a line has no such separator or no number. Commas, the default, may be absent.
+    Infinite if a line has no such separator or no number. Only commas, the default, may be absent.
     """
     rest = 0
     for line in lines:

@@ -1,4 +1,4 @@
-"""Reading the user's own files."""
+"""Reading the user's files."""
 
 import codecs
 import os
@@ -12,8 +12,8 @@ def read_text(path: str | Path) -> str:
         path: The file.
 
     Raises:
-        ValueError: in one sentence, for a path that is none, a file that cannot be read, is empty,
-            is not UTF-8 or holds a NUL byte (as UTF-16 and binary files do).
+        ValueError: in one sentence, for an invalid path, and for a file that cannot be read, is
+            empty, is not UTF-8 or contains a NUL byte (as UTF-16 and binary files do).
     """
     if not isinstance(path, str | os.PathLike) or not str(path) or "\0" in str(path):
         raise ValueError(
@@ -27,7 +27,7 @@ def read_text(path: str | Path) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # `error.start` counts from behind a byte-order mark.
+        # `error.start` does not count a byte-order mark.
         start = error.start + len(content) - len(error.object)
         line = content.count(b"\n", 0, start) + 1
         utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

@@ -13,7 +13,7 @@ from kbptt._extras import require
 from kbptt.tasks.base import Outputs, Task, TaskData, check_flag, derive_seed
 from kbptt.tasks.registry import register
 
-# What zipfile, zlib and NumPy raise for a file that is no archive of arrays, or a damaged one.
+# What zipfile, zlib and NumPy raise for a file that is not an archive of arrays, or is damaged.
 UNREADABLE = (
     OSError,
     ValueError,
@@ -53,14 +53,14 @@ class Digits(_PixelByPixel):
     """Sequential digits: the 1,797 8x8 handwritten digits of scikit-learn, a pixel a timestep.
 
     Nothing is downloaded. `x` is `(samples, 64 * repeat + blank, 1)` of gray levels in [0, 1], `y`
-    the digit. The split into training, validation and test is drawn anew for each seed. Always
-    answering the commonest digit gives an accuracy of 183/1797 = 0.10.
+    the digit. Each seed draws its own split into training, validation and test. Always answering
+    the most common digit gives an accuracy of 183/1797 = 0.10.
 
     Args:
         permuted: Boolean, whether the pixels come in one fixed random order, so that neighbors in
             the image are far apart in time. Defaults to `False`.
-        blank: Integer. Timesteps of 0 after the last pixel: everything worth remembering lies at
-            least that far in the past. Defaults to `0`.
+        blank: Integer. Timesteps of 0 after the last pixel: all information lies at least that far
+            in the past. Defaults to `0`.
         repeat: Integer. Timesteps each pixel lasts. Defaults to `1`.
         sizes: Sequences for training, validation and test. Defaults to `(1197, 300, 300)`.
     """
@@ -100,7 +100,7 @@ class MNIST(_PixelByPixel):
 
     Reads the file that `keras.datasets.mnist.load_data()` stores; it is never downloaded by this
     task. The test set is MNIST's own; training and validation are drawn from its 60,000 training
-    images with the seed. Always answering the commonest digit of the test set gives an accuracy
+    images with the seed. Always answering the most common digit of the test set gives an accuracy
     of 0.1135. Published, plain / permuted (Cooijmans et al., 2017): tanh RNN 0.350 / 0.350, IRNN
     0.970 / 0.820, LSTM-100 0.989 / 0.902.
 

@@ -14,13 +14,13 @@ from kbptt.tasks.registry import register
 class InfluenceBalancing(Task):
     """Influence balancing: tune the one parameter θ of a fixed linear chain.
 
-    The task brings its own recurrent layer, `kbptt.RNN` over a chain of `units` numbers (see
-    `kbptt.tasks.keras_objects.InfluenceBalancingCell`); the cell, units and layers that are asked
-    for play no part, nor do initializers, but the truncation does, and that is the point. The
-    inputs are zeros, all sequences are the same, and the last output should be 1, which holds for
-    θ = 1 / (2 (2 positive - units)), that is -1/6. Increasing θ first raises the output, through
-    the positive units, and later lowers it: a gradient truncated too early points the wrong way,
-    and θ runs off for ever. Deterministic and cheap, so a sharp test of a truncation.
+    The task has its own recurrent layer, `kbptt.RNN` over a chain of `units` numbers (see
+    `kbptt.tasks.keras_objects.InfluenceBalancingCell`). It ignores the requested cell, units,
+    layers and initializers, but not the truncation, which is the point. The inputs are zeros, all
+    sequences are the same, and the last output should be 1, which holds for θ = 1 / (2 (2 positive
+    - units)), that is -1/6. Increasing θ first raises the output, through the positive units, and
+    later lowers it: a gradient truncated too early points the wrong way, and θ diverges.
+    Deterministic and cheap, and therefore a sharp test of a truncation.
 
     The baseline, a mean squared error of 1, is the chain at rest (θ = 0). It starts at θ = 0.5,
     with an error of 16.
@@ -57,7 +57,7 @@ class InfluenceBalancing(Task):
         import kbptt
         from kbptt.tasks.keras_objects import InfluenceBalancingCell
 
-        # There is no matrix to initialize: methods that differ by initializer are all the same.
+        # There is no matrix to initialize, so methods that differ only by initializer coincide.
         kept = {k: v for k, v in arguments.items() if not k.endswith("_initializer")}
         unusable = sorted(set(kept) - {"gradient_clip"})
         if unusable:

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 CELLS = ("LSTM", "GRU", "SimpleRNN")
 LAYER_NAMES = {"LSTM": "lstm", "GRU": "gru", "SimpleRNN": "simple_rnn"}
-# Up to here tokens enter as one-hot vectors, the input kernel being their embedding; a larger
-# alphabet gets an Embedding layer, or the input projection would cost more than the recurrence.
+# Up to this vocabulary tokens are one-hot vectors, and the input kernel is their embedding. Larger
+# ones get an Embedding layer, or the input projection would cost more than the recurrence.
 MAX_ONE_HOT = 256
 INITIALIZERS = {
     "kernel_initializer": "glorot_uniform",
@@ -31,8 +31,8 @@ def build_model(
 ) -> "keras.Model":
     """Returns an uncompiled model for `task`: input, recurrent layers from kbptt, Dense head.
 
-    The initializers and the dropout of every layer get a seed of their own (`derive_seed` of the
-    run's seed and the component's name), unless the given initializer already has one.
+    The initializers and the dropout of every layer get their own seeds (`derive_seed` of the run's
+    seed and the component's name), unless the given initializer already has one.
 
     Args:
         task: A `Task`.
@@ -121,7 +121,7 @@ def _inputs(task: Task, units: int, seed: int):
 
 
 def _seeded(identifier: Any, seed: int, name: str):
-    """Returns the initializer, with a seed derived from `name` wherever it has none of its own."""
+    """Returns the initializer, with a seed derived from `name` wherever it has none."""
     from kbptt import initializers
 
     initializer = initializers.get(identifier)
@@ -132,7 +132,7 @@ def _seeded(identifier: Any, seed: int, name: str):
 
 
 def _fill_seeds(config: Any, seed: int) -> Any:
-    """Returns `config` with each missing seed filled in, those of nested initializers too."""
+    """Returns `config` with missing seeds filled in, also in nested initializers."""
     if not isinstance(config, dict):
         return config
     return {

@@ -17,9 +17,9 @@ def batches(
     epochs: int,
     first_epoch: int = 0,
 ) -> "tf.data.Dataset":
-    """Returns the batches of a whole training, each epoch shuffled by seed and epoch alone.
+    """Returns the batches of a whole training, each epoch shuffled by seed and epoch only.
 
-    A training that starts again at `first_epoch` sees the batches that it would have seen. For
+    A training that resumes at `first_epoch` sees the batches that it would have seen. For
     `model.fit(..., steps_per_epoch=ceil(samples / batch_size), shuffle=False)`.
 
     Args:

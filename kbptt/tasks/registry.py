@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from kbptt._checks import did_you_mean
 from kbptt.tasks.base import Outputs, Task
 
-_factories: dict[str, Callable[..., Task]] = {}
+factories: dict[str, Callable[..., Task]] = {}
 Factory = TypeVar("Factory", bound=Callable[..., Task])
 
 
@@ -34,7 +34,7 @@ def register(name: str) -> Callable[[Factory], Factory]:
     def decorate(factory: Factory) -> Factory:
         if inspect.isclass(factory) and not factory.__dict__.get("name"):
             factory.name = name
-        _factories[name] = factory
+        factories[name] = factory
         return factory
 
     return decorate
@@ -42,7 +42,7 @@ def register(name: str) -> Callable[[Factory], Factory]:
 
 def names() -> list[str]:
     """Returns the names of all registered tasks, sorted."""
-    return sorted(_factories)
+    return sorted(factories)
 
 
 def options(name: str) -> dict[str, Any]:
@@ -84,14 +84,14 @@ def get(name: str | Task, **given: Any) -> Task:
 def import_modules(names: Iterable[str]) -> None:
     """Imports the user's modules, which register tasks or methods.
 
-    The working directory counts as a place to find them.
+    They are also looked for in the working directory.
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     for name in names:
         try:
             importlib.import_module(name)
-        except (Exception, SystemExit) as error:  # whatever the module does when it is imported
+        except (Exception, SystemExit) as error:  # importing it can raise anything
             where = traceback.extract_tb(error.__traceback__)[-1]
             place = f" ({where.filename}, line {where.lineno})" if where.name == "<module>" else ""
             text = error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
@@ -99,7 +99,7 @@ def import_modules(names: Iterable[str]) -> None:
 
 
 def _check(name: str, task: Any) -> Task:
-    """Returns a user's task if it says all that training and judging it will ask for."""
+    """Returns a user's task if it has all that training and evaluation need."""
     if not isinstance(task, Task):
         raise ValueError(
             f"Task '{name}': expected a `kbptt.tasks.Task`, which the registered function is to "
@@ -120,7 +120,7 @@ def _check(name: str, task: Any) -> Task:
                 f"Invalid attribute `{attribute}` of task '{name}'. Expected {expected}. "
                 f"Received: {value!r} (of type {type(value).__name__})."
             )
-    # Keras takes a last axis of length 1 for none, and fails on it in the middle of a step.
+    # Keras drops a last axis of length 1, and fails in the middle of a step.
     if type(task).loss is Task.loss and task.metric != "mse" and task.outputs.units < 2:
         raise ValueError(
             f"Invalid attribute `outputs` of task '{name}'. Expected one unit for each of two or "
@@ -135,9 +135,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _factory(name: str) -> Callable[..., Task]:
-    if not isinstance(name, str) or name not in _factories:
+    if not isinstance(name, str) or name not in factories:
         raise ValueError(
-            f"Unknown task: {name!r}{did_you_mean(name, _factories)}. "
+            f"Unknown task: {name!r}{did_you_mean(name, factories)}. "
             f"The tasks are: {', '.join(names())}."
         )
-    return _factories[name]
+    return factories[name]

@@ -1,7 +1,7 @@
 """Synthetic tasks: the answer depends on a few timesteps at a known distance.
 
 The distance between what must be remembered and the answer grows with `length` (or `lag`), and
-nothing in between helps. A network that cannot carry a gradient that far scores `baseline`.
+nothing in between helps. A network whose gradient does not reach that far scores `baseline`.
 """
 
 import math
@@ -108,9 +108,10 @@ class CopyMemory(Task):
     Tokens: 0 is blank, 1 to `symbols` are symbols, `symbols + 1` asks for the copy. `x` is the
     items, `lag - 1` blanks, the request and `items` blanks; `y` is blank until the last `items`
     timesteps, which repeat the items: `lag + 2 * items` timesteps in all. With `variable=True` the
-    request comes after a lag drawn anew from 1 to `lag` for each sequence; the copy follows it.
+    request comes after a lag drawn from 1 to `lag` for each sequence; the copy follows it.
 
-    A predictor that forgets the items, but counts, answers blank, then guesses: a cross entropy of
+    A predictor that forgets the items but counts timesteps answers blank, then guesses: a cross
+    entropy of
     `items * log(symbols) / length` nats.
 
     Args:

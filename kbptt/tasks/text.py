@@ -1,4 +1,4 @@
-"""Character language model over the user's own text."""
+"""Character language model over the user's text."""
 
 import math
 from collections.abc import Sequence
@@ -22,18 +22,17 @@ class Text(Task):
 
     The text is cut into windows of `length + 1` characters that share their ends: the first of
     them train, then come validation, then test, so both are the tail of the text. Each window
-    starts from a zero state. The vocabulary is the set of the characters of the whole file. The
-    metric is bits per character. The baseline, computed from the file, is the best predictor
-    without memory of its own: the frequency of each character in the training part, with one added
-    to each count.
+    starts from a zero state. The vocabulary is the set of characters in the whole file. The metric
+    is bits per character. The baseline, computed from the file, is the best predictor without
+    memory: the frequency of each character in the training part, with one added to each count.
 
     Args:
         path: The text file, UTF-8, of two or more distinct characters.
         length: Integer. Characters of one window. Defaults to `128`.
         held_out: Float in (0, 0.5). Fraction of the windows for validation, and the same again for
             test. Defaults to `0.1`.
-        sizes: Optional. Numbers of windows for training, validation and test, to use the beginning
-            of each part only. Defaults to `None` (all).
+        sizes: Optional. Numbers of windows for training, validation and test, to use only the
+            beginning of each part. Defaults to `None` (all).
     """
 
     metric, mode, success = "bits", "min", None
@@ -92,8 +91,8 @@ class Text(Task):
         distinct = np.flatnonzero(present)
         self.characters = [chr(code) for code in distinct]
         self.vocabulary = len(self.characters)
-        # From code points to tokens. -1 for those that do not occur; the last entry stands for all
-        # beyond the largest.
+        # From code points to tokens; -1 for those that do not occur, the last entry for all beyond
+        # the largest.
         self._token_of = np.full(len(present) + 1, -1, np.int32)
         self._token_of[distinct] = np.arange(self.vocabulary)
 
@@ -128,8 +127,8 @@ def generate(
 ) -> str:
     """Returns text written by `model`, one sampled character after the other.
 
-    The model is copied with stateful layers for one sequence of one timestep, so each character
-    costs one timestep, however long the text gets.
+    A stateful copy of the model processes one timestep at a time, so each character costs one
+    timestep, however long the text gets.
 
     Args:
         model: A model of `task`.
@@ -157,7 +156,7 @@ def generate(
 
 
 def _one_step(model):
-    """Returns a function from a token to the logits after it, which remembers the tokens before."""
+    """Returns a stateful function from a token to the logits of the next one."""
     import keras
 
     def stateful(layer):

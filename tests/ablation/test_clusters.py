@@ -10,7 +10,7 @@ from kbptt.ablation import clusters
 
 
 @pytest.mark.parametrize("address", ["foo", "tcp://", "http://localhost:8787", "tcp://h:x"])
-def test_addresses_that_are_none(address):
+def test_invalid_addresses_are_refused(address):
     with pytest.raises(ValueError, match="Cannot reach a Dask scheduler"):
         with clusters.connect(address, workers=1):
             pass
@@ -28,7 +28,7 @@ def test_a_scheduler_without_workers(monkeypatch):
 def test_ctrl_c_waits_until_the_cluster_can_be_closed():
     steps = []
     with pytest.raises(KeyboardInterrupt):
-        with clusters._interrupted_afterwards():
+        with clusters.deferring_interrupts():
             # To this thread: one of the threads of a cluster would take it at some later moment.
             signal.pthread_kill(threading.get_ident(), signal.SIGINT)
             steps.append("started")

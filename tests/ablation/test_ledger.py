@@ -72,7 +72,7 @@ def test_equal_directories_are_told_apart(tmp_path):
         assert len({t.directory for t in ledger.trials()}) == 2
 
 
-def test_second_runner_is_told(tmp_path):
+def test_a_second_runner_is_refused(tmp_path):
     with Ledger(tmp_path) as ledger:
         ledger.plan({}, CELLS)
         code = f"from kbptt.ablation.ledger import Ledger; Ledger({str(tmp_path)!r})"

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from ledgers import plan
 
 from kbptt.ablation import outcome, runner
 from kbptt.ablation.arrays import encode
@@ -105,7 +106,11 @@ def test_what_is_no_result(result):
         ("gradient", {"rnn": {"record": RECORD | {"steps": [5, 0]}}}, "steps` .*expected rising"),
         ("gradient", {"rnn": {"record": RECORD | {"steps": [0]}}}, "norms` .*1 rows"),
         ("gradient", {"rnn": {"record": RECORD | {"timesteps": 1e99}}}, "timesteps"),
-        ("gradient", {"rnn": {"record": RECORD | {"norms": {"shape": [2, 3]}}}}, "is encoded"),
+        (
+            "gradient",
+            {"rnn": {"record": RECORD | {"norms": {"shape": [2, 3]}}}},
+            "an encoded array",
+        ),
         ("environment", "a machine", "`environment` of a trial: expected a dict"),
         ("files", [b""], "`files` of a trial: expected a dict"),
         ("files", {"a": "text"}, "expected bytes as the content of 'a'"),
@@ -200,7 +205,6 @@ def test_a_bad_result_is_the_failure_of_its_trial(in_process, tmp_path):
 
 def test_results_of_older_versions_are_set_apart(tmp_path):
     """A version without the check stored anything that JSON can hold."""
-    from kbptt.ablation.ledger import Ledger
 
     bad = [
         GOOD | {"score": "0.9"},
@@ -212,9 +216,7 @@ def test_results_of_older_versions_are_set_apart(tmp_path):
         GOOD | {"cost": 5},
         GOOD | {"mode": "min", "baseline": {}},
     ]
-    planned = Grid.make(["adding"], ["baseline", "clip"], len(bad)).trials()
-    with Ledger(tmp_path) as ledger:
-        ledger.plan({}, [(one.config, one.directory) for one in planned])
+    with plan(tmp_path, seeds=len(bad)) as ledger:
         for trial in ledger.trials():
             clip = trial.config["method"]["name"] == "clip"
             text = json.dumps(GOOD if clip else bad[trial.config["seed"]])

@@ -5,11 +5,10 @@ import io
 
 import pytest
 import rich.console
+from ledgers import plan
 
 from kbptt.ablation import study
-from kbptt.ablation.grid import Grid
-from kbptt.ablation.ledger import Ledger
-from kbptt.ablation.progress import Progress, _duration
+from kbptt.ablation.progress import Progress, duration
 from kbptt.ablation.runner import Event
 
 
@@ -18,9 +17,7 @@ def play(tmp_path, terminal, verbose=True):
     console = rich.console.Console(
         file=io.StringIO(), force_terminal=terminal, width=100, color_system=None
     )
-    planned = Grid.make(["adding"], ["baseline", "clip"], 2).trials()
-    with Ledger(tmp_path) as ledger:
-        ledger.plan({}, [(c.config, c.directory) for c in planned])
+    with plan(tmp_path) as ledger:
         first, second, *_ = ledger.trials()
         with Progress(ledger, verbose, console) as progress:
             assert progress.seconds_left() is None
@@ -57,10 +54,10 @@ def test_silence(tmp_path):
     assert play(tmp_path, terminal=True, verbose=False) == ""
 
 
-def test_durations():
-    assert _duration(5.4) == "5 s"
-    assert _duration(125) == "2 min 5 s"
-    assert _duration(7260) == "2 h 1 min"
+def test_durations_are_in_readable_units():
+    assert duration(5.4) == "5 s"
+    assert duration(125) == "2 min 5 s"
+    assert duration(7260) == "2 h 1 min"
 
 
 def test_planning_is_announced_before_it_begins(tmp_path, monkeypatch):

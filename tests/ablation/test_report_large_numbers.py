@@ -5,13 +5,12 @@ import re
 
 import pytest
 import rich.console
+from ledgers import fill, outcome, plan
 
-from kbptt.ablation.grid import Grid
-from kbptt.ablation.ledger import Ledger
 from kbptt.ablation.reporting import Report
 
 
-def outcome(config):
+def huge(config):
     sign = -1 if config["method"]["name"] == "baseline" else 1
     return {
         "status": "ok",
@@ -25,11 +24,9 @@ def outcome(config):
 
 @pytest.mark.parametrize(("seeds", "mean"), [(3, 1.01e308), (56, 1.275e308)])
 def test_scores_as_large_as_floats_get(seeds, mean, tmp_path):
-    planned = Grid.make(["adding"], ["baseline", "clip"], seeds).trials()
-    with Ledger(tmp_path) as ledger:
-        ledger.plan({}, [(c.config, c.directory) for c in planned])
+    with plan(tmp_path, seeds=seeds) as ledger:
         for trial in ledger.trials():
-            ledger.finish(trial.key, outcome(trial.config))
+            ledger.finish(trial.key, huge(trial.config))
     report = Report(tmp_path)
     best, worst = report.results.task_table("adding")
     assert best.mean.value == pytest.approx(mean) and worst.mean.value == -best.mean.value
@@ -43,3 +40,8 @@ def test_scores_as_large_as_floats_get(seeds, mean, tmp_path):
     # A difference of two floats may be none itself.
     assert lines[0][header.index("Δ")].startswith(">1.8e308")
     assert not any("inf" in cell or len(cell) > 60 for line in lines for cell in line)
+
+
+def test_no_negative_zero(tmp_path):
+    fill(tmp_path, lambda c: outcome(0.2, metric="mse", mode="min"))
+    assert "-0 " not in Report(tmp_path).markdown() and "-0]" not in Report(tmp_path).markdown()

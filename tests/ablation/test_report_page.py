@@ -6,9 +6,8 @@ import zlib
 
 import chromium
 import pytest
+from ledgers import plan
 
-from kbptt.ablation.grid import Grid
-from kbptt.ablation.ledger import Ledger
 from kbptt.ablation.reporting import Report
 
 pytestmark = pytest.mark.skipif(not chromium.find(), reason="needs Chromium or Chrome")
@@ -20,9 +19,8 @@ UNBROKEN = "a_name_of_a_metric_that_has_no_place_at_which_it_could_be_broken_ove
 def page(tmp_path_factory):
     """Every column filled, long names, an error, an environment: the widest that there is."""
     logdir = tmp_path_factory.mktemp("a_directory_with_a_long_name_that_stands_in_the_title") / "l"
-    with Ledger(logdir) as ledger:
-        planned = Grid.make(["adding"], METHODS, 6, set={"truncation": [16, "full"]}).trials()
-        ledger.plan({"tasks": [UNBROKEN * 4]}, [(c.config, c.directory) for c in planned])
+    grid = {"methods": METHODS, "seeds": 6, "set": {"truncation": [16, "full"]}}
+    with plan(logdir, {"tasks": [UNBROKEN * 4]}, **grid) as ledger:
         for i, trial in enumerate(ledger.trials()):
             diverged = trial.config["seed"] == 5
             if trial.config["seed"] == 4:

@@ -54,7 +54,7 @@ def test_runs_every_trial_once_and_resumes(tmp_path):
     assert not list(tmp_path.glob(".writing-*"))
 
 
-def test_crash_is_retried_then_recorded_and_the_rest_goes_on(tmp_path):
+def test_a_crash_is_retried_then_recorded_while_the_others_continue(tmp_path):
     trials, events = run(grid("crashing"), tmp_path)
     assert [t.state for t in trials] == ["done", "failed", "done", "failed"]
     assert re.fullmatch(
@@ -101,10 +101,10 @@ def test_mistake_is_found_before_anything_is_trained(tmp_path):
         run(Grid.make(["adding"], ["baseline", "clip"], 2, optimizer="adma"), tmp_path)
     with pytest.raises(ValueError, match="cannot be built: Cannot import 'dummy_trials:nope'"):
         run(grid("nope"), tmp_path)
-    # Put right, it is another configuration; but nothing stands there that could be lost.
+    # Put right, it is a different configuration, but there are no results to lose.
     trials, _ = run(grid(), tmp_path)
     assert [t.state for t in trials] == ["done"] * 4
-    with pytest.raises(LedgerError, match="another configuration"):
+    with pytest.raises(LedgerError, match="a different configuration"):
         run(grid("nope"), tmp_path)
 
 
@@ -155,7 +155,7 @@ def test_changed_configuration(tmp_path):
     assert [t.directory for t in trials] == ["clip/adding/7"] and not old.exists()
 
 
-def test_overwrite_deletes_only_another_configuration(tmp_path):
+def test_overwrite_deletes_only_a_different_configuration(tmp_path):
     """The same command twice, `--overwrite` and all, goes on where it stopped."""
     first, _ = run(grid(seeds=1), tmp_path, overwrite=True)
     event_file = tmp_path / first[0].directory / "train" / "events"

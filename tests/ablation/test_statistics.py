@@ -181,7 +181,7 @@ def test_shapes_are_checked():
         statistics.mean(np.zeros((2, 2, 2)))
 
 
-def test_many_tables_together_are_each_by_itself():
+def test_many_tables_together_give_the_numbers_of_each_alone():
     rng = np.random.default_rng(6)
     shapes = [(6, 1), (8, 2), (6, 1), (3, 2), (8, 2), (0, 1), (7, 3)]
     tables = [rng.normal(size=shape) for shape in shapes]

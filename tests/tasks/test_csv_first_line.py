@@ -2,21 +2,6 @@
 
 import pytest
 
-from kbptt import tasks
-
-
-@pytest.fixture
-def load(tmp_path):
-    """A function from the content of a file and options to the task."""
-    path = tmp_path / "series.csv"
-
-    def load(content, **options):
-        path.write_text(content)
-        return tasks.get("csv", path=path, length=3, **options)
-
-    return load
-
-
 ROWS = "".join(f"{i},{i % 3},{i % 5}\n" for i in range(40))
 
 

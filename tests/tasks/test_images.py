@@ -19,7 +19,7 @@ def load():
     return digits.data.astype(np.float32) / 16, digits.target
 
 
-def test_digits_are_split_without_overlap_and_anew_for_each_seed():
+def test_digits_are_split_without_overlap_and_differently_for_each_seed():
     splits = [
         {x.tobytes() for x in split[0]} for split in vars(tasks.get("digits").data(0)).values()
     ]
@@ -54,7 +54,7 @@ def test_blank_and_repeat_move_the_pixels_into_the_past():
     assert not x[:, 128:].any()
 
 
-def test_digits_baseline_is_the_commonest_digit():
+def test_digits_baseline_is_the_most_common_digit():
     assert np.bincount(load()[1]).max() / 1797 == tasks.get("digits").baseline
 
 

@@ -10,7 +10,7 @@ def order(seed, epochs, first_epoch=0):
     return [x.numpy().tolist() for x, _ in read]
 
 
-def test_batches_come_in_an_order_of_seed_and_epoch():
+def test_batches_are_shuffled_by_seed_and_epoch():
     whole = order(0, 3)
     assert [len(batch) for batch in whole] == [4, 4, 2] * 3
     epochs = [[i for batch in whole[a : a + 3] for i in batch] for a in (0, 3, 6)]

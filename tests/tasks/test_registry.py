@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -52,28 +53,28 @@ class Own(tasks.Task):
         ),
     ],
 )
-def test_own_task_that_cannot_be_judged(changes, message, monkeypatch):
-    monkeypatch.setattr(registry, "_factories", dict(registry._factories))
+@mock.patch.dict(registry.factories)
+def test_a_task_with_invalid_attributes_is_refused(changes, message):
     tasks.register("own")(lambda: Own(**changes))
     with pytest.raises(ValueError, match=message):
         tasks.get("own")
 
 
-def test_own_task_of_one_output_with_a_loss_for_it(monkeypatch):
+@mock.patch.dict(registry.factories)
+def test_a_task_with_its_own_loss_may_have_one_output():
     class Binary(Own):
         outputs = tasks.Outputs(1, "sigmoid")
 
         def loss(self):
             raise NotImplementedError
 
-    monkeypatch.setattr(registry, "_factories", dict(registry._factories))
     tasks.register("binary")(Binary)
     tasks.register("error")(lambda: Own(outputs=tasks.Outputs(1), metric="mse"))
     assert tasks.get("binary").outputs.units == tasks.get("error").outputs.units == 1
 
 
-def test_function_that_returns_no_task(monkeypatch):
-    monkeypatch.setattr(registry, "_factories", dict(registry._factories))
+@mock.patch.dict(registry.factories)
+def test_a_factory_must_return_a_task():
     tasks.register("own")(lambda: "adding")
     with pytest.raises(ValueError, match=r"expected a `kbptt\.tasks\.Task`.*Received: 'adding'"):
         tasks.get("own")
@@ -164,9 +165,8 @@ def test_invalid_options_are_refused_by_name(name, options):
         tasks.get(name, **options)
 
 
-def test_a_task_of_ones_own(monkeypatch):
-    monkeypatch.setattr(tasks.registry, "_factories", dict(tasks.registry._factories))
-
+@mock.patch.dict(registry.factories)
+def test_a_registered_task_is_available_by_name():
     @tasks.register("parity")
     class Parity(tasks.Task):
         baseline, success = 0.5, 0.99

@@ -119,6 +119,6 @@ def test_text_with_characters_of_every_width(tmp_path):
 
 @pytest.mark.parametrize("path", [3, None, "", [1], "a\0b"])
 @pytest.mark.parametrize("name", ["text", "csv"])
-def test_a_path_is_no_number(name, path):
+def test_a_path_that_is_a_number_is_refused(name, path):
     with pytest.raises(ValueError, match="`path`"):
         tasks.get(name, path=path)
