@@ -1,16 +1,14 @@
-"""How callbacks change what a model trains with, for the time of one `fit`.
+"""How callbacks change what a model trains with, step by step.
 
-`model.optimizer` is the user's own before and after `fit`. In `on_train_begin`, a `Substitution`
-puts `kbptt.optimizers.Clipped` around it and has Keras make a train function, which is traced with
-that optimizer; `on_train_end` gives the user's optimizer and train function back. No method that
-computes anything is replaced, and files saved inside `fit` load without kbptt: see `Clipped`.
+`fit` calls `model.train_function` right after `on_train_batch_begin`. There a `Substitution` puts
+`kbptt.optimizers.Clipped` in the place of the model's optimizer, and a train function that Keras
+made and traces with that optimizer in the place of the model's own; both are given back when the
+step ends, however it ends. So whatever runs between two steps finds the model as its user made it:
+other callbacks, validation, a file that is saved, and everything after an exception or Ctrl-C,
+where Keras does not call `on_train_end`. No method is replaced.
 
-Keras does not call `on_train_end` if `fit` raises. So until everything has been given back,
-`model.make_train_function`, which Keras calls at the start of every `fit` and `train_on_batch`,
-gives it back first. `compile` replaces optimizer and train function itself; `evaluate`, `predict`
-and `save` do the same with either optimizer. What remains: a training loop of the user's own that
-takes `model.optimizer` right after an interrupted `fit` gets the wrapper; calling
-`model.make_train_function()` before ends that.
+What transforms remember is saved with the model while `fit` runs, as a group of its own that
+Keras passes over where kbptt is not installed: `keras.callbacks.BackupAndRestore` restores it.
 
 Callbacks that need another train step, such as `GradientNormPenalty`, use the same mechanism: they
 `join` with a function that makes the train function, preferably by `make_train_function` of a
@@ -24,7 +22,7 @@ import keras
 
 from kbptt.optimizers import Clipped, GradientTransform
 
-_ATTRIBUTE = "_kbptt_substitution"  # of a model
+_ATTRIBUTE, _MEMORY = "_kbptt_substitution", "_kbptt_memory"  # of a model
 MakeTrainFunction = Callable[[keras.Model], Callable[[Any], Any]]
 
 
@@ -52,14 +50,9 @@ class Substitution:
         self.clipped: Clipped | None = None
         self._make: MakeTrainFunction | None = None
         self._history = None  # of the `fit` that they joined
-        self._optimizer = None  # the model's own
-        self._own_function = None  # the model's own; None unless it is replaced
-        self._function = None  # in its place
-        self._before = None  # (own function, optimizer, function) of the last substitution
-
-    def replaced(self) -> bool:
-        """Whether the model has another optimizer and train function than its own."""
-        return self._own_function is not None
+        # The model's own, and the train function that a step runs instead.
+        self._optimizer = self._own_function = self._function = None
+        self._last: tuple = (None, None, None)  # clipped and both functions of the last `fit`
 
     def in_fit(self) -> bool:
         """Whether the model is still in the `fit` that the transforms joined."""
@@ -76,7 +69,8 @@ class Substitution:
                 callback may give it. Defaults to that of Keras.
         """
         if not self.in_fit():
-            self.restore()
+            self.give_back()
+            self._last = self.clipped, self._own_function, self._function
             self._history = getattr(self.model, "history", None)
             self.transforms, self._make = [], None
         if any(transform is other for other in self.transforms):
@@ -88,26 +82,46 @@ class Substitution:
             raise ValueError(
                 "Two GradientNormPenalty callbacks in one fit. Add up their weights instead."
             )
-        joined = [*self.transforms, *([] if transform is None else [transform])]
-        self._replace(joined, make or self._make)
-        self.transforms, self._make = joined, make or self._make
+        self.transforms = [*self.transforms, *([] if transform is None else [transform])]
+        self._make = make or self._make
+        self._prepare()
 
     def leave(self, transform: GradientTransform | None = None) -> None:
-        """Removes `transform`, or `make`, at the end of `fit`; the last one restores the model."""
+        """Removes `transform`, or `make`, at the end of `fit`."""
         self.transforms = [other for other in self.transforms if other is not transform]
         self._make = None if transform is None else self._make
-        if not self.transforms and self._make is None:
-            self.restore()
+        if not self.transforms:
+            vars(self.model).pop(_MEMORY, None)
 
-    def ensure(self) -> None:
-        """Checks, before a step, that the model trains with what has joined."""
-        if not self.replaced() and self.model.optimizer is self._optimizer:
-            self._replace(self.transforms, self._make)  # a callback called `train_on_batch`
-        if self.model.optimizer is not (self.clipped or self._optimizer):
+    def take_step(self) -> None:
+        """Has the step that is about to begin run with what has joined."""
+        model = self.model
+        if model.train_function == self._step:
+            return  # another callback was here before
+        if model.optimizer is not self._optimizer:
             raise ValueError(
                 "The model was compiled again after callbacks of kbptt joined its `fit`. Call "
                 "`compile` before `fit`."
             )
+        if model.train_function is not self._own_function:
+            self._prepare()  # another callback asked for a new one
+        model.optimizer, model.train_function = self.clipped or self._optimizer, self._step
+
+    def _step(self, iterator: Any) -> Any:
+        """`model.train_function` for one step."""
+        if not self.in_fit():  # a callback raised before the step of an earlier `fit`
+            self.give_back()
+            return self.model.train_function(iterator)
+        try:
+            return self._function(iterator)
+        finally:
+            self.give_back()
+
+    def give_back(self) -> None:
+        """Gives the model its own optimizer and train function back, unless it has them."""
+        if self.model.train_function == self._step:
+            self.model.optimizer = self._optimizer
+            self.model.train_function = self._own_function
 
     def check_traced(self) -> None:
         """Raises `ValueError` if the steps so far have bypassed the optimizer."""
@@ -118,60 +132,45 @@ class Substitution:
                 "does not call `model.optimizer.apply_gradients` or `apply`."
             )
 
-    def restore(self) -> None:
-        """Gives the model its own optimizer and train function back, unless it has them."""
-        if not self.replaced():
-            return
-        model, own, self._own_function = self.model, self._own_function, None
-        del model.make_train_function
-        if model.optimizer is (self.clipped or self._optimizer):  # else compiled again
-            if self.clipped is not None and self.clipped.traced_with is not None:
-                self._before = (own, self.clipped, self._function)
-            model.optimizer = self._optimizer
-            # If another callback made it, it was made for the other optimizer.
-            model.train_function = own if model.train_function is self._function else None
-
-    def _replace(self, transforms: list[GradientTransform], make: MakeTrainFunction | None) -> None:
-        self.restore()
+    def _prepare(self) -> None:
+        """Makes the optimizer and the train function of a step, or takes those made before."""
         model = self.model
         if model.train_function is None:
             model.make_train_function()
         optimizer, own = model.optimizer, model.train_function
-        clipped, function = self._reusable(own, optimizer, transforms)
-        if clipped is None and transforms:
+        clipped, function = self._made_before(optimizer, own)
+        if clipped is None and self.transforms:
             with model.distribute_strategy.scope():
-                clipped = Clipped(optimizer, transforms)
-        self._optimizer, self._own_function, self.clipped = optimizer, own, clipped
-        model.optimizer = clipped or optimizer
-        if make is not None:
-            function = make(model)
-        elif function is None:
-            model.make_train_function(force=True)
-            function = model.train_function
-        self._function = model.train_function = function
-        model.make_train_function = self._make_train_function
+                clipped = Clipped(optimizer, self.transforms)
+        if function is None:
+            model.optimizer = clipped or optimizer
+            try:
+                function = self._make_function()
+            finally:
+                model.optimizer, model.train_function = optimizer, own
+        self._optimizer, self._own_function, self._function = optimizer, own, function
+        self.clipped = clipped
+        if clipped is not None:
+            vars(model)[_MEMORY] = clipped.memory  # Keras would take it for a layer of the model
 
-    def _reusable(self, own: Any, optimizer: Any, transforms: list[GradientTransform]) -> tuple:
-        """What the last substitution made, where it would be made the same again; else None."""
-        if self._before is None:
-            return None, None
-        own_before, clipped, function = self._before
-        if clipped.inner is not optimizer or not _same(clipped.transforms, transforms):
-            return None, None
-        clipped.attach()
-        settings = [transform.settings() for transform in transforms]
-        traced = own_before is own and _same(clipped.traced_with, settings)
-        return clipped, function if traced else None
+    def _made_before(self, optimizer: Any, own: Any) -> tuple[Clipped | None, Any]:
+        """Optimizer and train function of this or the last `fit`, where they would be the same."""
+        now = self.clipped, self._own_function, self._function
+        for clipped, own_before, function in (now, self._last):
+            if clipped is None or clipped.inner is not optimizer:
+                continue
+            if _same(clipped.transforms, self.transforms):
+                clipped.attach()
+                settings = [transform.settings() for transform in self.transforms]
+                traced = own is own_before and _same(clipped.traced_with, settings)
+                return clipped, function if traced and self._make is None else None
+        return None, None
 
-    def _make_train_function(self, force: bool = False) -> None:
-        """`model.make_train_function` until everything has been given back."""
-        transforms, make = self.transforms, self._make
-        self.restore()
-        if force:  # asked for by another callback of this `fit`
-            self.model.train_function = None
-            self._replace(transforms, make)
-        else:  # another `fit` or `train_on_batch` begins
-            self.model.make_train_function()
+    def _make_function(self) -> Callable[[Any], Any]:
+        if self._make is not None:
+            return self._make(self.model)
+        self.model.make_train_function(force=True)
+        return self.model.train_function
 
 
 def _same(left: Any, right: Any) -> bool:

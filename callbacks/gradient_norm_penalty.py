@@ -135,7 +135,7 @@ class GradientNormPenalty(keras.callbacks.Callback):
         _substitution.of(self.model).join(make=self._train_function)
 
     def on_train_batch_begin(self, batch, logs=None):
-        _substitution.of(self.model).ensure()
+        _substitution.of(self.model).take_step()
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:

@@ -38,7 +38,8 @@ class GradientTransform(optimizers.GradientTransform, keras.callbacks.Callback):
     Inf, the whole step is skipped: weights, optimizer slots, moving averages and
     `optimizer.iterations` stay as they are, and the step is counted and reported once per epoch.
 
-    During `fit`, `model.optimizer` is a `kbptt.optimizers.Clipped` around the user's optimizer.
+    Each step of `fit` runs with a `kbptt.optimizers.Clipped` around the model's optimizer; between
+    steps, and however `fit` ends, the model has its own.
 
     The state belongs to the optimizer: a second `fit` continues it, and so does a `fit` of a model
     that was saved after the last epoch and loaded. It is in this object, not in the model's file.
@@ -145,7 +146,7 @@ class GradientTransform(optimizers.GradientTransform, keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         substitution = _substitution.of(self.model)
-        substitution.ensure()
+        substitution.take_step()
         if batch:
             substitution.check_traced()
 

@@ -147,16 +147,39 @@ def test_files_of_a_fit_with_callbacks_load_without_kbptt(tmp_path):
 
 
 @pytest.mark.parametrize("penalty", [False, True])
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_epoch_end", "on_test_begin", "step"])
+def test_nothing_is_left_behind_when_fit_raises(hook, penalty):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    model = dense(keras.optimizers.SGD(0.01))
+    model.fit(X, Y, validation_data=(X, Y), verbose=0)
+    optimizer, function = model.optimizer, model.train_function
+    of_model, of_optimizer = set(vars(model)), set(vars(optimizer))
+    given = [GradientNormPenalty(10.0)] if penalty else [ClipByGlobalNorm(1e-3)]
+    x = X
+    if hook == "step":
+        x = np.ones((len(X), 3))  # the layers have other inputs
+    else:
+        given.append(keras.callbacks.LambdaCallback(**{hook: stop}))
+    with pytest.raises((KeyboardInterrupt, ValueError)):
+        model.fit(x, Y, validation_data=(X, Y), callbacks=given, verbose=0)
+    assert model.optimizer is optimizer
+    assert model.train_function is function
+    assert set(vars(optimizer)) == of_optimizer
+    assert {name for name in set(vars(model)) - of_model if not name.startswith("_")} == set()
+
+
 @pytest.mark.parametrize("what", ["fit", "train_on_batch", "compile"])
-def test_an_interrupted_fit_is_undone_by_the_next_use(what, penalty):
+def test_a_fit_that_another_callback_ends_before_its_step_is_undone_by_the_next_use(what):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
     model, twin = dense(keras.optimizers.SGD(0.01)), dense(keras.optimizers.SGD(0.01))
     optimizer = model.optimizer
-    given = [GradientNormPenalty(10.0)] if penalty else [ClipByGlobalNorm(1e-3)]
+    given = [ClipByGlobalNorm(1e-3), keras.callbacks.LambdaCallback(on_train_batch_begin=stop)]
     with pytest.raises(KeyboardInterrupt):
-        fit(model, [*given, keras.callbacks.LambdaCallback(on_train_batch_end=stop)])
+        fit(model, given)
     for one in (model, twin):
         one.set_weights([np.ones((2, 1))])
         if what == "train_on_batch":
@@ -165,23 +188,25 @@ def test_an_interrupted_fit_is_undone_by_the_next_use(what, penalty):
         if what == "compile":
             one.compile(keras.optimizers.SGD(0.02), "mse")
         fit(one, [], batch_size=12)
+    if what == "train_on_batch":
+        return  # it belongs to the interrupted fit
     np.testing.assert_array_equal(model.get_weights()[0], twin.get_weights()[0])
     assert (model.optimizer is optimizer) == (what != "compile")
-    assert not {"make_train_function", "train_step"} & set(vars(model))
 
 
-def test_inside_fit_the_optimizer_is_clipped_and_has_all_attributes():
+def test_between_the_steps_of_a_fit_the_optimizer_is_the_users_own():
     seen = []
 
     def look(*_, **__):
-        seen.append((type(model.optimizer).__name__, model.optimizer.beta_1))
+        seen.append(model.optimizer)
         model.optimizer.learning_rate = 0.5
 
     model = dense()
-    fit(model, [*clips(), keras.callbacks.LambdaCallback(on_epoch_end=look)])
-    assert seen == [("Clipped", 0.9)]
-    assert float(model.optimizer.learning_rate) == 0.5
-    assert type(model.optimizer) is keras.optimizers.Adam
+    optimizer = model.optimizer
+    fit(model, [*clips(), keras.callbacks.LambdaCallback(on_train_batch_end=look)])
+    assert seen
+    assert all(one is optimizer for one in seen)
+    assert float(optimizer.learning_rate) == 0.5
 
 
 def test_a_callback_that_trains_on_a_batch_inside_fit():
