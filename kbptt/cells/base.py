@@ -113,14 +113,12 @@ class Cell:
         gates: Column blocks of the kernels.
         states: Names of the states; the first is the output.
         gains: Further weights with layer normalization, by name: their width in units.
-        kept: Residuals of width `units` that the C++ loops may keep of each timestep.
     """
 
     name: ClassVar[str]
     gates: ClassVar[int] = 1
     states: ClassVar[tuple[str, ...]] = ("h",)
     gains: ClassVar[dict[str, int]] = {}
-    kept: ClassVar[int] = 0
     normalized: ClassVar[type["Cell"]]
 
     output = 0

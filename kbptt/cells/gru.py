@@ -19,7 +19,6 @@ class GRU(Cell):
     name = "GRU"
     gates = 3  # z, r, n
     gains = {"recurrent_gain": 3, "input_gain": 3}
-    kept = 4  # z, r, n, h·U of the candidate
 
     @classmethod
     def groups(cls, units):

@@ -22,7 +22,6 @@ class LSTM(Cell):
     gates = 4  # i, f, g, o
     states = ("h", "c")
     gains = {"recurrent_gain": 4, "input_gain": 4, "state_gain": 1, "state_bias": 1}
-    kept = 4  # the gates
     written: tuple[int, ...] = (1,)
 
     def gate_values(self, z):
