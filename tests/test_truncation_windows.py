@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import reference_bptt
 import tensorflow as tf
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from kbptt.truncation import Full, Windowed, windows
 

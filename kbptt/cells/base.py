@@ -159,27 +159,6 @@ class Cell:
             projected += tf.cast(weights.bias, projected.dtype)
         return projected, left
 
-    def project(self, x: tf.Tensor, weights: Weights) -> tuple[tf.Tensor, Weights]:
-        """The inputs of all timesteps as the step reads them, and the weights left to the step.
-
-        ``x·W + b``, or with layer normalization ``gain ⊙ LN(x·W) + b``; by differentiable
-        operations, in the dtype of the kernel.
-
-        Args:
-            x: ``(batch, timesteps, features)``.
-            weights: All weights.
-        """
-        left = weights._replace(kernel=None, bias=None, input_gain=None)
-        if self.normalization is None:
-            return project(x, weights.kernel, weights.bias), left
-        projected = project(x, weights.kernel)
-        groups = self.groups(weights.recurrent_kernel.shape[0])
-        projected = scale(projected, groups, self.normalization.epsilon)
-        projected *= tf.cast(weights.input_gain, projected.dtype)
-        if weights.bias is not None:
-            projected += tf.cast(weights.bias, projected.dtype)
-        return projected, left
-
     def recover(self, start: Tensors, residuals: Tensors, written: Tensors) -> Tensors:
         return written
 

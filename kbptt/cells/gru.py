@@ -9,6 +9,8 @@
 own, as in the paper.
 """
 
+from typing import ClassVar
+
 import tensorflow as tf
 
 from kbptt.cells.base import Cell, Weights, sum_over_time
@@ -18,7 +20,7 @@ from kbptt.cells.layer_norm import inverse_deviation, scale_vjp
 class GRU(Cell):
     name = "GRU"
     gates = 3  # z, r, n
-    gains = {"recurrent_gain": 3, "input_gain": 3}
+    gains: ClassVar[dict[str, int]] = {"recurrent_gain": 3, "input_gain": 3}
 
     @classmethod
     def groups(cls, units):

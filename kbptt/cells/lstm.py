@@ -11,6 +11,8 @@ that is carried is LN(c_t) instead of c_t, as in TensorFlow Addons: other dynami
 name.
 """
 
+from typing import ClassVar
+
 import tensorflow as tf
 
 from kbptt.cells.base import Cell, Weights, sum_over_time
@@ -21,7 +23,12 @@ class LSTM(Cell):
     name = "LSTM"
     gates = 4  # i, f, g, o
     states = ("h", "c")
-    gains = {"recurrent_gain": 4, "input_gain": 4, "state_gain": 1, "state_bias": 1}
+    gains: ClassVar[dict[str, int]] = {
+        "recurrent_gain": 4,
+        "input_gain": 4,
+        "state_gain": 1,
+        "state_bias": 1,
+    }
     written: tuple[int, ...] = (1,)
 
     def gate_values(self, z):

@@ -6,6 +6,8 @@
 `x` is x_t·W + b. The normalized cell adds b itself, and gets W and U with centred columns.
 """
 
+from typing import ClassVar
+
 import tensorflow as tf
 
 from kbptt.cells.base import Cell, Weights, project, sum_over_time
@@ -14,7 +16,7 @@ from kbptt.cells.layer_norm import inverse_deviation, scale_vjp
 
 class SimpleRNN(Cell):
     name = "SimpleRNN"
-    gains = {"recurrent_gain": 1}
+    gains: ClassVar[dict[str, int]] = {"recurrent_gain": 1}
 
     def forward(self, x, state, weights):
         h = self.activation(x + tf.matmul(state[0], weights.recurrent_kernel))
