@@ -42,6 +42,16 @@ def first_inputs(layer: keras.Layer) -> list[Any]:
     return _fence.get(layer, "_inbound_nodes")[0].input_tensors
 
 
+def layer_being_built() -> keras.Layer | None:
+    """The innermost layer or cell whose `build` is running, or None.
+
+    An initializer is called with a shape alone, and `LSTMCell` with `unit_forget_bias` calls the
+    bias initializer for two parts of the bias, whose shapes are those of smaller cells.
+    """
+    scopes = get_global_attribute("name_scope_stack")
+    return scopes[-1].caller if scopes else None
+
+
 # The call that is running.
 
 

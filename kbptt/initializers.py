@@ -8,14 +8,13 @@ by block. They compute in float64 and cast at the end, half precision included.
 
 import math
 import random
-import sys
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from kbptt import _checks, _gates, _linalg
+from kbptt import _checks, _gates, _keras, _linalg
 from kbptt._typing import Initializer, Seed
 
 
@@ -292,9 +291,7 @@ class Chrono(SeededInitializer):
         self.gates = _checks.one_of("gates", gates, [_gates.AUTO, 3, 4])
 
     def __call__(self, shape, dtype=None):
-        # From the shapes alone, LSTM's piecewise calls look like smaller cells: (units,), then
-        # (2 * units,). A wrong bias that nobody notices is worse than asking who calls.
-        if sys._getframe(1).f_code.co_name == "bias_initializer":
+        if getattr(_keras.layer_being_built(), "unit_forget_bias", False):
             raise ValueError(
                 "Chrono sets the forget gate's bias itself and cannot be combined with "
                 "`unit_forget_bias=True`. Pass `unit_forget_bias=False` to the LSTM."

@@ -184,8 +184,9 @@ def test_chrono_gru_keeps_by_its_update_gate(reset_after):
     np.testing.assert_allclose(np.asarray(state)[0], 1 / (1 + np.exp(-z)), rtol=1e-5)
 
 
-def test_chrono_refuses_unit_forget_bias():
-    layer = keras.layers.LSTM(8, bias_initializer=Chrono(100))
+@pytest.mark.parametrize("library", [keras.layers, kbptt])
+def test_chrono_refuses_unit_forget_bias(library):
+    layer = library.LSTM(8, bias_initializer=Chrono(100))
     with pytest.raises(ValueError, match="unit_forget_bias=False"):
         layer.build((None, None, 2))
 
