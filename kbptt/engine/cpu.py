@@ -161,7 +161,7 @@ class CPULoop(Loop):
         if self.cell.normalization is None:
             width = _loops().cells[self.cell.name].residuals * units
         # Where windows overlap, gates that are not kept would be computed many times.
-        times = -(-(self.options.length or 1) // (self.options.stride or 1))
+        times = divide(timesteps, self.options).reach
         if width * batch * timesteps * dtype.itemsize > self.run.kept_gates * times:
             width = 0
         arrays["h"] = _memory.array([batch, timesteps, units], dtype)
