@@ -67,32 +67,16 @@ def lyapunov_exponents(
         x = keras.ops.flip(x, axis=1)
     steps = [x[:, t] for t in range(timesteps)]
 
-    states = [keras.tree.flatten(layer.get_initial_state(batch))]
-    forward = tf.function(lambda x_t, state: _advance(layer, x_t, state))
-    for x_t in steps[:-1]:
-        states.append(forward(x_t, states[-1]))
-
-    widths = [state.shape[-1] for state in states[0]]
     count = _checks.positive_integer("count", count)
-    if count > sum(widths):
+    size = sum(part.shape[-1] for part in _initial_state(layer, batch))
+    if count > size:
         raise ValueError(
-            f"Argument `count` must be at most the size of the state, {sum(widths)}. "
+            f"Argument `count` must be at most the size of the state, {size}. "
             f"Received: count={count}."
         )
-    vectors, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(batch, sum(widths), count)))
-    backward = tf.function(lambda x_t, state, rows: _pull_back(layer, x_t, state, rows))
-    growth = np.zeros((batch, count))
-    for t in reversed(range(timesteps)):
-        # One row per sequence and vector: (batch * count, size of the state).
-        rows = np.swapaxes(vectors, 1, 2).reshape(batch * count, -1).astype(x.dtype.name)
-        rows = backward(_repeat(steps[t], count), [_repeat(s, count) for s in states[t]], rows)
-        pulled = rows.numpy().astype("float64").reshape(batch, count, -1)
-        vectors, r = np.linalg.qr(np.swapaxes(pulled, 1, 2))
-        if t < timesteps - burn_in:
-            diagonal = np.abs(np.diagonal(r, axis1=1, axis2=2))
-            # A direction that is cut exactly (a ReLU at 0) has no logarithm.
-            growth += np.log(np.maximum(diagonal, np.finfo("float64").tiny))
-    return (growth / (timesteps - burn_in)).mean(axis=0)
+    vectors = np.random.default_rng(seed).normal(size=(batch, size, count))
+    growth = _growth(layer, steps, vectors)[: timesteps - burn_in]
+    return growth.mean(axis=(0, 1))
 
 
 def inputs_of(model: keras.Model, layer: keras.Layer, x: Any) -> Any:
@@ -103,6 +87,33 @@ def inputs_of(model: keras.Model, layer: keras.Layer, x: Any) -> Any:
     inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
     sequences, *_ = _keras.first_inputs(layer)  # then a mask and initial states
     return keras.Model(inputs, sequences)(x, training=False)
+
+
+def _growth(layer: keras.layers.RNN, steps: list, vectors: np.ndarray) -> np.ndarray:
+    """Logarithms of the growth `(timesteps, batch, count)` of vectors pulled back through time."""
+    batch, _, count = vectors.shape
+    states = [_initial_state(layer, batch)]
+    forward = tf.function(lambda x_t, state: _advance(layer, x_t, state))
+    for x_t in steps[:-1]:
+        states.append(forward(x_t, states[-1]))
+
+    backward = tf.function(lambda x_t, state, rows: _pull_back(layer, x_t, state, rows))
+    vectors, _ = np.linalg.qr(vectors)
+    growth = np.zeros((len(steps), batch, count))
+    for t in reversed(range(len(steps))):
+        # One row per sequence and vector: (batch * count, size of the state).
+        rows = np.swapaxes(vectors, 1, 2).reshape(batch * count, -1).astype(steps[t].dtype.name)
+        rows = backward(_repeat(steps[t], count), [_repeat(s, count) for s in states[t]], rows)
+        pulled = rows.numpy().astype("float64").reshape(batch, count, -1)
+        vectors, r = np.linalg.qr(np.swapaxes(pulled, 1, 2))
+        # A direction that is cut exactly (a ReLU at 0) has no logarithm.
+        diagonal = np.abs(np.diagonal(r, axis1=1, axis2=2))
+        growth[t] = np.log(np.maximum(diagonal, np.finfo("float64").tiny))
+    return growth
+
+
+def _initial_state(layer: keras.layers.RNN, batch: int) -> list:
+    return keras.tree.flatten(layer.get_initial_state(batch))
 
 
 def _advance(layer: keras.layers.RNN, x_t: Any, state: list) -> list:

@@ -1,84 +1,17 @@
 """GradientFlow against the event files it writes, read by TensorBoard's own reader."""
 
-import contextlib
 import os
-import subprocess
-import sys
 import traceback
-import warnings
 
 import keras
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.util import tensor_util
+from recorded_gradients import TIMESTEPS, Recorded, data, fit, load, make_model, one_warning, steps
 
 import kbptt
 from kbptt.analysis import gradient_flow
 from kbptt.callbacks import GradientFlow
 from kbptt.tensorboard import writer
-
-TIMESTEPS = 6
-
-
-@keras.saving.register_keras_serializable("kbptt_tests")
-class Recorded(keras.layers.SimpleRNN):
-    """A layer whose norms are known: 0.5^(lag) times the number of times they were read."""
-
-    timesteps = TIMESTEPS
-    reads = 0
-
-    @property
-    def gradient_norms(self):
-        self.reads += 1
-        return (self.reads * 0.5 ** np.arange(self.timesteps)[::-1]).astype(np.float32)
-
-
-def make_model(layer=None, run_eagerly=True, **compile_arguments):
-    """Eager unless the test is about compiled steps: tracing would take most of the time."""
-    layer = layer or Recorded(3, name="rnn")
-    model = keras.Sequential([keras.Input((TIMESTEPS, 2)), layer, keras.layers.Dense(1)])
-    model.compile("sgd", "mse", run_eagerly=run_eagerly, **compile_arguments)
-    return model
-
-
-def data(samples=12):
-    rng = np.random.default_rng(0)
-    return rng.normal(size=(samples, TIMESTEPS, 2)).astype("float32"), np.ones((samples, 1))
-
-
-def fit(model, callback, epochs=2, **arguments):
-    x, y = data()
-    model.fit(x, y, batch_size=2, epochs=epochs, verbose=0, callbacks=[callback], **arguments)
-
-
-@contextlib.contextmanager
-def one_warning(text):
-    """Expects exactly one warning of kbptt, whatever TensorFlow warns of."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    messages = [str(w.message) for w in caught]
-    (message,) = [m for m in messages if m.startswith(("GradientFlow", "kbptt"))]
-    assert text in message
-
-
-def load(log_dir):
-    """`({tag: [(step, value)]}, accumulator)`, keeping every record."""
-    accumulator = EventAccumulator(
-        str(log_dir), size_guidance={"tensors": 0}, purge_orphaned_data=False
-    )
-    accumulator.Reload()
-    tags = accumulator.Tags()["tensors"]
-    series = {
-        tag: [(e.step, tensor_util.make_ndarray(e.tensor_proto)) for e in accumulator.Tensors(tag)]
-        for tag in tags
-    }
-    return series, accumulator
-
-
-def steps(series, tag="gradient_flow/rnn/dL_dh"):
-    return [step for step, _ in series[tag]]
 
 
 def test_what_is_written(tmp_path):
@@ -237,25 +170,6 @@ def test_lag_data_that_does_not_fit_the_model_is_named(tmp_path):
         fit(make_model(layer), callback, epochs=1)
 
 
-def test_other_callbacks_that_write_to_the_same_directory(tmp_path):
-    """They log before the first step: that must not look like the profiles of another run."""
-    x, y = data()
-    model = make_model(kbptt.SimpleRNN(3, return_sequences=True, name="rnn"))
-    others = [
-        kbptt.callbacks.SpectralMonitor(tmp_path),
-        kbptt.callbacks.AdaptiveTruncation(
-            minimum=1, maximum=4, warmup=0, data=(x, y), log_dir=tmp_path
-        ),
-    ]
-    callback = GradientFlow(tmp_path, heatmap_freq=None)
-    model.fit(x, y, batch_size=2, verbose=0, callbacks=[*others, callback])
-    assert callback.log_dir == str(tmp_path)
-    series, _ = load(tmp_path)
-    assert steps(series) == [6]
-    assert steps(series, "gradient_flow_stats/rnn/truncation") == [0]
-    assert steps(series, "gradient_flow/rnn/dL_dh_by_lag") == [0]
-
-
 def test_a_train_step_without_the_optimizer(tmp_path):
     class Own(keras.Model):
         def train_step(self, batch):
@@ -271,84 +185,6 @@ def test_a_train_step_without_the_optimizer(tmp_path):
     assert "gradient_flow_stats/rnn/decay" in series
     assert "gradient_flow_stats/optimizer/global_norm" not in series  # nobody has seen one
     assert "gradient_norm" not in logs
-
-
-def test_two_fits_continue_the_steps(tmp_path):
-    callback, model = GradientFlow(tmp_path, log_freq=2), make_model()
-    fit(model, callback, epochs=1)
-    fit(model, callback, epochs=1)
-    model.compile("adam", "mse", run_eagerly=True)  # restarts the iterations
-    fit(model, callback, epochs=1)
-    logged = steps(load(tmp_path)[0])
-    assert logged == [1, 3, 5, 7, 9, 11, 12, 14, 16]
-
-
-def test_resumed_in_a_new_process_the_steps_still_increase(tmp_path):
-    model = make_model()
-    fit(model, GradientFlow(tmp_path / "run", log_freq=1), epochs=1)
-    model.save(tmp_path / "model.keras")
-    fit(model, GradientFlow(tmp_path / "run", log_freq=1), epochs=1)
-    # As after a crash: the checkpoint is older than what was logged.
-    resumed = keras.models.load_model(tmp_path / "model.keras")
-    fit(resumed, GradientFlow(tmp_path / "run", log_freq=1), epochs=2)
-    assert steps(load(tmp_path / "run")[0]) == list(range(1, 19))
-
-
-def test_another_run_in_the_same_directory_is_numbered(tmp_path):
-    callback = GradientFlow(tmp_path / "run")
-    fit(make_model(), callback)
-    with one_warning("holds the profiles of another run"):
-        fit(make_model(), callback)  # one callback object, two models
-    assert callback.log_dir == str(tmp_path / "run_2")
-    assert len(callback.history["rnn"][0]) == 2
-    with one_warning("run_3"):
-        fit(make_model(), GradientFlow(tmp_path / "run"))
-    for name in ("run", "run_2", "run_3"):
-        assert steps(load(tmp_path / name)[0]) == [6, 12]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no fcntl")
-def test_a_live_process_in_the_same_directory_is_noticed(tmp_path):
-    run = tmp_path / "run"
-    code = (
-        "import sys; from kbptt.callbacks._run_directory import Claim\n"
-        f"claim = Claim({str(run)!r}); print(claim.acquire(), flush=True); sys.stdin.read()"
-    )
-    other = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert other.stdout.readline() == "True\n"
-        callback = GradientFlow(run)
-        with one_warning("in use by another process"):
-            fit(make_model(), callback)
-    finally:
-        other.communicate("")
-    assert callback.log_dir == str(tmp_path / "run_2")
-    assert len(load(callback.log_dir)[0]["gradient_flow/rnn/dL_dh"]) == 2
-
-
-def test_an_exception_in_fit_then_fit_again(tmp_path):
-    class Stop(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            raise KeyboardInterrupt
-
-    model, callback = make_model(), GradientFlow(tmp_path, log_freq=1)
-    x, y = data()
-    with pytest.raises(KeyboardInterrupt):
-        model.fit(x, y, batch_size=2, verbose=0, callbacks=[callback, Stop()])
-    assert steps(load(tmp_path)[0]) == [1]  # written at once, not at the end
-    fit(model, callback, epochs=1)
-    assert steps(load(tmp_path)[0]) == list(range(1, 8))
-
-
-def test_beside_keras_tensorboard_in_one_directory(tmp_path):
-    x, y = data()
-    board = keras.callbacks.TensorBoard(tmp_path, update_freq="epoch", write_graph=False)
-    callbacks = [board, GradientFlow(tmp_path, log_freq=1)]
-    make_model().fit(x, y, batch_size=2, verbose=0, validation_data=(x, y), callbacks=callbacks)
-    assert steps(load(tmp_path)[0]) == [1, 2, 3, 4, 5, 6]
-    assert "epoch_loss" in load(tmp_path / "train")[0]
 
 
 def test_every_nested_layer_under_a_safe_unique_name(tmp_path):
