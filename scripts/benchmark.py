@@ -12,247 +12,61 @@ machine that slows down slows all of them. Quote the ratios, never a time alone.
     python scripts/benchmark.py --suite regularizer  # the vanishing-gradient regularizer
     python scripts/benchmark.py --suite compile      # the first call: tracing and compiling
     python scripts/benchmark.py --suite floor        # the matrix products alone
+    python scripts/benchmark.py --against ../old     # this checkout against one built there
 
 PyTorch is measured where it is installed (the extra `bench`).
 """
 
 import argparse
+import functools
 import importlib.util
 import json
 import math
-import multiprocessing
 import os
 import platform
 import statistics
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+
+from benchmark_steps import CELLS, CONFIGS, Config
+from benchmark_workers import measure, measure_alone
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-
-@dataclass(frozen=True)
-class Config:
-    """One size of the problem."""
-
-    batch: int
-    timesteps: int
-    features: int
-    units: int
-    window: int
-
-    def __str__(self) -> str:
-        return f"({self.batch}, {self.timesteps}, {self.features}, {self.units}, {self.window})"
+ROOT = Path(__file__).resolve().parents[1]
 
 
-CONFIGS = [
-    Config(2, 4096, 16, 64, 64),
-    Config(8, 1024, 32, 64, 32),
-    Config(32, 512, 32, 128, 64),
-    Config(64, 784, 1, 128, 49),
-]
-CELLS = ["SimpleRNN", "GRU", "LSTM"]
+# Suites that compare steps ------------------------------------------------------------------------
 
 
-# One step of each variant -------------------------------------------------------------------------
+def ratio(theirs: list[list[float]], ours: list[float], by_round: bool) -> float:
+    """Their seconds over ours: of the best median of theirs, or the median of every round's."""
+    if by_round:
+        return statistics.median(t / o for t, o in zip(*theirs, ours, strict=True))
+    return min(map(statistics.median, theirs)) / statistics.median(ours)
 
 
-def keras_step(variant: str, cell: str, c: Config) -> Callable[[], None]:
-    """A function that does one step of `fit`: forward, backward, Adam."""
-    import keras
-    import numpy as np
-    import tensorflow as tf
-
-    import kbptt
-
-    library, _, options = variant.partition(" ")
-    module = keras.layers if library == "keras" else kbptt
-    arguments = {"return_sequences": True}
-    for option in options.split():
-        if option == "windowed":
-            arguments["truncation"] = c.window
-        elif option.startswith("stride="):
-            stride = int(option.removeprefix("stride="))
-            arguments["truncation"] = kbptt.truncation.Windowed(c.window, stride)
-        elif option == "layernorm":
-            arguments["normalization"] = "layer"
-        elif option == "omega":
-            arguments["gradient_regularizer"] = "vanishing_gradient"
-    keras.utils.set_random_seed(0)
-    layer = getattr(module, cell)(c.units, **arguments)
-    if "unrecorded" in options:
-        layer.record_gradient_norms = False
-    model = keras.Sequential([keras.Input((c.timesteps, c.features)), layer, keras.layers.Dense(1)])
-    model.compile("adam", "mse", jit_compile=False)
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(c.batch, c.timesteps, c.features)).astype("float32")
-    y = rng.normal(size=(c.batch, c.timesteps, 1)).astype("float32")
-    data = tf.data.Dataset.from_tensors((x, y)).repeat()
-    model.fit(data, steps_per_epoch=1, shuffle=False, verbose=0)
-    batches = iter(data)
-    return lambda: model.train_function(batches)
+def summarize(label: str, values: list[float]) -> None:
+    mean = math.exp(statistics.fmean(map(math.log, values)))
+    print(f"{label}: geometric mean {mean:.3f}, worst {min(values):.3f}, largest {max(values):.3f}")
 
 
-def torch_step(variant: str, cell: str, c: Config) -> Callable[[], None]:
-    """The same step in PyTorch: at once, or chunk by chunk with `detach`."""
-    import torch
-
-    torch.set_num_threads(os.cpu_count())
-    torch.manual_seed(0)
-    kind = {"SimpleRNN": torch.nn.RNN, "GRU": torch.nn.GRU, "LSTM": torch.nn.LSTM}[cell]
-    rnn = kind(c.features, c.units, batch_first=True)
-    head = torch.nn.Linear(c.units, 1)
-    optimizer = torch.optim.Adam([*rnn.parameters(), *head.parameters()])
-    x = torch.randn(c.batch, c.timesteps, c.features)
-    y = torch.randn(c.batch, c.timesteps, 1)
-    length = c.timesteps if variant == "torch" else c.window
-
-    def step():
-        optimizer.zero_grad()
-        state = None
-        for start in range(0, c.timesteps, length):
-            part = slice(start, start + length)
-            output, state = rnn(x[:, part], state)
-            error = ((head(output) - y[:, part]) ** 2).sum() / y.numel()
-            error.backward()
-            state = tuple(s.detach() for s in state) if cell == "LSTM" else state.detach()
-        optimizer.step()
-
-    step()
-    return step
-
-
-def floor_step(variant: str, cell: str, c: Config) -> Callable[[], None]:
-    """The matrix products of a windowed step alone: what no implementation can go below."""
-    import tensorflow as tf
-
-    gates = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4}[cell]
-    width, everything = gates * c.units, c.batch * c.timesteps
-    state = tf.random.normal([c.batch, c.units])
-    rows = tf.random.normal([everything // c.window, width])
-    kernel = tf.random.normal([c.units, width])
-    history, dz = tf.random.normal([everything, c.units]), tf.random.normal([everything, width])
-    x = tf.random.normal([everything, c.features])
-    input_kernel = tf.random.normal([c.features, width])
-
-    @tf.function(jit_compile=True)
-    def loops(state, rows):
-        forward = tf.while_loop(
-            lambda t, _: t < c.timesteps,
-            lambda t, z: (t + 1, tf.matmul(z[:, : c.units], kernel)),
-            (0, tf.matmul(state, kernel)),
-        )[1]
-        backward = tf.while_loop(
-            lambda t, _: t < c.window,
-            lambda t, d: (t + 1, tf.tile(tf.matmul(d, kernel, transpose_b=True), [1, gates])),
-            (0, rows),
-        )[1]
-        return forward, backward
-
-    @tf.function
-    def products():
-        return (
-            tf.matmul(x, input_kernel),  # projection
-            *loops(state, rows),
-            tf.matmul(history, dz, transpose_a=True),  # recurrent kernel
-            tf.matmul(x, dz, transpose_a=True),  # input kernel
-        )
-
-    products()
-    return products
-
-
-def make_step(variant: str, cell: str, c: Config) -> Callable[[], None]:
-    maker = {"torch": torch_step, "floor": floor_step}.get(variant.split()[0], keras_step)
-    return maker(variant, cell, c)
-
-
-# Workers ------------------------------------------------------------------------------------------
-
-
-def peak_bytes() -> int:
-    """Peak resident memory of this process."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def work(connection, variants: list[str], cell: str, config: Config) -> None:
-    """Runs in a process of its own: makes the steps, then times one whenever asked."""
-    first, steps = {}, {}
-    for variant in variants:
-        start = time.perf_counter()
-        steps[variant] = make_step(variant, cell, config)
-        first[variant] = time.perf_counter() - start
-    connection.send({"first": first, "peak": peak_bytes()})
-    while (variant := connection.recv()) is not None:
-        start = time.perf_counter()
-        steps[variant]()
-        connection.send(time.perf_counter() - start)
-
-
-def measure(variants: list[str], cell: str, config: Config, rounds: int) -> dict:
-    """Median seconds of a step for every variant, all variants in turn in every round."""
-    context = multiprocessing.get_context("spawn")
-    # TensorFlow and PyTorch bring thread pools of their own: one process for each library.
-    groups: dict[str, list[str]] = {}
-    for variant in variants:
-        library = "torch" if variant.startswith("torch") else "tensorflow"
-        groups.setdefault(library, []).append(variant)
-    connections, processes, times = {}, [], {v: [] for v in variants}
-    for members in groups.values():
-        here, there = context.Pipe()
-        process = context.Process(target=work, args=(there, members, cell, config), daemon=True)
-        process.start()
-        here.recv()
-        processes.append((process, here))
-        connections.update(dict.fromkeys(members, here))
-    for round_ in range(rounds + 1):
-        for variant in variants:
-            connections[variant].send(variant)
-            seconds = connections[variant].recv()
-            if round_:  # the first round warms up
-                times[variant].append(seconds)
-    for process, connection in processes:
-        connection.send(None)
-        process.join()
-    return {v: statistics.median(t) for v, t in times.items()}
-
-
-def measure_alone(variant: str, cell: str, config: Config) -> dict:
-    """First-call seconds and peak memory of one variant in a fresh process, after two steps."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=work, args=(there, [variant], cell, config), daemon=True)
-    process.start()
-    result = here.recv()
-    here.send(variant)
-    here.recv()
-    here.send(None)
-    process.join()
-    return {"first": result["first"][variant], "peak": result["peak"]}
-
-
-# Suites -------------------------------------------------------------------------------------------
-
-
-def geometric_mean(values: list[float]) -> float:
-    return math.exp(statistics.fmean(map(math.log, values)))
-
-
-def compare(variants, ratios, cells, configs, rounds) -> list[dict]:
-    """Times all variants and prints, for every (their, ours, bound) of `ratios`, their quotient."""
+def compare(variants, ratios, cells, configs, rounds, checkouts=None, processes=1) -> list[dict]:
+    """Times all variants and prints the quotient of every (label, theirs, ours) in `ratios`."""
     rows = []
     for config in configs:
         for cell in cells:
-            seconds = measure(variants, cell, config, rounds)
+            times = {v: [] for v in variants}
+            for _ in range(processes):
+                for variant, more in measure(variants, cell, config, rounds, checkouts).items():
+                    times[variant] += more
+            seconds = {v: statistics.median(t) for v, t in times.items()}
             row = {"cell": cell, "config": asdict(config), "seconds": seconds, "ratios": {}}
             line = f"{cell:10}{config!s:28}"
             for label, theirs, ours in ratios:
-                known = [seconds[v] for v in theirs if v in seconds]
+                known = [times[v] for v in theirs if v in times]
                 if known:
-                    row["ratios"][label] = min(known) / seconds[ours]
+                    row["ratios"][label] = ratio(known, times[ours], by_round=bool(checkouts))
                     line += f"  {label} {row['ratios'][label]:6.3f}"
             milliseconds = ", ".join(f"{v} {1000 * s:.1f}" for v, s in seconds.items())
             print(f"{line}   ms: {milliseconds}", flush=True)
@@ -260,10 +74,7 @@ def compare(variants, ratios, cells, configs, rounds) -> list[dict]:
     for label, *_ in ratios:
         values = [row["ratios"][label] for row in rows if label in row["ratios"]]
         if values:
-            print(
-                f"{label}: geometric mean {geometric_mean(values):.3f}, worst {min(values):.3f}, "
-                f"largest {max(values):.3f}"
-            )
+            summarize(label, values)
     return rows
 
 
@@ -279,31 +90,24 @@ def speed(cells, configs, rounds):
     return compare(variants, ratios, cells, configs, rounds)
 
 
-def norms(cells, configs, rounds):
-    ratios = [("recorded/unrecorded", ["kbptt windowed"], "kbptt windowed unrecorded")]
-    variants = ["kbptt windowed", "kbptt windowed unrecorded"]
-    return compare(variants, ratios, cells, configs, rounds)
+def option(label, theirs, ours):
+    """The suite that compares two variants."""
+    return functools.partial(compare, [theirs, ours], [(label, [theirs], ours)])
 
 
-def normalization(cells, configs, rounds):
-    variants = ["kbptt windowed", "kbptt windowed layernorm"]
-    return compare(
-        variants,
-        [("layernorm/plain", ["kbptt windowed layernorm"], "kbptt windowed")],
-        [c for c in cells if c != "SimpleRNN"],
-        configs,
-        rounds,
-    )
+def normalization(cells, *arguments):
+    suite = option("layernorm/plain", "kbptt windowed layernorm", "kbptt windowed")
+    return suite([c for c in cells if c != "SimpleRNN"], *arguments)
 
 
-def regularizer(cells, configs, rounds):
-    return compare(
-        ["kbptt windowed", "kbptt windowed omega"],
-        [("omega/plain", ["kbptt windowed omega"], "kbptt windowed")],
-        cells,
-        configs,
-        rounds,
-    )
+def against(checkout: Path, processes: int, cells, configs, rounds):
+    """This checkout against a different one, a process for each; above 1 this one is faster."""
+    variants = ["other", "kbptt", "other windowed", "kbptt windowed"]
+    ratios = [("full", ["other"], "kbptt"), ("windowed", ["other windowed"], "kbptt windowed")]
+    checkouts = {"other": checkout.resolve(), "kbptt": ROOT}
+    rows = compare(variants, ratios, cells, configs, rounds, checkouts, processes)
+    summarize("full and windowed", [value for row in rows for value in row["ratios"].values()])
+    return rows
 
 
 def sliding(cells, configs, rounds):
@@ -335,6 +139,9 @@ def draw_sliding(rows: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
+# Suites of fresh processes ------------------------------------------------------------------------
+
+
 def memory(cells, configs, rounds):
     """Peak memory of a step beyond that of the same process on a sequence of a few timesteps."""
     rows = []
@@ -342,8 +149,8 @@ def memory(cells, configs, rounds):
         config = Config(8, timesteps, 32, 64, 64)
         used = {}
         for variant in ("keras", "kbptt", "kbptt windowed"):
-            small = measure_alone(variant, "LSTM", Config(8, 64, 32, 64, 64))["peak"]
-            used[variant] = measure_alone(variant, "LSTM", config)["peak"] - small
+            small = measure_alone(variant, "LSTM", Config(8, 64, 32, 64, 64)).peak
+            used[variant] = measure_alone(variant, "LSTM", config).peak - small
         ratios = {v: used[v] / used["keras"] for v in used if v != "keras"}
         print(
             f"LSTM {config!s}  "
@@ -365,7 +172,7 @@ def compile_time(cells, configs, rounds):
         first = {"keras": [], "kbptt windowed": []}
         for _ in range(max(rounds // 2, 1)):
             for variant, values in first.items():
-                values.append(measure_alone(variant, cell, config)["first"])
+                values.append(measure_alone(variant, cell, config).first[variant])
         medians = {v: statistics.median(t) for v, t in first.items()}
         ratio = medians["kbptt windowed"] / medians["keras"]
         print(f"{cell:10} first step: kbptt/keras {ratio:.2f}   s: {medians}", flush=True)
@@ -373,25 +180,15 @@ def compile_time(cells, configs, rounds):
     return rows
 
 
-def floor(cells, configs, rounds):
-    return compare(
-        ["kbptt windowed", "floor"],
-        [("windowed/floor", ["kbptt windowed"], "floor")],
-        cells,
-        configs,
-        rounds,
-    )
-
-
 SUITES = {
     "speed": speed,
-    "norms": norms,
+    "norms": option("recorded/unrecorded", "kbptt windowed", "kbptt windowed unrecorded"),
     "memory": memory,
     "sliding": sliding,
     "normalization": normalization,
-    "regularizer": regularizer,
+    "regularizer": option("omega/plain", "kbptt windowed omega", "kbptt windowed"),
     "compile": compile_time,
-    "floor": floor,
+    "floor": option("windowed/floor", "kbptt windowed", "floor"),
 }
 
 
@@ -399,7 +196,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--suite", choices=SUITES, default="speed")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--suite", choices=SUITES, default="speed")
+    what.add_argument(
+        "--against",
+        type=Path,
+        metavar="CHECKOUT",
+        help="compare the kbptt of this folder with that of a different one, such as a git "
+        "worktree in which the loops are built; above 1 this one is faster",
+    )
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=CELLS)
     parser.add_argument(
         "--configs",
@@ -418,21 +223,35 @@ def main() -> None:
         help="a size of your own in place of --configs; may be given several times",
     )
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        help="with --against: how often each size is measured in fresh processes, whose memory "
+        "lies elsewhere; all their rounds count",
+    )
     parser.add_argument("--output", type=Path, default=None, help="JSON file; none by default")
     parser.add_argument("--figure", type=Path, default=None, help="image of the suite `sliding`")
     arguments = parser.parse_args()
     if arguments.figure and arguments.suite != "sliding":
         parser.error("--figure draws the suite `sliding` alone")
+    if arguments.processes != 1 and not arguments.against:
+        parser.error("--processes repeats the measurement of --against alone")
+    if arguments.against and not (arguments.against / "kbptt/__init__.py").is_file():
+        parser.error(f"--against expects a checkout of kbptt. Received: {arguments.against}")
     configs = CONFIGS if arguments.configs is None else [CONFIGS[i] for i in arguments.configs]
     if arguments.size:
         configs = [Config(*size) for size in arguments.size]
-    rows = SUITES[arguments.suite](arguments.cells, configs, arguments.rounds)
+    suite = SUITES[arguments.suite]
+    if arguments.against:
+        suite = functools.partial(against, arguments.against, arguments.processes)
+    rows = suite(arguments.cells, configs, arguments.rounds)
     if arguments.figure:
         draw_sliding(rows, arguments.figure)
         print(f"drawn to {arguments.figure}")
     if arguments.output:
         report = {
-            "suite": arguments.suite,
+            "suite": "against" if arguments.against else arguments.suite,
             "rounds": arguments.rounds,
             "machine": {"processor": platform.processor(), "cores": os.cpu_count()},
             "rows": rows,

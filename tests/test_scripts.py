@@ -1,5 +1,6 @@
 """The programs in scripts/ as a user starts them, made small."""
 
+import json
 import os
 import subprocess
 import sys
@@ -79,3 +80,37 @@ def test_large_studies_are_measured(tmp_path):
     numbers = {line[:20].strip(): float(line[20:].split()[0]) for line in lines[1:]}
     assert min(numbers.values()) >= 0 and numbers["per trial"] > 0
     assert {"start-up", "memory, planning", "report", "report.html"} <= set(numbers)
+
+
+def test_a_checkout_is_measured_against_this_one(tmp_path):
+    """The other one here has Keras's layer, which is slower."""
+    package = tmp_path / "older/kbptt"
+    (package / "engine").mkdir(parents=True)
+    (package / "engine/native.py").write_text("def is_usable():\n    return True\n")
+    (package / "__init__.py").write_text(
+        "import keras\n"
+        "class SimpleRNN(keras.layers.SimpleRNN):\n"
+        "    def __init__(self, units, truncation=None, **arguments):\n"
+        "        super().__init__(units, **arguments)\n"
+    )
+    size = ("--size", 2, 512, 3, 16, 64, "--cells", "SimpleRNN", "--rounds", 3)
+    done = script("benchmark.py", "--against", "older", *size, "--output", "a.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    row, *means = done.stdout.splitlines()[:4]
+    assert row.startswith("SimpleRNN (2, 512, 3, 16, 64)")
+    assert [mean.split(":")[0] for mean in means] == ["full", "windowed", "full and windowed"]
+    (row,) = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert row["ratios"].keys() == {"full", "windowed"} and min(row["ratios"].values()) > 2
+    assert row["seconds"]["other"] > row["seconds"]["kbptt"]
+
+
+def test_a_checkout_without_compiled_loops_is_refused(tmp_path):
+    (tmp_path / "kbptt/engine").mkdir(parents=True)
+    (tmp_path / "kbptt/__init__.py").touch()
+    (tmp_path / "kbptt/engine/native.py").write_text("def is_usable():\n    return False\n")
+    size = ("--size", 1, 2, 1, 1, 1, "--cells", "GRU", "--rounds", 1)
+    done = script("benchmark.py", "--against", ".", *size, cwd=tmp_path)
+    assert done.returncode != 0 and "has no compiled loops" in done.stderr
+    assert "Traceback" not in done.stderr
+    missing = script("benchmark.py", "--against", "kbptt", cwd=tmp_path)
+    assert missing.returncode == 2 and "expects a checkout of kbptt" in missing.stderr

@@ -1,0 +1,126 @@
+"""Processes that measure the steps of `benchmark.py`, one step at a time."""
+
+import multiprocessing
+import os
+import sys
+import time
+from pathlib import Path
+
+from benchmark_steps import Config, make_step
+
+
+def use_checkout(folder: Path) -> None:
+    """Makes this process import kbptt from `folder` and nowhere else."""
+    sys.path.insert(0, str(folder))
+    import kbptt
+    from kbptt.engine import native
+
+    if Path(kbptt.__file__).resolve() != (folder / "kbptt/__init__.py").resolve():
+        raise SystemExit(f"kbptt of {folder} was asked for, {kbptt.__file__} was imported.")
+    if not native.is_usable() and os.environ.get("KBPTT_NATIVE") != "0":
+        raise SystemExit(
+            f"{folder} has no compiled loops; run `python setup.py build_ext --inplace` there, or "
+            "set KBPTT_NATIVE=0 to measure both checkouts without."
+        )
+
+
+def work(connection, variants: list[str], cell: str, config: Config, checkout: Path | None) -> None:
+    """Runs in a process of its own: makes the steps, then times one whenever asked."""
+    import resource
+
+    if checkout:
+        use_checkout(checkout)
+    first, steps = {}, {}
+    for variant in variants:
+        start = time.perf_counter()
+        steps[variant] = make_step(variant, cell, config)
+        first[variant] = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    connection.send({"first": first, "peak": peak})
+    while (variant := connection.recv()) is not None:
+        start = time.perf_counter()
+        steps[variant]()
+        connection.send(time.perf_counter() - start)
+
+
+class Worker:
+    """A fresh process with its variants; blocked except while it makes them or runs a step.
+
+    Attributes:
+        first: Seconds until the first step of each variant had run, tracing included.
+        peak: Peak resident memory after that, in bytes.
+    """
+
+    def __init__(
+        self, variants: list[str], cell: str, config: Config, checkout: Path | None = None
+    ) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, there = context.Pipe()
+        arguments = (there, variants, cell, config, checkout)
+        self._process = context.Process(target=work, args=arguments, daemon=True)
+        self._process.start()
+        there.close()  # so that the end of the process is seen here
+        made = self._receive()
+        self.first, self.peak = made["first"], made["peak"]
+
+    def step(self, variant: str) -> float:
+        """Runs one step and returns its seconds."""
+        self._connection.send(variant)
+        return self._receive()
+
+    def close(self) -> None:
+        self._connection.send(None)
+        self._process.join()
+
+    def _receive(self):
+        try:
+            return self._connection.recv()
+        except EOFError:
+            raise SystemExit("A worker ended early; its error is above.") from None
+
+
+def measure(
+    variants: list[str],
+    cell: str,
+    config: Config,
+    rounds: int,
+    checkouts: dict[str, Path] | None = None,
+) -> dict[str, list[float]]:
+    """Seconds of a step in each round, all variants in turn in every round.
+
+    Args:
+        variants: Names of the variants.
+        cell: "SimpleRNN", "GRU" or "LSTM".
+        config: Size of the problem.
+        rounds: Number of rounds, after one that warms up.
+        checkouts: Folder from which each library is imported, by its name in `variants`. With
+            checkouts every second round runs backwards: A B, B A, A B, …
+    """
+    checkouts = checkouts or {}
+    # TensorFlow and PyTorch bring thread pools of their own, and two checkouts of kbptt do not fit
+    # into one process: one process for each.
+    groups: dict[str, list[str]] = {}
+    for variant in variants:
+        library = variant.split()[0]
+        apart = library == "torch" or library in checkouts
+        groups.setdefault(library if apart else "tensorflow", []).append(variant)
+    workers = {}
+    for group, members in groups.items():
+        worker = Worker(members, cell, config, checkouts.get(group))
+        workers.update(dict.fromkeys(members, worker))
+    times: dict[str, list[float]] = {v: [] for v in variants}
+    for round_ in range(rounds + 1):
+        for variant in reversed(variants) if checkouts and round_ % 2 else variants:
+            seconds = workers[variant].step(variant)
+            if round_:  # the first round warms up
+                times[variant].append(seconds)
+    for worker in set(workers.values()):
+        worker.close()
+    return times
+
+
+def measure_alone(variant: str, cell: str, config: Config) -> Worker:
+    """Makes one variant in a fresh process and ends it; what it cost is in the returned worker."""
+    worker = Worker([variant], cell, config)
+    worker.close()
+    return worker
