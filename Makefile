@@ -50,6 +50,11 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/types/check.py
+	for compiler in g++ clang++; do \
+		! command -v $$compiler >/dev/null || $$compiler -std=c++17 -Wall -Wextra -Wpedantic -Werror \
+			-fsyntax-only -I$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('include'))") \
+			$(NATIVE)/*.cpp || exit 1; \
+	done
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'

@@ -1,21 +1,22 @@
 """How callbacks change what a model trains with, step by step.
 
 `fit` calls `model.train_function` right after `on_train_batch_begin`. There a `Substitution` puts
-`kbptt.optimizers.Clipped` in the place of the model's optimizer, and a train function that Keras
-made and traces with that optimizer in the place of the model's own; both are given back when the
-step ends, however it ends. So whatever runs between two steps finds the model as its user made it:
-other callbacks, validation, a file that is saved, and everything after an exception or Ctrl-C,
-where Keras does not call `on_train_end`. No method is replaced.
+a train function of its own in that place, for one call. It gives the place back and runs the step
+with `kbptt.optimizers.Clipped` in place of the model's optimizer, by a train function that Keras
+made and traces with that optimizer; the optimizer is given back however the step ends. So
+callbacks, validation, a file that is saved, and everything after an exception or Ctrl-C, where
+Keras does not call `on_train_end`, find the model as its user made it. (If another callback raises
+in `on_train_batch_begin`, the model's own train function comes back with its next use.)
 
 What transforms remember is saved with the model while `fit` runs, as a group of its own that
 Keras passes over where kbptt is not installed: `keras.callbacks.BackupAndRestore` restores it.
 
-Callbacks that need another train step, such as `GradientNormPenalty`, use the same mechanism: they
+Callbacks with their own train step, such as `GradientNormPenalty`, use the same mechanism: they
 `join` with a function that makes the train function, preferably by `make_train_function` of a
 `keras.Model` subclass that overrides `train_step`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import keras
@@ -56,7 +57,7 @@ class Substitution:
 
     def in_fit(self) -> bool:
         """Whether the model is still in the `fit` that the transforms joined."""
-        return self._history is getattr(self.model, "history", None)  # made anew by each `fit`
+        return self._history is getattr(self.model, "history", None)  # a new one for each `fit`
 
     def join(
         self, transform: GradientTransform | None = None, make: MakeTrainFunction | None = None
@@ -105,22 +106,24 @@ class Substitution:
             )
         if model.train_function is not self._own_function:
             self._prepare()  # another callback asked for a new one
-        model.optimizer, model.train_function = self.clipped or self._optimizer, self._step
+        model.train_function = self._step
 
     def _step(self, iterator: Any) -> Any:
         """`model.train_function` for one step."""
-        if not self.in_fit():  # a callback raised before the step of an earlier `fit`
-            self.give_back()
-            return self.model.train_function(iterator)
+        model = self.model
+        model.train_function = self._own_function
+        # Another callback may have raised before the step that this was meant for.
+        if not self.in_fit() or isinstance(iterator, Generator):  # that of `train_on_batch`
+            return model.train_function(iterator)
+        model.optimizer = self.clipped or self._optimizer
         try:
             return self._function(iterator)
         finally:
-            self.give_back()
+            model.optimizer = self._optimizer
 
     def give_back(self) -> None:
-        """Gives the model its own optimizer and train function back, unless it has them."""
+        """Gives the model its own train function back, unless it has it."""
         if self.model.train_function == self._step:
-            self.model.optimizer = self._optimizer
             self.model.train_function = self._own_function
 
     def check_traced(self) -> None:

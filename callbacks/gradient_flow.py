@@ -10,12 +10,15 @@ import numpy as np
 from kbptt import _checks
 from kbptt._attributes import Fixed, Option
 from kbptt._extras import MissingExtra, require
+from kbptt._typing import Labelled
 from kbptt.analysis import gradient_flow, lags
 from kbptt.callbacks import gradient_transform
 from kbptt.callbacks._options import epoch_or_steps, labelled_sequences, lags_count
 from kbptt.callbacks._run_logger import RunLogger
 from kbptt.callbacks.gradient_norm import GradientNorm
 from kbptt.layers import find
+from kbptt.optimizers import Clipped
+from kbptt.optimizers.wrapper import unwrapped
 from kbptt.tensorboard import layout, reader, writer
 from kbptt.tensorboard.history import History
 from kbptt.truncation import windows
@@ -116,11 +119,11 @@ class GradientFlow(RunLogger):
 
     def __init__(
         self,
-        log_dir: str | os.PathLike,
+        log_dir: str | os.PathLike[str],
         log_freq: str | int = "epoch",
         heatmap_freq: str | int | None = "auto",
         max_profiles: int = 1000,
-        lag_data: Any = None,
+        lag_data: Labelled | None = None,
         lag_freq: int = 1,
         max_lags: int = 100,
     ):
@@ -293,13 +296,16 @@ class GradientFlow(RunLogger):
         self._write(step, values)
 
     def _optimizer_statistics(self) -> dict[str, float]:
-        """Global norm before any clipping, and the statistics of each clipping callback."""
+        """Global norm before any clipping, and the statistics of each clip."""
         transforms = gradient_transform.active(self.model)
         # The first one for all variables; there is at least the observer of this callback.
         first = next(t for t in transforms if t.variables is None)
         statistics = {}
         if int(first.step_count.numpy()):  # else a custom train_step bypasses it
             statistics["global_norm"] = first.statistics()["norm_before"]
+        for optimizer in unwrapped(self.model.optimizer):
+            if isinstance(optimizer, Clipped):
+                transforms += optimizer.transforms
         clipping = [transform for transform in transforms if not transform.observes_only]
         names = layout.unique_names(transform.name for transform in clipping)
         for name, transform in zip(names, clipping, strict=True):

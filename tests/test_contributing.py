@@ -17,8 +17,7 @@ CHECK = """
 import sys, types
 import keras, numpy as np, tensorflow as tf
 import kbptt
-from kbptt import cells
-from kbptt.engine import using
+from kbptt.cells import names
 
 def module(name, source):
     made = types.ModuleType(name)
@@ -26,7 +25,9 @@ def module(name, source):
     return made
 
 cell, layer = (open(path).read() for path in sys.argv[1:3])
-cells.CELLS["LeakyRNN"] = module("kbptt.cells.leaky_rnn", cell).LeakyRNN
+sys.modules["kbptt.cells.leaky_rnn"] = module("kbptt.cells.leaky_rnn", cell)
+names.NAMES["LeakyRNN"] = names.Name("leaky_rnn", gates=1)
+from kbptt.engine import using
 made = module("kbptt.layers.leaky_rnn", layer)
 rng = np.random.default_rng(0)
 x, e = rng.normal(size=(5, 11, 3)), rng.normal(size=(5, 11, 4))

@@ -64,7 +64,7 @@ class Ledger:
         read_only: Whether to open without the lock, to report on a running or finished ablation.
     """
 
-    def __init__(self, directory: str | os.PathLike, read_only: bool = False):
+    def __init__(self, directory: str | os.PathLike[str], read_only: bool = False):
         self.directory = pathlib.Path(directory)
         self.path = self.directory / FILE
         self._lock = None
@@ -142,14 +142,12 @@ class Ledger:
         with self._transaction() as execute:
             execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
 
-    def plan(
-        self, configuration: Mapping[str, Any], planned: Iterable[tuple[Mapping, str]]
-    ) -> None:
+    def plan(self, configuration: Mapping[str, Any], cells: Iterable[tuple[Mapping, str]]) -> None:
         """Stores the configuration and adds the trials that are new, in one transaction.
 
         Args:
             configuration: The grid; the next run's grid is compared with it.
-            planned: Pairs of a trial's configuration and its directory below the log directory.
+            cells: Pairs of a trial's configuration and its directory below the log directory.
         """
         with self._transaction() as execute:
             execute(
@@ -160,7 +158,7 @@ class Ledger:
             known = {key: (directory, config) for key, directory, config in rows}
             taken = {directory for directory, _ in known.values()}
             position = len(known)
-            for config, directory in planned:
+            for config, directory in cells:
                 text = canonical(config)
                 key = key_of(text)
                 old, stored = known.get(key, (None, None))
@@ -293,7 +291,7 @@ class Ledger:
             ) from error
 
 
-def disk_full(directory: str | os.PathLike) -> LedgerError:
+def disk_full(directory: str | os.PathLike[str]) -> LedgerError:
     """The error for a full disk."""
     return LedgerError(
         f"The disk that holds {str(directory)!r} is full. Every result so far is safe: free some "

@@ -12,6 +12,7 @@ from typing import Any
 
 from kbptt import _checks
 from kbptt._extras import optional_imports
+from kbptt.cells.names import NAMES
 
 # Of every integer without a limit below, the options of tasks included.
 LARGEST = 10**9
@@ -27,8 +28,6 @@ LIMITS = {
     "trials": 50_000,
     "seed": 2**63 - 1,
 }
-# Weights of the input, the recurrence and the bias for each unit: one row of gates.
-_GATES = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}
 
 
 def integer(name: str, value: Any, least: int = 1, shown: str | None = None) -> int:
@@ -77,7 +76,7 @@ def check_task_option(name: str, value: Any) -> None:
         check_file(value)
 
 
-def check_file(path: str | os.PathLike) -> None:
+def check_file(path: str | os.PathLike[str]) -> None:
     """Refuses a directory, and devices, pipes and sockets, whose content may have no end.
 
     A missing file is reported by its reader.
@@ -105,7 +104,8 @@ def check_memory(task: Any, model: Mapping[str, Any], batch_size: int) -> None:
         from distributed.system import MEMORY_LIMIT  # respects control groups and limits
 
     sizes = getattr(task, "sizes", (0, 0, 0))
-    gates, units, layers = _GATES[model["cell"]], model["units"], model["layers"]
+    # Weights of the input, the recurrence and the bias for each unit: one row of gates.
+    gates, units, layers = NAMES[model["cell"]].gates, model["units"], model["layers"]
     features = task.features if task.vocabulary is None else min(task.vocabulary, 256)
     steps = task.length * min(batch_size, sizes[0])
     weights = gates * units * (features + units + (layers - 1) * 2 * units)

@@ -98,11 +98,11 @@ ACTIVATION: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
 }
 
 
-class Cell:
+class Cell(Step):
     """A cell whose only recurrent matrix product is h·U, the rest being elementwise.
 
     Its inputs are projected by one product before the loop, and its gradient is written by hand,
-    from residuals of the forward pass: that is what makes it fast. It is a `Step`.
+    from residuals of the forward pass: that is what makes it fast.
 
     Args:
         activations: Names among `ACTIVATION`: of the candidate, and of the gates if any.

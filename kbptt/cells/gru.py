@@ -15,11 +15,12 @@ import tensorflow as tf
 
 from kbptt.cells.base import Cell, Weights, sum_over_time
 from kbptt.cells.layer_norm import inverse_deviation, scale_vjp
+from kbptt.cells.names import NAMES
 
 
 class GRU(Cell):
     name = "GRU"
-    gates = 3  # z, r, n
+    gates = NAMES["GRU"].gates  # z, r, n
     gains: ClassVar[dict[str, int]] = {"recurrent_gain": 3, "input_gain": 3}
 
     @classmethod

@@ -17,11 +17,12 @@ import tensorflow as tf
 
 from kbptt.cells.base import Cell, Weights, sum_over_time
 from kbptt.cells.layer_norm import inverse_deviation, scale_vjp
+from kbptt.cells.names import NAMES
 
 
 class LSTM(Cell):
     name = "LSTM"
-    gates = 4  # i, f, g, o
+    gates = NAMES["LSTM"].gates  # i, f, g, o
     states = ("h", "c")
     gains: ClassVar[dict[str, int]] = {
         "recurrent_gain": 4,

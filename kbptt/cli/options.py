@@ -16,6 +16,7 @@ from typer.models import OptionInfo
 from kbptt.ablation import options
 from kbptt.ablation.grid import show
 from kbptt.ablation.values import parse_assignment, scalar
+from kbptt.cells.names import NAMES
 
 MODEL, TRAINING = "Model", "Training"
 
@@ -31,7 +32,7 @@ class Shared(NamedTuple):
 
 SHARED = {
     "length": Shared(int, "Timesteps of a sequence (short for -o length=…)."),
-    "cell": Shared(str, "LSTM, GRU or SimpleRNN.", MODEL),
+    "cell": Shared(str, f"{', '.join(NAMES)}.", MODEL),
     "units": Shared(int, "Width of a recurrent layer.", MODEL),
     "layers": Shared(int, "Recurrent layers.", MODEL),
     "truncation": Shared(

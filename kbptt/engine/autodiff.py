@@ -81,7 +81,7 @@ class AutodiffLoop(Loop):
         return factors * tf.cast(xi, dtype)
 
     def _tap(self, x, start, weights, context: Context) -> tf.Tensor:
-        """Zeros ``(timesteps, batch, width)`` to add to h_t: their gradient is ∂L/∂h_t.
+        """Zeros ``(timesteps, batch, width)`` to add to h_t: their gradient is ∂L/∂h_t (guide 2.3).
 
         They pass for a function of what the loop reads, or else no backward pass would come by.
         """
@@ -104,7 +104,7 @@ class AutodiffLoop(Loop):
 
 
 def _carry(state: tf.Tensor, factor: tf.Tensor, clip: float | None) -> tf.Tensor:
-    """The identity, whose gradient is multiplied by `factor` and clipped."""
+    """The identity; multiplies its gradient J_tᵀ ∂L/∂h_t (guide 2.4) by `factor` and clips it."""
 
     @tf.custom_gradient
     def identity(state, factor):

@@ -16,7 +16,7 @@ from kbptt import _tensorflow
 from kbptt.engine.tensors import in_this_graph
 
 # TensorFlow shows the name of a resource that it cannot save, and TFLite that of an operation that
-# it does not know; both allow letters, digits and a few signs.
+# it lacks; both allow letters, digits and a few signs.
 UNSAVABLE = (
     "kbptt_traced_its_C_loops__which_no_saved_model_can_hold__"
     "Trace_this_function_inside_kbptt.engine.native.disabled"
@@ -43,8 +43,7 @@ def _unsaved_resource() -> tf.Tensor:
 class Compiled:
     """`function` as a graph, compiled by XLA if `jit`.
 
-    Without XLA the same graph runs operation by operation: for cells whose operations XLA does not
-    know.
+    Without XLA the same graph runs operation by operation: for cells whose operations XLA lacks.
 
     Attributes:
         traced: The `tf.function`.
@@ -60,5 +59,5 @@ class Compiled:
 
     def __call__(self, *arguments: Any) -> Any:
         # Arguments are captured outside of XLA: inside, the gradient of a `tf.cond` or
-        # `tf.while_loop` would capture tensors of its forward pass in another way, and wrongly.
+        # `tf.while_loop` would capture tensors of its forward pass differently, and wrongly.
         return self.traced(*in_this_graph(arguments))

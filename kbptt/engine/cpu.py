@@ -12,11 +12,12 @@ other cells, gradients by lag, a train step that XLA compiles as a whole, accele
 without a C++ compiler.
 """
 
+import contextlib
 import functools
 import itertools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
@@ -54,7 +55,7 @@ class CPULoop(Loop):
     """A recurrent loop with its own truncated gradient, run by the compiled loops.
 
     Args:
-        cell: One of `kbptt.cells` that the compiled loops know.
+        cell: One of `kbptt.cells` with a compiled loop.
         options: The `Options`. A penalty is a `kbptt.regularizers.VanishingGradient`.
         current: Called in every backward pass for the `Options` of that moment, of which windows
             and clip are used. Defaults to `options`.
@@ -104,7 +105,10 @@ class CPULoop(Loop):
         # Here alone: the gradient of a `tf.cond` is a graph that cannot capture anything new.
         refuse_saving()
         arrays = self._arrays(x, start, weights, context)
-        h, c, gates = _numpy_function(self.run_forward, arrays, [x.dtype] * 3)
+        run = functools.partial(self.run_forward, tuple(arrays))
+        h, c, gates = tf.numpy_function(
+            run, [*arrays.values()], [x.dtype] * 3, stateful=False, name=UNSAVABLE
+        )
         h.set_shape([*x.shape[:2], start[0].shape[1]])
         final = (h[:, -1], c[-1])[: len(start)]
         for value, initial in zip(final, start, strict=True):
@@ -125,9 +129,11 @@ class CPULoop(Loop):
             "penalty_weight": upstream.penalty_weight,
         }
         arrays |= {name: value for name, value in more.items() if value is not None}
-        backward = functools.partial(self.run_backward, wanted=tuple(given))
+        run = functools.partial(self.run_backward, tuple(given), tuple(arrays))
         kinds = [x.dtype] * len(given) + [tf.float32, x.dtype]
-        *results, norms, penalty = _numpy_function(backward, arrays, kinds)
+        *results, norms, penalty = tf.numpy_function(
+            run, [*arrays.values()], kinds, stateful=False, name=UNSAVABLE
+        )
         for result, value in zip(results, given.values(), strict=True):
             result.set_shape(value.shape)
         norms.set_shape([x.shape[1]])
@@ -153,8 +159,14 @@ class CPULoop(Loop):
 
     # In NumPy ---------------------------------------------------------------------------------
 
-    def run_forward(self, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """h ``(batch, timesteps, units)``, c and the gates ``(timesteps, batch, …)`` if kept."""
+    def run_forward(self, names: tuple[str, ...], *values: np.ndarray) -> list[np.ndarray]:
+        """h ``(batch, timesteps, units)``, c and the gates ``(timesteps, batch, …)`` if kept.
+
+        Args:
+            names: What the values are, by the names of `Problem`.
+            *values: Arrays.
+        """
+        arrays = dict(zip(names, values, strict=True))
         batch, timesteps, _ = arrays["x"].shape
         units, dtype = arrays["recurrent_kernel"].shape[0], arrays["x"].dtype
         width = 0
@@ -167,17 +179,18 @@ class CPULoop(Loop):
         arrays["h"] = _memory.array([batch, timesteps, units], dtype)
         arrays["c"] = _memory.array([timesteps, batch, units * (len(self.cell.states) > 1)], dtype)
         arrays["gates"] = _memory.array([timesteps, batch, width], dtype)
-        problem = self._problem(arrays)
-        shares = self._shares(batch)
-        _in_threads(
-            lambda i: _loops().forward(problem, dtype == np.float64, *shares[i]), len(shares)
-        )
+        problem, double = self._problem(arrays), dtype == np.float64
+        first, *others = self._shares(batch)
+        forward = _loops().forward
+        with _in_pool(forward, [(problem, double, *share) for share in others]):
+            forward(problem, double, *first)
         return [arrays["h"], arrays["c"], arrays["gates"]]
 
     def run_backward(
-        self, arrays: dict[str, np.ndarray], wanted: tuple[str, ...]
+        self, wanted: tuple[str, ...], names: tuple[str, ...], *values: np.ndarray
     ) -> list[np.ndarray]:
         """The gradients of the `wanted` arrays, Σ_b ‖∂L/∂h_t‖₂, and the weighted penalty."""
+        arrays = dict(zip(names, values, strict=True))
         batch, timesteps, _ = arrays["x"].shape
         dtype = arrays["x"].dtype
         options = self.current()
@@ -189,12 +202,12 @@ class CPULoop(Loop):
         # Windows that overlap add up, so that one thread has all those of a sample.
         rows = batch if overlapping else len(bounds["ends"]) * batch
         shares = self._shares(rows, least=1 if overlapping else ROWS_OF_A_THREAD)
-        first = bounds["starts"][0]
+        start = bounds["starts"][0]
         made = {"dx": _memory.array(arrays["x"].shape, dtype)}
-        made["dx"][:, :first] = 0
+        made["dx"][:, :start] = 0
         if self.options.record:
             made["norms"] = _memory.array([batch, timesteps], np.dtype(np.float32))
-            made["norms"][:, :first] = 0
+            made["norms"][:, :start] = 0
         for name in set(wanted) - {"x"}:
             # Threads sum up on their own.
             made[f"d_{name}"] = np.zeros([len(shares), *arrays[name].shape], dtype)
@@ -202,10 +215,10 @@ class CPULoop(Loop):
         problem = self._problem(arrays | made | bounds)
         problem.clip = math.inf if options.clip is None else options.clip
         problem.overlapping = overlapping
-        _in_threads(
-            lambda i: _loops().backward(problem, dtype == np.float64, i, *shares[i]),
-            len(shares),
-        )
+        backward, double = _loops().backward, dtype == np.float64
+        others = [(problem, double, i, *share) for i, share in enumerate(shares)][1:]
+        with _in_pool(backward, others):
+            backward(problem, double, 0, *shares[0])
         results = [made["dx"] if n == "x" else made[f"d_{n}"].sum(axis=0) for n in wanted]
         norms = made.get("norms", np.zeros([0, timesteps])).sum(axis=0, dtype=np.float64)
         penalty = made["penalty_value"].sum() * arrays.get("penalty_weight", 0)
@@ -237,18 +250,6 @@ class CPULoop(Loop):
         return problem
 
 
-def _numpy_function(function: Callable, arrays: dict[str, tf.Tensor], kinds: list) -> list:
-    """Calls `function` with a dictionary of NumPy arrays, from a graph as well."""
-    names = tuple(arrays)
-    return tf.numpy_function(
-        lambda *values: function(dict(zip(names, values, strict=True))),
-        [*arrays.values()],
-        kinds,
-        stateful=False,
-        name=UNSAVABLE,
-    )
-
-
 _memory = Buffers()
 
 
@@ -265,7 +266,7 @@ def _threads() -> int:
     chosen = tf.config.threading.get_intra_op_parallelism_threads()
     if chosen:
         return chosen
-    # macOS and Windows do not know of affinity.
+    # macOS and Windows have no affinity.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -274,10 +275,12 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(_threads() - 1, 1), thread_name_prefix="kbptt")
 
 
-def _in_threads(work: Callable[[int], None], shares: int) -> None:
-    others = [_pool().submit(work, i) for i in range(1, shares)]
+@contextlib.contextmanager
+def _in_pool(work: Callable[..., None], calls: list[tuple]) -> Iterator[None]:
+    """Runs `work` with each of the tuples of arguments while the body of the scope runs."""
+    others = [_pool().submit(work, *arguments) for arguments in calls]
     try:
-        work(0)
+        yield
     finally:
         wait(others)  # they write to arrays that go when this function ends
     for other in others:

@@ -1,4 +1,4 @@
-"""Variables that a backward pass reads and writes, wherever the layer stands in a graph.
+"""Variables that a backward pass reads and writes, wherever the layer is in a graph.
 
 The gradient of a `tf.cond` or `tf.while_loop` is a graph of its own, in which a variable cannot be
 touched that the forward graph has not captured, and in which an operation runs only if a result
@@ -70,7 +70,7 @@ class Effects:
 def are_possible() -> bool:
     """Whether a backward pass of what is being traced can use variables.
 
-    TensorFlow cannot differentiate a loop inside a branch or another loop if the gradient of its
+    TensorFlow cannot differentiate a loop inside a branch or a second loop if the gradient of its
     body uses a variable.
     """
     return not any(map(_tensorflow.is_body, _flow()[:-1]))

@@ -148,12 +148,13 @@ class Loop:
         context: Context,
         residuals: Any,
         upstream: Upstream,
+        /,
     ) -> tuple[tuple, Monitor]:
         """Gradients of (x, start, states of resets, weights), and what was measured."""
         raise NotImplementedError
 
     def __call__(
-        self, x: tf.Tensor, start: Tensors, weights: Any, context: Context | None = None
+        self, x: tf.Tensor, start: Tensors, weights: Any, context: Context
     ) -> tuple[tf.Tensor | None, Tensors]:
         """Runs the loop; the result is differentiable once.
 
@@ -161,7 +162,7 @@ class Loop:
             x: Inputs, ``(timesteps, batch, features)`` if time-major.
             start: Initial states, a tuple of ``(batch, width)``.
             weights: Nested tuple of what the loop reads, with None for what it has not got.
-            context: The `Context`. Defaults to one that asks for nothing.
+            context: The `Context`.
 
         Returns:
             Outputs ``(timesteps, batch, units)`` (None unless `context.sequences`) and the final
@@ -170,7 +171,6 @@ class Loop:
         Raises:
             ValueError: If a gradient of the gradient is asked for.
         """
-        context = Context(Effects()) if context is None else context
         resets = context.resets
         # The gradient of a branch sees no tensors of the graphs around it.
         structure, mask, at = in_this_graph(
@@ -216,10 +216,10 @@ class Loop:
             return result[0], tuple(result[1:])
         return None, tuple(result)
 
-    def _gradients(self, problem: tuple, residuals: Any, upstream: Tensors) -> tuple:
+    def _gradients(self, problem: tuple, residuals: Any, gradients: Tensors) -> tuple:
         """Draws ξ, runs the backward pass and reports what it has measured."""
-        x, start, _, context = problem
-        outputs, final = (upstream[0], upstream[1:]) if context.sequences else (None, upstream)
+        x, start, weights, context = problem
+        outputs, final = (gradients[0], gradients[1:]) if context.sequences else (None, gradients)
         xi = weight = None
         if context.factors is not None:
             shape = tf.shape(x)
@@ -228,7 +228,8 @@ class Loop:
         if self.options.penalty is not None:
             weight = 0 if context.penalty_weight is None else context.penalty_weight()
             weight = tf.cast(weight, start[0].dtype)
-        found, measured = self.backward(*problem, residuals, Upstream(outputs, final, xi, weight))
+        upstream = Upstream(outputs, final, xi, weight)
+        found, measured = self.backward(x, start, weights, context, residuals, upstream)
         if context.monitor is not None:
             context.monitor(measured)
         return found

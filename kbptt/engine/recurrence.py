@@ -144,9 +144,11 @@ class Recurrence:
     def _body(self, j, carried, kept, norms, pulled, restart):
         step, stride = self.step, self.windows.stride
         at = (self.blocks.before - j // stride, stride - 1 - j % stride)
-        gradient = self._add_loss(carried, j, at)
-        (x,), *trace = (tuple(self._read(at, v) for v in group) for group in self.by_block)
-        carried, local = step.vjp(x, *trace, gradient, self.weights)
+        gradient = self._add_loss(carried, j, at)  # ∂L/∂h_t
+        (x,), previous, states, residuals = (
+            tuple(self._read(at, v) for v in group) for group in self.by_block
+        )
+        carried, local = step.vjp(x, previous, states, residuals, gradient, self.weights)
         if self.penalized and not self.overlapping:
             pulled = self._place(pulled, carried[step.hidden], at)
         real = gradient[step.hidden]
@@ -163,7 +165,7 @@ class Recurrence:
         return j + 1, carried, kept, norms, pulled, restart
 
     def _add_loss(self, carried: Tensors, j: tf.Tensor, at: tuple) -> Tensors:
-        """∂L/∂h_t: what is carried from step t+1, and e_t where losses enter the window."""
+        """∂L/∂h_t: what is carried from t+1, and e_t where losses enter (guide 2.3, 2.4)."""
         gradient = list(carried)
         if self.e is not None:
             e = self._read(at, self.e)
@@ -225,8 +227,10 @@ class Recurrence:
         example = carried
         if not self.overlapping:
             # Traced for its shapes alone; XLA removes the computation.
-            (x,), *trace = (tuple(self._read((0, 0), v) for v in g) for g in self.by_block)
-            _, example = step.vjp(x, *trace, carried, self.weights)
+            (x,), previous, states, residuals = (
+                tuple(self._read((0, 0), v) for v in group) for group in self.by_block
+            )
+            _, example = step.vjp(x, previous, states, residuals, carried, self.weights)
         shape = [self.blocks.before + windows.count, windows.stride, self.batch]
         hidden = carried[step.hidden]
         vector = size(hidden, 1) if self.options.lags else 0
@@ -289,11 +293,11 @@ class Recurrence:
         if self.options.lags:
             count = self.windows.count
             lags, sums = measured[:, :count], measured[:, count:]
-        (x,), *flat = (
+        (x,), previous, states, residuals, flat = (
             tuple(tf.reshape(v, [rows, size(v, 2)]) for v in group)
             for group in ((given.x,), given.previous, given.states, given.residuals, gradient)
         )
-        back, local = step.vjp(x, *flat, self.weights)
+        back, local = step.vjp(x, previous, states, residuals, flat, self.weights)
         local = tuple(tf.reshape(v, [self.timesteps, self.batch, size(v, 1)]) for v in local)
         if given.mask is not None:
             keep = given.mask[:, :, None]

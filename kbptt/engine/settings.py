@@ -58,7 +58,7 @@ def using(**changes: bool | int | str | None) -> Iterator[Settings]:
 def differentiable() -> Iterator[None]:
     """A scope in which layers run a loop that TensorFlow differentiates itself.
 
-    The engine's gradient is hand-made and has no gradient of its own. Inside this scope layers give
+    The engine's gradient is written by hand and has no gradient itself. In this scope layers give
     the same numbers by an ordinary loop, slower and with more memory, of which gradients of any
     order can be taken: what an exact gradient-norm penalty needs. Sliding windows, which no
     ordinary loop expresses, are refused there.

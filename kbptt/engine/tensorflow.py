@@ -17,7 +17,7 @@ loop is not left to automatic differentiation:
 Everything here is time-major: ``(timesteps, batch, width)``.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -118,7 +118,7 @@ class TensorFlowLoop(Loop):
             first = windows.start(windows.count - 1)
             first = max(first, 0) if isinstance(first, int) else tf.maximum(first, 0)
 
-        def cut(tensor):
+        def cut(tensor: Any) -> Any:
             return None if tensor is None else tensor[first:]
 
         given = Given(
@@ -138,6 +138,7 @@ class TensorFlowLoop(Loop):
         if found.hidden is not None:
             at = self.step.hidden
             previous = (*previous[:at], found.hidden, *previous[at + 1 :])
+        # ∂L/∂W = Σ_t of products with the cached ∂L/∂h_t (guide 2.5).
         dx, d_weights = self.step.weight_gradients(
             given.x, previous, given.residuals, found.local, weights
         )

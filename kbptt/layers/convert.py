@@ -14,10 +14,7 @@ from kbptt.layers.simple_rnn import SimpleRNN
 from kbptt.truncation import get
 
 _REPLACEMENTS = {
-    keras.layers.GRU: GRU,
-    keras.layers.LSTM: LSTM,
-    keras.layers.RNN: RNN,
-    keras.layers.SimpleRNN: SimpleRNN,
+    getattr(keras.layers, layer.__name__): layer for layer in (SimpleRNN, GRU, LSTM, RNN)
 }
 
 

@@ -1,7 +1,7 @@
 """SimpleRNN, GRU and LSTM: input projection outside the loop, an elementwise step inside."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
@@ -107,6 +107,10 @@ class ProjectedLayer(CellLayer):
             return None
         return float(self._penalty.numpy())
 
+    if TYPE_CHECKING:
+        # Keras declares no types, and those inferred from its default values are too narrow.
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
     def advance(self, x_t: Any, states: Sequence) -> list:
         """Runs one timestep, without dropout: what analyses of the dynamics differentiate.
 
@@ -152,7 +156,8 @@ class ProjectedLayer(CellLayer):
             # Half precision projects the inputs as Keras does.
             kernel = tf.cast(weights.kernel, self.compute_dtype)
             x, weights = recurrence.project(x, weights._replace(kernel=kernel))
-        return self._run_loop(loop, tf.cast(x, dtype), start, weights, mask, resets)
+        results = self._run_loop(loop, tf.cast(x, dtype), start, weights, mask, resets)
+        return results if self.gradient_regularizer is None else self._find_loss_scale(results)
 
     def _activation_names(self) -> tuple[str, ...] | None:
         """Names of the activations, or None if the engine has no derivative for one."""
@@ -179,24 +184,18 @@ class ProjectedLayer(CellLayer):
     def _options(self) -> Options:
         return super()._options()._replace(penalty=self.gradient_regularizer)
 
-    def _run_loop(self, *arguments):
-        if self.gradient_regularizer is None:
-            return super()._run_loop(*arguments)
-        if in_control_flow():
-            raise ValueError(
-                f"Layer '{self.name}': `gradient_regularizer` adds to the losses of the model, "
-                "which cannot be done inside a branch or loop of a graph (`tf.cond`, `tf.map_fn`, "
-                "`tf.while_loop`). Call the layer outside, or leave the regularizer out."
-            )
-        return self._find_loss_scale(super()._run_loop(*arguments))
-
     def _find_loss_scale(self, results):
         """Returns `results`; their backward pass sets `_loss_scale`, the factor on the loss.
 
         The optimizer divides every gradient by the factor that it put on the loss, so that Ω's
         must have it too. The gradient of a zero among the losses is that factor.
         """
-
+        if in_control_flow():
+            raise ValueError(
+                f"Layer '{self.name}': `gradient_regularizer` adds to the losses of the model, "
+                "which cannot be done inside a branch or loop of a graph (`tf.cond`, `tf.map_fn`, "
+                "`tf.while_loop`). Call the layer outside, or leave the regularizer out."
+            )
         effects = Effects()
         scale = effects.capture(self._loss_scale)
 
@@ -251,7 +250,7 @@ class ProjectedLayer(CellLayer):
         return config
 
 
-def _tensor(weight: Any, dtype: tf.DType) -> tf.Tensor | None:
+def _tensor(weight: Any, dtype: Any) -> tf.Tensor | None:
     return None if weight is None else tf.cast(ops.convert_to_tensor(weight), dtype)
 
 

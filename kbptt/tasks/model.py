@@ -3,13 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 from kbptt import _checks
+from kbptt.cells.names import NAMES
 from kbptt.tasks.base import Task, derive_seed
 
 if TYPE_CHECKING:
     import keras
 
-CELLS = ("LSTM", "GRU", "SimpleRNN")
-LAYER_NAMES = {"LSTM": "lstm", "GRU": "gru", "SimpleRNN": "simple_rnn"}
+    from kbptt._typing import TruncationLike
+
+CELLS = tuple(NAMES)
 # Up to this vocabulary tokens are one-hot vectors, and the input kernel is their embedding. Larger
 # ones get an Embedding layer, or the input projection would cost more than the recurrence.
 MAX_ONE_HOT = 256
@@ -25,7 +27,7 @@ def build_model(
     cell: str = "LSTM",
     units: int = 64,
     layers: int = 1,
-    truncation: Any = None,
+    truncation: "TruncationLike" = None,
     seed: int = 0,
     **layer_arguments: Any,
 ) -> "keras.Model":
@@ -64,7 +66,7 @@ def build_model(
         x = recurrent_layer(
             cell,
             units,
-            name=f"{LAYER_NAMES[cell]}_{index + 1}",
+            name=f"{NAMES[cell].module}_{index + 1}",
             seed=seed,
             truncation=truncation,
             return_sequences=task.outputs.per_timestep or not last,

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from recurrent import CELLS, assert_same, data, differentiate, eager, make, reference
+from recurrent import CELLS, assert_same, data, differentiate, make, reference
 
 from kbptt.truncation import Windowed
 
@@ -60,6 +60,3 @@ def test_a_gradient_that_is_not_a_number_stays_visible():
     norms = differentiate(layer, x, state, e, d)[3]
     assert np.all(np.isnan(norms[:6]))
     assert np.all(np.isfinite(norms[6:]))
-
-
-__all__ = ["eager"]

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from recurrent import CELLS, assert_same, data, differentiate, eager, give_factors, make, reference
+from recurrent import CELLS, GivenFactors, assert_same, data, differentiate, make, reference
 
 from kbptt.engine import differentiable
-from kbptt.truncation import Randomized, Windowed
+from kbptt.truncation import Windowed
 
 T = 7
 
@@ -30,9 +30,8 @@ def test_the_ordinary_loop_gives_the_same_gradients(cell):
 @pytest.mark.usefixtures("eager")
 def test_the_ordinary_loop_with_random_factors():
     problem = data("GRU", T)
-    layer = make("GRU", truncation=Randomized(0.5))
     xi = np.array([1, 2, 0, 2, 2, 0, 2.0])[:, None]
-    give_factors(layer, xi)
+    layer = make("GRU", truncation=GivenFactors(xi))
     with differentiable():
         found = differentiate(layer, *problem)
     assert_same(found, reference(layer, *problem, xi=xi))
@@ -113,6 +112,3 @@ def test_sliding_windows_are_refused_where_no_ordinary_loop_has_them():
     ):
         layer(data("GRU")[0])
     layer(data("GRU")[0])
-
-
-__all__ = ["eager"]

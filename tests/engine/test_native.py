@@ -274,3 +274,27 @@ def test_sizes_that_come_to_light_only_in_the_graph(name, shape):
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"expected `\w+` of shape \(4, "):
         call(tf.zeros([4, 6, 3]), wrong)
     assert layer.loops == {"cpu"}
+
+
+def test_eight_calls_from_the_layer_to_the_compiled_loop():
+    """As ARCHITECTURE.md lists them."""
+    layer = kbptt.LSTM(4)
+    x = np.zeros((2, 5, 3), "float32")
+    layer(x)
+    stacks = []
+
+    def look(frame, event, called):
+        if event == "c_call" and called.__name__ == "forward" and "_loops" in str(called.__self__):
+            stacks.append([])
+            while frame is not None:
+                if "/kbptt/" in frame.f_code.co_filename:
+                    stacks[-1].append(frame.f_code.co_name)
+                frame = frame.f_back
+
+    sys.setprofile(look)
+    try:
+        layer(x)
+    finally:
+        sys.setprofile(None)
+    assert stacks
+    assert all(stack[-1] == "call" and len(stack) <= 8 for stack in stacks)

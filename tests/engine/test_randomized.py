@@ -8,11 +8,10 @@ import pytest
 import tensorflow as tf
 from recurrent import (
     CELLS,
+    GivenFactors,
     assert_same,
     data,
     differentiate,
-    eager,
-    give_factors,
     make,
     randomize,
     reference,
@@ -64,8 +63,7 @@ def test_the_mean_over_all_cut_patterns_is_full_bptt(cell, policy):
     assert probability.sum() == pytest.approx(1, abs=1e-12)
     count = 2 ** (T - 1)
     x, state, e, d = data(cell, T, batch=1)
-    layer = make(cell, truncation=policy)
-    give_factors(layer, xi)
+    layer = make(cell, truncation=GivenFactors(xi))
     repeated = [np.repeat(a, count, axis=0) for a in (x, *state, e, *d)]
     n = len(state)
     x_all, state_all, e_all, d_all = (
@@ -127,12 +125,12 @@ def test_given_factors(cell):
     """Per batch and per sample, with masks and resets, against the reference."""
     rng = np.random.default_rng(3)
     problem = data(cell, T, batch=3)
-    layer = make(cell, truncation=Randomized(0.5))
+    layer = make(cell)
     mask, resets = rng.random((3, T)) > 0.2, rng.random((3, T)) < 0.2
     for columns in (1, 3):
         xi = np.where(rng.random((T, columns)) < 0.3, 0, rng.uniform(1, 2, (T, columns)))
         xi[0] = 1
-        give_factors(layer, xi)
+        layer.truncation = GivenFactors(xi)
         found = differentiate(layer, *problem, mask=mask, resets=resets)
         assert_same(found, reference(layer, *problem, mask=mask, resets=resets, xi=xi))
 
@@ -196,6 +194,3 @@ def test_a_policy_may_be_replaced_on_a_built_layer():
     assert np.any(differentiate(layer, *problem)[3] != full)
     layer.truncation = None
     np.testing.assert_array_equal(differentiate(layer, *problem)[3], full)
-
-
-__all__ = ["eager"]

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from recurrent import CELLS, assert_same, data, differentiate, eager, make, reference
+from recurrent import CELLS, assert_same, data, differentiate, make, reference
 
 from kbptt.analysis import linear_rnn
 from kbptt.truncation import Full, Windowed
@@ -162,6 +162,3 @@ def differentiate_outputs(layer, x, state, e):
 def flat(found):
     dx, d_state, d_weights, norms, *_ = found
     return [dx, *d_state, *d_weights, norms]
-
-
-__all__ = ["eager"]

@@ -1,0 +1,29 @@
+"""The cells by name, as the loops use them."""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from kbptt.cells.base import Cell
+from kbptt.cells.names import NAMES
+
+if TYPE_CHECKING:
+    from kbptt.normalization import LayerNormalization
+
+CELLS: dict[str, type[Cell]] = {
+    name: getattr(importlib.import_module(f"kbptt.cells.{known.module}"), name)
+    for name, known in NAMES.items()
+}
+
+
+def make(
+    name: str, activations: tuple[str, ...], normalization: "LayerNormalization | None" = None
+) -> Cell:
+    """The cell of this name.
+
+    Args:
+        name: One of `CELLS`.
+        activations: Names among `ACTIVATION`: of the candidate, and of the gates if any.
+        normalization: None, or a `kbptt.normalization.LayerNormalization`.
+    """
+    kind = CELLS[name] if normalization is None else CELLS[name].normalized
+    return kind(activations, normalization)
