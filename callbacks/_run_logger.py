@@ -16,10 +16,10 @@ from kbptt.tensorboard import reader, writer
 class RunLogger(keras.callbacks.Callback):
     """Logs what a subclass measures: at which step, to which directory, and in `history`.
 
-    The step of a run is `optimizer.iterations` plus an offset, so that it goes on increasing after
+    The step of a run is `optimizer.iterations` plus an offset, so that it keeps increasing after
     a new `compile`, which restarts the iterations. The directory is found at the first record of a
     `fit` (see `kbptt.callbacks._run_directory`). An error in writing ends the logging until the
-    next `fit`, with one warning; training goes on. A different model starts a new run.
+    next `fit`, with one warning; training continues. A different model starts a new run.
 
     Keras does not call `on_train_end` when `fit` raises, so `on_train_begin` starts from any state.
 
@@ -74,7 +74,7 @@ class RunLogger(keras.callbacks.Callback):
         self._started = self._opened = False
         self._writable = True
         if self._run is not None:
-            self._run.enter(self.model)  # what this callback has written so far goes on
+            self._run.enter(self.model)  # continues what this callback has written
 
     def on_train_end(self, logs=None):
         if self._run is not None:
@@ -153,7 +153,7 @@ class RunLogger(keras.callbacks.Callback):
     def _stop(self, error: Exception) -> None:
         self._writable = False
         warnings.warn(
-            f"{type(self).__name__} stops logging; training goes on. Cannot write to "
+            f"{type(self).__name__} stops logging; training continues. Cannot write to "
             f"{self._log_dir!r}: {error}",
             stacklevel=2,
         )

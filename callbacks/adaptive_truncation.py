@@ -11,6 +11,7 @@ import numpy as np
 
 from kbptt import _checks, truncation
 from kbptt._attributes import Option
+from kbptt._typing import Labelled
 from kbptt.analysis import adaptive, lags
 from kbptt.callbacks._options import count, labelled_sequences, lags_count
 from kbptt.callbacks._run_logger import RunLogger
@@ -96,7 +97,7 @@ class AdaptiveTruncation(RunLogger):
         tolerance: float = 0.1,
         minimum: int = 10,
         maximum: int = 100,
-        data: Any = None,
+        data: Labelled | None = None,
         freq: int = 1,
         warmup: int = 1,
         overlap: bool = False,
@@ -104,7 +105,7 @@ class AdaptiveTruncation(RunLogger):
         tau: int | None = None,
         method: str = "least_squares",
         batch_size: int = 32,
-        log_dir: str | os.PathLike | None = None,
+        log_dir: str | os.PathLike[str] | None = None,
     ):
         super().__init__(log_dir)
         self.tolerance = tolerance

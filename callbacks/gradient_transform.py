@@ -44,7 +44,7 @@ class GradientTransform(optimizers.GradientTransform, keras.callbacks.Callback):
     The state belongs to the optimizer: a second `fit` continues it, and so does a `fit` of a model
     that was saved after the last epoch and loaded. It is in this object, not in the model's file.
     `keras.callbacks.BackupAndRestore` saves and restores it, if it stands after this callback in
-    the list. For another process, `save_own_variables` and `load_own_variables` put it into a
+    the list. For a different process, `save_own_variables` and `load_own_variables` put it into a
     dictionary and take it from there:
 
     ```python
@@ -53,7 +53,7 @@ class GradientTransform(optimizers.GradientTransform, keras.callbacks.Callback):
     clip.load_own_variables(np.load("clip.npz"))
     ```
 
-    To write another one, override `transform`, and `initial_memory` if it remembers anything:
+    To write one, override `transform`, and `initial_memory` if it remembers anything:
 
     ```python
     class Halve(GradientTransform):

@@ -2,13 +2,13 @@
 
 import os
 import warnings
-from typing import Any
 
 import keras
 import numpy as np
 
 from kbptt import _checks
 from kbptt._attributes import Option
+from kbptt._typing import Arrays
 from kbptt.analysis import spectral
 from kbptt.callbacks._options import epoch_or_steps
 from kbptt.callbacks._run_logger import RunLogger
@@ -62,9 +62,9 @@ class SpectralMonitor(RunLogger):
 
     def __init__(
         self,
-        log_dir: str | os.PathLike | None = None,
+        log_dir: str | os.PathLike[str] | None = None,
         log_freq: str | int = "epoch",
-        x: Any = None,
+        x: Arrays | None = None,
         exponents: int = 1,
     ):
         super().__init__(log_dir)

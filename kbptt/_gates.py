@@ -25,9 +25,10 @@ def split(
         square: Boolean, whether to refuse blocks that are not square. Defaults to `False`.
     """
     shape = tuple(shape)
-    number = gates
-    if gates == AUTO:
+    if isinstance(gates, str):
         number = shape[1] // shape[0] if len(shape) == 2 and shape[0] else 0
+    else:
+        number = gates
     if len(shape) != 2 or number < 1 or shape[1] % number:
         raise ValueError(
             "Expected a kernel of shape (units, gates * units), or (inputs, gates * units) with "

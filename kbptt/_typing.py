@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias, TypedDict
 
 import keras
+from numpy.typing import ArrayLike
 
 from kbptt.normalization import LayerNormalization
 from kbptt.regularizers import VanishingGradient
@@ -26,6 +27,11 @@ Seed: TypeAlias = int | keras.random.SeedGenerator | None
 TruncationLike: TypeAlias = int | str | Config | Truncation | None
 NormalizationLike: TypeAlias = str | Config | LayerNormalization | None
 GradientRegularizerLike: TypeAlias = str | Config | VanishingGradient | None
+
+
+# What `model.fit` takes: an array, or one by name for each input or output.
+Arrays: TypeAlias = ArrayLike | Mapping[str, ArrayLike]
+Labelled: TypeAlias = tuple[Arrays, Arrays] | tuple[Arrays, Arrays, Arrays | None]
 
 
 class Cell(Protocol):

@@ -8,7 +8,7 @@ import subprocess
 from typing import Any
 
 
-def git_commit(directory: str | os.PathLike = ".", file: str | None = None) -> str | None:
+def git_commit(directory: str | os.PathLike[str] = ".", file: str | None = None) -> str | None:
     """The commit of a directory's repository, with "+" if there are uncommitted changes.
 
     Args:

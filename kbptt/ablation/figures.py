@@ -5,7 +5,7 @@ import io
 import math
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -321,8 +321,7 @@ def _safe(text: str) -> str:
     return text.replace("\\", "\\\\").replace("$", r"\$") if "$" in text else text
 
 
-def _edges(centers: Sequence[float]) -> np.ndarray:
-    centers = np.asarray(centers, float)
+def _edges(centers: np.ndarray) -> np.ndarray:
     if centers.size == 1:
         return np.array([centers[0] - 0.5, centers[0] + 0.5])
     middle = (centers[1:] + centers[:-1]) / 2

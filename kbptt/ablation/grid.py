@@ -106,7 +106,7 @@ class Grid:
         return grid
 
     @classmethod
-    def from_yaml(cls, path: str | os.PathLike, **overrides: Any) -> "Grid":
+    def from_yaml(cls, path: str | os.PathLike[str], **overrides: Any) -> "Grid":
         """Reads a grid from a YAML file: the arguments of `make` as keys."""
         return cls.make(**{**read_yaml(path), **overrides})
 
@@ -252,7 +252,7 @@ def axes_of(set: Any) -> dict[str, Any]:
     return dict(set or {})
 
 
-def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
+def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads the arguments of `Grid.make` from a YAML file; unknown keys are refused."""
     limits.check_file(path)
     try:

@@ -56,14 +56,14 @@ class Monitor(keras.callbacks.Callback):
         self.profiles: dict[str, list[np.ndarray]] = {}
         self.statistics_start: dict[str, dict[str, float]] = {}
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         self.layers = recurrent_layers(self.model)
         self.memory_before = _reset_peak_memory()
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self.begun = time.perf_counter()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         finite = bool(np.isfinite(logs["loss"]))  # reading it waits for the device
         self.durations.append(time.perf_counter() - self.begun)
         diverged = not finite and not self._weights_are_finite()
@@ -73,7 +73,7 @@ class Monitor(keras.callbacks.Callback):
             self._stop(self.step // self.steps_per_epoch)
         self.step += 1
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         score = float(logs[f"val_{self.task.metric}"])
         self.curve["epoch"].append(epoch + 1)
         self.curve["loss"].append(float(logs["loss"]))
@@ -203,7 +203,8 @@ def _reset_peak_memory() -> int | None:
 def _peak_memory(before: int | None) -> dict[str, int | None]:
     """Peak of the process, and how far training raised it; None where it is unknown."""
     peak = _status("VmHWM") if os.name == "posix" else None
+    known = before is not None and peak is not None
     return {
         "peak_memory_bytes": peak,
-        "training_memory_bytes": None if None in (before, peak) else max(0, peak - before),
+        "training_memory_bytes": max(0, peak - before) if known else None,
     }

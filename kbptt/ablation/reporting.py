@@ -46,7 +46,7 @@ class Report:
         counts: Number of trials by state; "unreadable" are invalid rows of the ledger.
     """
 
-    def __init__(self, directory: str | os.PathLike, reference: str | None = None):
+    def __init__(self, directory: str | os.PathLike[str], reference: str | None = None):
         self.directory = pathlib.Path(directory)
         with Ledger(directory, read_only=True) as ledger:
             trials = ledger.trials()

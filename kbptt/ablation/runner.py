@@ -52,7 +52,7 @@ class Event:
 
 def open_ledger(
     grid: grids.Grid,
-    logdir: str | os.PathLike,
+    logdir: str | os.PathLike[str],
     extend: bool = False,
     overwrite: bool = False,
     retry_failed: bool = False,

@@ -25,9 +25,9 @@ def compare(
     tasks: Sequence[str] | str | None = None,
     methods: Sequence[str] | str | None = None,
     seeds: int | Sequence[int] | None = None,
-    logdir: str | os.PathLike = "runs/compare",
+    logdir: str | os.PathLike[str] = "runs/compare",
     *,
-    config: str | os.PathLike | None = None,
+    config: str | os.PathLike[str] | None = None,
     set: Mapping[str, Any] | None = None,
     scheduler: str | None = None,
     workers: int | None = None,
@@ -96,7 +96,7 @@ def compare(
 
 
 def report(
-    logdir: str | os.PathLike, *, reference: str | None = None, verbose: bool = True
+    logdir: str | os.PathLike[str], *, reference: str | None = None, verbose: bool = True
 ) -> Report:
     """Reports on the ablation in `logdir`, finished or not.
 
@@ -118,7 +118,7 @@ def report(
     return found
 
 
-def _grid(config: str | os.PathLike | None, given: dict[str, Any]) -> Grid:
+def _grid(config: str | os.PathLike[str] | None, given: dict[str, Any]) -> Grid:
     """The grid of a YAML file, if there is one, and of the arguments, which take precedence."""
     if config is not None:
         given = _merge(read_yaml(config), given)
@@ -142,7 +142,7 @@ def _refuse_early(grid: Grid, workers: int | None, retries: int, reference: str 
 
 def _run(
     grid: Grid,
-    logdir: str | os.PathLike,
+    logdir: str | os.PathLike[str],
     opening: tuple[bool, bool, bool],
     running: dict[str, Any],
     verbose: bool,

@@ -41,7 +41,7 @@ class Training:
 
     def fit(
         self,
-        directory: str | os.PathLike,
+        directory: str | os.PathLike[str],
         observers: Sequence[keras.callbacks.Callback] = (),
         first_epoch: int = 0,
         profiles: int = 100,

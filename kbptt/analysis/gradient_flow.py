@@ -111,7 +111,7 @@ _STATISTICS = {
 
 
 def verdict(norms: ArrayLike, window: int | None = None) -> tuple[str, str]:
-    """Whether a gradient vanishes, in one word and a sentence.
+    """Whether a gradient vanishes, in one word, with the reason.
 
     The factor `decay^(reach-1)`, with the reach from the oldest to the latest timestep that gets
     any gradient, compares the two ends of the fitted line. (Later ones come after the last loss.)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kbptt import _checks
+from kbptt._typing import Arrays, TruncationLike
 from kbptt.analysis import adaptive
 from kbptt.layers import find
 
@@ -88,11 +89,11 @@ class SuggestedLength(int):
 
 def lag_profile(
     model: keras.Model,
-    x: Any,
-    y: Any,
+    x: Arrays,
+    y: Arrays,
     maximum: int | None = None,
-    layer: Any = None,
-    sample_weight: Any = None,
+    layer: keras.layers.RNN | str | None = None,
+    sample_weight: Arrays | None = None,
     batch_size: int = 32,
 ) -> LagProfile:
     """φ_k: the mean norm of ∂L_s/∂h_{s−k}, how strongly a loss reaches the state k steps earlier.
@@ -129,11 +130,11 @@ def lag_profile(
 
 def lag_profiles(
     model: keras.Model,
-    x: Any,
-    y: Any,
+    x: Arrays,
+    y: Arrays,
     maximum: int | None = None,
     layers: list | None = None,
-    sample_weight: Any = None,
+    sample_weight: Arrays | None = None,
     batch_size: int = 32,
 ) -> list[LagProfile]:
     """`lag_profile` of several layers (all, by default) at the cost of one."""
@@ -170,15 +171,15 @@ def lag_profiles(
 
 def suggest_truncation(
     model: keras.Model,
-    x: Any,
-    y: Any,
+    x: Arrays,
+    y: Arrays,
     tolerance: float = 0.1,
     minimum: int = 1,
     maximum: int | None = None,
-    layer: Any = None,
+    layer: keras.layers.RNN | str | None = None,
     tau: int | None = None,
     method: str = "least_squares",
-    sample_weight: Any = None,
+    sample_weight: Arrays | None = None,
     batch_size: int = 32,
 ) -> SuggestedLength:
     """Estimates the window length that `model` needs: ``truncation=`` for its layers.
@@ -222,10 +223,10 @@ def suggest_truncation(
 
 def truncation_bias(
     model: keras.Model,
-    x: Any,
-    y: Any,
-    truncation: Any,
-    sample_weight: Any = None,
+    x: Arrays,
+    y: Arrays,
+    truncation: TruncationLike,
+    sample_weight: Arrays | None = None,
     batch_size: int = 32,
 ) -> float:
     """‖ĝ − g‖/‖g‖: relative difference of the gradient of all weights from that of full BPTT.

@@ -167,7 +167,7 @@ class Checkpoints(keras.callbacks.Callback):
         for partial in directory.glob(".checkpoint-*.partial.keras"):
             partial.unlink()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         # The validation loss, because that of a batch may be NaN while the weights are sound: a
         # clipping callback skips such a step.
         if not np.isfinite(logs["val_loss"]):
@@ -198,7 +198,7 @@ class EpochSeeds(keras.callbacks.Callback):
         super().__init__()
         self.seed = seed
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         for layer in self.model.layers:
             states = [v for v in layer.variables if v.name == "seed_generator_state"]
             for index, state in enumerate(states):
@@ -231,7 +231,7 @@ class Progressed(keras.callbacks.Callback, contextlib.AbstractContextManager):
     def __exit__(self, *exception):
         self.bar.stop()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.bar.reset(
             self.row,
             total=self.steps,
@@ -240,10 +240,10 @@ class Progressed(keras.callbacks.Callback, contextlib.AbstractContextManager):
             loss="",
         )
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.bar.update(self.row, completed=batch + 1, loss=f"loss {logs['loss']:.4f}")
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         shown = ("loss", self.task.metric, "val_loss", f"val_{self.task.metric}")
         values = "  ".join(f"{key} {logs[key]:.4f}" for key in shown if key in logs)
         self.bar.console.print(f"epoch {epoch + 1}/{self.epochs}  {values}")

@@ -1,6 +1,6 @@
 """Gradient clipping as a part of the optimizer: `Clipped` and the transforms it applies.
 
-Imported eagerly: `keras.models.load_model` knows a class only after its module ran.
+Imported eagerly: `keras.models.load_model` finds a class only once its module is imported.
 """
 
 from kbptt.optimizers.adaptive_gradient_clip import AdaptiveGradientClip

@@ -8,7 +8,7 @@ import keras
 from kbptt import _checks
 from kbptt._attributes import Option
 from kbptt.optimizers import clipping
-from kbptt.optimizers.transform import GradientTransform, Schedule, Threshold
+from kbptt.optimizers.transform import GradientTransform, Schedule, State, Threshold, Transformed
 
 
 @keras.saving.register_keras_serializable(package="kbptt", name="optimizers.AdaptiveGradientClip")
@@ -47,7 +47,7 @@ class AdaptiveGradientClip(GradientTransform):
         super().__init__(clip_factor, variables=variables, name=name)
         self.epsilon = epsilon
 
-    def transform(self, gradients, norms, weights, state):
+    def transform(self, gradients: list, norms: list, weights: list, state: State) -> Transformed:
         clipped = clipping.adaptive_clip(gradients, weights, state["threshold"], self.epsilon)
         return clipped, None, state
 

@@ -10,7 +10,7 @@ from keras import ops
 from kbptt import _checks
 from kbptt._attributes import Fixed, Option
 from kbptt.optimizers import clipping
-from kbptt.optimizers.transform import GradientTransform
+from kbptt.optimizers.transform import GradientTransform, State, Transformed
 
 
 @keras.saving.register_keras_serializable(package="kbptt", name="optimizers.AutoClip")
@@ -54,7 +54,7 @@ class AutoClip(GradientTransform):
         free = np.full(self.history, np.inf)
         return {"recent": free, "sorted": free, "count": np.int64(0)}
 
-    def transform(self, gradients, norms, weights, state):
+    def transform(self, gradients: list, norms: list, weights: list, state: State) -> Transformed:
         norm = ops.cast(clipping.combine(norms), "float32")
         slot = state["count"] % self.history
         oldest = ops.take(state["recent"], slot)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from kbptt.optimizers import clipping
-from kbptt.optimizers.transform import GradientTransform, Schedule
+from kbptt.optimizers.transform import GradientTransform, Schedule, State, Transformed
 
 
 class _FixedClip(GradientTransform):
@@ -32,7 +32,7 @@ class ClipByValue(_FixedClip):
         name: String. Defaults to `"clip_by_value"`.
     """
 
-    def transform(self, gradients, norms, weights, state):
+    def transform(self, gradients: list, norms: list, weights: list, state: State) -> Transformed:
         return clipping.clip_by_value(gradients, state["threshold"]), None, state
 
 
@@ -49,7 +49,7 @@ class ClipByNorm(_FixedClip):
         name: String. Defaults to `"clip_by_norm"`.
     """
 
-    def transform(self, gradients, norms, weights, state):
+    def transform(self, gradients: list, norms: list, weights: list, state: State) -> Transformed:
         return *clipping.clip_by_norm(gradients, state["threshold"], norms), state
 
 
@@ -71,5 +71,5 @@ class ClipByGlobalNorm(_FixedClip):
         - [Pascanu, Mikolov & Bengio, 2013](https://arxiv.org/abs/1211.5063), algorithm 1
     """
 
-    def transform(self, gradients, norms, weights, state):
+    def transform(self, gradients: list, norms: list, weights: list, state: State) -> Transformed:
         return *clipping.clip_by_global_norm(gradients, state["threshold"], norms), state

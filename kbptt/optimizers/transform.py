@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -15,6 +15,9 @@ from kbptt.optimizers import clipping
 Schedule = Callable[[Any], Any]
 # Called with the name and start value of a variable; returns the variable.
 AddVariable = Callable[[str, Any], keras.Variable]
+# What a transform remembers, by name, and what it returns: gradients, norms and new state.
+State: TypeAlias = dict[str, Any]
+Transformed: TypeAlias = tuple[list, list | None, State]
 NO_THRESHOLD: Any = object()
 COUNTS = ("step_count", "clip_count", "skipped_count")
 
@@ -118,9 +121,7 @@ class GradientTransform:
 
     # For subclasses.
 
-    def transform(
-        self, gradients: list, norms: list, weights: list, state: dict[str, Any]
-    ) -> tuple[list, list | None, dict[str, Any]]:
+    def transform(self, gradients: list, norms: list, weights: list, state: State) -> Transformed:
         """The new gradients, their norms (or `None` to have them measured) and the new state.
 
         Traced into the train step: written with `keras.ops` or TensorFlow operations.
@@ -154,7 +155,7 @@ class GradientTransform:
         return variables
 
     def settings(self) -> list:
-        """What `transform` may read, for an identity comparison: another value needs a new trace.
+        """What `transform` may read, for an identity comparison: a new value needs a new trace.
 
         That is every attribute of this class and of subclasses that the user can set.
         """
@@ -293,7 +294,7 @@ class GradientNorm(GradientTransform):
     def __init__(self, *, variables: str | Sequence[str] | None = None, name: str | None = None):
         super().__init__(variables=variables, name=name)
 
-    def transform(self, gradients, norms, weights, state):
+    def transform(self, gradients: list, norms: list, weights: list, state: State) -> Transformed:
         return gradients, norms, state
 
 

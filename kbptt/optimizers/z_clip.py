@@ -11,7 +11,7 @@ from keras import ops
 from kbptt import _checks
 from kbptt._attributes import Option
 from kbptt.optimizers import clipping
-from kbptt.optimizers.transform import GradientTransform
+from kbptt.optimizers.transform import GradientTransform, State, Transformed
 
 
 @keras.saving.register_keras_serializable(package="kbptt", name="optimizers.ZClip")
@@ -70,7 +70,7 @@ class ZClip(GradientTransform):
     def initial_memory(self):
         return {"mean": 0.0, "variance": 0.0, "count": np.int64(0)}
 
-    def transform(self, gradients, norms, weights, state):
+    def transform(self, gradients: list, norms: list, weights: list, state: State) -> Transformed:
         norm = ops.cast(clipping.combine(norms), "float32")
         mean, variance = state["mean"], state["variance"]
         warm = state["count"] >= self.warmup_steps

@@ -201,8 +201,11 @@ def check_sizes(sizes: Any) -> tuple[int, int, int]:
             "Invalid value for argument `sizes`. Expected three integers, the numbers of "
             f"sequences for training, validation and test. Received: sizes={sizes!r}."
         )
-    named = zip(SPLITS, sizes, strict=True)
-    return tuple(_checks.positive_integer(f"sizes ({split})", size) for split, size in named)
+    train, validation, test = (
+        _checks.positive_integer(f"sizes ({split})", size)
+        for split, size in zip(SPLITS, sizes, strict=True)
+    )
+    return train, validation, test
 
 
 def check_flag(name: str, value: Any) -> bool:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 
-def command(log_dir: str | os.PathLike) -> str:
+def command(log_dir: str | os.PathLike[str]) -> str:
     """The command that starts TensorBoard on a log directory.
 
     Args:

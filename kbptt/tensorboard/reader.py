@@ -24,7 +24,7 @@ MAX_STEP = 2**53
 Profiles = tuple[np.ndarray, np.ndarray]
 
 
-def read(log_dir: str | os.PathLike, by_lag: bool = False) -> dict[str, Profiles]:
+def read(log_dir: str | os.PathLike[str], by_lag: bool = False) -> dict[str, Profiles]:
     """Reads the gradient profiles that `GradientFlow` wrote into one run directory.
 
     Args:

@@ -32,6 +32,11 @@ assert_type(kbptt.convert(model, truncation=32), keras.Model)
 norms = lstm.gradient_norms
 if norms is not None:
     print(norms.mean(), kbptt.analysis.horizon(norms), kbptt.analysis.summarize(norms))
+x, y = np.zeros((4, 16, 8)), np.zeros((4, 1))
+monitors = [kbptt.callbacks.SpectralMonitor(x=x), GradientFlow("logs", lag_data=(x, y))]
+adapt = kbptt.callbacks.AdaptiveTruncation(data=(x, y, None))
+profile = kbptt.analysis.lag_profile(model, x, y, layer=lstm)
+print(profile.norms, kbptt.analysis.truncation_bias(model, {"input": x}, y, 16))
 lstm.truncation = 32
 gru.gradient_regularizer = None
 task = kbptt.tasks.get("adding", length=50)
