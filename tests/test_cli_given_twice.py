@@ -28,9 +28,7 @@ BOTH = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def working_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("working_directory")
 
 
 @pytest.mark.parametrize(("arguments", "names"), BOTH)

@@ -28,12 +28,6 @@ def stay():
 """
 
 
-@pytest.fixture
-def directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 # The command `kbptt`, which says when it has taken Ctrl-C over; before, Python itself starts.
 COMMAND = """
 import pathlib, signal
@@ -77,9 +71,9 @@ def interrupt(process, times):
 
 
 @pytest.mark.parametrize("place", ["__set_name__", "__del__"])
-def test_while_the_command_itself_is_imported(place, directory):
+def test_while_the_command_itself_is_imported(place, working_directory):
     """In places where Python makes any other exception of a `KeyboardInterrupt`, or none."""
-    (directory / "typer.py").write_text(
+    (working_directory / "typer.py").write_text(
         STAYS + "class Attribute:\n"
         f"    def {place}(self, *_):\n"
         "        stay()\n"
@@ -89,21 +83,21 @@ def test_while_the_command_itself_is_imported(place, directory):
         "while True: pass\n"
     )
     process = start("--help")
-    wait_for(process, directory / "here")
+    wait_for(process, working_directory / "here")
     interrupt(process, 1)
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])
-def test_while_the_users_module_is_imported(times, directory):
-    (directory / "stays.py").write_text(STAYS + "stay()\n")
+def test_while_the_users_module_is_imported(times, working_directory):
+    (working_directory / "stays.py").write_text(STAYS + "stay()\n")
     process = start("train", "digits", "--import", "stays")
-    wait_for(process, directory / "here")
+    wait_for(process, working_directory / "here")
     interrupt(process, times)
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_while_the_data_are_made(times, directory):
-    (directory / "stays.py").write_text(
+def test_while_the_data_are_made(times, working_directory):
+    (working_directory / "stays.py").write_text(
         STAYS + "import kbptt\n"
         "@kbptt.tasks.register('stays')\n"
         "class Stays(kbptt.tasks.Task):\n"
@@ -114,27 +108,27 @@ def test_while_the_data_are_made(times, directory):
         "        stay()\n"
     )
     process = start("train", "stays", "--import", "stays", "--units", 2)
-    wait_for(process, directory / "here")
+    wait_for(process, working_directory / "here")
     interrupt(process, times)
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_before_the_first_trial(times, directory):
+def test_before_the_first_trial(times, working_directory):
     arguments = ("--tasks", "adding", "--methods", "clip", "--seeds", "2", "--workers", "2")
     process = start("compare", *arguments, "--trial", "dummy_trials:sleepy", "--logdir", "logs")
-    wait_for(process, directory / "logs" / "ledger.sqlite")
+    wait_for(process, working_directory / "logs" / "ledger.sqlite")
     interrupt(process, times)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "compare"])
 @pytest.mark.parametrize("moment", [0, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2, 3, 4, 6])
-def test_at_any_moment(command, moment, directory):
+def test_at_any_moment(command, moment, working_directory):
     """Seconds after the command has started."""
     arguments = ("--tasks", "adding", "--methods", "clip", "--seeds", "2", "--workers", "2")
     sleepy = ("compare", *arguments, "--trial", "dummy_trials:sleepy")
     process = start(*(sleepy if command == "compare" else [*DIGITS, "--epochs", "100000"]))
-    wait_for(process, directory / "started")
+    wait_for(process, working_directory / "started")
     time.sleep(moment)
     interrupt(process, 1)
 
@@ -163,14 +157,14 @@ def profiles(logdir):
     return [e.step for e in found], np.array(norms)
 
 
-def test_a_resumed_run_stays_in_its_directory(directory, monkeypatch):
+def test_a_resumed_run_stays_in_its_directory(working_directory, monkeypatch):
     command = (*DIGITS, "--epochs", 3, "--logdir")
     interrupted_at(monkeypatch, 2, *command, "run")  # in the first epoch of four steps
     interrupted_at(monkeypatch, 6, *command, "run", "--resume")  # again, and in the second one
     resumed = kbptt(*command, "run", "--resume")
     assert resumed.exit_code == 0 and resumed.stderr == ""
     assert kbptt(*command, "whole").exit_code == 0
-    assert sorted(p.name for p in directory.iterdir()) == ["run", "whole"]
+    assert sorted(p.name for p in working_directory.iterdir()) == ["run", "whole"]
     steps, norms = profiles("run")
     expected_steps, expected = profiles("whole")
     assert steps == expected_steps == list(range(1, 13))
@@ -179,8 +173,8 @@ def test_a_resumed_run_stays_in_its_directory(directory, monkeypatch):
     assert [e.step for e in losses.Tensors("epoch_loss")] == [0, 1, 2]
 
 
-def test_only_one_process_trains_in_a_directory(directory):
-    (directory / "run").mkdir()
+def test_only_one_process_trains_in_a_directory(working_directory):
+    (working_directory / "run").mkdir()
     code = (
         "import pathlib, sys\n"
         "from kbptt.cli import run_directory\n"
@@ -198,10 +192,10 @@ def test_only_one_process_trains_in_a_directory(directory):
     other.communicate()
     with run_directory.locked(pathlib.Path("run")):
         pass
-    assert not list((directory / "run").iterdir())
+    assert not list((working_directory / "run").iterdir())
 
 
-def test_locks_without_fcntl(directory, monkeypatch):
+def test_locks_without_fcntl(working_directory, monkeypatch):
     """As on Windows, where the import of `fcntl` fails."""
     from kbptt import _locks
 

@@ -15,10 +15,7 @@ from kbptt import tasks
 from kbptt.ablation import Grid, limits, runner, trial
 from kbptt.cli.main import app
 
-
-@pytest.fixture(autouse=True)
-def working_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("working_directory")
 
 
 @pytest.fixture

@@ -25,12 +25,6 @@ pytestmark = pytest.mark.usefixtures("working_directory")
 DIGITS = ["train", "digits", "--units", "4", "-o", "sizes=[64,32,32]", "--batch-size", "16"]
 
 
-@pytest.fixture
-def working_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def refused(*arguments):
     return command_line.refused("train", *arguments)
 

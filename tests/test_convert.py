@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from recurrent import eager as eager
 
 import kbptt
 from kbptt.layers import find

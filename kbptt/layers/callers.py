@@ -1,7 +1,8 @@
-"""Which compiled models have been traced with the options of a layer, to be traced anew."""
+"""Which compiled models were traced with the options of a layer, to be traced again."""
 
 import gc
 import weakref
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -11,7 +12,7 @@ from kbptt.layers import find
 
 
 class Callers:
-    """Keeps what has called a layer: Keras knows of no way from a layer up to its models."""
+    """Keeps what has called a layer: Keras has no reference from a layer to its models."""
 
     def __init__(self) -> None:
         self._entries: weakref.WeakSet[keras.layers.Layer] = weakref.WeakSet()
@@ -23,7 +24,7 @@ class Callers:
             if entry is not None:  # not by the way of `call` alone
                 self._entries.add(entry)
 
-    def trace_anew(self, layer: keras.layers.Layer) -> None:
+    def retrace(self, layer: keras.layers.Layer) -> None:
         """Makes the next training step of every model with `layer` trace it again."""
         models = set(filter(_is_trained, self._entries))
         if len(models) < len(self._entries):
@@ -34,6 +35,6 @@ class Callers:
             model.make_train_function(force=True)
 
 
-def _is_trained(model: object) -> bool:
+def _is_trained(model: Any) -> bool:
     # Not by `isinstance`, which would wake up the lazy ones among all objects.
     return issubclass(type(model), keras.Model) and model.train_function is not None

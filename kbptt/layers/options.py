@@ -1,4 +1,4 @@
-"""Options of the gradient: what a layer may be told at any time, also after it was compiled."""
+"""Options of the gradient, which may be set at any time, also after the model was compiled."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -32,9 +32,12 @@ class Factors:
         def draw(timesteps, batch):
             schedule = getattr(self.truncation, "keep_probability", None)
             if isinstance(schedule, list):
-                message = "`keep_probability` has another length than the sequence."
+                message = "`keep_probability` and the sequence differ in length."
                 tf.debugging.assert_equal(timesteps, len(schedule), message=message)
             columns = batch if self.truncation.per_sample else 1
+            factors = self.truncation.factors(timesteps, columns)
+            if factors is not None:
+                return factors
             # What keras.random.uniform does with this seed, whose variable it would not capture.
             seed = state.read()
             state.assign(seed + tf.constant([0, 1], seed.dtype))
@@ -70,8 +73,8 @@ class GradientOptions(RNN):
         """The `kbptt.truncation.Truncation` of this layer.
 
         Like `gradient_clip` and every other option of the gradient it may be set at any time: the
-        next training step uses it, in `fit`, `train_on_batch` and a training loop run eagerly. A
-        `tf.function` of your own, which no layer can trace again, refuses to go on with the old
+        next training step uses it, in `fit`, `train_on_batch` and a training loop run eagerly. Your
+        own `tf.function`, which no layer can trace again, raises an error instead of using the old
         value.
         """
         return self._truncation
@@ -112,7 +115,7 @@ class GradientOptions(RNN):
         self._changes[0 if windows_or_clip else 1] += 1
         if self._versions is not None:
             self._versions.assign(self._changes)
-        self._callers.trace_anew(self)
+        self._callers.retrace(self)
 
     @contextlib.contextmanager
     def temporarily(self, **options: Any) -> Iterator[None]:
@@ -127,11 +130,11 @@ class GradientOptions(RNN):
             options |= {"truncation": truncation, "factors": factors}
         options = {f"_{name}": value for name, value in options.items()}
         saved = {name: getattr(self, name) for name in options}
-        vars(self).update(options)
+        self.__dict__.update(options)
         try:
             yield
         finally:
-            vars(self).update(saved)
+            self.__dict__.update(saved)
 
     def _options(self) -> Options:
         t = self.truncation

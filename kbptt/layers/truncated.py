@@ -27,12 +27,12 @@ from kbptt.layers import inputs
 from kbptt.layers.options import GradientOptions
 from kbptt.layers.states import CarriedStates
 
-# Norms that are kept of a layer that does not know its number of timesteps when it is built; more
+# Norms that are kept if the number of timesteps is unknown when the layer is built; more
 # are kept as well, except by XLA.
 UNKNOWN_TIMESTEPS = 2**16
 
 
-def _swap(x):
+def _swap(x: Any) -> Any:
     """Batch-major as time-major and back; None stays None."""
     return None if x is None else ops.swapaxes(x, 0, 1)
 
@@ -72,8 +72,8 @@ class TruncatedLayer(GradientOptions):
         ∂L/∂h_t is the total derivative: through the output of step t and through step t+1, as far
         as the truncation lets it flow, before `gradient_clip`. For a loss that is a mean over the
         batch this is the mean norm per sample. Index 0 is the step processed first. The loss is the
-        one that was differentiated: under mixed_float16 it carries the loss scale, which the layer
-        does not know and `kbptt.callbacks.GradientFlow` divides out.
+        one that was differentiated: under mixed_float16 it carries the loss scale, which is
+        unknown to the layer and `kbptt.callbacks.GradientFlow` divides out.
         """
         if self._norms is None:
             return None
@@ -123,16 +123,16 @@ class TruncatedLayer(GradientOptions):
         with keras.name_scope(self.name):
             carried = CarriedStates(self.get_initial_state(batch_size), self.variable_dtype)
         # Not by `setattr`, which would count the variables among the weights.
-        vars(self).update(_carried=carried, states=carried.shown)
+        self.__dict__.update(_carried=carried, states=carried.shown)
 
     @property
     def training_states(self) -> list[keras.Variable] | None:
-        """Where a stateful layer goes on in its next training pass; `states` if those are newer."""
+        """Where a stateful layer starts its next training pass; `states` if those are newer."""
         return None if self.states is None else self._carried.training
 
     @property
     def inference_states(self) -> list[keras.Variable] | None:
-        """Where a stateful layer goes on in `predict`, `evaluate` and calls without training."""
+        """Where a stateful layer starts in `predict`, `evaluate` and calls without training."""
         return None if self.states is None else self._carried.inference
 
     def reset_state(self):
@@ -210,7 +210,7 @@ class TruncatedLayer(GradientOptions):
             x = tf.cast(x, self.compute_dtype)
         if mask is not None:
             mask = tf.cast(mask, tf.bool)
-            # What stands in a masked step, NaN included, must not reach any gradient.
+            # The content of a masked step, NaN included, must not reach any gradient.
             shape = tf.concat([tf.shape(mask), tf.ones([len(x.shape) - 2], tf.int32)], 0)
             x = tf.where(tf.reshape(mask, shape), x, tf.zeros_like(x))
         start = self._as_carried(initial_state)
@@ -302,9 +302,9 @@ class TruncatedLayer(GradientOptions):
             self._warned = True
             warnings.warn(
                 f"Layer '{self.name}' keeps no `gradient_norms` here: it is traced into a loop "
-                "(`tf.map_fn`, `tf.while_loop`) inside another loop or a branch, whose gradient "
+                "(`tf.map_fn`, `tf.while_loop`) inside a second loop or a branch, whose gradient "
                 "cannot write to variables. It is trained all the same. Set its "
-                "`record_gradient_norms = False` to say that this is known.",
+                "`record_gradient_norms = False` to silence this warning.",
                 stacklevel=2,
             )
         return Context(effects, factors=factors, monitor=self._lag_recorder)
@@ -323,7 +323,7 @@ class TruncatedLayer(GradientOptions):
             versions.check(
                 lambda now: tf.equal((now - traced) * late, 0),
                 f"The options of layer '{self.name}' (truncation, gradient_clip, …) have changed "
-                "since this tf.function was traced: make the tf.function anew.",
+                "since this tf.function was traced: make a new tf.function.",
             )
             if keep is not None:
                 keep(measured)

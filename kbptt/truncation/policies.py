@@ -25,9 +25,9 @@ MEND = (
 class Truncation(Freezable):
     """Base class of the truncation policies.
 
-    A policy is serializable and free of tensors: it tells the engine a window length, a
-    stride and an alignment, and (if it is stochastic) how to draw the factors ξ_t. It cannot be
-    changed once a layer has it.
+    A policy is serializable and free of tensors: it holds a window length, a stride and an
+    alignment and, if it is stochastic, the distribution of the factors ξ_t. It cannot be changed
+    once a layer has it.
     """
 
     length: int | None = None
@@ -38,8 +38,16 @@ class Truncation(Freezable):
 
     @property
     def stochastic(self) -> bool:
-        """Whether the backward pass draws factors ξ_t anew for every batch."""
+        """Whether the backward pass draws new factors ξ_t for every batch."""
         return False
+
+    def factors(self, timesteps: Any, columns: Any) -> Any:
+        """ξ_t, ``(timesteps, columns)``, of stochastic policies that draw it themselves.
+
+        None, the default, draws ξ_t with `cut_probability`. Columns are the samples of the batch if
+        `per_sample`, else there is one. See `Randomized`.
+        """
+        return None
 
     def get_config(self) -> dict[str, Any]:
         return {}
@@ -49,7 +57,9 @@ class Truncation(Freezable):
         return cls(**config)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.get_config() == other.get_config()
+        if not isinstance(other, Truncation) or type(self) is not type(other):
+            return False
+        return self.get_config() == other.get_config()
 
     def __hash__(self) -> int:
         return hash((type(self), repr(self.get_config())))
@@ -70,7 +80,7 @@ class Windowed(Truncation):
 
     Every `stride` steps a window ends, and the losses of its last `stride` steps flow back until
     the window has covered `length` steps. With ``stride=length`` (the default) the windows are
-    chunks, and the gradient equals that of the loop everybody writes by hand with a
+    chunks, and the gradient equals that of the usual hand-written loop with a
     ``stop_gradient`` between chunks. With ``stride=1`` every single loss flows back through exactly
     `length` hidden states; the work grows with ``length / stride``.
 
@@ -171,7 +181,7 @@ class Randomized(Truncation):
         return 1 - self.keep_probability
 
     def check_timesteps(self, timesteps: int) -> None:
-        """Raises `ValueError` if a schedule has another length than the sequence."""
+        """Raises `ValueError` if a schedule and the sequence differ in length."""
         schedule = self.keep_probability
         if isinstance(schedule, list) and len(schedule) != timesteps:
             raise ValueError(

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from ledgers import plan
+from ledgers import plan, tamper
 
 from kbptt.ablation import outcome, runner
 from kbptt.ablation.arrays import encode
@@ -221,9 +221,7 @@ def test_results_of_older_versions_are_set_apart(tmp_path):
             clip = trial.config["method"]["name"] == "clip"
             text = json.dumps(GOOD if clip else bad[trial.config["seed"]])
             ledger.finish(trial.key, {})
-            ledger._connection.execute(
-                "UPDATE trials SET result = ? WHERE key = ?", (text, trial.key)
-            )
+            tamper(ledger, trial.key, result=text)
     report = Report(tmp_path)
     report.write()
     assert report.counts["done"] == report.counts["unreadable"] == len(bad)

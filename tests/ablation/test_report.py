@@ -13,7 +13,7 @@ import subprocess
 import numpy as np
 import pytest
 import rich.console
-from ledgers import fill, outcome, results
+from ledgers import fill, outcome, results, tamper
 
 from kbptt.ablation.environment import git_commit
 from kbptt.ablation.ledger import Ledger, LedgerError
@@ -239,9 +239,7 @@ def test_everything_is_escaped(tmp_path):
         for trial in ledger.trials():
             config = trial.config
             config["method"]["name"] = hostile + config["method"]["name"]
-            ledger._connection.execute(
-                "UPDATE trials SET config = ? WHERE key = ?", (json.dumps(config), trial.key)
-            )
+            tamper(ledger, trial.key, config=json.dumps(config))
     report = Report(logdir)
     report.write()
     text = (logdir / "report.html").read_text()
@@ -330,11 +328,8 @@ def test_control_characters_are_escaped_everywhere(tmp_path):
         for trial in ledger.trials():
             trial.config["method"]["name"] += HOSTILE
             trial.config["task"]["options"][HOSTILE] = HOSTILE + str(trial.config["seed"])
-            text = json.dumps(trial.config)
-            key, directory = trial.key, trial.directory + "\x1b"
-            ledger._connection.execute(
-                "UPDATE trials SET config = ?, directory = ? WHERE key = ?", (text, directory, key)
-            )
+            config = json.dumps(trial.config)
+            tamper(ledger, trial.key, config=config, directory=trial.directory + "\x1b")
     report = Report(tmp_path)
     console = rich.console.Console(file=io.StringIO(), width=400)
     report.print(console)

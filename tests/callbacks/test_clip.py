@@ -8,6 +8,7 @@ weights are what the optimizer was given.
 import keras
 import numpy as np
 import pytest
+from known_gradients import CLIPS, mean_output
 
 import kbptt
 from kbptt.callbacks import (
@@ -19,8 +20,6 @@ from kbptt.callbacks import (
     GradientNorm,
     ZClip,
 )
-
-CLIPS = [ClipByValue, ClipByNorm, ClipByGlobalNorm]
 
 
 class Weights(keras.callbacks.Callback):
@@ -56,10 +55,6 @@ def given_gradients(left=2, right=3, start=0.0, run_eagerly=True):
     # Eager steps, because tracing would take most of the time; graphs have tests of their own.
     model.compile(keras.optimizers.SGD(1.0), mean_output, run_eagerly=run_eagerly)
     return model
-
-
-def mean_output(y_true, y_pred):
-    return y_pred
 
 
 def feed(model, gradients, callbacks, epochs=1, left=2):

@@ -2,18 +2,16 @@
 
 import keras
 import pytest
+from known_gradients import CLIPS
 
 from kbptt.callbacks import (
     AdaptiveGradientClip,
     AutoClip,
     ClipByGlobalNorm,
     ClipByNorm,
-    ClipByValue,
     GradientNorm,
     ZClip,
 )
-
-CLIPS = [ClipByValue, ClipByNorm, ClipByGlobalNorm]
 
 
 @pytest.mark.parametrize("bad", [0, -1, float("nan"), float("inf"), "1", True, None])

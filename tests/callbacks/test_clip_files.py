@@ -93,7 +93,7 @@ def test_a_new_callback_continues_from_saved_variables(uninterrupted, tmp_path):
     assert_equal(loaded, again, uninterrupted)
 
 
-def test_a_model_of_another_age_starts_anew(tmp_path):
+def test_a_model_of_a_different_age_starts_over(tmp_path):
     model, clip = dense(), AutoClip()
     fit(model, [clip])
     other = dense()

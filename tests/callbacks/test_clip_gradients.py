@@ -6,33 +6,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from known_gradients import feed, mean_output, one_kernel, weights_of
 
 from kbptt.callbacks import AutoClip, ClipByGlobalNorm, ClipByNorm, ClipByValue, GradientNorm
 
 NAN = float("nan")
-
-
-def mean_output(y_true, y_pred):
-    return y_pred
-
-
-def one_kernel(optimizer=None, **compile_arguments):
-    """A model whose gradient is its input: see test_clip.py."""
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False, name="d")])
-    model.compile(optimizer or keras.optimizers.SGD(1.0), mean_output, **compile_arguments)
-    model.layers[0].kernel.assign([[0.0], [0.0]])
-    return model
-
-
-def feed(model, gradients, callbacks=(), **arguments):
-    gradients = np.asarray(gradients, "float32")
-    target = np.zeros((len(gradients), 1))
-    fit = {"batch_size": 1, "shuffle": False, "verbose": 0, **arguments}
-    return model.fit(gradients, target, callbacks=list(callbacks), **fit)
-
-
-def weights_of(model):
-    return model.get_weights()[0][:, 0]
 
 
 def test_unbuilt_model_and_optimizer():

@@ -108,7 +108,7 @@ def test_wrapped_and_equally_named_layers():
     assert names == {"forward_my_rnn", "backward_my_rnn"}
 
 
-def test_two_fits_continue_and_a_new_model_starts_anew(tmp_path):
+def test_two_fits_continue_and_a_new_model_starts_over(tmp_path):
     model, monitor = build(keras.layers.SimpleRNN(2)), SpectralMonitor(tmp_path)
     fit(model, monitor)
     fit(model, monitor)

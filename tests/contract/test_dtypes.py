@@ -21,6 +21,7 @@ from keras import layers, ops
 from recurrent import running_eagerly
 
 import kbptt
+from kbptt import _keras
 
 B, T, FEATURES, UNITS = 2, 3, 3, 3
 
@@ -185,7 +186,7 @@ def set_variables(layer, dtype):
 
 
 def drawing_cells(layer):
-    return [cell for cell in layer._flatten_layers() if hasattr(cell, "_create_dropout_mask")]
+    return [cell for cell in _keras.flatten_layers(layer) if hasattr(cell, "_create_dropout_mask")]
 
 
 def run(layer, x, mask, calls):

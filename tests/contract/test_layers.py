@@ -12,6 +12,7 @@ from keras import layers, ops
 from recurrent import running_eagerly
 
 import kbptt
+from kbptt import _keras
 
 B, T, FEATURES = 2, 4, 3
 RNG = np.random.default_rng(0)
@@ -93,7 +94,7 @@ def built(name, **options):
 
 
 def recurrent_layers(layer):
-    return [one for one in layer._flatten_layers() if hasattr(type(one), "gradient_norms")]
+    return [one for one in _keras.flatten_layers(layer) if hasattr(type(one), "gradient_norms")]
 
 
 def assert_same(found, expected, tolerance=1e-5):
@@ -294,6 +295,3 @@ def test_mixed_precision(name):
     assert all(g.dtype == "float32" for g in half[1:])
     if name not in RANDOM:
         assert_same([tf.cast(v, "float32") for v in half], full, 2e-2)
-
-
-__all__ = ["eager"]

@@ -6,7 +6,7 @@ import pytest
 import reference_bptt
 import tensorflow as tf
 from keras import ops
-from recurrent import differentiate, eager, randomize
+from recurrent import differentiate, randomize
 
 import kbptt
 from kbptt.truncation import Windowed
@@ -388,6 +388,3 @@ def test_configuration_of_user_cells(tmp_path):
 
 def listed(value):
     return value if isinstance(value, list) else [value]
-
-
-__all__ = ["eager"]

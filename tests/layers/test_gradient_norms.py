@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference_bptt
 import tensorflow as tf
-from recurrent import CELLS, data, differentiate, eager, make, randomize
+from recurrent import CELLS, data, differentiate, make, randomize
 
 import kbptt
 from kbptt.truncation import Windowed
@@ -165,6 +165,3 @@ def test_a_loop_of_ones_own():
     assert layer.gradient_norms is None
     tape.gradient(loss, layer.trainable_variables)
     assert layer.gradient_norms.shape == (T,)
-
-
-__all__ = ["eager"]

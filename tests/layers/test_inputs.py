@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from recurrent import CELLS, data, differentiate, eager, make
+from recurrent import CELLS, data, differentiate, make
 
 import kbptt
 from kbptt.truncation import Windowed
@@ -88,6 +88,3 @@ def test_variables_as_inputs(kind, variable):
     np.testing.assert_allclose(
         layer(x, resets=variable(resets, dtype="bool")), layer(x, resets=resets), atol=1e-6
     )
-
-
-__all__ = ["eager"]

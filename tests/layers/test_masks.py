@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from recurrent import CELLS, assert_same, data, differentiate, eager, make, reference
+from recurrent import CELLS, assert_same, data, differentiate, make, reference
 
 import kbptt
 from kbptt.truncation import Windowed
@@ -92,6 +92,3 @@ def test_masks_of_the_wrong_shape(shape):
     for name in ("mask", "resets"):
         with pytest.raises(ValueError, match=rf"`{name}` of shape \(batch, timesteps\) = \(2, 9\)"):
             layer(np.zeros((2, 9, 3)), **{name: np.ones(shape, bool)})
-
-
-__all__ = ["eager"]

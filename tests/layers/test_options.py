@@ -158,7 +158,7 @@ def test_a_function_of_the_users_own(loops):
             assert reached(rnn) == 7
             rnn.truncation = Randomized(0.5)
         with pytest.raises(
-            tf.errors.InvalidArgumentError, match=r"(?s)options of layer .*gru.*anew"
+            tf.errors.InvalidArgumentError, match=r"(?s)options of layer .*gru.*make a new"
         ):
             step()
 

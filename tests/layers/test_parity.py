@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from recurrent import CELLS, STATES, data, differentiate, eager, make, randomize
+from recurrent import CELLS, STATES, data, differentiate, make, randomize
 
 import kbptt
 
@@ -189,6 +189,3 @@ def test_activations_are_not_told_by_their_names(cell, activation):
     ours, theirs = pair(cell, activation=activation)
     found = differentiate(ours, *data(cell))
     assert_equal(found, differentiate(theirs, *data(cell)), 1e-10)
-
-
-__all__ = ["eager"]

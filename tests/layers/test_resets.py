@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from recurrent import CELLS, assert_same, data, differentiate, eager, make, randomize, reference
+from recurrent import CELLS, assert_same, data, differentiate, make, randomize, reference
 
 import kbptt
 from kbptt.engine import differentiable
@@ -190,6 +190,3 @@ def test_a_trainable_start_gets_the_gradient_of_every_reset():
             sides.append(float(loss()))
         fresh.assign(at)
         np.testing.assert_allclose(found[i], (sides[0] - sides[1]) / (2 * step), rtol=1e-6)
-
-
-__all__ = ["eager"]

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from recurrent import CELLS, STATES, data, differentiate, eager, make, randomize
+from recurrent import CELLS, STATES, data, differentiate, make, randomize
 
 import kbptt
 
@@ -58,7 +58,7 @@ def test_validation_and_prediction_leave_the_state_of_training_alone(cell):
     model.fit(x, y, batch_size=2, shuffle=False, verbose=0)
     after_one = training_state()
     assert np.any(after_one[0] != 0)
-    # A sequence goes on from one batch of `predict` to the next, and starts anew after a reset.
+    # A sequence continues from one batch of `predict` to the next, and starts over after a reset.
     first = model.predict(x, batch_size=2, verbose=0)
     long = model.layers[-1]
     assert np.any(np.abs(model.predict(x, batch_size=2, verbose=0) - first) > 1e-6)
@@ -250,6 +250,3 @@ def test_a_smaller_last_batch_under_xla(run):
     sentence = f"{rnn.name}.*stateful__the_batch_size_must_stay_the_same"
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"(?s){sentence}"):
         getattr(model, run)(**given)
-
-
-__all__ = ["eager"]

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from recurrent import eager
 
 import kbptt
 from kbptt.truncation import Windowed
@@ -153,6 +152,3 @@ def test_sliding_windows_reach_further_through_a_stack_unless_its_cells_are_in_o
     assert reach(keras.Sequential(layers)) == 5
     cells = [keras.layers.GRUCell(4), keras.layers.GRUCell(4)]
     assert reach(keras.Sequential([kbptt.RNN(cells, truncation=sliding)])) == 3
-
-
-__all__ = ["eager"]

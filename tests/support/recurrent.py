@@ -5,7 +5,6 @@ import functools
 
 import keras
 import numpy as np
-import pytest
 import reference_bptt
 import tensorflow as tf
 
@@ -31,24 +30,18 @@ def running_eagerly(engine="tensorflow"):
             tf.config.run_functions_eagerly(False)
 
 
-@pytest.fixture(params=["native", "tensorflow"])
-def eager(request):
-    with running_eagerly(request.param):
-        yield
-
-
-class GivenFactors:
-    """Stands in for `kbptt.layers.options.Factors`, with ξ that are known."""
+class GivenFactors(kbptt.truncation.Randomized):
+    """Randomized truncation whose ξ are known."""
 
     def __init__(self, xi):
+        super().__init__(keep_probability=1.0)
         self.xi = xi
 
-    def drawer(self, effects):
-        return lambda timesteps, batch: tf.constant(self.xi)
+    def factors(self, timesteps, columns):
+        return tf.constant(self.xi)
 
-
-def give_factors(layer, xi):
-    layer._factors = GivenFactors(xi)
+    def get_config(self):
+        return {"xi": self.xi.tolist()}
 
 
 def data(cell="SimpleRNN", timesteps=9, batch=2, features=3, units=4, seed=0):
@@ -140,7 +133,6 @@ __all__ = [
     "assert_same",
     "data",
     "differentiate",
-    "eager",
     "make",
     "randomize",
     "reference",

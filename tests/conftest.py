@@ -1,0 +1,21 @@
+"""Fixtures that many test modules use."""
+
+import pathlib
+
+import pytest
+
+
+@pytest.fixture(params=["native", "tensorflow"])
+def eager(request):
+    """Runs the loops operation by operation, once those in C++ and once those in TensorFlow."""
+    from recurrent import running_eagerly
+
+    with running_eagerly(request.param):
+        yield
+
+
+@pytest.fixture
+def working_directory(tmp_path: pathlib.Path, monkeypatch) -> pathlib.Path:
+    """An empty directory that the test runs in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
