@@ -1,4 +1,4 @@
-"""Attributes that are checked when set, or that say what to do instead of setting them."""
+"""Attributes that are checked when set, or whose error names what to do instead."""
 
 from collections.abc import Callable
 from typing import Any

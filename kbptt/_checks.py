@@ -1,4 +1,4 @@
-"""Checks of arguments. Every error says what was expected, what came and how to mend it."""
+"""Checks of arguments. Every error states what was expected, what came and how to fix it."""
 
 import difflib
 import math

@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Fence:
-    """Reads the private names of one package, or says clearly that one is gone.
+    """Reads the private names of one package, or raises a clear error if one is gone.
 
     Args:
         package: Name of the package, which is imported, such as `"keras"`.
@@ -44,7 +44,7 @@ class Fence:
             raise ImportError(self.message(f"{error.name} ({error})")) from error
 
     def message(self, name: str) -> str:
-        """What to tell a user of a release without `name`."""
+        """The error message for a release without `name`."""
         installed = sys.modules[self.package].__version__
         return (
             f"kbptt needs the private name {name} of {self.package}, which the installed release "

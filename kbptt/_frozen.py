@@ -11,7 +11,7 @@ class Freezable:
     def __setattr__(self, name: str, value: Any) -> None:
         if self._frozen:
             raise AttributeError(
-                f"This {type(self).__name__} belongs to a layer, which has compiled what it says. "
+                f"This {type(self).__name__} belongs to a layer, which has compiled it. "
                 f"Received: {name}={value!r}. Make a new one and set the layer's argument of the "
                 "same name, such as `layer.truncation = …`, which the next training step uses."
             )

@@ -1,9 +1,9 @@
-"""Makes ``keras.models.load_model`` know kbptt's classes after a plain ``import kbptt``.
+"""Makes ``keras.models.load_model`` find kbptt's classes after a plain ``import kbptt``.
 
 Keras finds a custom class only in its registry: it does not import the module that a saved file
 names, unless the package is one of Keras's own. Importing kbptt's modules here would import
 TensorFlow. So once Keras is imported, stand-ins are registered that import the class when Keras
-deserializes one; the import registers the class itself in the place of its stand-in.
+deserializes one; the import registers the class itself in place of its stand-in.
 """
 
 import importlib

@@ -1,9 +1,9 @@
 """Initializers for recurrent kernels and biases, for any Keras layer.
 
 The recurrent kernel of a gated cell is a row of square blocks: `(units, 4 * units)` for an LSTM
-(gates i, f, c, o), `(units, 3 * units)` for a GRU (z, r, h), `(units, units)` for a SimpleRNN. What
-the papers say about "the recurrent matrix" holds for each block, so these initializers work block
-by block. They compute in float64 and cast at the end, half precision included.
+(gates i, f, c, o), `(units, 3 * units)` for a GRU (z, r, h), `(units, units)` for a SimpleRNN. The
+papers' "recurrent matrix" is each of these blocks, so these initializers work block by block. They
+compute in float64 and cast at the end, half precision included.
 """
 
 import math
@@ -89,7 +89,7 @@ class OrthogonalPerGate(SeededInitializer):
 
 @keras.saving.register_keras_serializable(package="kbptt")
 class SpectralRadius(keras.initializers.Initializer):
-    """Scales each gate's block of another initializer to an exact spectral radius.
+    """Scales each gate's block of an initializer's kernel to an exact spectral radius.
 
     The largest |eigenvalue| of every block becomes `radius`: below 1 the linear part of the
     recurrence forgets at that rate per step, above 1 it explodes (the guide's equation 2.4).
@@ -139,7 +139,7 @@ class SpectralRadius(keras.initializers.Initializer):
         if not (radii > 0).all():
             raise ValueError(
                 "SpectralRadius cannot scale a block whose spectral radius is 0. Received: "
-                f"initializer={self.initializer!r}. Use one that draws another matrix."
+                f"initializer={self.initializer!r}. Use a different one."
             )
         return _join(ops.convert_to_tensor(blocks * (self.radius / radii)[:, None, None]), dtype)
 

@@ -2,8 +2,8 @@
 
 An entry holds what a method adds to the baseline: arguments of the recurrent layers, callbacks,
 arguments of the optimizer. It is plain data (names, numbers, and references to objects by import
-path), so it can be hashed, stored and sent to another machine, and importing this module imports
-neither Keras nor TensorFlow.
+path), so it can be hashed, stored and sent to a different machine, and importing this module
+imports neither Keras nor TensorFlow.
 
 ```python
 from kbptt import methods
@@ -231,7 +231,7 @@ def _reference(value: Any) -> dict[str, Any]:
     if isinstance(value, Callable) and "<" not in name and hasattr(value, "__module__"):
         return ref(f"{value.__module__}:{name}")
     raise ValueError(
-        "A method's callbacks are created for every trial, possibly on another machine. Expected "
+        "A method's callbacks are created in each trial, possibly on a different machine. Expected "
         "`methods.ref('module:name', ...)` or a class or function at the top level of a module. "
         f"Received: {value!r} (of type {type(value).__name__})."
     )

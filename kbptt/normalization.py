@@ -65,7 +65,7 @@ def get(identifier: "NormalizationLike") -> LayerNormalization | None:
     if isinstance(identifier, dict):
         try:
             result = keras.saving.deserialize_keras_object(identifier)
-        except TypeError:  # a class that nobody knows
+        except TypeError:  # an unregistered class
             result = None
         if isinstance(result, LayerNormalization):
             return result

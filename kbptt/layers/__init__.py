@@ -1,4 +1,4 @@
-"""Recurrent layers with truncated backpropagation through time, in the place of Keras's own."""
+"""Drop-in replacements for Keras's recurrent layers, with truncated BPTT."""
 
 from kbptt.layers.convert import convert
 from kbptt.layers.gru import GRU

@@ -1,4 +1,4 @@
-"""Checks of what a layer is called with, each failing with one sentence."""
+"""Checks of what a layer is called with, each with one clear error."""
 
 from typing import Any
 
@@ -89,7 +89,7 @@ def check_batch(layer: str, sequences: Any, expected: int) -> Any:
     batch = sequences.shape[0]
     if batch is None and not isinstance(sequences, keras.KerasTensor):
         if is_being_compiled():
-            # XLA knows no assertions, but checks shapes.
+            # XLA has no assertions, but checks shapes.
             name = "stateful__the_batch_size_must_stay_the_same"
             return tf.ensure_shape(sequences, [expected, *sequences.shape[1:]], name=name)
         right = tf.debugging.assert_equal(tf.shape(sequences)[0], expected, message=message)

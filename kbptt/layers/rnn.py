@@ -163,7 +163,7 @@ class CellFunction:
 
     def _flatten(self, output, new, dtype):
         new = tuple(tree.flatten(new))
-        # Casts keep the identity of output and state, which tells that they are one.
+        # Casts keep the identity of output and state, which marks them as one tensor.
         cast = {id(s): tf.cast(s, dtype) for s in (output, *new)}
         return cast[id(output)], tuple(cast[id(s)] for s in new)
 

@@ -1,6 +1,6 @@
 """Regularizers that keep gradients through time alive: on kernels, states and gradients.
 
-Imported eagerly: `keras.models.load_model` knows a class only after its module ran.
+Imported eagerly: `keras.models.load_model` finds a class only once its module is imported.
 """
 
 from typing import TYPE_CHECKING, Any
