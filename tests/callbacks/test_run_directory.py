@@ -117,7 +117,7 @@ def test_other_spellings_are_the_same_directory_and_others_are_others(tmp_path, 
 def test_a_directory_that_cannot_be_written_ends_logging_with_one_warning_not_training(cls):
     model, callback = build(), make(cls, "/proc/kbptt")
     (warning,) = fit(model, callback, about="stops logging", epochs=2)
-    assert warning.startswith(f"{cls.__name__} stops logging; training goes on.")
+    assert warning.startswith(f"{cls.__name__} stops logging; training continues.")
     assert int(model.optimizer.iterations) == 6
     series = callback.history["rnn"][0] if cls is GradientFlow else callback.history["step"]
     assert len(series) == {GradientFlow: 2, SpectralMonitor: 3, AdaptiveTruncation: 2}[cls]

@@ -84,7 +84,7 @@ with warnings.catch_warnings(record=True) as caught:
     model.fit(np.ones((40, 9, 1)), np.ones((40, 2)), batch_size=1, verbose=0, callbacks=[flow])
 resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
 said = [str(w.message) for w in caught if "GradientFlow" in str(w.message)]
-print(len(said), "training goes on" in said[0], int(model.optimizer.iterations))
+print(len(said), "training continues" in said[0], int(model.optimizer.iterations))
 model.fit(np.ones((40, 9, 1)), np.ones((40, 2)), batch_size=1, verbose=0, callbacks=[flow])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
