@@ -1,8 +1,10 @@
 """Checks of the attributes of callbacks, for `kbptt._attributes.Option`."""
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from kbptt import _checks
+
+Frequency: TypeAlias = int | Literal["epoch"]
 
 
 def count(name: str, value: Any) -> int:
@@ -12,10 +14,10 @@ def count(name: str, value: Any) -> int:
     return _checks.positive_integer(name, value, "Or give 0.")
 
 
-def epoch_or_steps(name: str, value: Any) -> str | int:
+def epoch_or_steps(name: str, value: Any) -> Frequency:
     """Returns `value` if it is "epoch" or a positive integer."""
     if isinstance(value, str) and value == "epoch":
-        return value
+        return "epoch"
     return _checks.positive_integer(name, value, 'Or give "epoch".')
 
 

@@ -103,7 +103,7 @@ class AdaptiveTruncation(RunLogger):
         overlap: bool = False,
         scale_learning_rate: bool = False,
         tau: int | None = None,
-        method: str = "least_squares",
+        method: adaptive.Method = "least_squares",
         batch_size: int = 32,
         log_dir: str | os.PathLike[str] | None = None,
     ):

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from kbptt._extras import MissingExtra, require
 from kbptt._typing import Labelled
 from kbptt.analysis import gradient_flow, lags
 from kbptt.callbacks import gradient_transform
-from kbptt.callbacks._options import epoch_or_steps, labelled_sequences, lags_count
+from kbptt.callbacks._options import Frequency, epoch_or_steps, labelled_sequences, lags_count
 from kbptt.callbacks._run_logger import RunLogger
 from kbptt.callbacks.gradient_norm import GradientNorm
 from kbptt.layers import find
@@ -29,10 +29,14 @@ _HEATMAP_GROWTH = 1.5
 
 _OPTIMIZER = "optimizer"
 
+HeatmapFrequency: TypeAlias = int | Literal["auto"] | None
 
-def _heatmap_freq(name: str, value: Any) -> str | int | None:
-    if value is None or value == "auto":
-        return value
+
+def _heatmap_freq(name: str, value: Any) -> HeatmapFrequency:
+    if value is None:
+        return None
+    if isinstance(value, str) and value == "auto":
+        return "auto"
     require("matplotlib")
     return _checks.positive_integer(name, value, 'Or give "auto" or None.')
 
@@ -120,8 +124,8 @@ class GradientFlow(RunLogger):
     def __init__(
         self,
         log_dir: str | os.PathLike[str],
-        log_freq: str | int = "epoch",
-        heatmap_freq: str | int | None = "auto",
+        log_freq: Frequency = "epoch",
+        heatmap_freq: HeatmapFrequency = "auto",
         max_profiles: int = 1000,
         lag_data: Labelled | None = None,
         lag_freq: int = 1,

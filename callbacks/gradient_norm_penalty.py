@@ -4,7 +4,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -81,7 +81,7 @@ class GradientNormPenalty(keras.callbacks.Callback):
     def __init__(
         self,
         weight: float = 0.01,
-        form: str = "finite_difference",
+        form: Literal["finite_difference", "exact"] = "finite_difference",
         radius: float = 0.01,
         squared: bool = True,
     ):

@@ -10,7 +10,7 @@ from kbptt import _checks
 from kbptt._attributes import Option
 from kbptt._typing import Arrays
 from kbptt.analysis import spectral
-from kbptt.callbacks._options import epoch_or_steps
+from kbptt.callbacks._options import Frequency, epoch_or_steps
 from kbptt.callbacks._run_logger import RunLogger
 from kbptt.layers import find
 from kbptt.tensorboard import layout, writer
@@ -63,7 +63,7 @@ class SpectralMonitor(RunLogger):
     def __init__(
         self,
         log_dir: str | os.PathLike[str] | None = None,
-        log_freq: str | int = "epoch",
+        log_freq: Frequency = "epoch",
         x: Arrays | None = None,
         exponents: int = 1,
     ):

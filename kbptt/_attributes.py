@@ -1,10 +1,12 @@
 """Attributes that are checked when set, or whose error names what to do instead."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, Self, TypeVar, overload
+
+Value = TypeVar("Value")
 
 
-class Option:
+class Option(Generic[Value]):
     """An attribute that is checked whenever it is set.
 
     Args:
@@ -12,20 +14,26 @@ class Option:
             `ValueError`.
     """
 
-    def __init__(self, check: Callable[[str, Any], Any]) -> None:
+    def __init__(self, check: Callable[[str, Any], Value]) -> None:
         self.check = check
 
     def __set_name__(self, cls: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, owner: Any, cls: type | None = None) -> Any:
+    @overload
+    def __get__(self, owner: None, cls: type) -> Self: ...
+
+    @overload
+    def __get__(self, owner: object, cls: type | None = None) -> Value: ...
+
+    def __get__(self, owner: Any, cls: type | None = None) -> Self | Value:
         return self if owner is None else vars(owner)[self.name]
 
     def __set__(self, owner: Any, value: Any) -> None:
         vars(owner)[self.name] = self.check(self.name, value)
 
 
-class Fixed:
+class Fixed(Generic[Value]):
     """An attribute that can only be read.
 
     Args:
@@ -33,14 +41,20 @@ class Fixed:
         mend: What to do instead of setting it.
     """
 
-    def __init__(self, read: Callable[[Any], Any], mend: str) -> None:
+    def __init__(self, read: Callable[[Any], Value], mend: str) -> None:
         self.read = read
         self.mend = mend
 
     def __set_name__(self, cls: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, owner: Any, cls: type | None = None) -> Any:
+    @overload
+    def __get__(self, owner: None, cls: type) -> Self: ...
+
+    @overload
+    def __get__(self, owner: object, cls: type | None = None) -> Value: ...
+
+    def __get__(self, owner: Any, cls: type | None = None) -> Self | Value:
         return self if owner is None else self.read(owner)
 
     def __set__(self, owner: Any, value: Any) -> None:

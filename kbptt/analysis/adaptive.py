@@ -11,13 +11,14 @@ Backpropagation Through Time to Control Gradient Bias.
 """
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
 from kbptt import _checks
 
-METHODS = ("least_squares", "largest_ratio", "quantile")
+Method: TypeAlias = Literal["least_squares", "largest_ratio", "quantile"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 # The authors measure the decay from lag 80 on where the window is at most 100.
 DECAY_STARTS_AT = 0.8
@@ -40,7 +41,7 @@ class WindowEstimate(NamedTuple):
     biases: np.ndarray
 
 
-def decay(norms: np.ndarray, tau: int = 0, method: str = "least_squares") -> float:
+def decay(norms: np.ndarray, tau: int = 0, method: Method = "least_squares") -> float:
     """β: the factor per lag by which φ falls from lag `tau` on.
 
     Args:
@@ -133,7 +134,7 @@ def estimate_window(
     minimum: int = 1,
     maximum: int | None = None,
     tau: int | None = None,
-    method: str = "least_squares",
+    method: Method = "least_squares",
     timesteps: int | None = None,
 ) -> WindowEstimate:
     """κ = min{K : δ̂(K) < δ}, within `minimum` and `maximum`.

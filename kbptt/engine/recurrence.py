@@ -141,7 +141,7 @@ class Recurrence:
             value += tf.slice(buffer, [*at, 0, 0], [count, 1, self.batch, width])
         return write(buffer, value, [*at, 0, 0], self.jit)
 
-    def _body(self, j, carried, kept, norms, pulled, restart):
+    def _body(self, j, carried, kept, norms, vjp, restart):
         step, stride = self.step, self.windows.stride
         at = (self.blocks.before - j // stride, stride - 1 - j % stride)
         gradient = self._add_loss(carried, j, at)  # ∂L/∂h_t
@@ -150,7 +150,7 @@ class Recurrence:
         )
         carried, local = step.vjp(x, previous, states, residuals, gradient, self.weights)
         if self.penalized and not self.overlapping:
-            pulled = self._place(pulled, carried[step.hidden], at)
+            vjp = self._place(vjp, carried[step.hidden], at)
         real = gradient[step.hidden]
         if self.keep is not None:
             keep = self._read(at, self.keep)
@@ -162,7 +162,7 @@ class Recurrence:
         local = gradient if self.overlapping else local
         kept = tuple(self._place(k, v, at) for k, v in zip(kept, local, strict=True))
         norms = self._record(norms, gradient[step.hidden], real, j, at)
-        return j + 1, carried, kept, norms, pulled, restart
+        return j + 1, carried, kept, norms, vjp, restart
 
     def _add_loss(self, carried: Tensors, j: tf.Tensor, at: tuple) -> Tensors:
         """∂L/∂h_t: what is carried from t+1, and e_t where losses enter (guide 2.3, 2.4)."""
@@ -236,10 +236,10 @@ class Recurrence:
         vector = size(hidden, 1) if self.options.lags else 0
         by_lag = [windows.length, windows.count + vector]
         norms = tf.zeros(by_lag if self.overlapping else [*shape, 1 + vector], tf.float32)
-        pulled = ()
+        vjp = ()
         if self.penalized and not self.overlapping:
-            pulled = tf.zeros([*shape, size(hidden, 1)], hidden.dtype)
-        _, carried, kept, norms, pulled, restart = tf.while_loop(
+            vjp = tf.zeros([*shape, size(hidden, 1)], hidden.dtype)
+        _, carried, kept, norms, vjp, restart = tf.while_loop(
             lambda j, *_: j < windows.length,
             self._body,
             (
@@ -247,16 +247,16 @@ class Recurrence:
                 carried,
                 tuple(tf.zeros([*shape, size(v, 1)], v.dtype) for v in example),
                 norms,
-                pulled,
+                vjp,
                 tuple(map(tf.zeros_like, carried)) if self.resets is not None else (),
             ),
         )
         kept = tuple(map(self.blocks.join, kept))
         finish = self._finish_overlapping if self.overlapping else self._finish
-        local, norms, lags, lag_sums, pulled = finish(kept, norms, pulled)
+        local, norms, lags, lag_sums, vjp = finish(kept, norms, vjp)
         penalty = hidden = None
         if self.penalized:
-            penalty, hidden = self._penalize(pulled, norms, penalty_weight, at_start)
+            penalty, hidden = self._penalize(vjp, norms, penalty_weight, at_start)
         # A window that has consumed every step before its end reaches the initial state.
         reaches = at_start & (windows.start(tf.range(windows.count)) <= 0)
         return Found(
@@ -276,16 +276,16 @@ class Recurrence:
     def _by_window(self, rows: tf.Tensor) -> tf.Tensor:
         return tf.reshape(rows, [self.windows.count, self.batch, size(rows, 1)])
 
-    def _finish(self, local, norms, pulled):
+    def _finish(self, local, norms, vjp):
         """What was recorded, by timestep: the norms ``(timesteps, batch)`` first."""
         measured = self.blocks.join(norms)
         sums = None
         if self.options.lags:
             sums = tf.reverse(tf.reduce_sum(measured[:, :, 1:], axis=1), [0])
-        pulled = self.blocks.join(pulled) if self.penalized else None
-        return local, measured[:, :, 0], None, sums, pulled
+        vjp = self.blocks.join(vjp) if self.penalized else None
+        return local, measured[:, :, 0], None, sums, vjp
 
-    def _finish_overlapping(self, gradient, measured, pulled):
+    def _finish_overlapping(self, gradient, measured, vjp):
         """The same from the sums of ∂L/∂h_t over all windows, by one more step at all timesteps."""
         step, given = self.step, self.given
         rows = self.timesteps * self.batch
@@ -303,10 +303,10 @@ class Recurrence:
             keep = given.mask[:, :, None]
             local = tuple(tf.where(keep, v, tf.zeros_like(v)) for v in local)
         if self.penalized:
-            pulled = tf.reshape(back[step.hidden], [self.timesteps, self.batch, -1])
-        return local, norm_per_sample(gradient[step.hidden]), lags, sums, pulled
+            vjp = tf.reshape(back[step.hidden], [self.timesteps, self.batch, -1])
+        return local, norm_per_sample(gradient[step.hidden]), lags, sums, vjp
 
-    def _penalize(self, pulled, norms, weight, at_start):
+    def _penalize(self, vjp, norms, weight, at_start):
         """The penalty on J_tᵀ ∂L/∂h_t, and what stands for h_{t-1} in ∂L/∂U because of it."""
         given = self.given
         counts = tf.fill([self.timesteps, self.batch], True)
@@ -315,8 +315,8 @@ class Recurrence:
             counts &= given.mask
         if given.resets is not None:
             counts &= ~given.resets
-        penalty, d_pulled = self.options.penalty(pulled, norms, counts)
+        penalty, d_vjp = self.options.penalty(vjp, norms, counts)
         # ∂L/∂U = Σ h_{t-1}ᵀ dz_t, and of a function of J_tᵀ v = dz_t·Uᵀ it is Σ d_pulledᵀ dz_t:
         # one product serves both.
-        hidden = given.previous[self.step.hidden] + weight * d_pulled
+        hidden = given.previous[self.step.hidden] + weight * d_vjp
         return weight * tf.cast(penalty, weight.dtype), hidden

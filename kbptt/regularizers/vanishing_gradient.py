@@ -56,11 +56,11 @@ class VanishingGradient(Freezable):
             return ops.ones_like(ops.cast(step, "float32")) * self.weight
         return self.weight / (1 + ops.cast(step, "float32") / self.decay_steps)
 
-    def __call__(self, pulled: Any, norms: Any = None, counts: Any = None) -> tuple[Any, Any]:
-        """Returns Ω and its gradient with respect to `pulled`.
+    def __call__(self, vjp: Any, norms: Any = None, counts: Any = None) -> tuple[Any, Any]:
+        """Returns Ω and its gradient with respect to `vjp`.
 
         Args:
-            pulled: J_tᵀ v_t, ``(timesteps, batch, units)``.
+            vjp: J_tᵀ v_t, ``(timesteps, batch, units)``.
             norms: ‖v_t‖, ``(timesteps, batch)``.
             counts: Boolean ``(timesteps, batch)``: which terms belong to the sum.
         """
@@ -69,21 +69,21 @@ class VanishingGradient(Freezable):
                 "VanishingGradient regularizes gradients. Received a tensor of weights or outputs. "
                 "Pass it to a kbptt layer as `gradient_regularizer`."
             )
-        norms = ops.cast(norms, pulled.dtype)
-        pulled_norms = ops.sqrt(ops.sum(pulled * pulled, axis=-1))
+        norms = ops.cast(norms, vjp.dtype)
+        vjp_norms = ops.sqrt(ops.sum(vjp * vjp, axis=-1))
         valid = counts & (norms > self.SMALLEST_NORM) & ops.isfinite(norms)
         safe = ops.where(valid, norms, ops.ones_like(norms))
-        ratio = ops.where(valid, pulled_norms / safe, ops.ones_like(norms))
-        batch = ops.cast(ops.shape(pulled)[1], pulled.dtype)
+        ratio = ops.where(valid, vjp_norms / safe, ops.ones_like(norms))
+        batch = ops.cast(ops.shape(vjp)[1], vjp.dtype)
         if self.squared:
             error = ratio * ratio - 1
             scale = 4 * error / (safe * safe)
         else:
             error = ratio - 1
-            moving = valid & (pulled_norms > 0)
-            scale = 2 * error / (safe * ops.where(moving, pulled_norms, ops.ones_like(norms)))
+            moving = valid & (vjp_norms > 0)
+            scale = 2 * error / (safe * ops.where(moving, vjp_norms, ops.ones_like(norms)))
         scale = ops.where(valid, scale, ops.zeros_like(scale)) / batch
-        return ops.sum(error * error) / batch, scale[..., None] * pulled
+        return ops.sum(error * error) / batch, scale[..., None] * vjp
 
     def get_config(self) -> dict[str, Any]:
         return {"weight": self.weight, "decay_steps": self.decay_steps, "squared": self.squared}

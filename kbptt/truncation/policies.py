@@ -13,6 +13,7 @@ import numpy as np
 
 from kbptt._checks import number, one_of, positive_integer
 from kbptt._frozen import Freezable
+from kbptt.truncation.windows import Align
 
 if TYPE_CHECKING:
     from kbptt._typing import TruncationLike
@@ -34,7 +35,7 @@ class Truncation(Freezable):
     """Timesteps that a window reaches back; None is the whole sequence."""
     stride: int | None = None
     """Timesteps between the ends of two windows."""
-    align: str = "end"
+    align: Align = "end"
 
     @property
     def stochastic(self) -> bool:
@@ -104,7 +105,7 @@ class Windowed(Truncation):
     Reference: [Williams & Peng, 1990](https://doi.org/10.1162/neco.1990.2.4.490).
     """
 
-    def __init__(self, length: int, stride: int | None = None, align: str = "end") -> None:
+    def __init__(self, length: int, stride: int | None = None, align: Align = "end") -> None:
         self.length = positive_integer("length", length, MEND)
         self.stride = self.length if stride is None else positive_integer("stride", stride)
         if self.stride > self.length:

@@ -16,9 +16,11 @@ edges in TensorBoard and the reports all read it. NumPy alone: TensorBoard loads
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
+
+Align: TypeAlias = Literal["start", "end"]
 
 LARGEST = 2**31 - 1  # what an int32 tensor of a time axis can hold
 

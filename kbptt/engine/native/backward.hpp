@@ -229,8 +229,8 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
         const double v = norms[r], weight = *p.penalty_weight;
         if (t == 0 || masked_at(p, t, b) || resets_at(p, t, b)) return;
         if (!(v > p.smallest_norm && v < INFINITY)) return;
-        const T *pulled = carried[0] + r * lu;
-        const double length = norm<Isa>(pulled, u), ratio = length / v;
+        const T *vjp = carried[0] + r * lu;
+        const double length = norm<Isa>(vjp, u), ratio = length / v;
         const bool squared = p.penalty == SQUARED_RATIO;
         const double error = (squared ? ratio * ratio : ratio) - 1;
         const double scale = squared      ? 4 * error / (v * v)
@@ -239,7 +239,7 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
         penalty += error * error / batch;
         const T factor = T(weight * scale / batch);
         T *h = hs + (buffered + r) * u;
-        for (int64_t j = 0; j < u; j++) h[j] += factor * pulled[j];
+        for (int64_t j = 0; j < u; j++) h[j] += factor * vjp[j];
     }
 
     /* Apply resets, ξ (1.3) and clipping to the gradient carried from t to t−1. */
