@@ -54,6 +54,7 @@ def test_overhead_of_compare_is_measured(tmp_path):
     assert machine == pytest.approx(plain / twice, abs=0.05)
 
 
+@pytest.mark.slow
 def test_temporal_order_in_pieces(tmp_path):
     arguments = ("--length", 10, "--steps", 1000, "--seeds", 0, "--output", "a/results.csv")
     done = script("temporal_order.py", "--methods", "clip+omega", *arguments, cwd=tmp_path)
@@ -82,6 +83,7 @@ def test_large_studies_are_measured(tmp_path):
     assert {"start-up", "memory, planning", "report", "report.html"} <= set(numbers)
 
 
+@pytest.mark.slow
 def test_a_checkout_is_measured_against_this_one(tmp_path):
     """The other one here has Keras's layer, which is slower."""
     package = tmp_path / "older/kbptt"

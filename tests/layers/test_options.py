@@ -65,6 +65,7 @@ def test_a_truncation_set_between_two_trainings(train, loops):
         assert reached(rnn) == 1
 
 
+@pytest.mark.slow
 def test_under_xla():
     model, rnn = build(jit=True)
     for truncation in (5, 7):

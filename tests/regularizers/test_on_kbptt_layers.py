@@ -32,7 +32,12 @@ def change(library, cell, callbacks, head=(), offset=None, **arguments):
 
 @pytest.mark.parametrize(
     ("cell", "form"),
-    [("SimpleRNN", "exact"), ("GRU", "exact"), ("LSTM", "exact"), ("LSTM", "finite_difference")],
+    [
+        ("SimpleRNN", "exact"),
+        ("GRU", "exact"),
+        pytest.param("LSTM", "exact", marks=pytest.mark.slow),
+        ("LSTM", "finite_difference"),
+    ],
 )
 def test_the_gradient_norm_penalty_is_that_of_the_keras_layer(cell, form):
     ours = change(kbptt, cell, [GradientNormPenalty(0.3, form, radius=0.05)])

@@ -192,6 +192,7 @@ def test_a_history_larger_than_a_reply_is_thinned_out_evenly(tmp_path, monkeypat
     assert summary["steps"] == list(range(2, 101, 2)) and summary["damaged"] == 0
 
 
+@pytest.mark.slow
 def test_thousands_of_runs(tmp_path):
     source = write_good(tmp_path / "0", steps=[1]).read_bytes()
     for number in range(1, 2000):
