@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 from kbptt import _checks
 
 WORKERS_SECONDS = 120  # to wait for the first worker of an existing scheduler
-ATTEMPTS = 5  # to start the cluster: a worker may be killed while it starts
+ATTEMPTS = 5  # to start or close the cluster: a worker may be killed while it does
 
 
 @contextlib.contextmanager
@@ -57,6 +58,7 @@ def _local(workers: int) -> Iterator[Any]:
         "distributed.worker.profile.enabled": False,
         "distributed.worker.preload": ["kbptt.ablation.trial"],  # its `dask_setup`
     }
+    others = multiprocessing.active_children()
     with dask.config.set(settings), contextlib.ExitStack() as stack:
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -70,12 +72,34 @@ def _local(workers: int) -> Iterator[Any]:
                         host="127.0.0.1",
                         silence_logs=logging.CRITICAL,
                     )
-                    stack.enter_context(cluster)
+                    stack.callback(_close, cluster, others)
                 break
             except RuntimeError:
                 if attempt == ATTEMPTS:
                     raise
         yield cluster
+
+
+def _close(cluster: Any, others: list[Any]) -> None:
+    """Closes a cluster, also where a worker that died is just being started again.
+
+    Dask's assertions fail then and leave the cluster `closing`, in which state it would wait for
+    itself forever. The worker's nanny is closed after that, so a second attempt succeeds, but the
+    worker is not: the processes that started after `others` are killed.
+    """
+    from distributed import Status
+
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            cluster.close()
+            break
+        except AssertionError:
+            if attempt == ATTEMPTS:
+                raise
+            cluster.status = Status.failed
+            for process in multiprocessing.active_children():
+                if process not in others and process.name.startswith("Dask Worker"):
+                    process.kill()
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
-"""Ctrl-C while a cluster starts."""
+"""Clusters: addresses, Ctrl-C at the start, workers that die at the end."""
 
+import multiprocessing
 import signal
 import threading
 
 import pytest
-from distributed import LocalCluster
+from distributed import LocalCluster, Nanny, Status
 
 from kbptt.ablation import clusters
 
@@ -23,6 +24,28 @@ def test_a_scheduler_without_workers(monkeypatch):
         with pytest.raises(ValueError, match=r"has no workers.*`dask worker tcp"):
             with clusters.connect(cluster.scheduler_address, workers=1):
                 pass
+
+
+def test_a_worker_that_is_being_started_again_while_the_cluster_closes(monkeypatch):
+    """Dask joins a process without a process id then."""
+    kill, calls = Nanny.kill, []
+
+    async def starting(self, *args, **kwargs):
+        calls.append(self)
+        assert len(calls) > 1, "can only join a started process"
+        await kill(self, *args, **kwargs)
+
+    monkeypatch.setattr(Nanny, "kill", starting)
+    before = multiprocessing.active_children()
+    with clusters.connect(None, workers=2) as client:
+        assert clusters.size(client) == 2
+    assert len(calls) == 2
+    assert all(nanny.status == Status.closed for nanny in calls)
+    assert client.status == "closed"
+    for process in multiprocessing.active_children():
+        if process not in before:
+            process.join(60)
+            assert not process.is_alive()
 
 
 def test_ctrl_c_waits_until_the_cluster_can_be_closed():
