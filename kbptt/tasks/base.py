@@ -128,8 +128,8 @@ class Task:
     file: str | Path | None = None
 
     def __init__(self, length: int, sizes: Sequence[int]):
-        self.length = _checks.positive_integer("length", length)
-        self.sizes = check_sizes(sizes)
+        self.length: int = _checks.positive_integer("length", length)
+        self.sizes: tuple[int, int, int] = check_sizes(sizes)
 
     def sample(self, generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Draws `count` sequences and their answers `(x, y)`."""

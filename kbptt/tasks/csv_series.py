@@ -56,7 +56,9 @@ class CSVSeries(Task):
         ValueError: for a file or option that cannot be used, in one sentence.
     """
 
-    metric, mode, success = "mse", "min", None
+    metric: str = "mse"
+    mode: str = "min"
+    success: float | None = None
 
     def __init__(
         self,
@@ -70,10 +72,11 @@ class CSVSeries(Task):
         sizes: Sequence[int] | None = None,
         header: bool | None = None,
     ):
-        self.length = length = _checks.positive_integer("length", length)
-        self.horizon = _checks.positive_integer("horizon", horizon)
+        length = _checks.positive_integer("length", length)
+        self.length: int = length
+        self.horizon: int = _checks.positive_integer("horizon", horizon)
         stride = max(1, length // 4) if stride is None else stride
-        self.stride = _checks.positive_integer("stride", stride)
+        self.stride: int = _checks.positive_integer("stride", stride)
         held_out = _checks.number("held_out", held_out, above=0, at_most=0.45)
         table = Table(path, header is None or check_flag("header", header))
         target = _as_name(target)
@@ -81,7 +84,9 @@ class CSVSeries(Task):
             used, target = _numeric_columns(table, target, header is None)
         else:
             used, target = _named_columns(table, target, columns)
-        self.columns, self.target, self.file = [column.name for column in used], target, path
+        self.columns: list[str] = [column.name for column in used]
+        self.target: str = target
+        self.file: str | Path | None = path
         values = np.stack([column.values for column in used], axis=1)
 
         rows = len(values)
@@ -105,11 +110,11 @@ class CSVSeries(Task):
         if sizes is not None:
             sizes = tuple(map(min, check_sizes(sizes), available))
         super().__init__(length, sizes or available)
-        self.features = len(self.columns)
-        self.outputs = Outputs(1, per_timestep=True)
+        self.features: int = len(self.columns)
+        self.outputs: Outputs = Outputs(1, per_timestep=True)
         x, y = self._windows(2)
         present = x[:, :, self.columns.index(target)].astype(np.float64)
-        self.baseline = float(np.mean((present - y[:, :, 0]) ** 2))
+        self.baseline: float = float(np.mean((present - y[:, :, 0]) ** 2))
 
     def data(self, seed: int) -> TaskData:
         """Returns the windows in chronological order, the same for every seed."""

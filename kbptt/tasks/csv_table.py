@@ -53,8 +53,10 @@ class Column:
     """
 
     def __init__(self, name: str, position: int, named: bool = True):
-        self.name, self.position, self.named = name, position, named
-        self.has_numbers = False
+        self.name = name
+        self.position = position
+        self.named = named
+        self.has_numbers: bool = False
         self.fault: tuple[int, str] | None = None
         self._has_words = False
         self._foreign: tuple[int, str] | None = None
@@ -114,7 +116,8 @@ class Table:
     """
 
     def __init__(self, path: str | Path, header: bool = True):
-        self.path, self.header = path, header
+        self.path = path
+        self.header = header
         text = read_text(path)
         if "\r" in text:
             text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -126,7 +129,7 @@ class Table:
         if not first or not any(field.strip() for field in first[0]):
             what = "the names of the columns" if header else "numbers"
             raise ValueError(f"{path}, line 1: expected {what}, found a blank line.")
-        self.names = [str(i) for i in range(1, len(first[0]) + 1)]
+        self.names: list[str] = [str(i) for i in range(1, len(first[0]) + 1)]
         self._named = [not header or bool(name.strip()) for name in first[0]]
         if header:
             named = zip(first[0], self.names, strict=True)

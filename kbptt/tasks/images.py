@@ -28,14 +28,15 @@ UNREADABLE = (
 class _PixelByPixel(Task):
     """One pixel a timestep, row by row, then `blank` timesteps of 0; the answer is the digit."""
 
-    metric, mode = "accuracy", "max"
-    outputs = Outputs(10)
+    metric: str = "accuracy"
+    mode: str = "max"
+    outputs: Outputs = Outputs(10)
     pixels: int
 
     def __init__(self, permuted: bool, blank: int, repeat: int, sizes: Sequence[int]):
-        self.permuted = check_flag("permuted", permuted)
-        self.blank = _checks.positive_integer("blank", blank) if blank != 0 else 0
-        self.repeat = _checks.positive_integer("repeat", repeat)
+        self.permuted: bool = check_flag("permuted", permuted)
+        self.blank: int = _checks.positive_integer("blank", blank) if blank != 0 else 0
+        self.repeat: int = _checks.positive_integer("repeat", repeat)
         super().__init__(self.pixels * self.repeat + self.blank, sizes)
 
     def sequences(self, images: np.ndarray) -> np.ndarray:
@@ -65,8 +66,9 @@ class Digits(_PixelByPixel):
         sizes: Sequences for training, validation and test. Defaults to `(1197, 300, 300)`.
     """
 
-    baseline, success = 183 / 1797, 0.9
-    pixels = 64
+    baseline: float = 183 / 1797
+    success: float | None = 0.9
+    pixels: int = 64
 
     def __init__(
         self,
@@ -112,8 +114,9 @@ class MNIST(_PixelByPixel):
         path: The file `mnist.npz`. Defaults to `None`: the one in the cache of Keras.
     """
 
-    baseline, success = 0.1135, 0.97
-    pixels = 784
+    baseline: float = 0.1135
+    success: float | None = 0.97
+    pixels: int = 784
 
     def __init__(
         self,
@@ -132,7 +135,8 @@ class MNIST(_PixelByPixel):
                 f"Received: sizes={tuple(self.sizes)}."
             )
         home = os.environ.get("KERAS_HOME", "~/.keras")
-        self.file = self.path = Path(path or f"{home}/datasets/mnist.npz").expanduser()
+        self.path: Path = Path(path or f"{home}/datasets/mnist.npz").expanduser()
+        self.file: str | Path | None = self.path
         if not self.path.is_file():
             raise ValueError(
                 f"There is no copy of MNIST at {self.path}, and none is downloaded. "

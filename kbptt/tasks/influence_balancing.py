@@ -1,13 +1,16 @@
 """Influence balancing: a system where a short truncation has the wrong sign and diverges."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kbptt import _checks
 from kbptt.tasks.base import Outputs, Task
 from kbptt.tasks.registry import register
+
+if TYPE_CHECKING:
+    import keras
 
 
 @register("influence_balancing")
@@ -35,8 +38,11 @@ class InfluenceBalancing(Task):
         - [Tallec & Ollivier, 2017](https://arxiv.org/abs/1705.08209).
     """
 
-    metric, mode, baseline, success = "mse", "min", 1.0, 0.01
-    outputs = Outputs(1)
+    metric: str = "mse"
+    mode: str = "min"
+    baseline: float = 1.0
+    success: float | None = 0.01
+    outputs: Outputs = Outputs(1)
 
     def __init__(
         self,
@@ -46,14 +52,14 @@ class InfluenceBalancing(Task):
         sizes: Sequence[int] = (640, 32, 32),
     ):
         super().__init__(length, sizes)
-        self.units = _checks.positive_integer("units", units)
-        self.positive = _checks.positive_integer("positive", positive)
+        self.units: int = _checks.positive_integer("units", units)
+        self.positive: int = _checks.positive_integer("positive", positive)
         _checks.number("positive", positive, at_most=units)
 
-    def sample(self, generator, count):
+    def sample(self, generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros((count, self.length, 1), np.float32), np.ones((count, 1), np.float32)
 
-    def recurrent_layer(self, truncation: Any = None, **arguments: Any):
+    def recurrent_layer(self, truncation: Any = None, **arguments: Any) -> "keras.layers.Layer":
         import kbptt
         from kbptt.tasks.keras_objects import InfluenceBalancingCell
 

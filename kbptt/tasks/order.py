@@ -1,6 +1,6 @@
 """The order in which a training sees its data."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def batches(
     seed: int,
     epochs: int,
     first_epoch: int = 0,
-) -> "tf.data.Dataset":
+) -> "tf.data.Dataset[Any]":
     """Returns the batches of a whole training, each epoch shuffled by seed and epoch only.
 
     A training that resumes at `first_epoch` sees the batches that it would have seen. For

@@ -6,12 +6,16 @@ nothing in between helps. A network whose gradient does not reach that far score
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kbptt import _checks
 from kbptt.tasks.base import Outputs, Task, check_flag
 from kbptt.tasks.registry import register
+
+if TYPE_CHECKING:
+    import keras
 
 SIZES = (10_000, 1_000, 1_000)
 # Pascanu et al. count a sequence as wrong above this squared error.
@@ -21,11 +25,13 @@ SOLVED_SQUARED_ERROR = 0.04
 class _TwoMarkedNumbers(Task):
     """Random numbers in [0, 1), two of them marked; the answer combines the marked ones."""
 
-    metric, mode, success = "mse", "min", 0.01
-    features = 2
-    outputs = Outputs(1)
+    metric: str = "mse"
+    mode: str = "min"
+    success: float | None = 0.01
+    features: int = 2
+    outputs: Outputs = Outputs(1)
 
-    def sample(self, generator, count):
+    def sample(self, generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
         values = generator.random((count, self.length), dtype=np.float32)
         positions = np.stack(
             [generator.integers(low, high, size=count) for low, high in self.mark_ranges()], axis=1
@@ -35,7 +41,7 @@ class _TwoMarkedNumbers(Task):
         marked = np.take_along_axis(values, positions, axis=1)
         return np.stack([values, marks], axis=2), self.combine(marked)[:, None]
 
-    def metrics(self):
+    def metrics(self) -> list["keras.metrics.Metric"]:
         from kbptt.tasks.keras_objects import WithinSquaredError
 
         return [*super().metrics(), WithinSquaredError(SOLVED_SQUARED_ERROR, name="solved")]
@@ -60,7 +66,7 @@ class Adding(_TwoMarkedNumbers):
           [Le et al., 2015](https://arxiv.org/abs/1504.00941).
     """
 
-    baseline = 1 / 6
+    baseline: float = 1 / 6
 
     def __init__(self, length: int = 100, sizes: Sequence[int] = SIZES):
         super().__init__(_at_least("length", length, 2), sizes)
@@ -88,8 +94,8 @@ class Multiplication(_TwoMarkedNumbers):
         - [Pascanu et al., 2013](https://arxiv.org/abs/1211.5063).
     """
 
-    baseline = 7 / 144
-    success = 0.003
+    baseline: float = 7 / 144
+    success: float | None = 0.003
 
     def __init__(self, length: int = 100, sizes: Sequence[int] = SIZES):
         super().__init__(_at_least("length", length, 10), sizes)
@@ -125,7 +131,8 @@ class CopyMemory(Task):
         - [Arjovsky et al., 2016](https://arxiv.org/abs/1511.06464).
     """
 
-    metric, mode = "cross_entropy", "min"
+    metric: str = "cross_entropy"
+    mode: str = "min"
 
     def __init__(
         self,
@@ -135,17 +142,17 @@ class CopyMemory(Task):
         variable: bool = False,
         sizes: Sequence[int] = SIZES,
     ):
-        self.lag = _checks.positive_integer("lag", lag)
-        self.items = _checks.positive_integer("items", items)
-        self.symbols = _at_least("symbols", symbols, 2)
-        self.variable = check_flag("variable", variable)
+        self.lag: int = _checks.positive_integer("lag", lag)
+        self.items: int = _checks.positive_integer("items", items)
+        self.symbols: int = _at_least("symbols", symbols, 2)
+        self.variable: bool = check_flag("variable", variable)
         super().__init__(self.lag + 2 * self.items, sizes)
-        self.vocabulary = self.symbols + 2
-        self.outputs = Outputs(self.symbols + 1, per_timestep=True)
-        self.baseline = self.items * math.log(self.symbols) / self.length
-        self.success = self.baseline / 10
+        self.vocabulary: int | None = self.symbols + 2
+        self.outputs: Outputs = Outputs(self.symbols + 1, per_timestep=True)
+        self.baseline: float = self.items * math.log(self.symbols) / self.length
+        self.success: float | None = self.baseline / 10
 
-    def sample(self, generator, count):
+    def sample(self, generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
         items = generator.integers(1, self.symbols + 1, size=(count, self.items), dtype=np.int32)
         lags = np.full(count, self.lag)
         if self.variable:
@@ -183,16 +190,18 @@ class TemporalOrder(Task):
           [Pascanu et al., 2013](https://arxiv.org/abs/1211.5063).
     """
 
-    metric, mode, success = "accuracy", "max", 0.99
-    vocabulary = 6
+    metric: str = "accuracy"
+    mode: str = "max"
+    success: float | None = 0.99
+    vocabulary: int | None = 6
 
     def __init__(self, length: int = 100, symbols: int = 2, sizes: Sequence[int] = SIZES):
         super().__init__(_at_least("length", length, 10), sizes)
-        self.symbols = _checks.one_of("symbols", symbols, (2, 3))
-        self.outputs = Outputs(2**self.symbols)
-        self.baseline = 0.5**self.symbols
+        self.symbols: int = _checks.one_of("symbols", symbols, (2, 3))
+        self.outputs: Outputs = Outputs(2**self.symbols)
+        self.baseline: float = 0.5**self.symbols
 
-    def sample(self, generator, count):
+    def sample(self, generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
         x = generator.integers(2, 6, size=(count, self.length), dtype=np.int32)
         symbols = generator.integers(0, 2, size=(count, self.symbols), dtype=np.int32)
         width = self.length // 10
@@ -220,15 +229,18 @@ class RandomPermutation(Task):
           [Pascanu et al., 2013](https://arxiv.org/abs/1211.5063) (symbols may repeat).
     """
 
-    metric, mode, baseline, success = "accuracy", "max", 0.5, 0.99
+    metric: str = "accuracy"
+    mode: str = "max"
+    baseline: float = 0.5
+    success: float | None = 0.99
 
     def __init__(self, length: int = 100, symbols: int = 100, sizes: Sequence[int] = SIZES):
         super().__init__(_at_least("length", length, 2), sizes)
-        self.symbols = _at_least("symbols", symbols, 3)
-        self.vocabulary = self.symbols
-        self.outputs = Outputs(self.symbols)
+        self.symbols: int = _at_least("symbols", symbols, 3)
+        self.vocabulary: int | None = self.symbols
+        self.outputs: Outputs = Outputs(self.symbols)
 
-    def sample(self, generator, count):
+    def sample(self, generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
         x = generator.integers(2, self.symbols, size=(count, self.length), dtype=np.int32)
         x[:, 0] = generator.integers(0, 2, size=count)
         return x, x[:, 0].copy()

@@ -35,7 +35,9 @@ class Text(Task):
             beginning of each part. Defaults to `None` (all).
     """
 
-    metric, mode, success = "bits", "min", None
+    metric: str = "bits"
+    mode: str = "min"
+    success: float | None = None
 
     def __init__(
         self,
@@ -46,7 +48,8 @@ class Text(Task):
     ):
         length = _checks.positive_integer("length", length)
         held_out = _checks.number("held_out", held_out, above=0, at_most=0.5)
-        text, self.file = read_text(path), path
+        text = read_text(path)
+        self.file: str | Path | None = path
         windows = (len(text) - 1) // length
         if windows < 3:
             raise ValueError(
@@ -67,10 +70,10 @@ class Text(Task):
                 f"{path} has only one distinct character, {self.characters[0]!r}: there is "
                 "nothing to predict. Give a text with two or more."
             )
-        self.outputs = Outputs(self.vocabulary, per_timestep=True)
+        self.outputs: Outputs = Outputs(self.vocabulary, per_timestep=True)
         self._available = available
         self._tokens = self.encode(text)
-        self.baseline = self._bits_of_frequencies()
+        self.baseline: float = self._bits_of_frequencies()
 
     def encode(self, text: str) -> np.ndarray:
         """Returns the tokens of `text` as int32."""
@@ -89,8 +92,8 @@ class Text(Task):
         present = np.zeros(int(codes.max()) + 1, bool)
         present[codes] = True
         distinct = np.flatnonzero(present)
-        self.characters = [chr(code) for code in distinct]
-        self.vocabulary = len(self.characters)
+        self.characters: list[str] = [chr(code) for code in distinct]
+        self.vocabulary: int | None = len(self.characters)
         # From code points to tokens; -1 for those that do not occur, the last entry for all beyond
         # the largest.
         self._token_of = np.full(len(present) + 1, -1, np.int32)
