@@ -127,7 +127,7 @@ class GradientTransform(optimizers.GradientTransform, keras.callbacks.Callback):
 
     # Callback methods. Only `fit` calls them: evaluate and predict never see a transform.
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if keras.backend.backend() != "tensorflow":
             raise RuntimeError(
                 f"{type(self).__name__} needs Keras on the TensorFlow backend. Received: "
@@ -141,16 +141,16 @@ class GradientTransform(optimizers.GradientTransform, keras.callbacks.Callback):
         others = {other._log_name for other in active(self.model) if other is not self}
         self._log_name = unique_name(self.name, others)
 
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._counts = self._current_counts()
 
-    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         substitution = _substitution.of(self.model)
         substitution.take_step()
         if batch:
             substitution.check_traced()
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         _substitution.of(self.model).check_traced()
         now = self._current_counts()
         steps, clips, skipped = (n - b for n, b in zip(now, self._counts, strict=True))
@@ -166,7 +166,7 @@ class GradientTransform(optimizers.GradientTransform, keras.callbacks.Callback):
             logs.update(self._epoch_logs(steps, clips))
         self._keep()
 
-    def on_train_end(self, logs: dict | None = None) -> None:
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._keep()
         _substitution.of(self.model).leave(self)
 

@@ -131,7 +131,7 @@ class Clipped(Wrapper):
         weights = [variables[index] for index in known]
         arriving = TrueGradients([gradients[index] for index in known], weights, self.inner)
         values, norms = arriving.values, clipping.norms(arriving.values)
-        updates: list[tuple] = []
+        updates: list[tuple[tf.Variable, Any]] = []
         finite = clipping.all_finite(norms)
         for transform, state in zip(self.transforms, self._states(), strict=True):
             values, norms, new = transform.step(values, norms, weights, self.iterations, state)

@@ -17,7 +17,8 @@ Schedule = Callable[[Any], Any]
 AddVariable = Callable[[str, Any], keras.Variable]
 # What a transform remembers, by name, and what it returns: gradients, norms and new state.
 State: TypeAlias = dict[str, Any]
-Transformed: TypeAlias = tuple[list, list | None, State]
+Values: TypeAlias = list[Any]
+Transformed: TypeAlias = tuple[Values, Values | None, State]
 NO_THRESHOLD: Any = object()
 COUNTS = ("step_count", "clip_count", "skipped_count")
 
@@ -94,16 +95,16 @@ class GradientTransform:
     _threshold_name = "threshold"  # of the argument of `__init__`
     _no_settings: tuple[str, ...] = ()  # public attributes that `transform` never reads
 
-    norm_before = _StateVariable()
-    norm_after = _StateVariable()
-    threshold = Threshold()
-    step_count = _StateVariable()
-    clip_count = _StateVariable()
-    skipped_count = _StateVariable()
+    norm_before: _StateVariable = _StateVariable()
+    norm_after: _StateVariable = _StateVariable()
+    threshold: Threshold = Threshold()
+    step_count: _StateVariable = _StateVariable()
+    clip_count: _StateVariable = _StateVariable()
+    skipped_count: _StateVariable = _StateVariable()
 
-    variables = Option(lambda _, value: _patterns(value))
-    name = Option(lambda _, value: _checked_name(value))
-    state = Fixed(lambda self: self._state, "It belongs to the optimizer.")
+    variables: Option[list[str] | None] = Option(lambda _, value: _patterns(value))
+    name: Option[str] = Option(lambda _, value: _checked_name(value))
+    state: Fixed[Any] = Fixed(lambda self: self._state, "It belongs to the optimizer.")
 
     def __init__(
         self,
@@ -121,7 +122,9 @@ class GradientTransform:
 
     # For subclasses.
 
-    def transform(self, gradients: list, norms: list, weights: list, state: State) -> Transformed:
+    def transform(
+        self, gradients: Values, norms: Values, weights: Values, state: State
+    ) -> Transformed:
         """The new gradients, their norms (or `None` to have them measured) and the new state.
 
         Traced into the train step: written with `keras.ops` or TensorFlow operations.
@@ -154,7 +157,7 @@ class GradientTransform:
         self._state = {name: variable.value for name, variable in variables.items()}
         return variables
 
-    def settings(self) -> list:
+    def settings(self) -> Values:
         """What `transform` may read, for an identity comparison: a new value needs a new trace.
 
         That is every attribute of this class and of subclasses that the user can set.
@@ -170,12 +173,12 @@ class GradientTransform:
 
     def step(
         self,
-        gradients: list,
-        norms: list,
-        weights: list,
+        gradients: Values,
+        norms: Values,
+        weights: Values,
         iterations: Any,
         variables: dict[str, tf.Variable],
-    ) -> tuple[list, list, list[tuple]]:
+    ) -> tuple[Values, Values, list[tuple[tf.Variable, Any]]]:
         """Transforms the chosen ones of `gradients`; also returns the state's (variable, value)."""
         chosen = self.chosen(weights)
         if not chosen:  # all that the pattern matches have no gradient
@@ -202,14 +205,14 @@ class GradientTransform:
         counted = [name for name in state if name != "skipped_count"]
         return gradients, norms, [(variables[name], state[name]) for name in counted]
 
-    def chosen(self, weights: Sequence) -> list[int]:
+    def chosen(self, weights: Sequence[Any]) -> list[int]:
         """The indices of the `weights` that `variables` matches."""
         paths = _paths(weights)
         if self.variables is None:
             return list(range(len(paths)))
         return [i for i, p in enumerate(paths) if any(re.search(v, p) for v in self.variables)]
 
-    def check_variables(self, weights: Sequence) -> None:
+    def check_variables(self, weights: Sequence[Any]) -> None:
         """Raises `ValueError` if `variables` matches none of all trainable `weights`."""
         if self.variables is not None and not self.chosen(weights):
             raise ValueError(
@@ -294,11 +297,13 @@ class GradientNorm(GradientTransform):
     def __init__(self, *, variables: str | Sequence[str] | None = None, name: str | None = None):
         super().__init__(variables=variables, name=name)
 
-    def transform(self, gradients: list, norms: list, weights: list, state: State) -> Transformed:
+    def transform(
+        self, gradients: Values, norms: Values, weights: Values, state: State
+    ) -> Transformed:
         return gradients, norms, state
 
 
-def _paths(weights: Sequence) -> list[str]:
+def _paths(weights: Sequence[Any]) -> list[str]:
     return [getattr(weight, "path", weight.name) for weight in weights]
 
 

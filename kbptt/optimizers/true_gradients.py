@@ -25,30 +25,36 @@ class TrueGradients:
         is_update: Whether the optimizer updates weights in this step; None: it always does.
     """
 
-    def __init__(self, gradients: list, weights: list, optimizer: keras.optimizers.Optimizer):
+    def __init__(
+        self, gradients: list[Any], weights: list[Any], optimizer: keras.optimizers.Optimizer
+    ):
         scaler, updating = loss_scaler(optimizer), unwrapped(optimizer)[-1]
-        self.loss_scale = updating.loss_scale_factor or 1.0
+        self.loss_scale: Any = updating.loss_scale_factor or 1.0
         if scaler is not None:
             self.loss_scale = tf.convert_to_tensor(scaler.dynamic_scale)
-        self.accumulated_batches = updating.gradient_accumulation_steps
+        self.accumulated_batches: Any = updating.gradient_accumulation_steps
         gradients = _sum_over_replicas(gradients)
         if self.accumulated_batches:
             gradients = [_dense(g, w) for g, w in zip(gradients, weights, strict=True)]
-        self.carriers = [
+        self.carriers: list[_Sparse | _Dense] = [
             _Sparse(g) if isinstance(g, tf.IndexedSlices) else _Dense(g) for g in gradients
         ]
-        self.values = [c.values / tf.cast(self.loss_scale, c.values.dtype) for c in self.carriers]
-        self.is_update = None
+        self.values: list[Any] = [
+            c.values / tf.cast(self.loss_scale, c.values.dtype) for c in self.carriers
+        ]
+        self.is_update: Any = None
         if self.accumulated_batches:
             steps, count = self.accumulated_batches, _keras.accumulated_batches(updating)
             self.is_update = tf.equal((tf.convert_to_tensor(count) + 1) % steps, 0)
-            self.accumulators = [_keras.accumulated_gradient(updating, w) for w in weights]
+            self.accumulators: list[Any] = [
+                _keras.accumulated_gradient(updating, w) for w in weights
+            ]
             self.values = [
                 (value + tf.cast(tf.convert_to_tensor(sum_so_far), value.dtype)) / steps
                 for value, sum_so_far in zip(self.values, self.accumulators, strict=True)
             ]
 
-    def leaving(self, values: list) -> list:
+    def leaving(self, values: list[Any]) -> list[Any]:
         """The gradients for `apply` which make the optimizer use `values`."""
         # The optimizer divides by the loss scale and sums over replicas once more: the first
         # replica contributes everything, the others zeros.
@@ -65,7 +71,7 @@ class TrueGradients:
             gradients.append(carrier.carry(value, share))
         return gradients
 
-    def resets(self) -> list[tuple]:
+    def resets(self) -> list[tuple[tf.Variable, Any]]:
         """What empties the accumulators on an update step."""
         if not self.accumulated_batches:
             return []
@@ -74,7 +80,11 @@ class TrueGradients:
 
 
 def if_finite(
-    finite: tf.Tensor, gradients: list, updates: list, apply: Callable, skipped: list
+    finite: tf.Tensor,
+    gradients: list[Any],
+    updates: list[tuple[tf.Variable, Any]],
+    apply: Callable[[list[Any]], None],
+    skipped: list[tf.Variable],
 ) -> None:
     """Updates variables and optimizer if `finite`; otherwise only counts a skipped step."""
 
@@ -111,7 +121,7 @@ def if_finite(
     tf.distribute.get_replica_context().merge_call(across, args=(finite, gradients, values))
 
 
-def assign(updates: list[tuple]) -> None:
+def assign(updates: list[tuple[tf.Variable, Any]]) -> None:
     """Assigns (variable, value) pairs; under a strategy, the first replica's value to all."""
     if not replicas_merge():
         for variable, value in updates:
@@ -127,7 +137,7 @@ def assign(updates: list[tuple]) -> None:
     tf.distribute.get_replica_context().merge_call(across, args=(values,))
 
 
-def _sum_over_replicas(gradients: list) -> list:
+def _sum_over_replicas(gradients: list[Any]) -> list[Any]:
     if not tf.distribute.has_strategy():
         return gradients
     context = tf.distribute.get_replica_context()

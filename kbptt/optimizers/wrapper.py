@@ -32,7 +32,9 @@ class Wrapper(keras.optimizers.Optimizer):
             with keras.name_scope(self.inner.name):
                 self.inner.build(variables)
 
-    def apply(self, grads: Sequence, trainable_variables: Sequence | None = None) -> None:
+    def apply(
+        self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None
+    ) -> None:
         self.inner.apply(grads, trainable_variables)
 
     @property
@@ -57,7 +59,11 @@ class Wrapper(keras.optimizers.Optimizer):
     def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
         self.inner.finalize_variable_values(var_list)
 
-    def exclude_from_weight_decay(self, var_list=None, var_names=None) -> None:
+    def exclude_from_weight_decay(
+        self,
+        var_list: Sequence[keras.Variable] | None = None,
+        var_names: Sequence[str] | None = None,
+    ) -> None:
         self.inner.exclude_from_weight_decay(var_list, var_names)
 
     def __getattr__(self, name: str) -> Any:
