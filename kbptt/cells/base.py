@@ -5,13 +5,14 @@ of one window in the backward pass.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 import tensorflow as tf
 
 from kbptt.cells.layer_norm import scale
 
-Tensors = tuple[tf.Tensor, ...]
+Tensors: TypeAlias = tuple[tf.Tensor, ...]
+Elementwise: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
 
 
 class Step(Protocol):
@@ -83,14 +84,14 @@ class Weights(NamedTuple):
 
 
 # The derivative of an activation, as a function of its output: nothing has to be recomputed.
-DERIVATIVE_FROM_OUTPUT: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+DERIVATIVE_FROM_OUTPUT: dict[str, Elementwise] = {
     "linear": tf.ones_like,
     "relu": lambda y: tf.cast(y > 0, y.dtype),
     "sigmoid": lambda y: y * (1 - y),
     "tanh": lambda y: 1 - y * y,
 }
 
-ACTIVATION: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+ACTIVATION: dict[str, Elementwise] = {
     "linear": tf.identity,
     "relu": tf.nn.relu,
     "sigmoid": tf.sigmoid,
@@ -128,10 +129,10 @@ class Cell(Step):
     def __init__(self, activations: tuple[str, ...], normalization: Any = None) -> None:
         self.activations = activations
         self.normalization = normalization
-        self.activation = ACTIVATION[activations[0]]
-        self.activation_grad = DERIVATIVE_FROM_OUTPUT[activations[0]]
-        self.recurrent_activation = ACTIVATION[activations[-1]]
-        self.recurrent_activation_grad = DERIVATIVE_FROM_OUTPUT[activations[-1]]
+        self.activation: Elementwise = ACTIVATION[activations[0]]
+        self.activation_grad: Elementwise = DERIVATIVE_FROM_OUTPUT[activations[0]]
+        self.recurrent_activation: Elementwise = ACTIVATION[activations[-1]]
+        self.recurrent_activation_grad: Elementwise = DERIVATIVE_FROM_OUTPUT[activations[-1]]
 
     @classmethod
     def groups(cls, units: int) -> tuple[int, ...]:

@@ -9,6 +9,8 @@ Time that does not divide into blocks is padded in front or behind. A padded tim
 masked one: it passes the carried gradient through and contributes nothing.
 """
 
+from typing import Any
+
 import tensorflow as tf
 
 from kbptt.truncation import windows
@@ -36,10 +38,10 @@ class Blocks:
 
     def __init__(self, windows: Windows) -> None:
         self.windows = windows
-        self.before = windows.reach - 1
+        self.before: Any = windows.reach - 1
         self._front = windows.front + self.before * windows.stride
         known = isinstance(windows.front, int) and isinstance(windows.back, int)
-        self.padded = not known or bool(windows.front or windows.back)
+        self.padded: bool = not known or bool(windows.front or windows.back)
         self._whole = not self.padded and not windows.overlapping
 
     def split(self, x: tf.Tensor) -> tf.Tensor:

@@ -49,11 +49,11 @@ class Compiled:
         traced: The `tf.function`.
     """
 
-    def __init__(self, function: Callable, jit: bool) -> None:
+    def __init__(self, function: Callable[..., Any], jit: bool) -> None:
         # TensorFlow counts traces by code object and would warn of too many where there are many
         # layers. A partial has no code object of its own.
         function = functools.partial(function)
-        self.traced = tf.function(
+        self.traced: Any = tf.function(
             function, jit_compile=jit or None, autograph=False, reduce_retracing=True
         )
 

@@ -7,6 +7,7 @@ what is assigned.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -16,8 +17,8 @@ from kbptt import _tensorflow
 class Captured:
     """A variable for the backward pass to use, captured in the forward pass where it has to be."""
 
-    def __init__(self, variable: tf.Variable, pending: list) -> None:
-        self.dtype = variable.dtype
+    def __init__(self, variable: tf.Variable, pending: list[tf.Operation]) -> None:
+        self.dtype: tf.DType = variable.dtype
         self._variable = variable
         self._pending = pending
         self._captured = None
@@ -57,7 +58,7 @@ class Effects:
     def capture(self, variable: tf.Variable) -> Captured:
         return Captured(variable, self._pending)
 
-    def before(self, tensors: tuple) -> tuple:
+    def before(self, tensors: tuple[Any, ...]) -> tuple[Any, ...]:
         """`tensors`, which now come after everything that the backward pass has assigned."""
         if not self._pending:
             return tensors
@@ -81,7 +82,7 @@ def in_control_flow() -> bool:
     return _tensorflow.is_branch_or_body(_tensorflow.traced_graph())
 
 
-def _flow() -> list:
+def _flow() -> list[Any]:
     """The branches and loop bodies that are being traced, from the innermost on."""
     flow = []
     graph = _tensorflow.traced_graph()

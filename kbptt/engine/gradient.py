@@ -39,7 +39,7 @@ class Options(NamedTuple):
     clip: float | None = None
     record: bool = True
     lags: bool = False
-    penalty: Callable | None = None
+    penalty: Callable[..., Any] | None = None
 
 
 class Monitor(NamedTuple):
@@ -149,7 +149,7 @@ class Loop:
         residuals: Any,
         upstream: Upstream,
         /,
-    ) -> tuple[tuple, Monitor]:
+    ) -> tuple[tuple[Any, ...], Monitor]:
         """Gradients of (x, start, states of resets, weights), and what was measured."""
         raise NotImplementedError
 
@@ -216,7 +216,9 @@ class Loop:
             return result[0], tuple(result[1:])
         return None, tuple(result)
 
-    def _gradients(self, problem: tuple, residuals: Any, gradients: Tensors) -> tuple:
+    def _gradients(
+        self, problem: tuple[Any, ...], residuals: Any, gradients: Tensors
+    ) -> tuple[Any, ...]:
         """Draws ξ, runs the backward pass and reports what it has measured."""
         x, start, weights, context = problem
         outputs, final = (gradients[0], gradients[1:]) if context.sequences else (None, gradients)

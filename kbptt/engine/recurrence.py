@@ -4,7 +4,7 @@ The rows of a step are (window, sample) pairs: ``(count·batch, width)``. The j-
 window from its j-th timestep, counted from its end, to the one before.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -12,6 +12,7 @@ from kbptt.cells.base import Step, Tensors
 from kbptt.engine.blocks import Blocks, divide
 from kbptt.engine.gradient import Options
 from kbptt.engine.tensors import norm_per_sample, select, size, write
+from kbptt.truncation.windows import Windows
 
 
 class Given(NamedTuple):
@@ -75,28 +76,36 @@ class Recurrence:
     """
 
     def __init__(
-        self, step: Step, options: Options, jit: bool, given: Given, weights: tuple
+        self, step: Step, options: Options, jit: bool, given: Given, weights: tuple[Any, ...]
     ) -> None:
-        self.step, self.options, self.jit, self.weights = step, options, jit, weights
+        self.step = step
+        self.options = options
+        self.jit = jit
+        self.weights = weights
         self.given = given
-        self.timesteps, self.batch = size(given.x, 0), size(given.x, 1)
-        self.dtype = given.states[0].dtype
+        self.timesteps: int | tf.Tensor = size(given.x, 0)
+        self.batch: int | tf.Tensor = size(given.x, 1)
+        self.dtype: tf.DType = given.states[0].dtype
         # The final state alone sends its gradient through one window, which `given` is cut to.
-        self.windows = divide(
+        self.windows: Windows = divide(
             self.timesteps, options if given.outputs is not None else Options(align="end")
         )
-        self.blocks = blocks = Blocks(self.windows)
-        self.overlapping = self.windows.overlapping
-        self.penalized = options.penalty is not None
-        self.by_block = [
-            tuple(map(blocks.split, group))
+        self.blocks: Blocks = Blocks(self.windows)
+        self.overlapping: bool = self.windows.overlapping
+        self.penalized: bool = options.penalty is not None
+        self.by_block: list[Tensors] = [
+            tuple(map(self.blocks.split, group))
             for group in ((given.x,), given.previous, given.states, given.residuals)
         ]
-        self.e = None if given.outputs is None else blocks.split(given.outputs)
-        self.keep = self._keep()
-        self.resets = None if given.resets is None else blocks.split(given.resets[:, :, None])
-        self.xi = self._xi()
-        self.clip = self._clip()
+        self.e: tf.Tensor | None = (
+            None if given.outputs is None else self.blocks.split(given.outputs)
+        )
+        self.keep: tf.Tensor | None = self._keep()
+        self.resets: tf.Tensor | None = (
+            None if given.resets is None else self.blocks.split(given.resets[:, :, None])
+        )
+        self.xi: tf.Tensor | None = self._xi()
+        self.clip: tf.Tensor | None = self._clip()
 
     def _each(self, values: tf.Tensor) -> tf.Tensor:
         """``(blocks, stride)`` for every sample."""

@@ -30,7 +30,7 @@ def in_this_graph(structure: Any) -> Any:
     return tf.nest.map_structure(lambda v: tf.identity(v) if tf.is_tensor(v) else v, structure)
 
 
-def write(buffer: tf.Tensor, value: tf.Tensor, index: list, jit: bool) -> tf.Tensor:
+def write(buffer: tf.Tensor, value: tf.Tensor, index: list[Any], jit: bool) -> tf.Tensor:
     """`buffer` with `value` written at `index`, in place where it is carried by a loop.
 
     Args:

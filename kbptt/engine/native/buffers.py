@@ -25,7 +25,9 @@ class Buffers:
     """
 
     def __init__(self, count: int = 16, total: int = 2**30, seconds: float = 10.0) -> None:
-        self.count, self.total, self.seconds = count, total, seconds
+        self.count = count
+        self.total = total
+        self.seconds = seconds
         self.free: dict[int, tuple[float, np.ndarray]] = {}
         self._lent: set[int] = set()
         self._watcher: threading.Thread | None = None

@@ -72,7 +72,7 @@ class Loops:
         if not fits:
             raise ImportError(f"{module.__file__} was built from a different version of the source")
         self._module = module
-        self.cells = {
+        self.cells: dict[str, CompiledCell] = {
             name: CompiledCell(number, *sizes)
             for number, (name, *sizes) in enumerate(module.cells())
         }
