@@ -33,7 +33,9 @@ class SeededInitializer(keras.initializers.Initializer):
         if not isinstance(seed, keras.random.SeedGenerator):
             _check_seed(seed, "an integer, a keras.random.SeedGenerator or None")
         self._given_seed = seed
-        self.seed = random.randint(1, 10**9) if seed is None else seed
+        self.seed: int | keras.random.SeedGenerator = (
+            random.randint(1, 10**9) if seed is None else seed
+        )
 
     def get_config(self) -> dict[str, Any]:
         return {"seed": keras.saving.serialize_keras_object(self._given_seed)}

@@ -69,7 +69,7 @@ class Method:
     cell_layer: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     cells: Sequence[str] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise _invalid("name", "a non-empty string", self.name)
         if not isinstance(self.description, str):

@@ -1,7 +1,7 @@
 """Gradients by lag of a model on data: how far back its losses reach, and which window suffices."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +84,7 @@ class SuggestedLength(int):
             f"relative_bias={self.relative_bias:.3g}, tolerance={self.tolerance:g}>"
         )
 
-    __str__ = int.__repr__
+    __str__: Callable[[Any], str] = int.__repr__
 
 
 def lag_profile(
@@ -133,7 +133,7 @@ def lag_profiles(
     x: Arrays,
     y: Arrays,
     maximum: int | None = None,
-    layers: list | None = None,
+    layers: list[Any] | None = None,
     sample_weight: Arrays | None = None,
     batch_size: int = 32,
 ) -> list[LagProfile]:

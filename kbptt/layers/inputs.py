@@ -9,7 +9,7 @@ from keras import tree
 from kbptt._tensorflow import is_being_compiled
 
 
-def as_tensors(*values: Any) -> list:
+def as_tensors(*values: Any) -> list[Any]:
     """The values with every variable among them, however nested, replaced by its value."""
 
     def tensor(value):
@@ -29,7 +29,7 @@ def check_sequences(layer: str, sequences: Any) -> None:
     check_shape(layer, tuple(sequences.shape))
 
 
-def check_shape(layer: str, shape: tuple) -> None:
+def check_shape(layer: str, shape: tuple[Any, ...]) -> None:
     if len(shape) < 3 or shape[1] == 0:
         raise ValueError(
             f"Layer '{layer}' expected sequences of shape (batch, timesteps, features) "
@@ -37,7 +37,7 @@ def check_shape(layer: str, shape: tuple) -> None:
         )
 
 
-def check_by_timestep(layer: str, name: str, value: Any, shape: tuple) -> None:
+def check_by_timestep(layer: str, name: str, value: Any, shape: tuple[Any, ...]) -> None:
     """Checks that `value` is None or of shape ``(batch, timesteps)``, the start of `shape`."""
     value = value[0] if isinstance(value, (list, tuple)) and value else value
     if value is None:
@@ -57,7 +57,7 @@ def check_by_timestep(layer: str, name: str, value: Any, shape: tuple) -> None:
         )
 
 
-def check_initial_state(layer: str, state: Any, widths: list, batch: int | None) -> None:
+def check_initial_state(layer: str, state: Any, widths: list[int], batch: int | None) -> None:
     """Checks that `state` is None or one tensor ``(batch, width)`` for each of `widths`."""
     if state is None:
         return

@@ -23,7 +23,7 @@ class Factors:
 
     def __init__(self, truncation: truncations.Randomized) -> None:
         self.truncation = truncation
-        self.seed = keras.random.SeedGenerator(truncation.seed)
+        self.seed: keras.random.SeedGenerator = keras.random.SeedGenerator(truncation.seed)
 
     def drawer(self, effects: Effects) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         """A function of (timesteps, batch) that draws ξ ``(timesteps, batch or 1)``."""

@@ -84,7 +84,7 @@ class ProjectedLayer(CellLayer):
         gains = {name: getattr(self, name, None) for name in CELLS[self.cell_name].gains}
         return Weights(kernel, recurrent, bias=self.cell.bias, **gains)
 
-    def build(self, sequences_shape, initial_state_shape=None):
+    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         super().build(sequences_shape, initial_state_shape)
         if self.normalization is not None:
             for name, blocks in CELLS[self.cell_name].gains.items():
@@ -111,7 +111,7 @@ class ProjectedLayer(CellLayer):
         # Keras declares no types, and those inferred from its default values are too narrow.
         def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
-    def advance(self, x_t: Any, states: Sequence) -> list:
+    def advance(self, x_t: Any, states: Sequence[Any]) -> list[Any]:
         """Runs one timestep, without dropout: what analyses of the dynamics differentiate.
 
         The gradient is that of ordinary operations: not truncated, not clipped, not recorded.
@@ -131,7 +131,14 @@ class ProjectedLayer(CellLayer):
         projected, weights = cell.project(x_t[:, None], weights)
         return list(cell.forward(projected[:, 0], tuple(states), weights)[0])
 
-    def inner_loop(self, sequences, initial_state, mask, training=False, resets=None):
+    def inner_loop(
+        self,
+        sequences: Any,
+        initial_state: Any,
+        mask: Any,
+        training: bool = False,
+        resets: Any = None,
+    ) -> tuple[Any, Any, Any]:
         recurrence = self._recurrence()
         # Masks per gate (`implementation=1`, recurrent dropout) need the cell's own products.
         cell = self.cell

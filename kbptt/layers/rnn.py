@@ -16,7 +16,14 @@ from kbptt.layers.truncated import TruncatedLayer
 class CellLayer(TruncatedLayer):
     """Mixin that runs the layer's cell through the engine, whatever the cell does."""
 
-    def inner_loop(self, sequences, initial_state, mask, training=False, resets=None):
+    def inner_loop(
+        self,
+        sequences: Any,
+        initial_state: Any,
+        mask: Any,
+        training: bool = False,
+        resets: Any = None,
+    ) -> tuple[Any, Any, Any]:
         x, state, mask, resets = self._prepare(sequences, initial_state, mask, resets)
         features = tuple(x.shape[2:])
         x = tf.reshape(x, [tf.shape(x)[0], tf.shape(x)[1], _product(features)])
@@ -70,32 +77,32 @@ class CellFunction:
         self,
         cell: Any,
         state_size: Any,
-        features: tuple,
+        features: tuple[Any, ...],
         training: bool,
         dtype: Any,
-        state_dtypes: list,
+        state_dtypes: list[Any],
     ) -> None:
         self.cell = cell
         self.dtype = dtype
         self.state_dtypes = state_dtypes
         self.state_size = state_size
         self.features = features
-        self.states = len(tree.flatten(state_size))
-        self.is_layer = isinstance(cell, keras.layers.Layer)
+        self.states: int = len(tree.flatten(state_size))
+        self.is_layer: bool = isinstance(cell, keras.layers.Layer)
         # A layer casts its variables itself; other cells rely on the scope of the RNN layer.
-        self.scope = None if self.is_layer else _keras.autocast_scope()
-        self.arguments = {}
+        self.scope: Any = None if self.is_layer else _keras.autocast_scope()
+        self.arguments: dict[str, Any] = {}
         if self.is_layer and "training" in cell.call_signature_parameters:
             self.arguments["training"] = training
-        self.masked_cells = [
+        self.masked_cells: list[Any] = [
             c
             for c in (_keras.flatten_layers(cell) if self.is_layer else [cell])
             if hasattr(c, "get_dropout_mask") and (c.dropout or c.recurrent_dropout)
         ]
-        self.mask_count = 0
-        self.mask_structure: list = []
+        self.mask_count: int = 0
+        self.mask_structure: list[Any] = []
 
-    def weights(self, x: tf.Tensor, state: tuple) -> tuple:
+    def weights(self, x: tf.Tensor, state: tuple[Any, ...]) -> tuple[Any, ...]:
         """The variables and dropout masks as tensors."""
         variables = ()
         if self.is_layer:
@@ -112,7 +119,9 @@ class CellFunction:
         with _keras.autocast(None):
             return (*(tf.convert_to_tensor(v.value) for v in variables), *masks)
 
-    def probe(self, x: tf.Tensor, state: tuple, weights: tuple) -> tuple[int | None, int, bool]:
+    def probe(
+        self, x: tf.Tensor, state: tuple[Any, ...], weights: tuple[Any, ...]
+    ) -> tuple[int | None, int, bool]:
         """Returns the state that is the output, the hidden state, and whether variables change."""
         output, new, changes = self._call(x, state, weights)
         same = [index for index, s in enumerate(new) if s is output]
@@ -123,13 +132,15 @@ class CellFunction:
         hidden = self.states - len(top) if isinstance(top, (list, tuple)) else 0
         return None, hidden, changes
 
-    def __call__(self, x: tf.Tensor, state: tuple, weights: tuple) -> tuple[tf.Tensor, tuple]:
+    def __call__(
+        self, x: tf.Tensor, state: tuple[Any, ...], weights: tuple[Any, ...]
+    ) -> tuple[tf.Tensor, tuple[Any, ...]]:
         output, new, _ = self._call(x, state, weights)
         return output, new
 
     def stateful_call(
-        self, x: tf.Tensor, state: tuple, weights: tuple = ()
-    ) -> tuple[tf.Tensor, tuple]:
+        self, x: tf.Tensor, state: tuple[Any, ...], weights: tuple[Any, ...] = ()
+    ) -> tuple[tf.Tensor, tuple[Any, ...]]:
         """Calls the cell as Keras does, with its own variables instead of `weights`."""
         x, states = self._unflatten(x, state)
         with _keras.autocast(self.scope):

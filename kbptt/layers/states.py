@@ -51,12 +51,12 @@ class CarriedStates:
             return kind(value, trainable=False, dtype=dtype, name="rnn_state", **kwargs)
 
         self._writer = keras.Variable(self.USER, trainable=False, dtype="int32", name="writer")
-        self.shown = tree.map_structure(
+        self.shown: Any = tree.map_structure(
             lambda v: variable(v, CarriedState, on_assign=lambda: self._writer.assign(self.USER)),
             initial,
         )
-        self.training = [variable(v) for v in tree.flatten(initial)]
-        self.inference = [variable(v) for v in tree.flatten(initial)]
+        self.training: list[keras.Variable] = [variable(v) for v in tree.flatten(initial)]
+        self.inference: list[keras.Variable] = [variable(v) for v in tree.flatten(initial)]
 
     def start(self, training: bool) -> Any:
         """Where a pass begins, nested as the initial states."""

@@ -98,7 +98,7 @@ class TruncatedLayer(GradientOptions):
         with self.temporarily(truncation=windows, lag_recorder=record):
             yield
 
-    def build(self, sequences_shape, initial_state_shape=None):
+    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         inputs.check_shape(self.name, tuple(sequences_shape))
         super().build(sequences_shape, initial_state_shape)
         self._norms_size = sequences_shape[1] or UNKNOWN_TIMESTEPS
@@ -135,14 +135,21 @@ class TruncatedLayer(GradientOptions):
         """Where a stateful layer starts in `predict`, `evaluate` and calls without training."""
         return None if self.states is None else self._carried.inference
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         """Sets the states that a stateful layer keeps back to zeros."""
         if self.states is not None:
             self._carried.reset()
 
     # Calls ------------------------------------------------------------------------------------
 
-    def call(self, sequences, initial_state=None, mask=None, training=False, resets=None):
+    def call(
+        self,
+        sequences: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: bool = False,
+        resets: Any = None,
+    ) -> Any:
         """Runs the layer.
 
         Call arguments:

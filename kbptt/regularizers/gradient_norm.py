@@ -6,6 +6,7 @@ step along itself. Not imported by the package: this module needs TensorFlow's t
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -77,7 +78,7 @@ def exact(
     return dense(tape.gradient(penalty, values), values)
 
 
-def dense(gradients: Sequence, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+def dense(gradients: Sequence[Any], values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Gradients as tensors of at least float32: no None, no IndexedSlices of an Embedding."""
     result = []
     for g, value in zip(gradients, values, strict=True):
