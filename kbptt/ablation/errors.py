@@ -20,7 +20,9 @@ class TrialError(Exception):
 
     def __init__(self, message: str, disk_full: bool = False, final: bool = False):
         super().__init__(message, disk_full, final)
-        self.message, self.disk_full, self.final = message, disk_full, final
+        self.message = message
+        self.disk_full = disk_full
+        self.final = final
 
     def __str__(self) -> str:
         return self.message

@@ -65,8 +65,8 @@ class Ledger:
     """
 
     def __init__(self, directory: str | os.PathLike[str], read_only: bool = False):
-        self.directory = pathlib.Path(directory)
-        self.path = self.directory / FILE
+        self.directory: pathlib.Path = pathlib.Path(directory)
+        self.path: pathlib.Path = self.directory / FILE
         self._lock = None
         if read_only:
             if not self.path.exists():
@@ -142,7 +142,9 @@ class Ledger:
         with self._transaction() as execute:
             execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
 
-    def plan(self, configuration: Mapping[str, Any], cells: Iterable[tuple[Mapping, str]]) -> None:
+    def plan(
+        self, configuration: Mapping[str, Any], cells: Iterable[tuple[Mapping[str, Any], str]]
+    ) -> None:
         """Stores the configuration and adds the trials that are new, in one transaction.
 
         Args:

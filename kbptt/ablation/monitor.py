@@ -41,27 +41,36 @@ class Monitor(keras.callbacks.Callback):
         first_epoch: int = 0,
     ):
         super().__init__()
-        self.task, self.flow = task, flow
-        self.keeps_best = training.get("checkpoint") == "best"
-        self.steps_per_epoch = -(-samples // training["batch_size"])
+        self.task = task
+        self.flow = flow
+        self.keeps_best: bool = training.get("checkpoint") == "best"
+        self.steps_per_epoch: int = -(-samples // training["batch_size"])
         first, end = (self.steps_per_epoch * e for e in (first_epoch, training["epochs"]))
         rows = np.linspace(first, end - 1, min(RECORDS, end - first))
-        self.record_at = set(rows.round().astype(int).tolist())
-        self.first_step = self.step = first
-        self.diverged_at = None
-        self.best_score = self.best_epoch = self.best_weights = None
+        self.record_at: set[int] = set(rows.round().astype(int).tolist())
+        self.first_step: int = first
+        self.step: int = first
+        self.diverged_at: int | None = None
+        self.best_score: float | None = None
+        self.best_epoch: int | None = None
+        self.best_weights: list[np.ndarray] | None = None
         self.durations: list[float] = []
-        self.curve: dict[str, list] = {"epoch": [], "loss": [], "val_loss": [], "validation": []}
+        self.curve: dict[str, list[Any]] = {
+            "epoch": [],
+            "loss": [],
+            "val_loss": [],
+            "validation": [],
+        }
         self.recorded_steps: list[int] = []
         self.profiles: dict[str, list[np.ndarray]] = {}
         self.statistics_start: dict[str, dict[str, float]] = {}
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self.layers = recurrent_layers(self.model)
-        self.memory_before = _reset_peak_memory()
+        self.layers: dict[str, Any] = recurrent_layers(self.model)
+        self.memory_before: int | None = _reset_peak_memory()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self.begun = time.perf_counter()
+        self.begun: float = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         finite = bool(np.isfinite(logs["loss"]))  # reading it waits for the device
@@ -125,7 +134,7 @@ class Monitor(keras.callbacks.Callback):
                 if self.step == self.first_step:
                     self.statistics_start[name] = self._statistics(name)
         if self.step == self.first_step:
-            self.lags_start = self.flow.lag_profiles
+            self.lags_start: Any = self.flow.lag_profiles
 
     def _statistics(self, name: str) -> dict[str, float]:
         """Decay and horizon now; of the latest gradients by lag if every timestep has a loss."""

@@ -32,11 +32,12 @@ class Progress:
     """
 
     def __init__(self, ledger: Ledger, verbose: bool = True, console: Any = None):
-        self.ledger, self.verbose = ledger, verbose
-        self.console = console or rich.console.Console()
-        self.counts = ledger.counts()
-        self.started = time.monotonic()
-        self.finished = 0
+        self.ledger = ledger
+        self.verbose = verbose
+        self.console: rich.console.Console = console or rich.console.Console()
+        self.counts: dict[str, int] = ledger.counts()
+        self.started: float = time.monotonic()
+        self.finished: int = 0
         self.running: dict[str, float] = {}
         self.errors: collections.deque[str] = collections.deque(maxlen=3)
         self._begun: set[str] = set()

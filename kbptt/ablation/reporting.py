@@ -16,7 +16,7 @@ from kbptt._extras import optional_imports
 from kbptt.ablation import statistics, tables
 from kbptt.ablation.files import atomically
 from kbptt.ablation.ledger import Ledger, LedgerError, disk_full, is_disk_full
-from kbptt.ablation.results import Results, clip_rate, decay, is_success, skipped
+from kbptt.ablation.results import Results, Row, clip_rate, decay, is_success, skipped
 from kbptt.ablation.rows import STATES, Trial
 from kbptt.ablation.text import one_line, visible
 
@@ -47,22 +47,25 @@ class Report:
     """
 
     def __init__(self, directory: str | os.PathLike[str], reference: str | None = None):
-        self.directory = pathlib.Path(directory)
+        self.directory: pathlib.Path = pathlib.Path(directory)
         with Ledger(directory, read_only=True) as ledger:
             trials = ledger.trials()
-            configuration, self.commits = ledger.meta("configuration"), ledger.commits
-        self.configuration = configuration if isinstance(configuration, dict) else {}
+            configuration = ledger.meta("configuration")
+            self.commits: list[str] = ledger.commits
+        self.configuration: dict[str, Any] = (
+            configuration if isinstance(configuration, dict) else {}
+        )
         if not trials:
             raise LedgerError(f"The ablation in {str(self.directory)!r} has no trials.")
-        self.results = Results(trials, reference)
+        self.results: Results = Results(trials, reference)
         if not self.results.runs:
             raise LedgerError(
                 f"No trial of the ablation in {str(self.directory)!r} can be read. The first: "
                 f"{self.results.unreadable[0].error}"
             )
         found = collections.Counter(trial.state for trial in self.results.trials)
-        self.counts = {state: found[state] for state in (*STATES, "unreadable")}
-        self.rows = self.results.table()
+        self.counts: dict[str, int] = {state: found[state] for state in (*STATES, "unreadable")}
+        self.rows: list[Row] = self.results.table()
 
     @property
     def tensorboard(self) -> str:

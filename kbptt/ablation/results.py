@@ -64,7 +64,7 @@ class Results:
     """
 
     def __init__(self, trials: Sequence[Trial], reference: str | None = None):
-        self.trials = [readable(trial) for trial in trials]
+        self.trials: list[Trial] = [readable(trial) for trial in trials]
         known = [trial for trial in self.trials if trial.config]
         label_arm, label_task = labels([trial.config for trial in known])
         self.runs: dict[tuple[str, str, int], Trial] = {}
@@ -73,9 +73,9 @@ class Results:
             arm, rest = label_arm(trial.config)
             points[arm] = trial.config["method"]["name"], rest
             self.runs[arm, label_task(trial.config), trial.config["seed"]] = trial
-        self.arms = list(points)
-        self.tasks = list(dict.fromkeys(task for _, task, _ in self.runs))
-        self.seeds = sorted({seed for _, _, seed in self.runs})
+        self.arms: list[str] = list(points)
+        self.tasks: list[str] = list(dict.fromkeys(task for _, task, _ in self.runs))
+        self.seeds: list[int] = sorted({seed for _, _, seed in self.runs})
         if reference is not None and reference not in points:
             raise ValueError(
                 f"Unknown reference: {reference!r}. "

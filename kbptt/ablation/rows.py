@@ -95,7 +95,9 @@ def is_below(directory: Any) -> bool:
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
-def read(key, config, directory, state, attempts, result, error) -> Trial:
+def read(
+    key: Any, config: Any, directory: Any, state: Any, attempts: Any, result: Any, error: Any
+) -> Trial:
     """Converts a row to a trial, "unreadable" if no run of kbptt can have written it."""
     error = error if error is None or isinstance(error, str) else shown(error)
     name, found, problems = shown(directory), {}, []

@@ -34,10 +34,13 @@ class Training:
 
     def __init__(self, config: Mapping[str, Any]):
         self._started = time.perf_counter()
-        self.config, self.settings = config, config["training"]
+        self.config = config
+        self.settings: Mapping[str, Any] = config["training"]
+        self.task: Any
+        self.model: Any
         self.task, self.model, self._callbacks = build(config)
-        self.data = self.task.data(config["seed"])
-        self.steps_per_epoch = -(-len(self.data.train[0]) // self.settings["batch_size"])
+        self.data: tasks.TaskData = self.task.data(config["seed"])
+        self.steps_per_epoch: int = -(-len(self.data.train[0]) // self.settings["batch_size"])
 
     def fit(
         self,

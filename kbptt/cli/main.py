@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import typer
 import typer.core
@@ -66,16 +67,16 @@ def _explain(error: Exception) -> int:
 class Commands(typer.core.TyperGroup):
     """Ends every command with the exit codes of `exit_codes`, its warnings as sentences."""
 
-    def make_context(self, *args, **kwargs):
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
         with exit_codes():
             return super().make_context(*args, **kwargs)
 
-    def invoke(self, ctx):
+    def invoke(self, ctx: Any) -> Any:
         with terminal.sentences_for_warnings(), exit_codes():
             return super().invoke(ctx)
 
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -87,7 +87,9 @@ class Given(NamedTuple):
     assignments: list[str]
     imports: list[str]
 
-    def read(self, rename: Callable[[str], str] = str) -> tuple[dict[str, Any], dict[str, list]]:
+    def read(
+        self, rename: Callable[[str], str] = str
+    ) -> tuple[dict[str, Any], dict[str, list[Any]]]:
         """Returns what flags and `NAME=VALUE,…` set; a setting that is given twice is refused.
 
         Args:

@@ -212,8 +212,10 @@ class Progressed(keras.callbacks.Callback, contextlib.AbstractContextManager):
 
     def __init__(self, console: rich.console.Console, task: tasks.Task, epochs: int, steps: int):
         super().__init__()
-        self.task, self.epochs, self.steps = task, epochs, steps
-        self.bar = Progress(
+        self.task = task
+        self.epochs = epochs
+        self.steps = steps
+        self.bar: Progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -223,12 +225,12 @@ class Progressed(keras.callbacks.Callback, contextlib.AbstractContextManager):
             transient=True,
         )
 
-    def __enter__(self):
+    def __enter__(self) -> "Progressed":
         self.bar.start()
         self.row = self.bar.add_task("", total=self.steps, loss="", visible=False)
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: Any) -> None:
         self.bar.stop()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

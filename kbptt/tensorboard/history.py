@@ -25,7 +25,7 @@ class History:
     def __init__(self, max_records: int):
         self.max_records = max_records
         self._stride = 1
-        self.added = 0
+        self.added: int = 0
         self._records: list[tuple[int, dict[str, np.ndarray]]] = []
         self._values = 0
 

@@ -58,7 +58,7 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
     def __init__(self, context: base_plugin.TBContext):
         self._source = Source(context.data_provider)
 
-    def get_plugin_apps(self) -> dict[str, Callable]:
+    def get_plugin_apps(self) -> dict[str, Callable[..., Any]]:
         routes = {
             "/tags": self._source.tags,
             "/grid": self._grid,

@@ -18,9 +18,9 @@ class Ragged:
     """
 
     def __init__(self, vectors: Sequence[np.ndarray], columns: int | None = None):
-        self.vectors = list(vectors)
+        self.vectors: list[np.ndarray] = list(vectors)
         longest = max(map(len, self.vectors), default=0)
-        self.shape = len(self.vectors), longest if columns is None else columns
+        self.shape: tuple[int, int] = len(self.vectors), longest if columns is None else columns
 
     @property
     def size(self) -> int:

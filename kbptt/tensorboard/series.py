@@ -26,7 +26,9 @@ class Records:
     """
 
     def __init__(self, steps: np.ndarray, norms: Ragged, damaged: int = 0):
-        self.steps, self.norms, self.damaged = steps, norms, damaged
+        self.steps = steps
+        self.norms = norms
+        self.damaged = damaged
         self._overview: tuple[Any, dict[str, Any]] = None, {}
 
     def overview(self, windows: list[int | None]) -> dict[str, Any]:
@@ -54,8 +56,10 @@ class Series:
         overlap: bool,
     ):
         self._records = records
-        self.steps, self.norms = records.steps, records.norms
-        self.damaged, self.by_lag = records.damaged, by_lag
+        self.steps: np.ndarray = records.steps
+        self.norms: Ragged = records.norms
+        self.damaged: int = records.damaged
+        self.by_lag = by_lag
         # Lengths that `AdaptiveTruncation` chose, in force after their steps.
         lengths = [(step, length) for step, length in lengths if 1 <= length < np.inf]
         self._changes = [step for step, _ in lengths]
@@ -99,7 +103,7 @@ class Series:
         return self._windows[int(np.searchsorted(self._changes, step, side))]
 
 
-def pieces(series: Series, steps: np.ndarray) -> list[list]:
+def pieces(series: Series, steps: np.ndarray) -> list[list[Any]]:
     """`[[row, cuts], …]`: the rows of a grid from which the cuts are others than before."""
     pieces = []
     for row, step in enumerate(steps.tolist()):
