@@ -9,10 +9,6 @@ from typing import Any, Protocol, TypeAlias, TypedDict
 import keras
 from numpy.typing import ArrayLike
 
-from kbptt.normalization import LayerNormalization
-from kbptt.regularizers import VanishingGradient
-from kbptt.truncation import Truncation
-
 Config: TypeAlias = Mapping[str, Any]
 """What `keras.saving.serialize_keras_object` returns."""
 
@@ -22,11 +18,6 @@ Initializer: TypeAlias = str | Config | keras.initializers.Initializer | Callabl
 Regularizer: TypeAlias = str | Config | keras.regularizers.Regularizer | Callable[..., Any] | None
 Constraint: TypeAlias = str | Config | keras.constraints.Constraint | Callable[..., Any] | None
 Seed: TypeAlias = int | keras.random.SeedGenerator | None
-
-# Identifiers of kbptt.
-TruncationLike: TypeAlias = int | str | Config | Truncation | None
-NormalizationLike: TypeAlias = str | Config | LayerNormalization | None
-GradientRegularizerLike: TypeAlias = str | Config | VanishingGradient | None
 
 
 # What `model.fit` takes: an array, or one by name for each input or output.

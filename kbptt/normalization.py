@@ -1,14 +1,12 @@
 """Normalization inside recurrent layers: the values of their argument ``normalization=``."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import keras
 
 from kbptt._checks import number, one_of
 from kbptt._frozen import Freezable
-
-if TYPE_CHECKING:
-    from kbptt._typing import NormalizationLike
+from kbptt._typing import Config
 
 
 @keras.saving.register_keras_serializable(package="kbptt")
@@ -52,7 +50,10 @@ NAMES = {
 }
 
 
-def get(identifier: "NormalizationLike") -> LayerNormalization | None:
+NormalizationLike: TypeAlias = str | Config | LayerNormalization | None
+
+
+def get(identifier: NormalizationLike) -> LayerNormalization | None:
     """Returns the normalization for None, `"layer"`, `"layer_carried"`, a config or an object.
 
     Raises:

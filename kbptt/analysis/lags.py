@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from kbptt import _checks
-from kbptt._typing import Arrays, TruncationLike
+from kbptt._typing import Arrays
 from kbptt.analysis import adaptive
 from kbptt.layers import find
+from kbptt.truncation.policies import TruncationLike
 
 # Lags measured by default. The cost grows with lags × timesteps.
 MAX_LAGS = 512

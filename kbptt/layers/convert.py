@@ -5,13 +5,13 @@ from typing import Any
 
 import keras
 
-from kbptt._typing import TruncationLike
 from kbptt.layers import find
 from kbptt.layers.gru import GRU
 from kbptt.layers.lstm import LSTM
 from kbptt.layers.rnn import RNN
 from kbptt.layers.simple_rnn import SimpleRNN
 from kbptt.truncation import get
+from kbptt.truncation.policies import TruncationLike
 
 _REPLACEMENTS = {
     getattr(keras.layers, layer.__name__): layer for layer in (SimpleRNN, GRU, LSTM, RNN)

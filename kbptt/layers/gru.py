@@ -5,18 +5,11 @@ from typing import Literal, Unpack
 import keras
 from keras import ops
 
-from kbptt._typing import (
-    Activation,
-    Constraint,
-    GatedOptions,
-    GradientRegularizerLike,
-    Initializer,
-    NormalizationLike,
-    Regularizer,
-    Seed,
-    TruncationLike,
-)
+from kbptt._typing import Activation, Constraint, GatedOptions, Initializer, Regularizer, Seed
 from kbptt.layers.projected import ProjectedLayer
+from kbptt.normalization import NormalizationLike
+from kbptt.regularizers.vanishing_gradient import GradientRegularizerLike
+from kbptt.truncation.policies import TruncationLike
 
 
 @keras.saving.register_keras_serializable(package="kbptt")

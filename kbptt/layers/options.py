@@ -10,9 +10,9 @@ import tensorflow as tf
 from kbptt import truncation as truncations
 from kbptt._checks import number
 from kbptt._frozen import frozen
-from kbptt._typing import TruncationLike
 from kbptt.engine import Effects, Monitor, Options, draw_factors
 from kbptt.layers.callers import Callers
+from kbptt.truncation.policies import TruncationLike
 
 
 class Factors:

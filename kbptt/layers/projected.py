@@ -10,7 +10,6 @@ from keras import ops
 from kbptt import normalization as normalizations
 from kbptt._frozen import frozen
 from kbptt._tensorflow import is_being_exported
-from kbptt._typing import GradientRegularizerLike, NormalizationLike, TruncationLike
 from kbptt.cells import ACTIVATION, CELLS, Cell, Weights, make
 from kbptt.cells.layer_norm import center
 from kbptt.engine import (
@@ -24,7 +23,10 @@ from kbptt.engine import (
     settings,
 )
 from kbptt.layers.rnn import CellLayer
+from kbptt.normalization import NormalizationLike
 from kbptt.regularizers import vanishing_gradient
+from kbptt.regularizers.vanishing_gradient import GradientRegularizerLike
+from kbptt.truncation.policies import TruncationLike
 
 # The functions that the engine has a derivative for, as users pass them.
 _KNOWN = [*ACTIVATION.items(), *((name, keras.activations.get(name)) for name in ACTIVATION)]

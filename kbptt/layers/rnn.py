@@ -8,9 +8,10 @@ import tensorflow as tf
 from keras import tree
 
 from kbptt import _keras
-from kbptt._typing import Cell, RNNOptions, TruncationLike
+from kbptt._typing import Cell, RNNOptions
 from kbptt.engine import AutodiffLoop, CellStep, TensorFlowLoop, settings
 from kbptt.layers.truncated import TruncatedLayer
+from kbptt.truncation.policies import TruncationLike
 
 
 class CellLayer(TruncatedLayer):

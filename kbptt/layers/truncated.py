@@ -12,7 +12,6 @@ from keras import ops, tree
 
 from kbptt import _keras, truncation as truncations
 from kbptt._tensorflow import is_being_exported
-from kbptt._typing import TruncationLike
 from kbptt.engine import (
     Context,
     Effects,
@@ -26,6 +25,7 @@ from kbptt.engine import (
 from kbptt.layers import inputs
 from kbptt.layers.options import GradientOptions
 from kbptt.layers.states import CarriedStates
+from kbptt.truncation.policies import TruncationLike
 
 # Norms that are kept if the number of timesteps is unknown when the layer is built; more
 # are kept as well, except by XLA.

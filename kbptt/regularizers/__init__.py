@@ -3,19 +3,17 @@
 Imported eagerly: `keras.models.load_model` finds a class only once its module is imported.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
+from kbptt._typing import Regularizer
 from kbptt.regularizers._sequence import SequenceRegularizer
 from kbptt.regularizers.activation import ActivationRegularization
 from kbptt.regularizers.norm_stabilizer import NormStabilizer
 from kbptt.regularizers.orthogonality import Orthogonality
 from kbptt.regularizers.sequence_regularization import SequenceRegularization
 from kbptt.regularizers.vanishing_gradient import VanishingGradient
-
-if TYPE_CHECKING:
-    from kbptt._typing import Regularizer
 
 __all__ = [
     "ActivationRegularization",
@@ -41,7 +39,7 @@ _CLASSES = {
 }
 
 
-def get(identifier: "Regularizer") -> Any:
+def get(identifier: Regularizer) -> Any:
     """Returns the regularizer for a name, a config, an object, or None.
 
     Names are the snake_case names and the classes of this module, then those of

@@ -1,13 +1,11 @@
 """A layer that adds the penalty of a sequence regularizer and passes its input through."""
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 import keras
 
+from kbptt._typing import Config, LayerOptions
 from kbptt.regularizers import _sequence
-
-if TYPE_CHECKING:
-    from kbptt._typing import Config, LayerOptions
 
 
 @keras.saving.register_keras_serializable(package="kbptt")
@@ -34,8 +32,8 @@ class SequenceRegularization(keras.layers.Layer):
 
     def __init__(
         self,
-        regularizer: "str | Config | _sequence.SequenceRegularizer",
-        **kwargs: "Unpack[LayerOptions]",
+        regularizer: str | Config | _sequence.SequenceRegularizer,
+        **kwargs: Unpack[LayerOptions],
     ) -> None:
         super().__init__(**kwargs)
         from kbptt import regularizers  # not at the top: the package imports this module

@@ -1,15 +1,13 @@
 """Pascanu's vanishing-gradient regularizer Ω, the value ``gradient_regularizer=`` of a layer."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops
 
 from kbptt._checks import number, one_of
 from kbptt._frozen import Freezable
-
-if TYPE_CHECKING:
-    from kbptt._typing import GradientRegularizerLike
+from kbptt._typing import Config
 
 
 @keras.saving.register_keras_serializable(package="kbptt")
@@ -93,7 +91,10 @@ class VanishingGradient(Freezable):
         return cls(**config)
 
 
-def get(identifier: "GradientRegularizerLike") -> VanishingGradient | None:
+GradientRegularizerLike: TypeAlias = str | Config | VanishingGradient | None
+
+
+def get(identifier: GradientRegularizerLike) -> VanishingGradient | None:
     """Returns the gradient regularizer for None, `"vanishing_gradient"`, a config or an object.
 
     Raises:

@@ -9,7 +9,7 @@ from kbptt.tasks.base import Task, derive_seed
 if TYPE_CHECKING:
     import keras
 
-    from kbptt._typing import TruncationLike
+    from kbptt.truncation.policies import TruncationLike
 
 CELLS = tuple(NAMES)
 # Up to this vocabulary tokens are one-hot vectors, and the input kernel is their embedding. Larger

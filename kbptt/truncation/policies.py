@@ -6,17 +6,15 @@ when the carried term ``J_tᵀ ∂L/∂h_t`` is dropped or scaled.
 """
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
 from kbptt._checks import number, one_of, positive_integer
 from kbptt._frozen import Freezable
+from kbptt._typing import Config
 from kbptt.truncation.windows import Align
-
-if TYPE_CHECKING:
-    from kbptt._typing import TruncationLike
 
 MEND = (
     "Pass None for full BPTT, an integer such as 64 for chunks, or an object of kbptt.truncation."
@@ -250,7 +248,10 @@ _NAMES = {
 }
 
 
-def get(identifier: "TruncationLike") -> Truncation:
+TruncationLike: TypeAlias = int | str | Config | Truncation | None
+
+
+def get(identifier: TruncationLike) -> Truncation:
     """Returns the `Truncation` for an identifier.
 
     Args:
