@@ -9,29 +9,27 @@
 own, as in the paper.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import tensorflow as tf
 
-from kbptt.cells.base import Cell, Tensors, Weights, sum_over_time
+from kbptt.cells.base import Cell, Weights, sum_over_time
 from kbptt.cells.layer_norm import inverse_deviation, scale_vjp
 from kbptt.cells.names import NAMES
 
 
 class GRU(Cell):
     name = "GRU"
-    gates: ClassVar[int] = NAMES["GRU"].gates  # z, r, n
+    gates = NAMES["GRU"].gates  # z, r, n
     gains: ClassVar[dict[str, int]] = {"recurrent_gain": 3, "input_gain": 3}
 
     @classmethod
-    def groups(cls, units: int) -> tuple[int, ...]:
+    def groups(cls, units):
         return 2 * units, units
 
-    def update(
-        self, x: tf.Tensor, hu: tf.Tensor, h: tf.Tensor, weights: Weights
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def update(self, x, hu, h, weights):
         """h_t and its residuals, from h_{t−1}·U."""
-        units: Any = h.shape[-1]
+        units = h.shape[-1]
         zr = self.recurrent_activation(x[:, : 2 * units] + hu[:, : 2 * units])
         z, r = tf.split(zr, 2, axis=-1)
         hn = hu[:, 2 * units :]
@@ -40,14 +38,12 @@ class GRU(Cell):
         n = self.activation(x[:, 2 * units :] + r * hn)
         return z * h + (1 - z) * n, tf.concat([zr, n, hn], axis=-1)
 
-    def forward(self, x: tf.Tensor, state: Tensors, weights: Weights) -> tuple[Tensors, Tensors]:
+    def forward(self, x, state, weights):
         (h,) = state
         h, gates = self.update(x, tf.matmul(h, weights.recurrent_kernel), h, weights)
         return (h,), (gates,)
 
-    def local_gradients(
-        self, previous: tf.Tensor, gates: tf.Tensor, dh: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def local_gradients(self, previous, gates, dh):
         """The direct gradient of h_{t−1}, and those of h·U (z, r, n) and of the candidate's sum."""
         z, r, n, hn = tf.split(gates, 4, axis=-1)
         dn = dh * (1 - z) * self.activation_grad(n)
@@ -55,28 +51,18 @@ class GRU(Cell):
         dr = dn * hn * self.recurrent_activation_grad(r)
         return dh * z, tf.concat([dz, dr, dn * r], axis=-1), dn
 
-    def vjp(
-        self,
-        x: tf.Tensor,
-        previous: Tensors,
-        state: Tensors,
-        residuals: Tensors,
-        gradient: Tensors,
-        weights: Weights,
-    ) -> tuple[Tensors, Tensors]:
+    def vjp(self, x, previous, state, residuals, gradient, weights):
         direct, dhu, dn = self.local_gradients(previous[0], residuals[0], gradient[0])
         da = self.product_gradient(dhu, residuals, weights)
         return (direct + tf.matmul(da, weights.recurrent_kernel, transpose_b=True),), (dhu, dn)
 
-    def product_gradient(self, dhu: tf.Tensor, residuals: Tensors, weights: Weights) -> tf.Tensor:
+    def product_gradient(self, dhu, residuals, weights):
         """∂L/∂(h·U) from the gradient of what enters the gates."""
         return dhu
 
-    def weight_gradients(
-        self, x: tf.Tensor, previous: Tensors, residuals: Tensors, local: Tensors, weights: Weights
-    ) -> tuple[tf.Tensor, Weights]:
+    def weight_gradients(self, x, previous, residuals, local, weights):
         dhu, dn = local
-        units: Any = dn.shape[-1]
+        units = dn.shape[-1]
         da = self.product_gradient(dhu, residuals, weights)
         gradients = Weights(recurrent_kernel=self.kernel_gradient(previous[0], da))
         if weights.recurrent_bias is not None:
@@ -85,7 +71,7 @@ class GRU(Cell):
 
 
 class NormalizedGRU(GRU):
-    def forward(self, x: tf.Tensor, state: Tensors, weights: Weights) -> tuple[Tensors, Tensors]:
+    def forward(self, x, state, weights):
         (h,) = state
         groups = self.groups(h.shape[-1])
         parts = tf.split(tf.matmul(h, weights.recurrent_kernel), groups, axis=-1)
@@ -94,16 +80,14 @@ class NormalizedGRU(GRU):
         h, gates = self.update(x, weights.recurrent_gain * standard, h, weights)
         return (h,), (gates, standard, *inverses)
 
-    def product_gradient(self, dhu: tf.Tensor, residuals: Tensors, weights: Weights) -> tf.Tensor:
+    def product_gradient(self, dhu, residuals, weights):
         _, standard, *inverses = residuals
         groups = self.groups(standard.shape[-1] // 3)
         d_parts = tf.split(dhu * weights.recurrent_gain, groups, axis=-1)
         parts = zip(d_parts, tf.split(standard, groups, axis=-1), inverses, strict=True)
         return tf.concat([scale_vjp(*part) for part in parts], axis=-1)
 
-    def weight_gradients(
-        self, x: tf.Tensor, previous: Tensors, residuals: Tensors, local: Tensors, weights: Weights
-    ) -> tuple[tf.Tensor, Weights]:
+    def weight_gradients(self, x, previous, residuals, local, weights):
         dx, gradients = super().weight_gradients(x, previous, residuals, local, weights)
         gain = sum_over_time(local[0] * residuals[1])
         return dx, gradients._replace(recurrent_gain=gain)

@@ -15,15 +15,15 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from kbptt.cells.base import Cell, Tensors, Weights, sum_over_time
+from kbptt.cells.base import Cell, Weights, sum_over_time
 from kbptt.cells.layer_norm import inverse_deviation, scale_vjp
 from kbptt.cells.names import NAMES
 
 
 class LSTM(Cell):
     name = "LSTM"
-    gates: ClassVar[int] = NAMES["LSTM"].gates  # i, f, g, o
-    states: ClassVar[tuple[str, ...]] = ("h", "c")
+    gates = NAMES["LSTM"].gates  # i, f, g, o
+    states = ("h", "c")
     gains: ClassVar[dict[str, int]] = {
         "recurrent_gain": 4,
         "input_gain": 4,
@@ -32,32 +32,24 @@ class LSTM(Cell):
     }
     written: tuple[int, ...] = (1,)
 
-    def gate_values(self, z: tf.Tensor) -> tf.Tensor:
+    def gate_values(self, z):
         i, f, g, o = tf.split(z, 4, axis=-1)
         sigma = self.recurrent_activation
         return tf.concat([sigma(i), sigma(f), self.activation(g), sigma(o)], axis=-1)
 
-    def forward(self, x: tf.Tensor, state: Tensors, weights: Weights) -> tuple[Tensors, Tensors]:
+    def forward(self, x, state, weights):
         gates = self.gate_values(x + tf.matmul(state[0], weights.recurrent_kernel))
         i, f, g, o = tf.split(gates, 4, axis=-1)
         c = f * state[1] + i * g
         return (o * self.activation(c), c), (gates,)
 
-    def recover(self, start: Tensors, residuals: Tensors, written: Tensors) -> Tensors:
+    def recover(self, start, residuals, written):
         # The loop is spared one write a step; here all outputs are computed at once.
         (c,) = written
         h = tf.split(residuals[0], 4, axis=-1)[3] * self.activation(c[1:])
         return tf.concat([start[0][None], h], axis=0), c
 
-    def vjp(
-        self,
-        x: tf.Tensor,
-        previous: Tensors,
-        state: Tensors,
-        residuals: Tensors,
-        gradient: Tensors,
-        weights: Weights,
-    ) -> tuple[Tensors, Tensors]:
+    def vjp(self, x, previous, state, residuals, gradient, weights):
         dh, dc = gradient
         f, o = tf.split(residuals[0], 4, axis=-1)[1::2]
         y = self.activation(state[1])
@@ -66,26 +58,22 @@ class LSTM(Cell):
         dz = self.gate_gradients(dc, do, residuals[0], previous[1])
         return (tf.matmul(dz, weights.recurrent_kernel, transpose_b=True), dc * f), (dz,)
 
-    def gate_gradients(
-        self, dc: tf.Tensor, do: tf.Tensor, gates: tf.Tensor, previous_c: tf.Tensor
-    ) -> tf.Tensor:
+    def gate_gradients(self, dc, do, gates, previous_c):
         """∂L/∂z, from the gradients of c_t and of the output gate's sum."""
         i, f, g, _ = tf.split(gates, 4, axis=-1)
         sigma_grad = self.recurrent_activation_grad
         di, df = dc * g * sigma_grad(i), dc * previous_c * sigma_grad(f)
         return tf.concat([di, df, dc * i * self.activation_grad(g), do], axis=-1)
 
-    def weight_gradients(
-        self, x: tf.Tensor, previous: Tensors, residuals: Tensors, local: Tensors, weights: Weights
-    ) -> tuple[tf.Tensor, Weights]:
+    def weight_gradients(self, x, previous, residuals, local, weights):
         (dz,) = local
         return dz, Weights(recurrent_kernel=self.kernel_gradient(previous[0], dz))
 
 
 class NormalizedLSTM(LSTM):
-    written: tuple[int, ...] = (0, 1)
+    written = (0, 1)
 
-    def forward(self, x: tf.Tensor, state: Tensors, weights: Weights) -> tuple[Tensors, Tensors]:
+    def forward(self, x, state, weights):
         epsilon = self.normalization.epsilon
         a = tf.matmul(state[0], weights.recurrent_kernel)
         inverse = inverse_deviation(a, epsilon)
@@ -102,18 +90,10 @@ class NormalizedLSTM(LSTM):
         h = o * self.activation(normalized)
         return (h, carried), (gates, standard, inverse, c_standard, c_inverse)
 
-    def recover(self, start: Tensors, residuals: Tensors, written: Tensors) -> Tensors:
+    def recover(self, start, residuals, written):
         return written
 
-    def vjp(
-        self,
-        x: tf.Tensor,
-        previous: Tensors,
-        state: Tensors,
-        residuals: Tensors,
-        gradient: Tensors,
-        weights: Weights,
-    ) -> tuple[Tensors, Tensors]:
+    def vjp(self, x, previous, state, residuals, gradient, weights):
         dh, dc = gradient
         gates, standard, inverse, c_standard, c_inverse = residuals
         f, o = tf.split(gates, 4, axis=-1)[1::2]
@@ -130,9 +110,7 @@ class NormalizedLSTM(LSTM):
         carried = tf.matmul(da, weights.recurrent_kernel, transpose_b=True), dc * f
         return carried, (dz, d_normalized)
 
-    def weight_gradients(
-        self, x: tf.Tensor, previous: Tensors, residuals: Tensors, local: Tensors, weights: Weights
-    ) -> tuple[tf.Tensor, Weights]:
+    def weight_gradients(self, x, previous, residuals, local, weights):
         dz, d_normalized = local
         _, standard, inverse, c_standard, _ = residuals
         da = scale_vjp(dz * weights.recurrent_gain, standard, inverse)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from kbptt.cells.base import Cell, Tensors, Weights, project, sum_over_time
+from kbptt.cells.base import Cell, Weights, project, sum_over_time
 from kbptt.cells.layer_norm import inverse_deviation, scale_vjp
 
 
@@ -18,35 +18,25 @@ class SimpleRNN(Cell):
     name = "SimpleRNN"
     gains: ClassVar[dict[str, int]] = {"recurrent_gain": 1}
 
-    def forward(self, x: tf.Tensor, state: Tensors, weights: Weights) -> tuple[Tensors, Tensors]:
+    def forward(self, x, state, weights):
         h = self.activation(x + tf.matmul(state[0], weights.recurrent_kernel))
         return (h,), ()
 
-    def vjp(
-        self,
-        x: tf.Tensor,
-        previous: Tensors,
-        state: Tensors,
-        residuals: Tensors,
-        gradient: Tensors,
-        weights: Weights,
-    ) -> tuple[Tensors, Tensors]:
+    def vjp(self, x, previous, state, residuals, gradient, weights):
         dz = gradient[0] * self.activation_grad(state[0])
         return (tf.matmul(dz, weights.recurrent_kernel, transpose_b=True),), (dz,)
 
-    def weight_gradients(
-        self, x: tf.Tensor, previous: Tensors, residuals: Tensors, local: Tensors, weights: Weights
-    ) -> tuple[tf.Tensor, Weights]:
+    def weight_gradients(self, x, previous, residuals, local, weights):
         (dz,) = local
         return dz, Weights(recurrent_kernel=self.kernel_gradient(previous[0], dz))
 
 
 class NormalizedSimpleRNN(SimpleRNN):
-    def project(self, x: tf.Tensor, weights: Weights) -> tuple[tf.Tensor, Weights]:
+    def project(self, x, weights):
         # The kernel's columns are centred; the sum of both products is scaled in the step.
         return project(x, weights.kernel), weights._replace(kernel=None)
 
-    def forward(self, x: tf.Tensor, state: Tensors, weights: Weights) -> tuple[Tensors, Tensors]:
+    def forward(self, x, state, weights):
         a = x + tf.matmul(state[0], weights.recurrent_kernel)
         inverse = inverse_deviation(a, self.normalization.epsilon)
         standard = a * inverse
@@ -54,22 +44,12 @@ class NormalizedSimpleRNN(SimpleRNN):
         h = self.activation(y if weights.bias is None else y + weights.bias)
         return (h,), (standard, inverse)
 
-    def vjp(
-        self,
-        x: tf.Tensor,
-        previous: Tensors,
-        state: Tensors,
-        residuals: Tensors,
-        gradient: Tensors,
-        weights: Weights,
-    ) -> tuple[Tensors, Tensors]:
+    def vjp(self, x, previous, state, residuals, gradient, weights):
         dy = gradient[0] * self.activation_grad(state[0])
         da = scale_vjp(dy * weights.recurrent_gain, *residuals)
         return (tf.matmul(da, weights.recurrent_kernel, transpose_b=True),), (dy,)
 
-    def weight_gradients(
-        self, x: tf.Tensor, previous: Tensors, residuals: Tensors, local: Tensors, weights: Weights
-    ) -> tuple[tf.Tensor, Weights]:
+    def weight_gradients(self, x, previous, residuals, local, weights):
         (dy,) = local
         da = scale_vjp(dy * weights.recurrent_gain, *residuals)
         return da, Weights(

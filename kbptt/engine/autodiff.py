@@ -5,11 +5,9 @@ only way for a cell that changes variables while it runs. Truncation is an ident
 timesteps with a gradient of its own; the loop around it is an ordinary one.
 """
 
-from typing import Any
-
 import tensorflow as tf
 
-from kbptt.cells.base import Step, Tensors
+from kbptt.cells.base import Step
 from kbptt.engine.blocks import divide
 from kbptt.engine.gradient import Context, Loop, Monitor, Options
 from kbptt.engine.tensors import norm_per_sample, select, size
@@ -34,7 +32,7 @@ class AutodiffLoop(Loop):
     def __init__(self, step: Step, options: Options) -> None:
         super().__init__(options)
         self.step = step
-        self.output: int = step.output
+        self.output = step.output
         if options.stride != options.length:
             raise ValueError(
                 "Sliding windows cannot be expressed by an ordinary loop, which is what runs "
@@ -43,9 +41,7 @@ class AutodiffLoop(Loop):
                 f"length={options.length}."
             )
 
-    def __call__(
-        self, x: tf.Tensor, start: Tensors, weights: Any, context: Context
-    ) -> tuple[tf.Tensor | None, Tensors]:
+    def __call__(self, x, start, weights, context):
         timesteps, batch = size(x, 0), tf.shape(x)[1]
         factors = self._factors(timesteps, batch, start[0].dtype, context)
         tap = self._tap(x, start, weights, context)

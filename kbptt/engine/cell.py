@@ -7,7 +7,6 @@ timesteps of the whole batch, with the cached ∂L/∂h_t.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
@@ -26,41 +25,29 @@ class CellStep:
         states: Number of states.
     """
 
-    def __init__(
-        self, call: Callable[..., Any], output: int | None, hidden: int, states: int
-    ) -> None:
+    def __init__(self, call: Callable, output: int | None, hidden: int, states: int) -> None:
         self.call = call
         self.states = states
-        self.separate_output: bool = output is None
-        self.output: int = states if output is None else output
+        self.separate_output = output is None
+        self.output = states if output is None else output
         self.hidden = hidden
-        self.written: tuple[int, ...] = tuple(range(states + self.separate_output))
+        self.written = tuple(range(states + self.separate_output))
 
-    def forward(self, x: tf.Tensor, state: Tensors, weights: Any) -> tuple[Tensors, Tensors]:
+    def forward(self, x, state, weights):
         output, new = self.call(x, state[: self.states], weights)
         return (*new, output) if self.separate_output else tuple(new), ()
 
-    def recover(self, start: Tensors, residuals: Tensors, written: Tensors) -> Tensors:
+    def recover(self, start, residuals, written):
         return written
 
-    def vjp(
-        self,
-        x: tf.Tensor,
-        previous: Tensors,
-        state: Tensors,
-        residuals: Tensors,
-        gradient: Tensors,
-        weights: Any,
-    ) -> tuple[Tensors, Tensors]:
+    def vjp(self, x, previous, state, residuals, gradient, weights):
         previous = in_this_graph(previous)
         with tf.GradientTape() as tape:
             tape.watch(previous)
             new, _ = self.forward(x, previous, weights)
         return _differentiate(tape, new, previous, gradient), gradient
 
-    def weight_gradients(
-        self, x: tf.Tensor, previous: Tensors, residuals: Tensors, local: Tensors, weights: Any
-    ) -> tuple[tf.Tensor, Any]:
+    def weight_gradients(self, x, previous, residuals, local, weights):
         flat = flatten_time(x)
         previous = tuple(map(flatten_time, previous))
         weights = in_this_graph(tuple(weights))

@@ -19,19 +19,18 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from kbptt.cells.base import Cell, Tensors, Weights
+from kbptt.cells.base import Cell, Weights
 from kbptt.engine.blocks import divide
 from kbptt.engine.compiled import UNSAVABLE, refuse_saving
-from kbptt.engine.gradient import Context, Loop, Monitor, Options, Upstream
+from kbptt.engine.gradient import Context, Loop, Monitor, Options
 from kbptt.engine.native import is_usable
 from kbptt.engine.native.buffers import Buffers
 from kbptt.engine.native.library import Loops, Problem, library
-from kbptt.engine.settings import Settings, settings
+from kbptt.engine.settings import settings
 
 STATES = ("h_start", "c_start")
 RESTARTS = ("h_restart", "c_restart")
@@ -71,9 +70,9 @@ class CPULoop(Loop):
     ) -> None:
         super().__init__(options)
         self.cell = cell
-        self.current: Callable[[], Options] = current or (lambda: options)
+        self.current = current or (lambda: options)
         # Graphs run in other threads, to which the settings in force here do not extend.
-        self.run: Settings = settings()
+        self.run = settings()
         normalization = cell.normalization
         loops = _loops()
         self.settings: dict[str, float] = {
@@ -102,9 +101,7 @@ class CPULoop(Loop):
 
     # In TensorFlow ----------------------------------------------------------------------------
 
-    def forward(
-        self, x: tf.Tensor, start: Tensors, weights: Weights, context: Context
-    ) -> tuple[tf.Tensor, Tensors, Any]:
+    def forward(self, x, start, weights, context):
         # Here alone: the gradient of a `tf.cond` is a graph that cannot capture anything new.
         refuse_saving()
         arrays = self._arrays(x, start, weights, context)
@@ -118,15 +115,7 @@ class CPULoop(Loop):
             value.set_shape(initial.shape)
         return h, final, {"h": h, "c": c, "gates": gates}
 
-    def backward(
-        self,
-        x: tf.Tensor,
-        start: Tensors,
-        weights: Weights,
-        context: Context,
-        residuals: Any,
-        upstream: Upstream,
-    ) -> tuple[tuple[Any, ...], Monitor]:
+    def backward(self, x, start, weights, context, residuals, upstream):
         arrays = self._arrays(x, start, weights, context)
         given = {n: v for n, v in arrays.items() if n not in ("mask", "resets")}
         arrays |= residuals

@@ -24,7 +24,7 @@ import tensorflow as tf
 from kbptt.cells.base import Step, Tensors
 from kbptt.engine.blocks import divide
 from kbptt.engine.compiled import Compiled
-from kbptt.engine.gradient import Context, Loop, Monitor, Options, Upstream
+from kbptt.engine.gradient import Loop, Monitor, Options
 from kbptt.engine.recurrence import Given, Recurrence
 from kbptt.engine.settings import settings
 from kbptt.engine.tensors import select, size, write
@@ -56,14 +56,12 @@ class TensorFlowLoop(Loop):
     def __init__(self, step: Step, options: Options) -> None:
         super().__init__(options)
         self.step = step
-        self.output: int = step.output
-        self.jit: bool = settings().jit
-        self.compiled_forward: Compiled = Compiled(self._forward, self.jit)
-        self.compiled_backward: Compiled = Compiled(self._backward, self.jit)
+        self.output = step.output
+        self.jit = settings().jit
+        self.compiled_forward = Compiled(self._forward, self.jit)
+        self.compiled_backward = Compiled(self._backward, self.jit)
 
-    def forward(
-        self, x: tf.Tensor, start: Tensors, weights: Any, context: Context
-    ) -> tuple[tf.Tensor, Tensors, Any]:
+    def forward(self, x, start, weights, context):
         final, trace = self.compiled_forward(x, start, weights, context.mask, context.resets)
         return trace.trajectory[self.output][1:], final, trace
 
@@ -105,15 +103,7 @@ class TensorFlowLoop(Loop):
             stored = step.recover(start, residuals, stored)
         return final, Trace(residuals, stored)
 
-    def backward(
-        self,
-        x: tf.Tensor,
-        start: Tensors,
-        weights: Any,
-        context: Context,
-        trace: Any,
-        upstream: Upstream,
-    ) -> tuple[tuple[Any, ...], Monitor]:
+    def backward(self, x, start, weights, context, trace, upstream):
         mask, resets = context.mask, context.resets
         previous = tuple(h[:-1] for h in trace.trajectory)
         states = tuple(h[1:] for h in trace.trajectory)

@@ -133,14 +133,7 @@ class ProjectedLayer(CellLayer):
         projected, weights = cell.project(x_t[:, None], weights)
         return list(cell.forward(projected[:, 0], tuple(states), weights)[0])
 
-    def inner_loop(
-        self,
-        sequences: Any,
-        initial_state: Any,
-        mask: Any,
-        training: bool = False,
-        resets: Any = None,
-    ) -> tuple[Any, Any, Any]:
+    def inner_loop(self, sequences, initial_state, mask, training=False, resets=None):
         recurrence = self._recurrence()
         # Masks per gate (`implementation=1`, recurrent dropout) need the cell's own products.
         cell = self.cell

@@ -17,14 +17,7 @@ from kbptt.truncation.policies import TruncationLike
 class CellLayer(TruncatedLayer):
     """Mixin that runs the layer's cell through the engine, whatever the cell does."""
 
-    def inner_loop(
-        self,
-        sequences: Any,
-        initial_state: Any,
-        mask: Any,
-        training: bool = False,
-        resets: Any = None,
-    ) -> tuple[Any, Any, Any]:
+    def inner_loop(self, sequences, initial_state, mask, training=False, resets=None):
         x, state, mask, resets = self._prepare(sequences, initial_state, mask, resets)
         features = tuple(x.shape[2:])
         x = tf.reshape(x, [tf.shape(x)[0], tf.shape(x)[1], _product(features)])
