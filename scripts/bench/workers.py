@@ -1,12 +1,16 @@
-"""Processes that measure the steps of `benchmark.py`, one step at a time."""
+"""Processes that measure steps, one variant at a time."""
 
 import multiprocessing
 import os
+import statistics
 import sys
 import time
 from pathlib import Path
 
-from benchmark_steps import Config, make_step
+from .sizes import Size
+from .steps import make_step
+
+BURST = 0.05  # seconds of consecutive steps of a variant, of which the median counts
 
 
 def use_checkout(folder: Path) -> None:
@@ -24,7 +28,7 @@ def use_checkout(folder: Path) -> None:
         )
 
 
-def work(connection, variants: list[str], cell: str, config: Config, checkout: Path | None) -> None:
+def work(connection, variants: list[str], cell: str, size: Size, checkout: Path | None) -> None:
     """Runs in a process of its own: makes the steps, then times one whenever asked."""
     import resource
 
@@ -33,14 +37,22 @@ def work(connection, variants: list[str], cell: str, config: Config, checkout: P
     first, steps = {}, {}
     for variant in variants:
         start = time.perf_counter()
-        steps[variant] = make_step(variant, cell, config)
+        steps[variant] = make_step(variant, cell, size)
         first[variant] = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     connection.send({"first": first, "peak": peak})
     while (variant := connection.recv()) is not None:
+        connection.send(statistics.median(burst(steps[variant])))
+
+
+def burst(step) -> list[float]:
+    """Seconds of consecutive steps: one if it is long, else as many as fit."""
+    seconds = []
+    while sum(seconds) < BURST:
         start = time.perf_counter()
-        steps[variant]()
-        connection.send(time.perf_counter() - start)
+        step()
+        seconds.append(time.perf_counter() - start)
+    return seconds
 
 
 class Worker:
@@ -52,11 +64,11 @@ class Worker:
     """
 
     def __init__(
-        self, variants: list[str], cell: str, config: Config, checkout: Path | None = None
+        self, variants: list[str], cell: str, size: Size, checkout: Path | None = None
     ) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, there = context.Pipe()
-        arguments = (there, variants, cell, config, checkout)
+        arguments = (there, variants, cell, size, checkout)
         self._process = context.Process(target=work, args=arguments, daemon=True)
         self._process.start()
         there.close()  # so that the end of the process is seen here
@@ -64,7 +76,7 @@ class Worker:
         self.first, self.peak = made["first"], made["peak"]
 
     def step(self, variant: str) -> float:
-        """Runs one step and returns its seconds."""
+        """Runs a burst of steps and returns the seconds of one."""
         self._connection.send(variant)
         return self._receive()
 
@@ -82,7 +94,7 @@ class Worker:
 def measure(
     variants: list[str],
     cell: str,
-    config: Config,
+    size: Size,
     rounds: int,
     checkouts: dict[str, Path] | None = None,
 ) -> dict[str, list[float]]:
@@ -91,22 +103,22 @@ def measure(
     Args:
         variants: Names of the variants.
         cell: "SimpleRNN", "GRU" or "LSTM".
-        config: Size of the problem.
+        size: The model and its batch.
         rounds: Number of rounds, after one that warms up.
         checkouts: Folder from which each library is imported, by its name in `variants`. With
             checkouts every second round runs backwards: A B, B A, A B, …
     """
     checkouts = checkouts or {}
-    # TensorFlow and PyTorch bring thread pools of their own, and two checkouts of kbptt do not fit
-    # into one process: one process for each.
+    # TensorFlow, PyTorch and JAX bring thread pools of their own, and two checkouts of kbptt do not
+    # fit into one process: one process for each.
     groups: dict[str, list[str]] = {}
     for variant in variants:
         library = variant.split()[0]
-        apart = library == "torch" or library in checkouts
+        apart = library in ("torch", "jax", "peak") or library in checkouts
         groups.setdefault(library if apart else "tensorflow", []).append(variant)
     workers = {}
     for group, members in groups.items():
-        worker = Worker(members, cell, config, checkouts.get(group))
+        worker = Worker(members, cell, size, checkouts.get(group))
         workers.update(dict.fromkeys(members, worker))
     times: dict[str, list[float]] = {v: [] for v in variants}
     for round_ in range(rounds + 1):
@@ -119,8 +131,8 @@ def measure(
     return times
 
 
-def measure_alone(variant: str, cell: str, config: Config) -> Worker:
+def measure_alone(variant: str, cell: str, size: Size) -> Worker:
     """Makes one variant in a fresh process and ends it; what it cost is in the returned worker."""
-    worker = Worker([variant], cell, config)
+    worker = Worker([variant], cell, size)
     worker.close()
     return worker

@@ -1,0 +1,102 @@
+"""The models that are measured, and the floating-point work of one training step of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+GATES = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4}
+CELLS = list(GATES)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model and a batch: recurrent layers below a dense one.
+
+    Attributes:
+        batch: Number of sequences.
+        timesteps: Length of each.
+        features: Width of the inputs, or of the embedding.
+        units: Of every recurrent layer, and of each direction.
+        window: Chunk length of the windowed variants; `timesteps` or more: there are none.
+        layers: Number of recurrent layers.
+        words: Size of the vocabulary: the model begins with an embedding and ends with a softmax
+            over it. 0: inputs are numbers, and the model ends with one unit and the squared error.
+        last: Whether only the last output of the last layer has a loss.
+        bidirectional: Whether each recurrent layer is bidirectional; outputs are concatenated.
+        stateful: Whether a batch begins in the state in which the one before ended.
+    """
+
+    batch: int
+    timesteps: int
+    features: int
+    units: int
+    window: int
+    layers: int = 1
+    words: int = 0
+    last: bool = False
+    bidirectional: bool = False
+    stateful: bool = False
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> "Size":
+        """A size from five numbers and traits, such as ``64 100 128 128 25 layers=2 last``."""
+        numbers, traits = map(int, words[:5]), {}
+        for word in words[5:]:
+            name, _, value = word.partition("=")
+            if name not in ("layers", "words", "last", "bidirectional", "stateful"):
+                raise ValueError(f"unknown trait of a size: {word}")
+            traits[name] = int(value) if value else True
+        return cls(*numbers, **traits)
+
+    def __str__(self) -> str:
+        numbers = [self.batch, self.timesteps, self.features, self.units, self.window]
+        traits = [f"{n}={v}" for n, v in (("layers", self.layers), ("words", self.words)) if v > 1]
+        traits += [n for n in ("last", "bidirectional", "stateful") if getattr(self, n)]
+        return f"({', '.join([*map(str, numbers), *traits])})"
+
+    @property
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def outputs(self) -> int:
+        """Width of the dense layer."""
+        return self.words or 1
+
+
+def products(cell: str, size: Size) -> Iterator[tuple[int, int, int]]:
+    """The matrix products of a training step with full BPTT, as (m, n, k): 2·m·n·k operations."""
+    rows, width = size.batch * size.timesteps, GATES[cell] * size.units
+    features = size.features
+    for layer in range(size.layers):
+        wanted = layer > 0 or size.words > 0  # something below needs ∂L/∂x
+        for _ in range(size.directions):
+            yield from [(rows, width, features)] * (3 if wanted else 2)  # x·W, dW, dx
+            yield from [(rows, width, size.units)] * 3  # h·U, dU, dh
+        features = size.directions * size.units
+    if size.last:
+        rows = size.batch
+    yield from [(rows, size.outputs, features)] * 3
+
+
+def operations(cell: str, size: Size) -> int:
+    """Floating-point operations of these products."""
+    return sum(2 * m * n * k for m, n, k in products(cell, size))
+
+
+LONG = [  # of the README
+    Size(2, 4096, 16, 64, 64),
+    Size(8, 1024, 32, 64, 32),
+    Size(32, 512, 32, 128, 64),
+    Size(64, 784, 1, 128, 49),
+]
+WIDE = [
+    Size(128, 50, 64, 128, 25),
+    Size(256, 100, 128, 256, 25),
+    Size(64, 100, 512, 512, 25, last=True),
+    Size(128, 60, 512, 512, 20),
+    Size(64, 30, 512, 1024, 10),
+    Size(64, 100, 128, 128, 25, bidirectional=True),
+    Size(64, 100, 256, 256, 25, layers=3),
+    Size(32, 50, 256, 256, 25, words=10_000),
+    Size(32, 35, 28, 256, 35, stateful=True),  # of the guide
+]

@@ -1,0 +1,230 @@
+"""The suites: which variants are measured, at which sizes, and which quotients are printed."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .sizes import CELLS, LONG, WIDE, Size
+from .steps import applies, missing, parse
+from .workers import measure, measure_alone
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The fastest of some variants over the fastest of others."""
+
+    label: str
+    above: tuple[str, ...]
+    below: tuple[str, ...]
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        return self.above + self.below
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Quotients of steps.
+
+    Attributes:
+        about: What it answers.
+        ratios: In the order in which they are printed.
+        sizes: At which it is measured by default.
+        cells: Of which, by default.
+    """
+
+    about: str
+    ratios: tuple[Ratio, ...]
+    sizes: Sequence[Size] = field(default_factory=lambda: LONG)
+    cells: Sequence[str] = field(default_factory=lambda: CELLS)
+
+    def run(self, cells, sizes, rounds) -> list[Row]:
+        cells = [cell for cell in cells if cell in self.cells]
+        return compare(self.ratios, cells, sizes, rounds)
+
+
+def summarize(label: str, values: list[float]) -> None:
+    mean = math.exp(statistics.fmean(map(math.log, values)))
+    print(
+        f"{label}: geometric mean {mean:.3f}, smallest {min(values):.3f}, largest {max(values):.3f}"
+    )
+
+
+def variants_of(ratios: Sequence[Ratio], size: Size) -> list[str]:
+    """What has to be measured, and can be, in the order of the ratios."""
+    every = dict.fromkeys(variant for ratio in ratios for variant in ratio.variants)
+    return [v for v in every if applies(v, size) and not missing(parse(v)[0])]
+
+
+def quotient(above: list[list[float]], below: list[list[float]], by_round: bool) -> float:
+    """The lowest median over the lowest median, or the median of the quotients of every round."""
+    if by_round:
+        return statistics.median(a / b for a, b in zip(*above, *below, strict=True))
+    return min(map(statistics.median, above)) / min(map(statistics.median, below))
+
+
+def compare(ratios, cells, sizes, rounds, checkouts=None, processes=1) -> list[Row]:
+    """Times all variants and prints the ratios."""
+    libraries = {parse(variant)[0] for ratio in ratios for variant in ratio.variants}
+    for reason in filter(None, map(missing, sorted(libraries))):
+        print(f"left out: {reason}", flush=True)
+    rows = []
+    for size in sizes:
+        for cell in cells:
+            times = {v: [] for v in variants_of(ratios, size)}
+            for _ in range(processes):
+                for variant, more in measure(list(times), cell, size, rounds, checkouts).items():
+                    times[variant] += more
+            seconds = {v: statistics.median(t) for v, t in times.items()}
+            row = {"cell": cell, "size": str(size), "seconds": seconds, "ratios": {}}
+            line = f"{cell:10}{row['size']:40}"
+            for ratio in ratios:
+                above, below = (
+                    [times[v] for v in side if v in times] for side in (ratio.above, ratio.below)
+                )
+                if above and below:
+                    value = quotient(above, below, by_round=bool(checkouts))
+                    row["ratios"][ratio.label] = value
+                    line += f"  {ratio.label} {value:6.3f}"
+            milliseconds = ", ".join(f"{v} {1000 * s:.1f}" for v, s in seconds.items())
+            print(f"{line}   ms: {milliseconds}", flush=True)
+            rows.append(row)
+    for ratio in ratios:
+        values = [row["ratios"][ratio.label] for row in rows if ratio.label in row["ratios"]]
+        if values:
+            summarize(ratio.label, values)
+    return rows
+
+
+def against(checkout: Path, root: Path, processes: int, cells, sizes, rounds) -> list[Row]:
+    """The checkout `root` against a different one, a process for each; above 1 `root` is faster."""
+    ratios = [
+        Ratio("full", ("other",), ("kbptt",)),
+        Ratio("windowed", ("other windowed",), ("kbptt windowed",)),
+    ]
+    checkouts = {"other": checkout.resolve(), "kbptt": root}
+    rows = compare(ratios, cells, sizes, rounds, checkouts, processes)
+    summarize("full and windowed", [value for row in rows for value in row["ratios"].values()])
+    return rows
+
+
+# Suites of their own kind -------------------------------------------------------------------------
+
+
+class Sliding(Suite):
+    """The cost of overlapping windows, relative to chunks, against length/stride."""
+
+    def run(self, cells, sizes, rounds):
+        rows = []
+        for size in sizes:
+            strides = [s for s in (1, 2, 4, 8, 16, 32) if s < size.window]
+            ratios = [
+                Ratio(f"x{size.window / s:g}", (f"kbptt stride={s}",), ("kbptt windowed",))
+                for s in strides
+            ]
+            rows += compare(ratios, cells, [size], rounds)
+        return rows
+
+
+class Memory(Suite):
+    """Peak memory of a step beyond that of the same process on a sequence of a few timesteps."""
+
+    def run(self, cells, sizes, rounds):
+        rows = []
+        for timesteps in (8192, 32768):
+            size, used = Size(8, timesteps, 32, 64, 64), {}
+            for variant in ("keras", "kbptt", "kbptt windowed"):
+                small = measure_alone(variant, "LSTM", Size(8, 64, 32, 64, 64)).peak
+                used[variant] = measure_alone(variant, "LSTM", size).peak - small
+            ratios = {f"{v}/keras": used[v] / used["keras"] for v in used if v != "keras"}
+            print(
+                f"LSTM {size!s}  "
+                + "  ".join(
+                    [f"{v} {used[v] / 2**20:.0f} MiB" for v in used]
+                    + [f"{label} {r:.2f}" for label, r in ratios.items()]
+                ),
+                flush=True,
+            )
+            rows.append({"cell": "LSTM", "size": str(size), "bytes": used, "ratios": ratios})
+        return rows
+
+
+class Compile(Suite):
+    """Seconds from an unbuilt model to the end of its first step, in fresh processes, in turn."""
+
+    def run(self, cells, sizes, rounds):
+        rows, size = [], self.sizes[0]
+        for cell in cells:
+            first = {"keras": [], "kbptt windowed": []}
+            for _ in range(max(rounds // 2, 1)):
+                for variant, values in first.items():
+                    values.append(measure_alone(variant, cell, size).first[variant])
+            medians = {v: statistics.median(t) for v, t in first.items()}
+            ratio = medians["kbptt windowed"] / medians["keras"]
+            print(f"{cell:10} first step: kbptt/keras {ratio:.2f}   s: {medians}", flush=True)
+            row = {"cell": cell, "size": str(size), "seconds": medians}
+            rows.append({**row, "ratios": {"first kbptt/keras": ratio}})
+        return rows
+
+
+# --------------------------------------------------------------------------------------------------
+
+TORCH = ("torch", "torch detach")
+BEST = ("kbptt", "kbptt windowed")
+PEERS = (
+    Ratio("torch/kbptt", (*TORCH, "torch time-major"), BEST),
+    Ratio("jax/kbptt", ("jax", "jax detach"), BEST),
+)
+
+
+def option(about: str, label: str, above: str, below: str, **arguments) -> Suite:
+    """The suite that compares two variants."""
+    return Suite(about, (Ratio(label, (above,), (below,)),), **arguments)
+
+
+SUITES = {
+    "speed": Suite(
+        "the README's sizes: long sequences",
+        (
+            Ratio("keras/kbptt", ("keras",), ("kbptt",)),
+            Ratio("keras/windowed", ("keras",), ("kbptt windowed",)),
+            Ratio("torch/windowed", TORCH, ("kbptt windowed",)),
+        ),
+    ),
+    "sizes": Suite(
+        "wide layers, short sequences, both directions, stacks, words; step over its work at the "
+        "peak of the machine",
+        (
+            Ratio("keras/kbptt", ("keras", "keras jit"), ("kbptt",)),
+            Ratio("keras/windowed", ("keras", "keras jit"), ("kbptt windowed",)),
+            *PEERS,
+            Ratio("kbptt/peak", ("kbptt",), ("peak",)),
+        ),
+        WIDE,
+    ),
+    "norms": option(
+        "what recording every timestep's norm costs",
+        "recorded/unrecorded",
+        "kbptt windowed",
+        "kbptt windowed unrecorded",
+    ),
+    "memory": Memory("peak memory of a step", ()),
+    "sliding": Sliding("cost of sliding windows against length/stride", ()),
+    "normalization": option(
+        "layer-normalised against plain cells",
+        "layernorm/plain",
+        "kbptt windowed layernorm",
+        "kbptt windowed",
+        cells=["GRU", "LSTM"],
+    ),
+    "regularizer": option(
+        "the vanishing-gradient regularizer", "omega/plain", "kbptt windowed omega", BEST[1]
+    ),
+    "compile": Compile("the first call: tracing and compiling", (), LONG[1:2]),
+    "floor": option("the matrix products alone", "windowed/floor", "kbptt windowed", "floor"),
+}

@@ -1,0 +1,73 @@
+"""Training steps in PyTorch."""
+
+import os
+from collections.abc import Callable
+
+from .sizes import Size
+
+
+def make(options: dict[str, str], cell: str, size: Size) -> Callable[[], object]:
+    """Forward, backward, Adam.
+
+    Args:
+        options: `detach`: chunk by chunk, the state detached in between, one update for the
+            sequence. `time-major`: `batch_first=False`, with data laid out like that.
+        cell: "SimpleRNN", "GRU" or "LSTM".
+        size: The model and its batch.
+    """
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    torch.manual_seed(0)
+    major = "time-major" in options
+    kind = {"SimpleRNN": torch.nn.RNN, "GRU": torch.nn.GRU, "LSTM": torch.nn.LSTM}[cell]
+    rnn = kind(
+        size.features,
+        size.units,
+        num_layers=size.layers,
+        bidirectional=size.bidirectional,
+        batch_first=not major,
+    )
+    head = torch.nn.Linear(size.directions * size.units, size.outputs)
+    embedding = torch.nn.Embedding(size.words, size.features) if size.words else torch.nn.Identity()
+    modules = torch.nn.ModuleList([embedding, rnn, head])
+    optimizer = torch.optim.Adam(modules.parameters())
+    shape = (size.timesteps, size.batch) if major else (size.batch, size.timesteps)
+    if size.words:
+        x, y = torch.randint(size.words, shape), torch.randint(size.words, shape)
+    else:
+        x = torch.randn(*shape, size.features)
+        y = torch.randn(size.batch, 1) if size.last else torch.randn(*shape, 1)
+
+    def loss(output, y_part):
+        if size.words:
+            logits = head(output).flatten(0, 1)
+            return torch.nn.functional.cross_entropy(logits, y_part.flatten(), reduction="sum")
+        return ((head(output) - y_part) ** 2).sum()
+
+    def detached(state):
+        return tuple(s.detach() for s in state) if cell == "LSTM" else state.detach()
+
+    length = size.window if "detach" in options else size.timesteps
+    carried = None
+
+    def step():
+        nonlocal carried
+        optimizer.zero_grad()
+        state = carried
+        for start in range(0, size.timesteps, length):
+            part = slice(start, start + length)
+            at = part if major else (slice(None), part)
+            ends = start + length >= size.timesteps
+            with torch.set_grad_enabled(ends or not size.last):
+                output, state = rnn(embedding(x[at]), state)
+            if ends and size.last:
+                loss(output[-1] if major else output[:, -1], y).div(y.numel()).backward()
+            elif not size.last:
+                loss(output, y[at]).div(y.numel()).backward()
+            state = detached(state)
+        optimizer.step()
+        carried = state if size.stateful else None
+
+    step()
+    return step
