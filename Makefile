@@ -56,9 +56,12 @@ lint: $(VENV)/.installed
 			$(NATIVE)/*.cpp || exit 1; \
 	done
 
+# Every suite, and its change against the latest record in benchmarks/: one to two hours.
+# `make bench BENCH="--suite speed sizes --quick"` for less; --record writes the record of a release.
+BENCH ?= --suite all
 bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
-	$(BIN)/python scripts/benchmark.py
+	$(BIN)/python scripts/benchmark.py $(BENCH)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

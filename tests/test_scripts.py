@@ -101,7 +101,8 @@ def test_a_checkout_is_measured_against_this_one(tmp_path):
     row, *means = done.stdout.splitlines()[:4]
     assert row.startswith("SimpleRNN (2, 512, 3, 16, 64)")
     assert [mean.split(":")[0] for mean in means] == ["full", "windowed", "full and windowed"]
-    (row,) = json.loads((tmp_path / "a.json").read_text())["rows"]
+    (suite,) = json.loads((tmp_path / "a.json").read_text())["suites"]
+    (row,) = suite["rows"]
     assert row["ratios"].keys() == {"full", "windowed"} and min(row["ratios"].values()) > 2
     assert row["seconds"]["other"] > row["seconds"]["kbptt"]
 

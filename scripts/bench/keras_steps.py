@@ -1,64 +1,157 @@
-"""Training steps of Keras models, with the layers of `keras.layers` or of kbptt."""
+"""What Keras models do, with the layers of `keras.layers` or of kbptt: train, predict, …"""
 
+import ast
+import tempfile
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from .sizes import Size
 
-# What is no argument of a layer.
-FLAGS = ("jit", "unrecorded")
+Options = dict[str, str]
+BATCHES = 4  # of a `predict` or `evaluate`
 
 
-def make(
-    options: dict[str, str], cell: str, size: Size, library: str = "keras"
-) -> Callable[[], object]:
-    """Forward, backward, Adam: one step of `fit`.
+def make(options: Options, cell: str, size: Size, library: str = "keras") -> Callable[[], object]:
+    """A step of `fit` (forward, backward, Adam), or what the options name in its place.
 
     Args:
-        options: `jit`: `compile(jit_compile=True)`. `windowed`, `stride=…`, `layernorm`, `omega`,
-            `unrecorded`: options of kbptt. Anything else is an argument of the layer.
-        cell: "SimpleRNN", "GRU" or "LSTM".
+        options: `predict`, `evaluate`, `fit` (through Keras's loop, with a callback), `once` (the
+            layer called without a graph): in place of the train function alone.
+            `jit`: `compile(jit_compile=True)`. `windowed`, `stride=…`, `layernorm`, `omega`,
+            `unrecorded`: options of kbptt. Anything else is an argument of the recurrent layers.
+        cell: A layer, such as "LSTM", or a cell of `keras_cells.CELLS` for `RNN(cell)`.
         size: The model and its batch.
         library: "keras" for `keras.layers`; else kbptt.
     """
-    import tensorflow as tf
-
     model = build(options, cell, size, library)
-    data = tf.data.Dataset.from_tensors(batch(size)).repeat()
+    modes = [mode for name, mode in MODES.items() if name in options]
+    return (modes or [train])[0](options, size, model)
+
+
+# What is measured ---------------------------------------------------------------------------------
+
+
+def train(options: Options, size: Size, model: Any) -> Callable[[], object]:
+    """The train function of `fit` alone."""
+    data = dataset(options, size).repeat()
     model.fit(data, steps_per_epoch=1, shuffle=False, verbose=0)
     batches = iter(data)
     return lambda: model.train_function(batches)
 
 
-def build(options: dict[str, str], cell: str, size: Size, library: str) -> Any:
+def predict(options: Options, size: Size, model: Any) -> Callable[[], object]:
+    data = dataset(options, size).map(lambda x, y: x).repeat(BATCHES)
+    model.predict(data, verbose=0)
+    return lambda: model.predict(data, verbose=0)
+
+
+def evaluate(options: Options, size: Size, model: Any) -> Callable[[], object]:
+    data = dataset(options, size).repeat(BATCHES)
+    model.evaluate(data, verbose=0)
+    return lambda: model.evaluate(data, verbose=0)
+
+
+def once(options: Options, size: Size, model: Any) -> Callable[[], object]:
+    """The first layer called directly, outside of any graph, as a control loop calls it."""
+    import tensorflow as tf
+
+    x, layer = tf.constant(batch(options, size)[0]), model.layers[0]
+    layer(x)
+    return lambda: layer(x)
+
+
+def fit(options: Options, size: Size, model: Any) -> Callable[[], object]:
+    """One step of a `fit` with a callback; in a thread, which waits before every step.
+
+    The time of a step includes what follows it: the hooks at its end and at the end of an epoch.
+    """
+    import keras
+
+    from .keras_callbacks import CALLBACKS, EPOCH
+
+    folder = tempfile.TemporaryDirectory()
+    go, arrived, failed = threading.Semaphore(0), threading.Semaphore(0), []
+
+    def wait(batch, logs=None):
+        arrived.release()
+        go.acquire()
+
+    gate = keras.callbacks.LambdaCallback(on_train_batch_begin=wait)
+    callbacks = [gate, *CALLBACKS[options["fit"]](Path(folder.name))]
+
+    def run():
+        try:
+            data = dataset(options, size).repeat()
+            epochs = {"epochs": 1_000_000, "steps_per_epoch": EPOCH}
+            model.fit(data, shuffle=False, verbose=0, callbacks=callbacks, **epochs)
+        except BaseException as error:
+            failed.append(error)
+            arrived.release()
+
+    def arrive():
+        arrived.acquire()
+        if failed:
+            raise failed[0]
+
+    def step():
+        go.release()
+        arrive()
+
+    threading.Thread(target=run, daemon=True).start()
+    arrive()
+    step()
+    step.folder = folder  # is there as long as the step
+    return step
+
+
+MODES = {"predict": predict, "evaluate": evaluate, "once": once, "fit": fit}
+
+# The model ----------------------------------------------------------------------------------------
+
+
+def build(options: Options, cell: str, size: Size, library: str) -> Any:
     """The compiled `keras.Model`."""
     import keras
 
-    import kbptt
-
     keras.utils.set_random_seed(0)
-    layers = keras.layers if library == "keras" else kbptt
-    arguments = layer_arguments(options, size)
+    dtype = options.get("dtype", "float32")
     shape = (size.batch if size.stateful else None, size.timesteps)
     if size.words:
-        model = [keras.Input(batch_shape=shape, dtype="int32")]
-        model.append(keras.layers.Embedding(size.words, size.features))
+        layers = [keras.Input(batch_shape=shape, dtype="int32")]
+        layers.append(keras.layers.Embedding(size.words, size.features, dtype=dtype))
     else:
-        model = [keras.Input(batch_shape=(*shape, size.features))]
+        layers = [keras.Input(batch_shape=(*shape, size.features), dtype=dtype)]
+    arguments = layer_arguments(options, size)
     for number in range(1, size.layers + 1):
         sequences = number < size.layers or not size.last
-        layer = getattr(layers, cell)(size.units, return_sequences=sequences, **arguments)
+        layer = recurrent(library, cell, size.units, return_sequences=sequences, **arguments)
         if "unrecorded" in options:
             layer.record_gradient_norms = False
-        model.append(keras.layers.Bidirectional(layer) if size.bidirectional else layer)
-    model.append(keras.layers.Dense(size.outputs))
-    model = keras.Sequential(model)
+        layers.append(keras.layers.Bidirectional(layer) if size.bidirectional else layer)
+    layers.append(keras.layers.Dense(size.outputs, dtype=dtype))
+    model = keras.Sequential(layers)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True) if size.words else "mse"
     model.compile("adam", loss, jit_compile="jit" in options)
     return model
 
 
-def layer_arguments(options: dict[str, str], size: Size) -> dict[str, Any]:
+def recurrent(library: str, cell: str, units: int, **arguments) -> Any:
+    """A recurrent layer."""
+    import keras
+
+    import kbptt
+
+    from .keras_cells import CELLS
+
+    layers = keras.layers if library == "keras" else kbptt
+    if cell in CELLS:
+        return layers.RNN(CELLS[cell](units), **arguments)
+    return getattr(layers, cell)(units, **arguments)
+
+
+def layer_arguments(options: Options, size: Size) -> dict[str, Any]:
     """What the options of a variant are for the layer."""
     import kbptt
 
@@ -72,19 +165,29 @@ def layer_arguments(options: dict[str, str], size: Size) -> dict[str, Any]:
             arguments["normalization"] = "layer"
         elif name == "omega":
             arguments["gradient_regularizer"] = "vanishing_gradient"
-        elif name not in FLAGS:
-            raise ValueError(f"unknown option of a variant: {name}")
+        elif name not in ("jit", "unrecorded", *MODES):
+            arguments[name] = value if value.isidentifier() else ast.literal_eval(value)
     return arguments
 
 
-def batch(size: Size) -> tuple[Any, Any]:
+# Data ---------------------------------------------------------------------------------------------
+
+
+def dataset(options: Options, size: Size) -> Any:
+    """One batch."""
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensors(batch(options, size))
+
+
+def batch(options: Options, size: Size) -> tuple[Any, Any]:
     """Inputs and targets."""
     import numpy as np
 
-    rng = np.random.default_rng(0)
+    rng, dtype = np.random.default_rng(0), options.get("dtype", "float32")
     shape = (size.batch, size.timesteps)
     if size.words:
         x, y = rng.integers(size.words, size=(2, *shape), dtype="int32")
         return x, y
-    x = rng.normal(size=(*shape, size.features)).astype("float32")
-    return x, rng.normal(size=(*(shape[:1] if size.last else shape), 1)).astype("float32")
+    x = rng.normal(size=(*shape, size.features)).astype(dtype)
+    return x, rng.normal(size=(*(shape[:1] if size.last else shape), 1)).astype(dtype)

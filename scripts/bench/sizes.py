@@ -100,3 +100,13 @@ WIDE = [
     Size(32, 50, 256, 256, 25, words=10_000),
     Size(32, 35, 28, 256, 35, stateful=True),  # of the guide
 ]
+INFERENCE = [
+    *(Size(batch, 100, 64, 128, 100) for batch in (64, 256)),
+    *(Size(batch, 50, 256, 512, 50) for batch in (64, 256)),
+    *(Size(1, 1, 32, units, 1, stateful=True) for units in (128, 512)),
+]
+FIT = [  # steps of about 3, 10 and 100 ms on two cores
+    Size(32, 64, 8, 32, 64),
+    Size(32, 128, 32, 64, 128),
+    Size(64, 200, 64, 128, 200),
+]

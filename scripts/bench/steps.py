@@ -52,4 +52,8 @@ def applies(variant: str, size: Size) -> bool:
         return False
     if "detach" in options and size.bidirectional:
         return False  # the second direction's state comes from the other side
+    if "once" in options:
+        return size.timesteps == 1
+    if options.keys() & {"predict", "evaluate"}:
+        return size.timesteps > 1
     return library != "peak" or size.units >= 256  # below, products are not what a step is made of

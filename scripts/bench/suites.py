@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .sizes import CELLS, LONG, WIDE, Size
+from .sizes import CELLS, FIT, INFERENCE, LONG, WIDE, Size
 from .steps import applies, missing, parse
 from .workers import measure, measure_alone
 
@@ -36,16 +36,18 @@ class Suite:
         ratios: In the order in which they are printed.
         sizes: At which it is measured by default.
         cells: Of which, by default.
+        steps: 0 compares medians of the rounds. Otherwise a round has so many single steps of each
+            variant, in turn, and means are compared: for what costs time at some steps only.
     """
 
     about: str
     ratios: tuple[Ratio, ...]
     sizes: Sequence[Size] = field(default_factory=lambda: LONG)
     cells: Sequence[str] = field(default_factory=lambda: CELLS)
+    steps: int = 0
 
     def run(self, cells, sizes, rounds) -> list[Row]:
-        cells = [cell for cell in cells if cell in self.cells]
-        return compare(self.ratios, cells, sizes, rounds)
+        return compare(self.ratios, cells, sizes, rounds, steps=self.steps)
 
 
 def summarize(label: str, values: list[float]) -> None:
@@ -61,15 +63,16 @@ def variants_of(ratios: Sequence[Ratio], size: Size) -> list[str]:
     return [v for v in every if applies(v, size) and not missing(parse(v)[0])]
 
 
-def quotient(above: list[list[float]], below: list[list[float]], by_round: bool) -> float:
-    """The lowest median over the lowest median, or the median of the quotients of every round."""
+def quotient(above: list[list[float]], below: list[list[float]], by_round: bool, average) -> float:
+    """The lowest average over the lowest average, or the median of the quotients of every round."""
     if by_round:
         return statistics.median(a / b for a, b in zip(*above, *below, strict=True))
-    return min(map(statistics.median, above)) / min(map(statistics.median, below))
+    return min(map(average, above)) / min(map(average, below))
 
 
-def compare(ratios, cells, sizes, rounds, checkouts=None, processes=1) -> list[Row]:
+def compare(ratios, cells, sizes, rounds, checkouts=None, processes=1, steps=0) -> list[Row]:
     """Times all variants and prints the ratios."""
+    average = statistics.fmean if steps else statistics.median
     libraries = {parse(variant)[0] for ratio in ratios for variant in ratio.variants}
     for reason in filter(None, map(missing, sorted(libraries))):
         print(f"left out: {reason}", flush=True)
@@ -78,17 +81,18 @@ def compare(ratios, cells, sizes, rounds, checkouts=None, processes=1) -> list[R
         for cell in cells:
             times = {v: [] for v in variants_of(ratios, size)}
             for _ in range(processes):
-                for variant, more in measure(list(times), cell, size, rounds, checkouts).items():
-                    times[variant] += more
-            seconds = {v: statistics.median(t) for v, t in times.items()}
+                more = measure(list(times), cell, size, rounds, checkouts, steps)
+                for variant, seconds in more.items():
+                    times[variant] += seconds
+            seconds = {v: average(t) for v, t in times.items()}
             row = {"cell": cell, "size": str(size), "seconds": seconds, "ratios": {}}
-            line = f"{cell:10}{row['size']:40}"
+            line = f"{cell:14}{row['size']:40}"
             for ratio in ratios:
                 above, below = (
                     [times[v] for v in side if v in times] for side in (ratio.above, ratio.below)
                 )
                 if above and below:
-                    value = quotient(above, below, by_round=bool(checkouts))
+                    value = quotient(above, below, bool(checkouts), average)
                     row["ratios"][ratio.label] = value
                     line += f"  {ratio.label} {value:6.3f}"
             milliseconds = ", ".join(f"{v} {1000 * s:.1f}" for v, s in seconds.items())
@@ -158,7 +162,7 @@ class Compile(Suite):
     """Seconds from an unbuilt model to the end of its first step, in fresh processes, in turn."""
 
     def run(self, cells, sizes, rounds):
-        rows, size = [], self.sizes[0]
+        rows, size = [], sizes[0]
         for cell in cells:
             first = {"keras": [], "kbptt windowed": []}
             for _ in range(max(rounds // 2, 1)):
@@ -173,6 +177,17 @@ class Compile(Suite):
 
 
 # --------------------------------------------------------------------------------------------------
+
+
+def over(plain: str, *options: str) -> tuple[Ratio, ...]:
+    """The cost of each option over the variant without it."""
+    return tuple(Ratio(f"{option}/plain", (f"{plain} {option}",), (plain,)) for option in options)
+
+
+def costs(*callbacks: str) -> tuple[Ratio, ...]:
+    """The cost of a step of `fit` with a callback over one without."""
+    return tuple(Ratio(name, (f"kbptt fit={name}",), ("kbptt fit=",)) for name in callbacks)
+
 
 TORCH = ("torch", "torch detach")
 BEST = ("kbptt", "kbptt windowed")
@@ -227,4 +242,55 @@ SUITES = {
     ),
     "compile": Compile("the first call: tracing and compiling", (), LONG[1:2]),
     "floor": option("the matrix products alone", "windowed/floor", "kbptt windowed", "floor"),
+    "inference": Suite(
+        "predict and evaluate; one sample, one timestep at a time",
+        tuple(
+            Ratio(f"{mode} keras/kbptt", (f"keras {mode}", *jit), (f"kbptt {mode}",))
+            for mode, jit in (
+                ("predict", ["keras predict jit"]),
+                ("evaluate", ["keras evaluate jit"]),
+                ("once", []),
+            )
+        ),
+        INFERENCE,
+    ),
+    "callbacks": Suite(
+        "a step of fit with a callback over one without",
+        costs(
+            *("GradientFlow", "GradientFlow10", "GradientFlow10undrawn"),
+            *("ClipByValue", "ClipByNorm", "ClipByGlobalNorm"),
+            *("AdaptiveGradientClip", "AutoClip", "ZClip"),
+        ),
+        FIT,
+        ["LSTM"],
+        steps=30,
+    ),
+    "dropout": Suite(
+        "dropout over the plain layer",
+        over("kbptt", "dropout=0.2", "recurrent_dropout=0.2", "dropout=0.2 recurrent_dropout=0.2"),
+    ),
+    "rnn": Suite(
+        "RNN(cell) of keras.layers over that of kbptt",
+        (Ratio("keras/kbptt", ("keras", "keras jit"), ("kbptt",)),),
+        [LONG[2], Size(64, 100, 128, 256, 25)],
+        ["SimpleRNNCell", "GRUCell", "LSTMCell", "OwnCell", "StackedCells"],
+    ),
+    "activations": Suite(
+        "other activations over tanh",
+        over(
+            "kbptt",
+            *(
+                f"activation={name}"
+                for name in ("gelu", "softsign", "hard_sigmoid", "elu", "silu", "selu", "softplus")
+            ),
+        ),
+        LONG[1:3],
+    ),
+    "float64": Suite(
+        "float64 over float32",
+        (
+            Ratio("full", ("kbptt dtype=float64",), ("kbptt",)),
+            Ratio("windowed", ("kbptt windowed dtype=float64",), ("kbptt windowed",)),
+        ),
+    ),
 }

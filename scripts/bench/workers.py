@@ -41,14 +41,15 @@ def work(connection, variants: list[str], cell: str, size: Size, checkout: Path 
         first[variant] = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     connection.send({"first": first, "peak": peak})
-    while (variant := connection.recv()) is not None:
-        connection.send(statistics.median(burst(steps[variant])))
+    while (asked := connection.recv()) is not None:
+        variant, single = asked
+        connection.send(statistics.median(burst(steps[variant], 0.0 if single else BURST)))
 
 
-def burst(step) -> list[float]:
+def burst(step, length: float) -> list[float]:
     """Seconds of consecutive steps: one if it is long, else as many as fit."""
     seconds = []
-    while sum(seconds) < BURST:
+    while sum(seconds) <= length:
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
@@ -75,9 +76,9 @@ class Worker:
         made = self._receive()
         self.first, self.peak = made["first"], made["peak"]
 
-    def step(self, variant: str) -> float:
-        """Runs a burst of steps and returns the seconds of one."""
-        self._connection.send(variant)
+    def step(self, variant: str, single: bool = False) -> float:
+        """Runs a burst of steps, or a single one, and returns the seconds of one."""
+        self._connection.send((variant, single))
         return self._receive()
 
     def close(self) -> None:
@@ -97,16 +98,18 @@ def measure(
     size: Size,
     rounds: int,
     checkouts: dict[str, Path] | None = None,
+    steps: int = 0,
 ) -> dict[str, list[float]]:
     """Seconds of a step in each round, all variants in turn in every round.
 
     Args:
         variants: Names of the variants.
-        cell: "SimpleRNN", "GRU" or "LSTM".
+        cell: Name of the recurrent layer, or of its cell.
         size: The model and its batch.
         rounds: Number of rounds, after one that warms up.
         checkouts: Folder from which each library is imported, by its name in `variants`. With
             checkouts every second round runs backwards: A B, B A, A B, …
+        steps: Single steps of each variant in a round, in turn. Defaults to 0: one burst.
     """
     checkouts = checkouts or {}
     # TensorFlow, PyTorch and JAX bring thread pools of their own, and two checkouts of kbptt do not
@@ -121,10 +124,11 @@ def measure(
         worker = Worker(members, cell, size, checkouts.get(group))
         workers.update(dict.fromkeys(members, worker))
     times: dict[str, list[float]] = {v: [] for v in variants}
-    for round_ in range(rounds + 1):
-        for variant in reversed(variants) if checkouts and round_ % 2 else variants:
-            seconds = workers[variant].step(variant)
-            if round_:  # the first round warms up
+    turns = steps or 1
+    for turn in range((rounds + 1) * turns):
+        for variant in reversed(variants) if checkouts and turn % 2 else variants:
+            seconds = workers[variant].step(variant, single=steps > 0)
+            if turn >= turns:  # the first round warms up
                 times[variant].append(seconds)
     for worker in set(workers.values()):
         worker.close()
