@@ -99,7 +99,7 @@ def test_a_checkout_is_measured_against_this_one(tmp_path):
     done = script("benchmark.py", "--against", "older", *size, "--output", "a.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     row, *means = done.stdout.splitlines()[:4]
-    assert row.startswith("SimpleRNN (2, 512, 3, 16, 64)")
+    assert row.startswith("SimpleRNN     (2, 512, 3, 16, 64)")
     assert [mean.split(":")[0] for mean in means] == ["full", "windowed", "full and windowed"]
     (suite,) = json.loads((tmp_path / "a.json").read_text())["suites"]
     (row,) = suite["rows"]

@@ -10,8 +10,8 @@ class OwnCell(keras.layers.Layer):
         super().__init__(**arguments)
         self.units = self.state_size = self.output_size = units
 
-    def build(self, shape):
-        self.kernel = self.add_weight(shape=(shape[-1], 2 * self.units))
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], 2 * self.units))
         self.recurrent_kernel = self.add_weight(
             shape=(self.units, 2 * self.units), initializer="orthogonal"
         )

@@ -71,21 +71,20 @@ def fit(options: Options, size: Size, model: Any) -> Callable[[], object]:
 
     from .keras_callbacks import CALLBACKS, EPOCH
 
-    folder = tempfile.TemporaryDirectory()
     go, arrived, failed = threading.Semaphore(0), threading.Semaphore(0), []
 
     def wait(batch, logs=None):
         arrived.release()
         go.acquire()
 
-    gate = keras.callbacks.LambdaCallback(on_train_batch_begin=wait)
-    callbacks = [gate, *CALLBACKS[options["fit"]](Path(folder.name))]
-
     def run():
         try:
-            data = dataset(options, size).repeat()
-            epochs = {"epochs": 1_000_000, "steps_per_epoch": EPOCH}
-            model.fit(data, shuffle=False, verbose=0, callbacks=callbacks, **epochs)
+            with tempfile.TemporaryDirectory() as folder:
+                gate = keras.callbacks.LambdaCallback(on_train_batch_begin=wait)
+                callbacks = [gate, *CALLBACKS[options["fit"]](Path(folder))]
+                data = dataset(options, size).repeat()
+                epochs = {"epochs": 1_000_000, "steps_per_epoch": EPOCH}
+                model.fit(data, shuffle=False, verbose=0, callbacks=callbacks, **epochs)
         except BaseException as error:
             failed.append(error)
             arrived.release()
@@ -102,7 +101,6 @@ def fit(options: Options, size: Size, model: Any) -> Callable[[], object]:
     threading.Thread(target=run, daemon=True).start()
     arrive()
     step()
-    step.folder = folder  # is there as long as the step
     return step
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 GATES = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4}
 CELLS = list(GATES)
@@ -39,7 +40,8 @@ class Size:
     @classmethod
     def parse(cls, words: Sequence[str]) -> "Size":
         """A size from five numbers and traits, such as ``64 100 128 128 25 layers=2 last``."""
-        numbers, traits = map(int, words[:5]), {}
+        numbers = map(int, words[:5])
+        traits: dict[str, Any] = {}
         for word in words[5:]:
             name, _, value = word.partition("=")
             if name not in ("layers", "words", "last", "bidirectional", "stateful"):
