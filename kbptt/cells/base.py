@@ -4,15 +4,14 @@ All states and gradients are tuples of tensors ``(rows, width)``; a row is one s
 of one window in the backward pass.
 """
 
-from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 import tensorflow as tf
 
+from kbptt.cells.activations import ACTIVATION, Activation
 from kbptt.cells.layer_norm import scale
 
 Tensors: TypeAlias = tuple[tf.Tensor, ...]
-Elementwise: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
 
 
 class Step(Protocol):
@@ -83,22 +82,6 @@ class Weights(NamedTuple):
     state_bias: Any = None
 
 
-# The derivative of an activation, as a function of its output: nothing has to be recomputed.
-DERIVATIVE_FROM_OUTPUT: dict[str, Elementwise] = {
-    "linear": tf.ones_like,
-    "relu": lambda y: tf.cast(y > 0, y.dtype),
-    "sigmoid": lambda y: y * (1 - y),
-    "tanh": lambda y: 1 - y * y,
-}
-
-ACTIVATION: dict[str, Elementwise] = {
-    "linear": tf.identity,
-    "relu": tf.nn.relu,
-    "sigmoid": tf.sigmoid,
-    "tanh": tf.tanh,
-}
-
-
 class Cell(Step):
     """A cell whose only recurrent matrix product is h·U, the rest being elementwise.
 
@@ -114,6 +97,8 @@ class Cell(Step):
         gates: Column blocks of the kernels.
         states: Names of the states; the first is the output.
         gains: Further weights with layer normalization, by name: their width in units.
+        activation: φ, of the candidate.
+        recurrent_activation: σ, of the gates; φ if there are none.
     """
 
     name: ClassVar[str]
@@ -129,10 +114,8 @@ class Cell(Step):
     def __init__(self, activations: tuple[str, ...], normalization: Any = None) -> None:
         self.activations = activations
         self.normalization = normalization
-        self.activation: Elementwise = ACTIVATION[activations[0]]
-        self.activation_grad: Elementwise = DERIVATIVE_FROM_OUTPUT[activations[0]]
-        self.recurrent_activation: Elementwise = ACTIVATION[activations[-1]]
-        self.recurrent_activation_grad: Elementwise = DERIVATIVE_FROM_OUTPUT[activations[-1]]
+        self.activation: Activation = ACTIVATION[activations[0]]
+        self.recurrent_activation: Activation = ACTIVATION[activations[-1]]
 
     @classmethod
     def groups(cls, units: int) -> tuple[int, ...]:

@@ -30,13 +30,16 @@ class GRU(Cell):
     def update(self, x, hu, h, weights):
         """h_t and its residuals, from h_{t−1}·U."""
         units = h.shape[-1]
-        zr = self.recurrent_activation(x[:, : 2 * units] + hu[:, : 2 * units])
+        a = x[:, : 2 * units] + hu[:, : 2 * units]
+        zr = self.recurrent_activation(a)
         z, r = tf.split(zr, 2, axis=-1)
         hn = hu[:, 2 * units :]
         if weights.recurrent_bias is not None:
             hn += weights.recurrent_bias
-        n = self.activation(x[:, 2 * units :] + r * hn)
-        return z * h + (1 - z) * n, tf.concat([zr, n, hn], axis=-1)
+        b = x[:, 2 * units :] + r * hn
+        n = self.activation(b)
+        kept = self.recurrent_activation.kept(a, zr), self.activation.kept(b, n)
+        return z * h + (1 - z) * n, tf.concat([*kept, hn], axis=-1)
 
     def forward(self, x, state, weights):
         (h,) = state
@@ -45,10 +48,12 @@ class GRU(Cell):
 
     def local_gradients(self, previous, gates, dh):
         """The direct gradient of h_{t−1}, and those of h·U (z, r, n) and of the candidate's sum."""
-        z, r, n, hn = tf.split(gates, 4, axis=-1)
-        dn = dh * (1 - z) * self.activation_grad(n)
-        dz = dh * (previous - n) * self.recurrent_activation_grad(z)
-        dr = dn * hn * self.recurrent_activation_grad(r)
+        phi, sigma = self.activation, self.recurrent_activation
+        kept_z, kept_r, kept_n, hn = tf.split(gates, 4, axis=-1)
+        z, r, n = sigma.output(kept_z), sigma.output(kept_r), phi.output(kept_n)
+        dn = dh * (1 - z) * phi.grad(kept_n)
+        dz = dh * (previous - n) * sigma.grad(kept_z)
+        dr = dn * hn * sigma.grad(kept_r)
         return dh * z, tf.concat([dz, dr, dn * r], axis=-1), dn
 
     def vjp(self, x, previous, state, residuals, gradient, weights):

@@ -32,38 +32,44 @@ class LSTM(Cell):
     }
     written: tuple[int, ...] = (1,)
 
-    def gate_values(self, z):
-        i, f, g, o = tf.split(z, 4, axis=-1)
+    @property
+    def gate_activations(self):
         sigma = self.recurrent_activation
-        return tf.concat([sigma(i), sigma(f), self.activation(g), sigma(o)], axis=-1)
+        return sigma, sigma, self.activation, sigma
+
+    def gate_values(self, z):
+        """The gates i, f, g, o, and what the backward pass needs of them, ``(batch, 4 units)``."""
+        arguments = tf.split(z, 4, axis=-1)
+        pairs = list(zip(self.gate_activations, arguments, strict=True))
+        gates = [activation(a) for activation, a in pairs]
+        kept = [f.kept(a, y) for (f, a), y in zip(pairs, gates, strict=True)]
+        return gates, tf.concat(kept, axis=-1)
+
+    def kept_gates(self, kept):
+        """The gates i, f, g, o and their derivatives, from what was kept."""
+        pairs = list(zip(self.gate_activations, tf.split(kept, 4, axis=-1), strict=True))
+        return [f.output(k) for f, k in pairs], [f.grad(k) for f, k in pairs]
 
     def forward(self, x, state, weights):
-        gates = self.gate_values(x + tf.matmul(state[0], weights.recurrent_kernel))
-        i, f, g, o = tf.split(gates, 4, axis=-1)
+        (i, f, g, o), kept = self.gate_values(x + tf.matmul(state[0], weights.recurrent_kernel))
         c = f * state[1] + i * g
-        return (o * self.activation(c), c), (gates,)
+        return (o * self.activation(c), c), (kept,)
 
     def recover(self, start, residuals, written):
         # The loop is spared one write a step; here all outputs are computed at once.
         (c,) = written
-        h = tf.split(residuals[0], 4, axis=-1)[3] * self.activation(c[1:])
+        o = self.recurrent_activation.output(tf.split(residuals[0], 4, axis=-1)[3])
+        h = o * self.activation(c[1:])
         return tf.concat([start[0][None], h], axis=0), c
 
     def vjp(self, x, previous, state, residuals, gradient, weights):
         dh, dc = gradient
-        f, o = tf.split(residuals[0], 4, axis=-1)[1::2]
+        (i, f, g, o), (di, df, dg, do) = self.kept_gates(residuals[0])
         y = self.activation(state[1])
-        do = dh * y * self.recurrent_activation_grad(o)
-        dc = dc + dh * o * self.activation_grad(y)
-        dz = self.gate_gradients(dc, do, residuals[0], previous[1])
+        dc = dc + dh * o * self.activation.grad(self.activation.kept(state[1], y))
+        parts = dc * g * di, dc * previous[1] * df, dc * i * dg, dh * y * do
+        dz = tf.concat(parts, axis=-1)
         return (tf.matmul(dz, weights.recurrent_kernel, transpose_b=True), dc * f), (dz,)
-
-    def gate_gradients(self, dc, do, gates, previous_c):
-        """∂L/∂z, from the gradients of c_t and of the output gate's sum."""
-        i, f, g, _ = tf.split(gates, 4, axis=-1)
-        sigma_grad = self.recurrent_activation_grad
-        di, df = dc * g * sigma_grad(i), dc * previous_c * sigma_grad(f)
-        return tf.concat([di, df, dc * i * self.activation_grad(g), do], axis=-1)
 
     def weight_gradients(self, x, previous, residuals, local, weights):
         (dz,) = local
@@ -78,8 +84,7 @@ class NormalizedLSTM(LSTM):
         a = tf.matmul(state[0], weights.recurrent_kernel)
         inverse = inverse_deviation(a, epsilon)
         standard = a * inverse
-        gates = self.gate_values(x + weights.recurrent_gain * standard)
-        i, f, g, o = tf.split(gates, 4, axis=-1)
+        (i, f, g, o), kept = self.gate_values(x + weights.recurrent_gain * standard)
         c = f * state[1] + i * g
         # Unlike h·U, the cell state is centred inside the step.
         centred = c - tf.reduce_mean(c, axis=-1, keepdims=True)
@@ -88,24 +93,25 @@ class NormalizedLSTM(LSTM):
         normalized = weights.state_gain * c_standard + weights.state_bias
         carried = normalized if self.normalization.carry_normalized else c
         h = o * self.activation(normalized)
-        return (h, carried), (gates, standard, inverse, c_standard, c_inverse)
+        return (h, carried), (kept, standard, inverse, c_standard, c_inverse)
 
     def recover(self, start, residuals, written):
         return written
 
     def vjp(self, x, previous, state, residuals, gradient, weights):
         dh, dc = gradient
-        gates, standard, inverse, c_standard, c_inverse = residuals
-        f, o = tf.split(gates, 4, axis=-1)[1::2]
-        y = self.activation(weights.state_gain * c_standard + weights.state_bias)
-        d_normalized = dh * o * self.activation_grad(y)
+        kept, standard, inverse, c_standard, c_inverse = residuals
+        (i, f, g, o), (di, df, dg, do) = self.kept_gates(kept)
+        normalized = weights.state_gain * c_standard + weights.state_bias
+        y = self.activation(normalized)
+        d_normalized = dh * o * self.activation.grad(self.activation.kept(normalized, y))
         if self.normalization.carry_normalized:
             d_normalized += dc
         d_cell = scale_vjp(d_normalized * weights.state_gain, c_standard, c_inverse)
         d_cell -= tf.reduce_mean(d_cell, axis=-1, keepdims=True)
         dc = d_cell if self.normalization.carry_normalized else dc + d_cell
-        do = dh * y * self.recurrent_activation_grad(o)
-        dz = self.gate_gradients(dc, do, gates, previous[1])
+        parts = dc * g * di, dc * previous[1] * df, dc * i * dg, dh * y * do
+        dz = tf.concat(parts, axis=-1)
         da = scale_vjp(dz * weights.recurrent_gain, standard, inverse)
         carried = tf.matmul(da, weights.recurrent_kernel, transpose_b=True), dc * f
         return carried, (dz, d_normalized)

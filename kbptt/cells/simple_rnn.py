@@ -19,11 +19,12 @@ class SimpleRNN(Cell):
     gains: ClassVar[dict[str, int]] = {"recurrent_gain": 1}
 
     def forward(self, x, state, weights):
-        h = self.activation(x + tf.matmul(state[0], weights.recurrent_kernel))
-        return (h,), ()
+        z = x + tf.matmul(state[0], weights.recurrent_kernel)
+        return (self.activation(z),), (z,) if self.activation.keeps_argument else ()
 
     def vjp(self, x, previous, state, residuals, gradient, weights):
-        dz = gradient[0] * self.activation_grad(state[0])
+        (kept,) = residuals or state
+        dz = gradient[0] * self.activation.grad(kept)
         return (tf.matmul(dz, weights.recurrent_kernel, transpose_b=True),), (dz,)
 
     def weight_gradients(self, x, previous, residuals, local, weights):
@@ -40,12 +41,15 @@ class NormalizedSimpleRNN(SimpleRNN):
         a = x + tf.matmul(state[0], weights.recurrent_kernel)
         inverse = inverse_deviation(a, self.normalization.epsilon)
         standard = a * inverse
+        return (self.activation(self.argument(standard, weights)),), (standard, inverse)
+
+    def argument(self, standard, weights):
         y = weights.recurrent_gain * standard
-        h = self.activation(y if weights.bias is None else y + weights.bias)
-        return (h,), (standard, inverse)
+        return y if weights.bias is None else y + weights.bias
 
     def vjp(self, x, previous, state, residuals, gradient, weights):
-        dy = gradient[0] * self.activation_grad(state[0])
+        kept = self.activation.kept(self.argument(residuals[0], weights), state[0])
+        dy = gradient[0] * self.activation.grad(kept)
         da = scale_vjp(dy * weights.recurrent_gain, *residuals)
         return (tf.matmul(da, weights.recurrent_kernel, transpose_b=True),), (dy,)
 

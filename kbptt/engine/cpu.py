@@ -77,8 +77,8 @@ class CPULoop(Loop):
         loops = _loops()
         self.settings: dict[str, float] = {
             "cell": loops.cells[cell.name].number,
-            "activation": loops.activations.index(cell.activations[0]),
-            "recurrent_activation": loops.activations.index(cell.activations[-1]),
+            "activation": loops.activations[cell.activations[0]].number,
+            "recurrent_activation": loops.activations[cell.activations[-1]].number,
             "instruction_set": -1,
         }
         if self.run.instruction_set is not None:
@@ -171,7 +171,7 @@ class CPULoop(Loop):
         units, dtype = arrays["recurrent_kernel"].shape[0], arrays["x"].dtype
         width = 0
         if self.cell.normalization is None:
-            width = _loops().cells[self.cell.name].residuals * units
+            width = _loops().residuals(self.cell.name, self.cell.activations) * units
         # Where windows overlap, gates that are not kept would be computed many times.
         times = divide(timesteps, self.options).reach
         if width * batch * timesteps * dtype.itemsize > self.run.kept_gates * times:

@@ -28,8 +28,12 @@ from kbptt.regularizers import vanishing_gradient
 from kbptt.regularizers.vanishing_gradient import GradientRegularizerLike
 from kbptt.truncation.policies import TruncationLike
 
-# The functions that the engine has a derivative for, as users pass them.
-_KNOWN = [*ACTIVATION.items(), *((name, keras.activations.get(name)) for name in ACTIVATION)]
+# The functions that the engine has a derivative for, as users pass them: Keras's and TensorFlow's.
+_KNOWN = [
+    (name, function)
+    for name, activation in ACTIVATION.items()
+    for function in (keras.activations.get(name), activation.function)
+]
 
 
 class ProjectedLayer(CellLayer):
@@ -177,8 +181,8 @@ class ProjectedLayer(CellLayer):
             if getattr(self, name) is not None:
                 raise ValueError(
                     f"Layer '{self.name}': `{name}` needs activations among "
-                    f"{sorted(ACTIVATION)}, no recurrent dropout, `implementation=2` with dropout, "
-                    "and for GRU `reset_after=True`."
+                    f"{sorted(ACTIVATION)} with default arguments, no recurrent dropout, "
+                    "`implementation=2` with dropout, and for GRU `reset_after=True`."
                 )
 
     # The regularizer ----------------------------------------------------------------------------

@@ -14,10 +14,15 @@ from hypothesis import given, settings, strategies as st
 from recurrent import CELLS, STATES, data, differentiate, make
 
 import kbptt
+from kbptt import cells
 from kbptt.engine import cpu, native, using
 from kbptt.truncation import Windowed
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="the C loops were not built")
+
+
+# `exponential` explodes over some steps.
+ACTIVATIONS = sorted(cells.ACTIVATION.keys() - {"exponential"})
 
 
 def everything(layer, x, state, d, **arguments):
@@ -61,8 +66,8 @@ def problems(draw):
         "clip": draw(st.sampled_from([None, None, 0.05])),
         "normalization": draw(normalization),
         "omega": draw(st.sampled_from([None, "ratio", "squared"])),
-        "activation": draw(st.sampled_from(["tanh", "tanh", "relu", "linear", "sigmoid"])),
-        "gates": draw(st.sampled_from(["sigmoid", "sigmoid", "tanh", "linear"])),
+        "activation": draw(st.just("tanh") | st.sampled_from(ACTIVATIONS)),
+        "gates": draw(st.just("sigmoid") | st.sampled_from(ACTIVATIONS)),
         "use_bias": draw(flag),
         "kept_gates": draw(st.sampled_from([0, 2**30])),
         "level": draw(st.sampled_from([0, 1, 2])),

@@ -47,11 +47,14 @@ class Case:
         if self.length is not None and flag():
             self.stride = self.length
         self.align = pick(["end", "start"])
-        self.activation = pick(["tanh", "tanh", "tanh", "relu", "sigmoid", "linear"])
-        self.recurrent_activation = pick(["sigmoid", "sigmoid", "sigmoid", "tanh", "linear"])
+        every = list(numpy_bptt.FUNCTIONS)
+        self.activation = pick(every if flag() else ["tanh"])
+        self.recurrent_activation = pick(every if flag() else ["sigmoid"])
         # Over many steps a cell with gates below 0 is chaotic, one with unbounded gates explodes.
-        limit = {"sigmoid": 193, "tanh": 16, "linear": 5}
-        self.timesteps = min(self.timesteps, limit[self.recurrent_activation])
+        limit = {"sigmoid": 193, "hard_sigmoid": 193, "tanh": 16, "softsign": 16, "hard_tanh": 16}
+        self.timesteps = min(self.timesteps, limit.get(self.recurrent_activation, 5))
+        if self.activation == "exponential":
+            self.timesteps = min(self.timesteps, 3)
         self.carry_normalized, self.sequences, self.record = flag(), flag(0.8), flag(0.8)
         self.clip = pick([None, None, 0.05])
         self.penalty = pick([None, None, "ratio", "squared"])

@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from recurrent import CELLS, STATES, data, differentiate, make, randomize
+from recurrent import CELLS, STATES, data, differentiate, make, randomize, running_eagerly
 
 import kbptt
+from kbptt.cells import ACTIVATION
 
 VARIANTS = [
     ("SimpleRNN", {}),
@@ -172,6 +173,42 @@ def test_configuration_adds_only_our_own(cell):
     assert {k: v for k, v in config.items() if k not in own} == theirs.get_config()
     assert {k: config[k] for k in own} == dict.fromkeys(own)
     assert isinstance(ours, getattr(keras.layers, cell))
+
+
+@pytest.mark.parametrize("engine", ["native", "tensorflow"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_activation_of_the_loops_is_that_of_keras(cell, engine):
+    """In every place, from arguments below, at and above where they bend."""
+    for name in ACTIVATION:
+        places = ["activation", *["recurrent_activation"][: cell != "SimpleRNN"]]
+        ours, theirs = pair(cell, **dict.fromkeys(places, name))
+        # exp(exp(exp(…))) is soon too large.
+        explosive = name == "exponential"
+        x, *others = data(cell, timesteps=1 if explosive else 2)
+        x *= 0.1 if explosive else 2
+        with running_eagerly(engine):
+            found = differentiate(ours, x, *others)
+            expected = differentiate(theirs, x, *others)
+        assert_equal(found, expected, 1e-10)
+        assert ours.loops == {"cpu" if engine == "native" else "tensorflow"}, name
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("swish", "silu"),
+        ("hard_swish", "hard_silu"),
+        (keras.activations.gelu, "gelu"),
+        (tf.nn.elu, "elu"),
+        (None, "linear"),
+        (lambda x: keras.activations.gelu(x), None),
+        (functools.partial(keras.activations.elu, alpha=0.5), None),
+        (keras.activations.celu, None),  # its derivative at 0 is not that of elu in Keras
+    ],
+)
+def test_activations_that_the_loops_know(given, name):
+    found = kbptt.SimpleRNN(2, activation=given)._activation_names()
+    assert found == (None if name is None else (name,))
 
 
 def tanh(x):

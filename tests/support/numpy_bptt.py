@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.special
 from reference_bptt import Window
 
 Arrays = dict[str, np.ndarray]
@@ -20,11 +21,69 @@ def _sigmoid(z):
     return np.where(z < 0, e, 1) / (1 + e)
 
 
+def _softplus(z):
+    return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
+
+
+def _hard_sigmoid(z):
+    return np.clip(z + 3, 0, 6) / 6
+
+
+def _between(z, low, high):
+    return ((z > low) & (z < high)).astype(z.dtype)
+
+
+ROOT_HALF = float(np.float32(np.sqrt(0.5)))  # as in TensorFlow
+
+
+def _gelu(z):
+    return z * scipy.special.erfc(-z * ROOT_HALF) / 2
+
+
+def _gelu_grad(z):
+    s = z * ROOT_HALF
+    return (scipy.special.erfc(-s) / 2 + s * np.exp(-s * s) / np.sqrt(np.pi)).astype(z.dtype)
+
+
+def _mish_grad(z):
+    t = np.tanh(_softplus(z))
+    return t + z * _sigmoid(z) * (1 - t * t)
+
+
+SELU, SELU_BELOW = 1.0507009873554805, 1.7580993408473769
+
+# Each function and its derivative, of the argument z.
 FUNCTIONS = {
-    "linear": (lambda z: z, lambda y: np.ones_like(y)),
-    "relu": (lambda z: np.where(z < 0, 0, z), lambda y: (y > 0).astype(y.dtype)),
-    "sigmoid": (_sigmoid, lambda y: y * (1 - y)),
-    "tanh": (np.tanh, lambda y: 1 - y * y),
+    "linear": (lambda z: z, np.ones_like),
+    "relu": (lambda z: np.where(z < 0, 0, z), lambda z: _between(z, 0, np.inf)),
+    "sigmoid": (_sigmoid, lambda z: _sigmoid(z) * _sigmoid(-z)),
+    "tanh": (np.tanh, lambda z: 1 - np.tanh(z) ** 2),
+    "elu": (lambda z: np.where(z < 0, np.expm1(z), z), lambda z: np.exp(np.minimum(z, 0))),
+    "selu": (
+        lambda z: np.where(z < 0, SELU_BELOW * np.expm1(z), SELU * z).astype(z.dtype),
+        lambda z: np.where(z < 0, SELU_BELOW * np.exp(z), SELU).astype(z.dtype),
+    ),
+    "softplus": (_softplus, _sigmoid),
+    "log_sigmoid": (lambda z: -_softplus(-z), lambda z: _sigmoid(-z)),
+    "exponential": (np.exp, np.exp),
+    "softsign": (lambda z: z / (1 + np.abs(z)), lambda z: 1 / (1 + np.abs(z)) ** 2),
+    "leaky_relu": (
+        lambda z: np.where(z > 0, z, z.dtype.type(np.float32(0.2)) * z),
+        lambda z: np.where(z > 0, 1, np.float32(0.2)).astype(z.dtype),
+    ),
+    "relu6": (lambda z: np.clip(z, 0, 6), lambda z: _between(z, 0, 6)),
+    "hard_sigmoid": (_hard_sigmoid, lambda z: _between(z, -3, 3) / 6),
+    "hard_tanh": (lambda z: np.clip(z, -1, 1), lambda z: _between(z, -1, 1)),
+    "hard_silu": (
+        lambda z: z * _hard_sigmoid(z),
+        lambda z: _hard_sigmoid(z) + z * _between(z, -3, 3) / 6,
+    ),
+    "silu": (
+        lambda z: z * _sigmoid(z),
+        lambda z: _sigmoid(z) * (1 + z * _sigmoid(-z)),
+    ),
+    "mish": (lambda z: z * np.tanh(_softplus(z)), _mish_grad),
+    "gelu": (_gelu, _gelu_grad),
 }
 
 
@@ -73,11 +132,11 @@ class Net:
         bias, recurrent_bias = w.get("bias", 0.0), w.get("recurrent_bias", 0.0)
         if self.cell == "SimpleRNN":
             if self.epsilon is None:
-                new = phi(xz + hu + bias)
+                z = xz + hu + bias
             else:
                 v["standard"], v["inverse"] = self.standardize(xz + hu)
-                new = phi(w["recurrent_gain"] * v["standard"] + bias)
-            return new, None, v | {"new": new}
+                z = w["recurrent_gain"] * v["standard"] + bias
+            return phi(z), None, v | {"z": z}
         if self.epsilon is not None:
             v["x_standard"], v["x_inverse"] = self.standardize(xz)
             v["h_standard"], v["h_inverse"] = self.standardize(hu)
@@ -86,11 +145,13 @@ class Net:
         if self.cell == "GRU":
             units = h.shape[1]
             hn = hu[:, 2 * units :] + recurrent_bias
-            z, r = np.split(sigma(xz[:, : 2 * units] + hu[:, : 2 * units]), 2, axis=1)
-            n = phi(xz[:, 2 * units :] + r * hn)
-            return z * h + (1 - z) * n, None, v | {"z": z, "r": r, "n": n, "hn": hn}
-        i, f, g, o = np.split(xz + hu, 4, axis=1)
-        i, f, g, o = sigma(i), sigma(f), phi(g), sigma(o)
+            az, ar = np.split(xz[:, : 2 * units] + hu[:, : 2 * units], 2, axis=1)
+            z, r = sigma(az), sigma(ar)
+            an = xz[:, 2 * units :] + r * hn
+            v |= {"az": az, "ar": ar, "an": an, "hn": hn}
+            return z * h + (1 - z) * phi(an), None, v
+        v["arguments"] = np.split(xz + hu, 4, axis=1)
+        i, f, g, o = (a(z) for a, z in zip((sigma, sigma, phi, sigma), v["arguments"], strict=True))
         new = shown = f * c + i * g
         if self.epsilon is not None:
             centred = new - new.mean(1, keepdims=True)
@@ -98,16 +159,16 @@ class Net:
             v["c_standard"] = centred * v["c_inverse"]
             shown = w["state_gain"] * v["c_standard"] + w["state_bias"]
             new = shown if self.carry_normalized else new
-        y = phi(shown)
-        return o * y, new, v | {"i": i, "f": f, "g": g, "o": o, "y": y}
+        return o * phi(shown), new, v | {"shown": shown}
 
     def pull(self, v, dh, dc, w: Arrays):
         """Gradients of the previous h and c; per sample, those of x·W, h·U, biases and gains."""
-        phi, sigma = FUNCTIONS[self.activation][1], FUNCTIONS[self.recurrent_activation][1]
+        phi, d_phi = FUNCTIONS[self.activation]
+        sigma, d_sigma = FUNCTIONS[self.recurrent_activation]
         d = {}
         direct = d_previous_c = np.zeros_like(dh)
         if self.cell == "SimpleRNN":
-            dz = dh * phi(v["new"])
+            dz = dh * d_phi(v["z"])
             d["bias"] = dz
             if self.epsilon is not None:
                 d["recurrent_gain"] = dz * v["standard"]
@@ -115,14 +176,15 @@ class Net:
                 dz = self.standardize_back(gained, v["standard"], v["inverse"])
             return (direct + dz @ w["recurrent_kernel"].T, None), d | {"xz": dz, "hu": dz}
         if self.cell == "GRU":
-            z, r, n, hn = v["z"], v["r"], v["n"], v["hn"]
-            dn = dh * (1 - z) * phi(n)
-            gates = np.hstack([dh * (v["h"] - n) * sigma(z), dn * hn * sigma(r)])
+            z, r, n, hn = sigma(v["az"]), sigma(v["ar"]), phi(v["an"]), v["hn"]
+            dn = dh * (1 - z) * d_phi(v["an"])
+            gates = np.hstack([dh * (v["h"] - n) * d_sigma(v["az"]), dn * hn * d_sigma(v["ar"])])
             direct, dz, dhu = dh * z, np.hstack([gates, dn]), np.hstack([gates, dn * r])
             d["recurrent_bias"] = dn * r
         else:
-            i, f, g, o, y = v["i"], v["f"], v["g"], v["o"], v["y"]
-            d_shown = dh * o * phi(y)
+            ai, af, ag, ao = v["arguments"]
+            i, f, g, o, y = sigma(ai), sigma(af), phi(ag), sigma(ao), phi(v["shown"])
+            d_shown = dh * o * d_phi(v["shown"])
             if self.epsilon is None:
                 dc = dc + d_shown
             else:
@@ -133,8 +195,8 @@ class Net:
                 mean = (d_standard * v["c_standard"]).mean(1, keepdims=True)
                 d_cell = v["c_inverse"] * (d_standard - v["c_standard"] * mean)
                 dc = dc + d_cell - d_cell.mean(1, keepdims=True)
-            parts = dc * g * sigma(i), dc * v["c"] * sigma(f), dc * i * phi(g), dh * y * sigma(o)
-            dz = dhu = np.hstack(parts)
+            inputs = dc * g * d_sigma(ai), dc * v["c"] * d_sigma(af), dc * i * d_phi(ag)
+            dz = dhu = np.hstack([*inputs, dh * y * d_sigma(ao)])
             d_previous_c = dc * f
         d["bias"] = dz
         if self.epsilon is not None:

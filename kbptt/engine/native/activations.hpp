@@ -1,125 +1,286 @@
-/* Activations and their derivatives.
+/* Activations: the only list of them in C++ (`Activations`), by their names in Keras.
 
-   tanh and σ are at most 2 units in the last place from the correctly rounded value.
-
-   Both come from exp(2y) = 2ⁿ·(1 + 2p), n = round(2y/ln 2), 2p = expm1(2y − n·ln 2): Cody and
-   Waite's reduction and a minimax polynomial (relative error 2^-26 for float, 2^-55 for double).
-   Without branches and tables the compiler can vectorize them. NaN passes through: every comparison
-   is false for it. Where the true value rounds to ±1 or 0 the result is exactly that, and so is the
-   derivative computed from it: otherwise a cell would leak through an open forget gate.
-   Checked over all floats by tests/engine/native/accuracy.cpp. */
+   Each has its value, and its derivative as a function of its output y, so that nothing but y has to
+   be kept for the backward pass. Where y does not determine the derivative, the argument x is kept in
+   its place (`keeps_argument`), and the derivative is a function of x. They agree with
+   kbptt/cells/activations.py, and at NaN and ±Inf with Keras. Exact to a few units in the last place:
+   tests/engine/native/accuracy.cpp. */
 #pragma once
-#include "portable.hpp"
-#include "problem.hpp"
+#include "exponential.hpp"
 
 namespace kbptt {
 namespace {
 
-/* Constants of the reduction: (ln 2)/2 in two parts, n times the first being exact, and 2/ln 2.
-   The polynomial is (expm1(2r)/2 − r)/r². */
-template <class T> struct Exponential;
+struct OfOutput {
+    static constexpr bool keeps_argument = false;
+};
+struct OfArgument {
+    static constexpr bool keeps_argument = true;
+};
 
-template <> struct Exponential<float> {
-    using Bits = uint32_t;
-    static constexpr int digits = 24, bias = 127; /* of the significand, of the exponent */
-    static constexpr float half_ln2_high = 0x1.62e4p-2f, half_ln2_low = 0x1.7f7d1cp-21f;
-    static constexpr float two_log2_e = 0x1.715476p1f, sigmoid_is_0 = -105;
-    static KBPTT_INLINE float polynomial(float r, float r2) {
-        return (9.9999996288e-1f + 6.6666172706e-1f * r) +
-               r2 * ((3.3333761453e-1f + 1.3386528761e-1f * r) + r2 * 4.4424024265e-2f);
+struct Linear : OfOutput {
+    static constexpr const char *name = "linear";
+    template <class T> static KBPTT_INLINE T value(T x) { return x; }
+    template <class T> static KBPTT_INLINE T grad(T) { return 1; }
+};
+
+struct Relu : OfOutput {
+    static constexpr const char *name = "relu";
+    template <class T> static KBPTT_INLINE T value(T x) { return x < 0 ? T(0) : x; }
+    template <class T> static KBPTT_INLINE T grad(T y) { return T(y > 0); }
+};
+
+struct Sigmoid : OfOutput {
+    static constexpr const char *name = "sigmoid";
+    template <class T> static KBPTT_INLINE T value(T x) { return fast_sigmoid(x); }
+    template <class T> static KBPTT_INLINE T grad(T y) { return y * (1 - y); }
+};
+
+struct Tanh : OfOutput {
+    static constexpr const char *name = "tanh";
+    template <class T> static KBPTT_INLINE T value(T x) { return fast_tanh(x); }
+    template <class T> static KBPTT_INLINE T grad(T y) { return 1 - y * y; }
+};
+
+struct Elu : OfOutput {
+    static constexpr const char *name = "elu";
+    template <class T> static KBPTT_INLINE T value(T x) { return x < 0 ? fast_expm1(x) : x; }
+    template <class T> static KBPTT_INLINE T grad(T y) { return y < 0 ? y + 1 : T(1); }
+};
+
+struct Selu : OfOutput {
+    static constexpr const char *name = "selu";
+    static constexpr double scale = 1.05070098735548049342, scale_alpha = 1.75809934084737685994;
+    template <class T> static KBPTT_INLINE T value(T x) {
+        return x < 0 ? T(scale_alpha) * fast_expm1(x) : T(scale) * x;
+    }
+    template <class T> static KBPTT_INLINE T grad(T y) {
+        return y < 0 ? y + T(scale_alpha) : T(scale);
     }
 };
 
-template <> struct Exponential<double> {
-    using Bits = uint64_t;
-    static constexpr int digits = 53, bias = 1023;
-    static constexpr double half_ln2_high = 0x1.62e42feep-2, half_ln2_low = 0x1.a39ef35793c76p-34;
-    static constexpr double two_log2_e = 0x1.71547652b82fep1, sigmoid_is_0 = -746;
-    static KBPTT_INLINE double polynomial(double r, double r2) {
-        return (1.000000000000001045 + 6.6666666666666355778e-1 * r) +
-               r2 * ((3.3333333333260913794e-1 + 1.3333333333423402981e-1 * r) +
-                     r2 * ((4.4444444581698386e-2 + 1.26984126202890987e-2 * r) +
-                           r2 * ((3.1745926396840099e-3 + 7.0546961950192021e-4 * r) +
-                                 r2 * (1.4144590676077491e-4 + 2.5655362773607769e-5 * r))));
+struct Softplus : OfOutput {
+    static constexpr const char *name = "softplus";
+    template <class T> static KBPTT_INLINE T value(T x) {
+        return (x < 0 ? T(0) : x) + fast_log1p(fast_exp(-std::fabs(x)));
+    }
+    /* σ(x) = 1 − exp(−y) */
+    template <class T> static KBPTT_INLINE T grad(T y) { return -fast_expm1(-y); }
+};
+
+struct LogSigmoid : OfOutput {
+    static constexpr const char *name = "log_sigmoid";
+    template <class T> static KBPTT_INLINE T value(T x) { return -Softplus::value(-x); }
+    template <class T> static KBPTT_INLINE T grad(T y) { return -fast_expm1(y); }
+};
+
+struct Exp : OfOutput {
+    static constexpr const char *name = "exponential";
+    template <class T> static KBPTT_INLINE T value(T x) { return fast_exp(x); }
+    template <class T> static KBPTT_INLINE T grad(T y) { return y; }
+};
+
+struct Softsign : OfOutput {
+    static constexpr const char *name = "softsign";
+    template <class T> static KBPTT_INLINE T value(T x) { return x / (1 + std::fabs(x)); }
+    template <class T> static KBPTT_INLINE T grad(T y) {
+        const T rest = 1 - std::fabs(y); /* 1/(1 + |x|) */
+        return rest * rest;
     }
 };
 
-/* Adding it rounds a number to an integer n and leaves n + bias in the low bits. */
-template <class T>
-constexpr T magic = T(1.5) * (1ll << (Exponential<T>::digits - 1)) + Exponential<T>::bias;
+struct LeakyRelu : OfOutput {
+    static constexpr const char *name = "leaky_relu";
+    static constexpr float slope = 0.2f; /* TensorFlow takes it as a float */
+    template <class T> static KBPTT_INLINE T value(T x) { return x > 0 ? x : T(slope) * x; }
+    template <class T> static KBPTT_INLINE T grad(T y) { return y > 0 ? T(1) : T(slope); }
+};
 
-template <class T> KBPTT_INLINE auto bits_of(T x) {
-    typename Exponential<T>::Bits bits;
-    memcpy(&bits, &x, sizeof x);
-    return bits;
+struct Relu6 : OfOutput {
+    static constexpr const char *name = "relu6";
+    template <class T> static KBPTT_INLINE T value(T x) {
+        x = x < 0 ? T(0) : x;
+        return x > 6 ? T(6) : x;
+    }
+    template <class T> static KBPTT_INLINE T grad(T y) { return T(y > 0) * T(y < 6); }
+};
+
+struct HardSigmoid : OfOutput {
+    static constexpr const char *name = "hard_sigmoid";
+    template <class T> static KBPTT_INLINE T value(T x) { return Relu6::value(x + 3) / 6; }
+    template <class T> static KBPTT_INLINE T grad(T y) {
+        return T(y > 0) * T(y < 1) * (T(1) / 6);
+    }
+};
+
+/* At ±1 itself the derivative is 1, which ±1 as an output does not show. */
+struct HardTanh : OfArgument {
+    static constexpr const char *name = "hard_tanh";
+    template <class T> static KBPTT_INLINE T value(T x) {
+        x = x < -1 ? T(-1) : x;
+        return x > 1 ? T(1) : x;
+    }
+    template <class T> static KBPTT_INLINE T grad(T x) { return T(x >= -1) * T(x <= 1); }
+};
+
+struct HardSilu : OfArgument {
+    static constexpr const char *name = "hard_silu";
+    template <class T> static KBPTT_INLINE T value(T x) { return x * HardSigmoid::value(x); }
+    template <class T> static KBPTT_INLINE T grad(T x) {
+        const T gate = HardSigmoid::value(x);
+        return gate + x * HardSigmoid::grad(gate);
+    }
+};
+
+struct Silu : OfArgument {
+    static constexpr const char *name = "silu";
+    template <class T> static KBPTT_INLINE T value(T x) { return x * fast_sigmoid(x); }
+    template <class T> static KBPTT_INLINE T grad(T x) {
+        const T gate = fast_sigmoid(x);
+        return gate * (1 + x * (1 - gate));
+    }
+};
+
+/* x·tanh(softplus(x)) = x·n/(n + 2),  n = u(u + 2),  u = exp x */
+struct Mish : OfArgument {
+    static constexpr const char *name = "mish";
+    /* Beyond 22 it is x. */
+    template <class T> static KBPTT_INLINE T clamp(T x) { return x > 22 ? T(22) : x; }
+    template <class T> static KBPTT_INLINE T value(T x) {
+        const T u = fast_exp(clamp(x)), n = u * (u + 2);
+        return x * (n / (n + 2));
+    }
+    template <class T> static KBPTT_INLINE T grad(T x) {
+        x = clamp(x);
+        const T u = fast_exp(x), n = u * (u + 2), rest = 2 / (n + 2);
+        return rest * (T(0.5) * n + x * (u * (u + 1)) * rest);
+    }
+};
+
+/* x·Φ(x); x·Φ(−|x|) is what it lacks of relu(x). TensorFlow takes √½ as a float, which shows in a
+   double: x·Φ(x + εx). */
+struct Gelu : OfArgument {
+    static constexpr const char *name = "gelu";
+    template <class T> static constexpr T epsilon = sizeof(T) == 4 ? 0 : -1.711427103580038284e-8;
+    template <class T> static KBPTT_INLINE T value(T x) {
+        const T t = std::fabs(x), tail = x * fast_normal(t, t * epsilon<T>).integral;
+        /* Beyond 9 the tail is nothing, and Inf·0 would be NaN. */
+        return x < 0 ? tail : x > 9 ? x : x - tail;
+    }
+    template <class T> static KBPTT_INLINE T grad(T x) {
+        const T t = std::fabs(x);
+        const auto normal = fast_normal(t, t * epsilon<T>);
+        const T s = x + x * epsilon<T>;
+        return (x < 0 ? normal.integral : 1 - normal.integral) + s * normal.density;
+    }
+};
+
+/* z becomes F(z). */
+template <class F, class T> void activate_row(T *z, int64_t n) {
+    for (int64_t j = 0; j < n; j++) z[j] = F::value(z[j]);
 }
 
-/* 2^(k − bias), from the low bits of k. */
-template <class T> KBPTT_INLINE T power_of_2(typename Exponential<T>::Bits k) {
-    T power;
-    k <<= Exponential<T>::digits - 1;
-    memcpy(&power, &k, sizeof power);
-    return power;
+/* From what is kept, in y: the outputs in its place, and the derivatives. */
+template <class F, class T> void restore_row(T *y, T *grads, int64_t n) {
+    KBPTT_INDEPENDENT
+    for (int64_t j = 0; j < n; j++) {
+        const T kept = y[j];
+        grads[j] = F::grad(kept);
+        if (F::keeps_argument) y[j] = F::value(kept);
+    }
 }
 
-/* expm1(2y − n·ln 2)/2 */
-template <class T> KBPTT_INLINE T half_expm1(T y, T n) {
-    using E = Exponential<T>;
-    const T r = (y - n * E::half_ln2_high) - n * E::half_ln2_low, r2 = r * r;
-    return r + r2 * E::polynomial(r, r2);
-}
+template <class T> struct ActivationRows {
+    void (*activate)(T *z, int64_t n);
+    void (*restore)(T *y, T *grads, int64_t n);
+};
 
-/* tanh y = e/(e + 1), e = expm1(2y)/2, of y = |x|. Written as a + (e − a·(e + 1))/(e + 1), where
-   a = min(y, 1) is near, so that the roundings of e + 1 and of the division hardly count. */
-template <class T> KBPTT_INLINE T fast_tanh(T x) {
-    T y = std::fabs(x);
-    y = y > 20 ? T(20) : y;
-    const T a = y > 1 ? T(1) : y;
-    const T rounded = y * Exponential<T>::two_log2_e + magic<T>;
-    const T s = power_of_2<T>(bits_of(rounded)), half = T(0.5) * s - T(0.5);
-    const T e = s * half_expm1(y, rounded - magic<T>) + half;
-    return std::copysign(a + ((e - a) - a * e) / (e + 1), x);
-}
+template <class... F> struct ActivationList {
+    static constexpr int count = sizeof...(F);
+    static constexpr const char *names[] = {F::name...};
+    static constexpr bool keeps_argument[] = {F::keeps_argument...};
+    template <class T>
+    static constexpr ActivationRows<T> rows[] = {{activate_row<F, T>, restore_row<F, T>}...};
 
-/* σ(x) = 1/(1 + exp(−x)) as a/(a + b), b/a = exp(−x) = 2ⁿ·(1 + 2p): sharing n between the two keeps
-   both in range where σ is a subnormal number. Computed with halves of both. */
-template <class T> KBPTT_INLINE T fast_sigmoid(T x) {
-    using E = Exponential<T>;
-    constexpr T twice_biased = magic<T> + E::bias; /* leaves n + 2·bias in the low bits */
-    x = x < E::sigmoid_is_0 ? E::sigmoid_is_0 : x;
-    x = x > 40 ? T(40) : x;
-    const T rounded = twice_biased - x * (E::two_log2_e / 2);
-    const T p = half_expm1(T(-0.5) * x, rounded - twice_biased);
-    const auto k = bits_of(rounded), share = k >> 1;
-    const T b = power_of_2<T>(share), half_a = power_of_2<T>(2 * E::bias - 1 - (k - share));
-    return half_a / ((half_a + T(0.5) * b) + b * p);
-}
+    template <class Wanted> static constexpr int64_t number_of() {
+        int64_t number = 0;
+        for (const char *name : names) {
+            if (name == Wanted::name) break;
+            number++;
+        }
+        return number;
+    }
+};
 
-template <class T> void activate(int64_t kind, T *z, int64_t n) {
-    if (kind == TANH)
-        for (int64_t j = 0; j < n; j++) z[j] = fast_tanh(z[j]);
-    else if (kind == SIGMOID)
-        for (int64_t j = 0; j < n; j++) z[j] = fast_sigmoid(z[j]);
-    else if (kind == RELU)
-        for (int64_t j = 0; j < n; j++) z[j] = z[j] < 0 ? T(0) : z[j];
-}
+/* Python numbers them in this order. */
+using Activations =
+    ActivationList<Linear, Relu, Sigmoid, Tanh, Elu, Selu, Softplus, LogSigmoid, Exp, Softsign,
+                   LeakyRelu, Relu6, HardSigmoid, HardTanh, HardSilu, Silu, Mish, Gelu>;
 
-/* The derivative of an activation, from its output y. */
-template <class T> KBPTT_INLINE T activation_grad(int64_t kind, T y) {
-    return kind == TANH      ? 1 - y * y
-           : kind == SIGMOID ? y * (1 - y)
-           : kind == RELU    ? T(y > 0)
-                             : T(1);
-}
+/* The activations of a cell: φ of the candidate, σ of the gates. Cells call
 
-/* The activations of a cell: φ of the candidate, σ of the gates. The usual ones are constants, so
-   that no loop over the units asks which it has. */
+       activate_gate(a.phi, z, n)       z becomes φ(z), one of the cell's gates
+       restore_gate(a.phi, y, n)        in the vjp, once for each gate: before, y is what was kept
+       activation_grad(a.phi, y)        the derivative, of the output that y points at
+       activate_anew(a.phi, y, d, n)    φ of something else in the vjp: y becomes φ(y); returns the
+                                        φ for `activation_grad`, which may put derivatives at d
+
+   The usual activations are types: everything is inlined, and derivatives are computed from outputs
+   where they are used. All others are numbers, and take one call per row. */
+template <class F> struct Known {};
+
 struct Usual {
-    static constexpr int64_t phi = TANH, sigma = SIGMOID;
+    using Phi = Tanh;
+    using Sigma = Sigmoid;
+    Known<Phi> phi;
+    Known<Sigma> sigma;
 };
+
+/* `offset` from an output stands what is to be kept (forward), or the derivative (vjp). */
+struct Listed {
+    int64_t number, offset;
+};
+
 struct Chosen {
-    int64_t phi, sigma;
+    Listed phi, sigma;
 };
+
+template <class F, class T> KBPTT_INLINE void activate(Known<F>, T *z, int64_t n) {
+    for (int64_t j = 0; j < n; j++) z[j] = F::value(z[j]);
+}
+template <class T> KBPTT_INLINE void activate(Listed a, T *z, int64_t n) {
+    Activations::rows<T>[a.number].activate(z, n);
+}
+
+template <class F, class T> KBPTT_INLINE void activate_gate(Known<F> f, T *z, int64_t n) {
+    activate(f, z, n);
+}
+template <class T> KBPTT_INLINE void activate_gate(Listed a, T *z, int64_t n) {
+    const bool argument = Activations::keeps_argument[a.number];
+    if (argument) memcpy(z + a.offset, z, n * sizeof(T));
+    activate(a, z, n);
+    if (!argument) memcpy(z + a.offset, z, n * sizeof(T));
+}
+
+template <class F, class T> KBPTT_INLINE void restore_gate(Known<F>, T *, int64_t) {}
+template <class T> KBPTT_INLINE void restore_gate(Listed a, T *y, int64_t n) {
+    Activations::rows<T>[a.number].restore(y, y + a.offset, n);
+}
+
+template <class F, class T> KBPTT_INLINE Known<F> activate_anew(Known<F> f, T *y, T *, int64_t n) {
+    activate(f, y, n);
+    return f;
+}
+template <class T> KBPTT_INLINE Listed activate_anew(Listed a, T *y, T *grads, int64_t n) {
+    if (!Activations::keeps_argument[a.number]) activate(a, y, n);
+    Activations::rows<T>[a.number].restore(y, grads, n);
+    return {a.number, grads - y};
+}
+
+template <class F, class T> KBPTT_INLINE T activation_grad(Known<F>, const T *y) {
+    return F::grad(*y);
+}
+template <class T> KBPTT_INLINE T activation_grad(Listed a, const T *y) { return y[a.offset]; }
 
 }  // namespace
 }  // namespace kbptt

@@ -20,7 +20,7 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
     CellStep step{p};
     const int64_t N = step.N, ld = step.ld; /* row lengths, padded to vectors: ld, lu, lD */
     const int64_t lu = Simd<T, Isa>::padded(u), lD = Simd<T, Isa>::padded(features);
-    const bool recompute_gates = normalized || (Cell::residuals && !p.gates);
+    const bool recompute_gates = normalized || (step.residuals && !p.gates);
     Arena arena;
     T *kernel_t, *recurrent_t; /* packed */
 
@@ -207,17 +207,18 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
             return;
         }
         Residuals<T> s = {};
-        s.h_before = hs + row * u, s.h = p.h + (b * timesteps + t) * u;
+        s.h_before = hs + row * u, s.gates = p.h + (b * timesteps + t) * u;
         if (states > 1) s.c_before = c_before(p, t, b), s.c = p.c + at;
-        if (!recompute_gates && Cell::residuals) {
-            s.gates = p.gates + Cell::residuals * at;
+        if (!recompute_gates && step.residuals) {
+            s.gates = p.gates + step.residuals * at;
             s.hu_kept = s.gates + Cell::gates * u;
         }
         if (recompute_gates) {
-            s.gates = z + r * ld, s.hu_kept = step.hu_kept(hu + r * ld);
+            s.hu_kept = step.hu_kept(hu + r * ld);
             copy(h_again, s.h_before, u);
             if (states > 1) copy(c_again, s.c_before, u);
             step.forward(z + r * ld, hu + r * ld, h_again, c_again);
+            s.gates = step.kept_gates(z + r * ld);
         }
         step.vjp(s, dh, dc, dz + row * ld, dhu + row * ld, vectors_in(summed ? sums : sink));
     }

@@ -75,9 +75,9 @@ template <class T, class Isa, class Cell, bool normalized> class Forward {
         const int64_t at = (t * batch + b) * u;
         if (!masked_at(p, t, b)) {
             step.forward(z_row, hu_row, h_row, c_row);
-            if (Cell::residuals && p.gates) {
-                T *gates = p.gates + Cell::residuals * at;
-                copy(gates, z_row, Cell::gates * u);
+            if (step.residuals && p.gates) {
+                T *gates = p.gates + step.residuals * at;
+                copy(gates, step.kept_gates(z_row), Cell::gates * u);
                 copy(gates + Cell::gates * u, step.hu_kept(hu_row), CellStep::kept_hu * u);
             }
         }

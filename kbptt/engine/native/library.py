@@ -42,7 +42,7 @@ class CompiledCell(NamedTuple):
         number: What stands for it in `Problem`.
         gates: Blocks of `units` columns in the kernels.
         states: 1: h; 2: h and c.
-        residuals: Blocks of `units` numbers in `gates` of a `Problem`.
+        residuals: Blocks of `units` numbers in `gates` of a `Problem`; see `Loops.residuals`.
     """
 
     number: int
@@ -51,12 +51,24 @@ class CompiledCell(NamedTuple):
     residuals: int
 
 
+class CompiledActivation(NamedTuple):
+    """An activation of the compiled loops.
+
+    Attributes:
+        number: What stands for it in `Problem`.
+        keeps_argument: Whether its argument is kept for the backward pass, or else its output.
+    """
+
+    number: int
+    keeps_argument: bool
+
+
 class Loops:
     """The compiled loops.
 
     Attributes:
         cells: The cells by name.
-        activations: Names of the activations, in the order of their numbers in `Problem`.
+        activations: The activations by name.
         instruction_sets: Names of those that this machine has, from the baseline to the best.
 
     Raises:
@@ -66,8 +78,9 @@ class Loops:
     def __init__(self, module: ModuleType) -> None:
         try:
             size, declaration = module.problem()
-        except AttributeError:
-            size, declaration = 0, ""
+            activations = [(name, bool(keeps)) for name, keeps in module.activations()]
+        except (AttributeError, ValueError):
+            size, declaration, activations = 0, "", []
         fits = size == ctypes.sizeof(Problem) and _fields(declaration) == list(Problem._fields_)
         if not fits:
             raise ImportError(f"{module.__file__} was built from a different version of the source")
@@ -76,8 +89,16 @@ class Loops:
             name: CompiledCell(number, *sizes)
             for number, (name, *sizes) in enumerate(module.cells())
         }
-        self.activations: tuple[str, ...] = tuple(module.activations())
+        self.activations: dict[str, CompiledActivation] = {
+            name: CompiledActivation(number, keeps_argument)
+            for number, (name, keeps_argument) in enumerate(activations)
+        }
         self.instruction_sets: tuple[str, ...] = tuple(module.instruction_sets())
+
+    def residuals(self, cell: str, activations: tuple[str, ...]) -> int:
+        """Blocks of `units` numbers that such a cell keeps in `gates` of a `Problem`."""
+        # A cell that needs nothing but h has no place for an argument of its activation.
+        return self.cells[cell].residuals or int(self.activations[activations[0]].keeps_argument)
 
     def forward(self, problem: Problem, double: bool, first: int, last: int) -> None:
         """The forward pass of the samples from `first` up to `last`; any thread may run some.

@@ -17,8 +17,8 @@ const Passes *find_passes(const Problem<double> &p, int is_double) {
         int64_t value, first, count;
     } numbers[] = {
         {"cell", p.cell, 0, Cells::count},
-        {"activation", p.activation, 0, activation_count},
-        {"recurrent_activation", p.recurrent_activation, 0, activation_count},
+        {"activation", p.activation, 0, Activations::count},
+        {"recurrent_activation", p.recurrent_activation, 0, Activations::count},
         {"instruction_set", p.instruction_set, -1, instruction_set_count()},
     };
     for (const auto &n : numbers)
@@ -77,7 +77,9 @@ PyObject *cells(PyObject *, PyObject *) {
 }
 
 PyObject *activations(PyObject *, PyObject *) {
-    return listed(activation_count, [](int i) { return PyUnicode_FromString(activation_names[i]); });
+    return listed(Activations::count, [](int i) {
+        return Py_BuildValue("(si)", Activations::names[i], int(Activations::keeps_argument[i]));
+    });
 }
 
 PyObject *list_instruction_sets(PyObject *, PyObject *) {
@@ -90,7 +92,7 @@ PyMethodDef methods[] = {
     {"backward", backward, METH_VARARGS, "backward(problem, is_double, thread, first, last)"},
     {"problem", problem, METH_NOARGS, "problem() -> (size, declaration)"},
     {"cells", cells, METH_NOARGS, "cells() -> [(name, gates, states, residuals), …]"},
-    {"activations", activations, METH_NOARGS, "activations() -> names"},
+    {"activations", activations, METH_NOARGS, "activations() -> [(name, keeps_argument), …]"},
     {"instruction_sets", list_instruction_sets, METH_NOARGS, "instruction_sets() -> names"},
     {nullptr, nullptr, 0, nullptr},
 };

@@ -4,11 +4,6 @@
 
 namespace kbptt {
 
-/* Activations, by number (see activations.hpp). */
-enum Activation : int64_t { LINEAR, RELU, SIGMOID, TANH };
-constexpr const char *activation_names[] = {"linear", "relu", "sigmoid", "tanh"};
-constexpr int activation_count = 4;
-
 /* Forms of the vanishing-gradient regularizer, by number. */
 enum Penalty : int64_t { NO_PENALTY, RATIO, SQUARED_RATIO };
 
@@ -51,7 +46,8 @@ KBPTT_DECLARE(
     /* Outputs of the forward pass: the residuals that the backward pass reads. */
     T *h;     /* (B, T, u) */
     T *c;     /* (T, B, u), LSTM */
-    T *gates; /* (T, B, 4u): LSTM i f g o; GRU z r n h·U. NULL: recomputed */
+    T *gates; /* (T, B, 4u): LSTM i f g o; GRU z r n h·U; SimpleRNN: u, if φ keeps
+                 its argument (activations.hpp). NULL: recomputed */
     /* Inputs of the backward pass. Window w goes back from ends[w] to starts[w]; the loss enters
        it at the timesteps from entries[w] on. */
     const int64_t *starts, *entries, *ends; /* (n) */

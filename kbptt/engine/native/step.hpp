@@ -58,8 +58,8 @@ template <class T> const T *c_before(const Problem<T> &p, int64_t t, int64_t b) 
 
 /* Whether φ = tanh and σ = sigmoid, or a cell without gates has φ = tanh. */
 template <class Cell, class T> bool has_usual_activations(const Problem<T> &p) {
-    return p.activation == Usual::phi &&
-           (Cell::gates == 1 || p.recurrent_activation == Usual::sigma);
+    return p.activation == Activations::number_of<Usual::Phi>() &&
+           (Cell::gates == 1 || p.recurrent_activation == Activations::number_of<Usual::Sigma>());
 }
 
 template <class T, class Isa, class Cell, bool normalized> struct Step {
@@ -69,7 +69,11 @@ template <class T, class Isa, class Cell, bool normalized> struct Step {
 
     const Problem<T> &p;
     const int64_t u = p.units, N = Cell::gates * u, ld = Simd<T, Isa>::padded(N);
+    const bool usual = has_usual_activations<Cell>(p);
+    const int64_t residuals =
+        Cell::residuals ? Cell::residuals : Activations::keeps_argument[p.activation];
     T *kernel, *recurrent_kernel; /* packed */
+    T *row; /* unusual activations: what is kept of the gates, and in the vjp their derivatives */
     NormalizedStep<T> norm;
 
     explicit Step(const Problem<T> &problem) : p(problem) {}
@@ -77,6 +81,7 @@ template <class T, class Isa, class Cell, bool normalized> struct Step {
     void lay_out(Arena &arena) {
         arena.take(kernel, p.features * ld);
         arena.take(recurrent_kernel, u * ld);
+        arena.take(row, 2 * ld);
         arena.take(norm.inputs.values, ld);
         arena.take(norm.recurrent.values, ld);
         arena.take(norm.state.values, ld);
@@ -107,22 +112,28 @@ template <class T, class Isa, class Cell, bool normalized> struct Step {
 
     /* h_{t−1} and c_{t−1} of one row become h_t and c_t; z becomes the gates. */
     KBPTT_INLINE void forward(T *z, T *hu, T *h, T *c) {
-        if (has_usual_activations<Cell>(p))
+        if (usual)
             Cell::template forward<Isa, normalized>(p, Usual{}, z, hu, h, c, norm);
         else
-            Cell::template forward<Isa, normalized>(
-                p, Chosen{p.activation, p.recurrent_activation}, z, hu, h, c, norm);
+            Cell::template forward<Isa, normalized>(p, chosen(row - z), z, hu, h, c, norm);
+    }
+
+    /* After `forward`: what the vjp needs of the gates z. */
+    T *kept_gates(T *z) const { return usual ? z : row; }
+
+    Chosen chosen(int64_t offset) const {
+        return {{p.activation, offset}, {p.recurrent_activation, offset}};
     }
 
     /* ∂L/∂h_t and ∂L/∂c_t of one row become those of h_{t−1} and c_{t−1} past U; dz, dhu: those of
        x·W and h·U. */
-    KBPTT_INLINE void vjp(const Residuals<T> &s, T *dh, T *dc, T *dz, T *dhu,
+    KBPTT_INLINE void vjp(Residuals<T> s, T *dh, T *dc, T *dz, T *dhu,
                           const VectorGrads<T> &d) {
-        if (has_usual_activations<Cell>(p))
-            Cell::template vjp<Isa, normalized>(p, Usual{}, s, norm, dh, dc, dz, dhu, d);
-        else
-            Cell::template vjp<Isa, normalized>(p, Chosen{p.activation, p.recurrent_activation}, s,
-                                                norm, dh, dc, dz, dhu, d);
+        if (usual)
+            return Cell::template vjp<Isa, normalized>(p, Usual{}, s, norm, dh, dc, dz, dhu, d);
+        if (s.gates != row) copy(row, s.gates, N);
+        s.gates = row;
+        Cell::template vjp<Isa, normalized>(p, chosen(ld), s, norm, dh, dc, dz, dhu, d);
     }
 };
 

@@ -47,7 +47,8 @@ int main() {
         next = numbers;
         Problem<double> &p = problem = {};
         p.batch = B, p.timesteps = T, p.features = D, p.units = U, p.windows = 1, p.cell = cell;
-        p.activation = TANH, p.recurrent_activation = SIGMOID, p.clip = 1;
+        p.activation = Activations::number_of<Tanh>();
+        p.recurrent_activation = Activations::number_of<Sigmoid>(), p.clip = 1;
         p.x = array(B * T * D), p.kernel = array(D * N), p.recurrent_kernel = array(U * N);
         p.bias = array(N), p.recurrent_bias = array(U);
         p.h_start = array(B * U), p.c_start = array(B * U);

@@ -13,19 +13,21 @@
        gates            blocks of u columns in the kernels
        states           1: h, 2: h and c
        residuals        blocks of u numbers that the forward pass keeps for the vjp beside h and c: the
-                        gates and, if more, the last ones of hu; 0: h is enough
+                        gates and, if more, the last ones of hu; 0: h is the one gate
        separate_hu      whether dz and dhu differ, given whether the cell is normalized. If not, hu is
                         part of z, and dhu is dz */
 #pragma once
 #include "../activations.hpp"
 #include "../normalization.hpp"
+#include "../problem.hpp"
 
 namespace kbptt {
 namespace {
 
-/* What a vjp reads: the gates (and h·U) as `forward` leaves them, and states. */
+/* What a vjp reads: the gates, after `restore_gate`, h·U as `forward` leaves it, and states. */
 template <class T> struct Residuals {
-    const T *gates, *hu_kept, *h_before, *c_before, *h, *c;
+    T *gates;
+    const T *hu_kept, *h_before, *c_before, *c;
 };
 
 /* Sums over rows: the gradients of biases and gains. */

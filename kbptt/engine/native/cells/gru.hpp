@@ -26,10 +26,10 @@ struct GRU {
             if (p.recurrent_bias) accumulate(hu + 2 * u, p.recurrent_bias, u);
         }
         accumulate(z, hu, 2 * u);
-        activate(a.sigma, z, 2 * u);
+        activate_gate(a.sigma, z, 2 * u);
         KBPTT_INDEPENDENT
         for (int64_t j = 0; j < u; j++) z[2 * u + j] += z[u + j] * hu[2 * u + j];
-        activate(a.phi, z + 2 * u, u);
+        activate_gate(a.phi, z + 2 * u, u);
         KBPTT_INDEPENDENT
         for (int64_t j = 0; j < u; j++) h[j] = z[j] * h[j] + (1 - z[j]) * z[2 * u + j];
     }
@@ -39,13 +39,15 @@ struct GRU {
                                  const NormalizedStep<T> &norm, T *dh, T *,
                                  T *dz, T *dhu, const VectorGrads<T> &d) {
         const int64_t u = p.units;
-        const T *z = s.gates, *r = z + u, *n = r + u;
+        T *z = s.gates, *r = z + u, *n = r + u;
         const T *hn = s.hu_kept, *before = s.h_before;
+        restore_gate(a.sigma, z, 2 * u);
+        restore_gate(a.phi, n, u);
         KBPTT_INDEPENDENT
         for (int64_t j = 0; j < u; j++) {
-            const T dn = dh[j] * (1 - z[j]) * activation_grad(a.phi, n[j]);
-            dz[j] = dhu[j] = dh[j] * (before[j] - n[j]) * activation_grad(a.sigma, z[j]);
-            dz[u + j] = dhu[u + j] = dn * hn[j] * activation_grad(a.sigma, r[j]);
+            const T dn = dh[j] * (1 - z[j]) * activation_grad(a.phi, n + j);
+            dz[j] = dhu[j] = dh[j] * (before[j] - n[j]) * activation_grad(a.sigma, z + j);
+            dz[u + j] = dhu[u + j] = dn * hn[j] * activation_grad(a.sigma, r + j);
             dz[2 * u + j] = dn;
             dhu[2 * u + j] = dn * r[j];
             dh[j] *= z[j]; /* the direct path from h_{t−1} to h_t */

@@ -27,9 +27,9 @@ struct LSTM {
             normalize<Isa>(hu, N, N, p.epsilon, p.recurrent_gain, {}, norm.recurrent);
             accumulate(z, hu, N);
         }
-        activate(a.sigma, z, 2 * u);
-        activate(a.phi, z + 2 * u, u);
-        activate(a.sigma, z + 3 * u, u);
+        activate_gate(a.sigma, z, 2 * u);
+        activate_gate(a.phi, z + 2 * u, u);
+        activate_gate(a.sigma, z + 3 * u, u);
         KBPTT_INDEPENDENT
         for (int64_t j = 0; j < u; j++) h[j] = c[j] = z[u + j] * c[j] + z[j] * z[2 * u + j];
         if constexpr (normalized) {
@@ -50,27 +50,30 @@ struct LSTM {
                                  const NormalizedStep<T> &norm, T *dh, T *dc,
                                  T *dz, T *dhu, const VectorGrads<T> &d) {
         const int64_t u = p.units, N = 4 * u;
-        const T *i = s.gates, *f = i + u, *g = f + u;
-        const T *o = g + u, *c_before = s.c_before;
+        T *i = s.gates, *f = i + u, *g = f + u, *o = g + u;
+        const T *c_before = s.c_before;
+        restore_gate(a.sigma, i, 2 * u);
+        restore_gate(a.phi, g, u);
+        restore_gate(a.sigma, o, u);
         T *y = dz; /* φ(c_t), until dz is written */
         if constexpr (normalized)
             normalized_state(p, norm, y);
         else
             copy(y, s.c, u);
-        activate(a.phi, y, u);
+        const auto outer = activate_anew(a.phi, y, dz + 2 * u, u);
         /* ∂L/∂c_t += ∂L/∂h_t ⊙ o ⊙ φ′(c_t) */
         if constexpr (normalized)
-            state_vjp<Isa>(p, a, norm, o, y, dh, dc, dz + u, d);
+            state_vjp<Isa>(p, outer, norm, o, y, dh, dc, dz + u, d);
         else
             KBPTT_INDEPENDENT
-            for (int64_t j = 0; j < u; j++) dc[j] += dh[j] * o[j] * activation_grad(a.phi, y[j]);
+            for (int64_t j = 0; j < u; j++) dc[j] += dh[j] * o[j] * activation_grad(outer, y + j);
         KBPTT_INDEPENDENT
         for (int64_t j = 0; j < u; j++) {
             const T out = y[j], e = dc[j];
-            dz[j] = e * g[j] * activation_grad(a.sigma, i[j]);
-            dz[u + j] = e * c_before[j] * activation_grad(a.sigma, f[j]);
-            dz[2 * u + j] = e * i[j] * activation_grad(a.phi, g[j]);
-            dz[3 * u + j] = dh[j] * out * activation_grad(a.sigma, o[j]);
+            dz[j] = e * g[j] * activation_grad(a.sigma, i + j);
+            dz[u + j] = e * c_before[j] * activation_grad(a.sigma, f + j);
+            dz[2 * u + j] = e * i[j] * activation_grad(a.phi, g + j);
+            dz[3 * u + j] = dh[j] * out * activation_grad(a.sigma, o + j);
             dc[j] = e * f[j]; /* the direct path from c_{t−1} to c_t */
             dh[j] = 0;
         }
@@ -93,8 +96,8 @@ struct LSTM {
     }
 
     /* Adds to dc what reaches c_t through LN and φ; `scratch` holds u numbers. */
-    template <class Isa, class T, class A>
-    static KBPTT_INLINE void state_vjp(const Problem<T> &p, A a, const NormalizedStep<T> &norm,
+    template <class Isa, class T, class Phi>
+    static KBPTT_INLINE void state_vjp(const Problem<T> &p, Phi phi, const NormalizedStep<T> &norm,
                                        const T *o, const T *y, const T *dh,
                                        T *dc, T *scratch, const VectorGrads<T> &sums) {
         const int64_t u = p.units;
@@ -102,7 +105,7 @@ struct LSTM {
         T *d_gain = sums.state_gain, *d_bias = sums.state_bias;
         KBPTT_INDEPENDENT
         for (int64_t j = 0; j < u; j++) {
-            T d = dh[j] * o[j] * activation_grad(a.phi, y[j]);
+            T d = dh[j] * o[j] * activation_grad(phi, y + j);
             if (p.carry_normalized) d += dc[j], dc[j] = 0;
             d_gain[j] += d * values[j];
             d_bias[j] += d;

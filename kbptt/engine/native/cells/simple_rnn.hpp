@@ -17,7 +17,7 @@ struct SimpleRNN {
         const int64_t u = p.units;
         if constexpr (normalized)
             normalize<Isa>(z, u, u, p.epsilon, p.recurrent_gain, p.bias, norm.recurrent);
-        activate(a.phi, z, u);
+        activate_gate(a.phi, z, u);
         copy(h, z, u);
     }
 
@@ -26,10 +26,11 @@ struct SimpleRNN {
                                  const NormalizedStep<T> &norm, T *dh, T *,
                                  T *dz, T *, const VectorGrads<T> &d) {
         const int64_t u = p.units;
-        const T *h = s.h;
+        T *h = s.gates;
+        restore_gate(a.phi, h, u);
         KBPTT_INDEPENDENT
         for (int64_t j = 0; j < u; j++) {
-            dz[j] = dh[j] * activation_grad(a.phi, h[j]); /* ∂L/∂z_t = ∂L/∂h_t ⊙ φ′(z_t) */
+            dz[j] = dh[j] * activation_grad(a.phi, h + j); /* ∂L/∂z_t = ∂L/∂h_t ⊙ φ′(z_t) */
             dh[j] = 0;
         }
         accumulate(d.bias, dz, u);
