@@ -1,6 +1,6 @@
 """GRU with truncated backpropagation through time."""
 
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import keras
 from keras import ops
@@ -134,9 +134,14 @@ class GRU(ProjectedLayer, keras.layers.GRU):
     def _weights(self):
         """Keras's two biases, of which the recurrent one of z and r can be added to the other."""
         weights = super()._weights()
-        if self.cell.bias is None:
-            return weights
-        inputs, recurrent = ops.unstack(self.cell.bias, 2)
-        zr = 2 * self.units
-        bias = inputs + ops.concatenate([recurrent[:zr], ops.zeros_like(inputs[zr:])])
-        return weights._replace(bias=bias, recurrent_bias=recurrent[zr:])
+        return weights._replace(**split_bias(self.cell.bias))
+
+
+def split_bias(bias: Any) -> dict[str, Any]:
+    """The fields of `Weights` for the biases ``(2, 3 units)`` of a Keras cell, or for None."""
+    if bias is None:
+        return {}
+    inputs, recurrent = ops.unstack(bias, 2)
+    zr = inputs.shape[0] // 3 * 2
+    bias = inputs + ops.concatenate([recurrent[:zr], ops.zeros_like(inputs[zr:])])
+    return {"bias": bias, "recurrent_bias": recurrent[zr:]}

@@ -12,17 +12,8 @@ from kbptt._frozen import frozen
 from kbptt._tensorflow import is_being_exported
 from kbptt.cells import ACTIVATION, CELLS, Cell, Weights, make
 from kbptt.cells.layer_norm import center
-from kbptt.engine import (
-    AutodiffLoop,
-    CPULoop,
-    Effects,
-    Monitor,
-    Options,
-    TensorFlowLoop,
-    in_control_flow,
-    settings,
-)
-from kbptt.layers.rnn import CellLayer
+from kbptt.engine import Effects, Monitor, Options, in_control_flow
+from kbptt.layers.any_cell import CellLayer, as_tensors
 from kbptt.normalization import NormalizationLike
 from kbptt.regularizers import vanishing_gradient
 from kbptt.regularizers.vanishing_gradient import GradientRegularizerLike
@@ -34,6 +25,26 @@ _KNOWN = [
     for name, activation in ACTIVATION.items()
     for function in (keras.activations.get(name), activation.function)
 ]
+
+
+def activation_names(cell: Any) -> tuple[str, ...] | None:
+    """Names of the activations of a layer or cell, or None if the engine has no derivative for one.
+
+    Not by `__name__`: a user's own function may bear any name.
+    """
+    given = [cell.activation, getattr(cell, "recurrent_activation", None)]
+    names = tuple(
+        next((name for name, known in _KNOWN if known is function), None)
+        for function in given
+        if function is not None
+    )
+    return None if None in names else names
+
+
+def masks_per_gate(cell: Any, training: bool) -> bool:
+    """Whether dropout (`implementation=1`, recurrent dropout) needs the cell's own products."""
+    per_gate = getattr(cell, "implementation", 2) == 1
+    return bool(training and (cell.recurrent_dropout or (cell.dropout and per_gate)))
 
 
 class ProjectedLayer(CellLayer):
@@ -76,7 +87,7 @@ class ProjectedLayer(CellLayer):
 
     def _recurrence(self) -> Cell | None:
         """The cell of the loops, or None if the layer's options need the path for any cell."""
-        names = self._activation_names()
+        names = activation_names(self)
         return None if names is None else make(self.cell_name, names, self.normalization)
 
     def _weights(self) -> Weights:
@@ -133,48 +144,20 @@ class ProjectedLayer(CellLayer):
             return list(self.cell(x_t, list(states), training=False)[1])
         # The gains belong to the layer; its cell alone is the one without normalization.
         cell = self._recurrence()
-        weights = Weights(*(_tensor(w, self.compute_dtype) for w in self._weights()))
+        weights = as_tensors(self._weights(), self.compute_dtype)
         projected, weights = cell.project(x_t[:, None], weights)
         return list(cell.forward(projected[:, 0], tuple(states), weights)[0])
 
     def inner_loop(self, sequences, initial_state, mask, training=False, resets=None):
         recurrence = self._recurrence()
-        # Masks per gate (`implementation=1`, recurrent dropout) need the cell's own products.
-        cell = self.cell
-        per_gate = training and (
-            cell.recurrent_dropout or (cell.dropout and getattr(cell, "implementation", 2) == 1)
-        )
-        if recurrence is None or per_gate:
+        if recurrence is None or masks_per_gate(self.cell, training):
             self._check_plain()
             return super().inner_loop(sequences, initial_state, mask, training, resets)
-        x, start, mask, resets = self._prepare(sequences, initial_state, mask, resets)
-        if training and cell.dropout:
-            x *= cell.get_dropout_mask(sequences[:, 0, :])[:, None]
-        dtype = self._loop_dtype()
-        weights = Weights(*(_tensor(w, dtype) for w in self._weights()))
-        if settings().differentiable:
-            loop = AutodiffLoop(recurrence, self._options())
-        elif CPULoop.supports(recurrence, self._options(), dtype):
-            loop = self._loop("cpu", lambda o: CPULoop(recurrence, o, self._options))
-        else:
-            loop = self._loop("tensorflow", lambda o: TensorFlowLoop(recurrence, o))
-        if loop.time_major:
-            # Half precision projects the inputs as Keras does.
-            kernel = tf.cast(weights.kernel, self.compute_dtype)
-            x, weights = recurrence.project(x, weights._replace(kernel=kernel))
-        results = self._run_loop(loop, tf.cast(x, dtype), start, weights, mask, resets)
-        return results if self.gradient_regularizer is None else self._find_loss_scale(results)
-
-    def _activation_names(self) -> tuple[str, ...] | None:
-        """Names of the activations, or None if the engine has no derivative for one."""
-        # Not by `__name__`: a user's own function may bear any name.
-        given = [self.activation, getattr(self, "recurrent_activation", None)]
-        names = tuple(
-            next((name for name, known in _KNOWN if known is function), None)
-            for function in given
-            if function is not None
+        problem = self._prepare(sequences, initial_state, mask, resets)
+        results = self._run_projected(
+            self.cell, recurrence, self._weights(), problem, training=training
         )
-        return None if None in names else names
+        return results if self.gradient_regularizer is None else self._find_loss_scale(results)
 
     def _check_plain(self) -> None:
         for name in ("normalization", "gradient_regularizer"):
@@ -254,10 +237,6 @@ class ProjectedLayer(CellLayer):
             None if regularizer is None else keras.saving.serialize_keras_object(regularizer)
         )
         return config
-
-
-def _tensor(weight: Any, dtype: Any) -> tf.Tensor | None:
-    return None if weight is None else tf.cast(ops.convert_to_tensor(weight), dtype)
 
 
 def _replicas() -> int:

@@ -4,218 +4,25 @@ from collections.abc import Sequence
 from typing import Any, Unpack
 
 import keras
-import tensorflow as tf
 from keras import tree
 
-from kbptt import _keras
 from kbptt._typing import Cell, RNNOptions
-from kbptt.engine import AutodiffLoop, CellStep, TensorFlowLoop, settings
-from kbptt.layers.truncated import TruncatedLayer
+from kbptt.layers import keras_cells
+from kbptt.layers.any_cell import CellLayer
+from kbptt.layers.truncated import Stacked
 from kbptt.truncation.policies import TruncationLike
-
-
-class CellLayer(TruncatedLayer):
-    """Mixin that runs the layer's cell through the engine, whatever the cell does."""
-
-    def inner_loop(self, sequences, initial_state, mask, training=False, resets=None):
-        x, state, mask, resets = self._prepare(sequences, initial_state, mask, resets)
-        features = tuple(x.shape[2:])
-        x = tf.reshape(x, [tf.shape(x)[0], tf.shape(x)[1], _product(features)])
-        x.set_shape([*sequences.shape[:2], _product(features)])
-        dtypes = sequences.dtype, [s.dtype for s in tree.flatten(initial_state)]
-        cell = CellFunction(self.cell, self.state_size, features, training, *dtypes)
-        weights = cell.weights(x[:, 0], state)
-        output, hidden, changes = cell.probe(x[:, 0], state, weights)
-        if output is None:
-            # Keras repeats the last output at masked steps; it starts as zeros.
-            example, _ = cell(x[:, 0], state, weights)
-            nothing = tf.zeros_like(example)
-            state += (nothing,)
-            if resets is not None:
-                resets = resets._replace(states=(*resets.states, nothing))
-        if changes or settings().differentiable:
-            # Once: the loop has to call the cell with the variables themselves.
-            step = CellStep(cell.stateful_call, output, hidden, cell.states)
-            loop = AutodiffLoop(step, self._options())
-        else:
-            step = CellStep(cell, output, hidden, cell.states)
-            # One loop for each way the cell can be called, since compiling costs.
-            way = bool(training), cell.mask_count, cell.dtype, *cell.state_dtypes
-            loop = self._loop("tensorflow", lambda options: TensorFlowLoop(step, options), *way)
-        last, outputs, final = self._run_loop(loop, x, state, weights, mask, resets)
-        return last, outputs, self._pack(final)
-
-    def _pack(self, final):
-        """The flat states in the structure of the cell, without the carried output."""
-        count = len(tree.flatten(self.state_size))
-        return tree.pack_sequence_as(self.state_size, list(final[:count]))
-
-
-class CellFunction:
-    """A cell as a function of tensors alone: ``(x, flat state, weights) -> (output, flat state)``.
-
-    The weights are the cell's variables and the dropout masks, which Keras draws once for the whole
-    sequence and keeps on the cell.
-
-    Args:
-        cell: A Keras cell: a layer or any object with ``state_size`` that can be called.
-        state_size: Nested list of the widths of the states.
-        features: Shape of the inputs of one sample and timestep.
-        training: Boolean.
-        dtype: Of the inputs as Keras hands them to the cell. The loop computes with floats, and
-            carries states of half precision in float32.
-        state_dtypes: Likewise of each state.
-    """
-
-    def __init__(
-        self,
-        cell: Any,
-        state_size: Any,
-        features: tuple[Any, ...],
-        training: bool,
-        dtype: Any,
-        state_dtypes: list[Any],
-    ) -> None:
-        self.cell = cell
-        self.dtype = dtype
-        self.state_dtypes = state_dtypes
-        self.state_size = state_size
-        self.features = features
-        self.states: int = len(tree.flatten(state_size))
-        self.is_layer: bool = isinstance(cell, keras.layers.Layer)
-        # A layer casts its variables itself; other cells rely on the scope of the RNN layer.
-        self.scope: Any = None if self.is_layer else _keras.autocast_scope()
-        self.arguments: dict[str, Any] = {}
-        if self.is_layer and "training" in cell.call_signature_parameters:
-            self.arguments["training"] = training
-        self.masked_cells: list[Any] = [
-            c
-            for c in (_keras.flatten_layers(cell) if self.is_layer else [cell])
-            if hasattr(c, "get_dropout_mask") and (c.dropout or c.recurrent_dropout)
-        ]
-        self.mask_count: int = 0
-        self.mask_structure: list[Any] = []
-
-    def weights(self, x: tf.Tensor, state: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The variables and dropout masks as tensors."""
-        variables = ()
-        if self.is_layer:
-            # In an order that freezing a part of the cell does not change.
-            variables = tuple(v for v in self.cell.variables if _is_float(v))
-        if any(c.dropout and _keras.dropout_masks(c)[0] is None for c in self.masked_cells):
-            # A wrapper hides its cell from Keras, which then makes the masks inside the loop.
-            self.stateful_call(x, state)
-        # Keras clears the masks after the forward pass; the backward pass needs their structure.
-        self.mask_structure = list(map(_keras.dropout_masks, self.masked_cells))
-        masks = tuple(m for m in tree.flatten(self.mask_structure) if m is not None)
-        self.mask_structure = tree.map_structure(lambda m: m is not None, self.mask_structure)
-        self.mask_count = len(masks)
-        with _keras.autocast(None):
-            return (*(tf.convert_to_tensor(v.value) for v in variables), *masks)
-
-    def probe(
-        self, x: tf.Tensor, state: tuple[Any, ...], weights: tuple[Any, ...]
-    ) -> tuple[int | None, int, bool]:
-        """Returns the state that is the output, the hidden state, and whether variables change."""
-        output, new, changes = self._call(x, state, weights)
-        same = [index for index, s in enumerate(new) if s is output]
-        if same:
-            return same[0], same[0], changes
-        # The first state of the topmost cell, by the convention of all Keras cells.
-        top = self.state_size[-1] if isinstance(self.state_size, (list, tuple)) else None
-        hidden = self.states - len(top) if isinstance(top, (list, tuple)) else 0
-        return None, hidden, changes
-
-    def __call__(
-        self, x: tf.Tensor, state: tuple[Any, ...], weights: tuple[Any, ...]
-    ) -> tuple[tf.Tensor, tuple[Any, ...]]:
-        output, new, _ = self._call(x, state, weights)
-        return output, new
-
-    def stateful_call(
-        self, x: tf.Tensor, state: tuple[Any, ...], weights: tuple[Any, ...] = ()
-    ) -> tuple[tf.Tensor, tuple[Any, ...]]:
-        """Calls the cell as Keras does, with its own variables instead of `weights`."""
-        x, states = self._unflatten(x, state)
-        with _keras.autocast(self.scope):
-            output, new = self.cell(x, states, **self.arguments)
-        return self._flatten(output, new, state[0].dtype)
-
-    def _call(self, x, state, weights):
-        rows = tf.shape(x)[0]
-        inputs, states = self._unflatten(x, state)
-        count = len(weights) - self.mask_count
-        variables, masks = list(weights[:count]), list(weights[count:])
-        tiled = _tiled_masks(self.masked_cells, self.mask_structure, masks, rows)
-        with tiled, _keras.autocast(self.scope):
-            if not self.is_layer:
-                return *self._flatten(*self.cell(inputs, states), state[0].dtype), False
-            # Other variables are the states of random numbers, which no gradient concerns.
-            floats = filter(_is_float, self.cell.variables)
-            given = list(zip(floats, variables, strict=True))
-            with keras.StatelessScope(given) as scope:
-                output, new = self.cell(inputs, states, **self.arguments)
-        given = {id(v): value for v, value in given}
-        changes = any(
-            scope.get_current_value(v) is not given.get(id(v)) for v in self.cell.variables
-        )
-        return *self._flatten(output, new, state[0].dtype), changes
-
-    def _unflatten(self, x, state):
-        x = tf.cast(tf.reshape(x, [tf.shape(x)[0], *self.features]), self.dtype)
-        state = map(tf.cast, state, self.state_dtypes)
-        return x, tree.pack_sequence_as(self.state_size, list(state))
-
-    def _flatten(self, output, new, dtype):
-        new = tuple(tree.flatten(new))
-        # Casts keep the identity of output and state, which marks them as one tensor.
-        cast = {id(s): tf.cast(s, dtype) for s in (output, *new)}
-        return cast[id(output)], tuple(cast[id(s)] for s in new)
-
-
-def _is_float(variable: keras.Variable) -> bool:
-    return tf.as_dtype(variable.dtype).is_floating
-
-
-def _product(shape: tuple) -> int:
-    return int(tf.TensorShape(shape).num_elements() or 1)
-
-
-class _tiled_masks:
-    """Puts the dropout masks on the cells, repeated for the windows stacked into the batch."""
-
-    def __init__(self, cells: list, structure: list, masks: list, rows: tf.Tensor) -> None:
-        self.cells = cells
-        given = iter(masks)
-
-        def tiled(present):
-            if not present:
-                return None
-            mask = next(given)
-            return tf.tile(mask, [rows // tf.shape(mask)[0], 1])
-
-        self.masks = tree.map_structure(tiled, structure)
-
-    def __enter__(self) -> None:
-        self.saved = list(map(_keras.dropout_masks, self.cells))
-        self._put(self.masks)
-
-    def __exit__(self, *_) -> None:
-        self._put(self.saved)
-
-    def _put(self, masks: list) -> None:
-        for cell, kept in zip(self.cells, masks, strict=True):
-            _keras.set_dropout_masks(cell, kept)
 
 
 @keras.saving.register_keras_serializable(package="kbptt")
 class RNN(CellLayer, keras.layers.RNN):
     """`keras.layers.RNN` with truncated backpropagation through time, for any cell.
 
-    Built-in, stacked, nested-state and user-written cells work as in `keras.layers.RNN`. The cell
-    is called once more on every timestep in the backward pass. A cell that changes variables while
-    it runs (its own random numbers, moving averages) cannot be called again with the same result:
-    for such a one an ordinary differentiable loop runs, slower, with the same truncation.
+    Built-in, stacked, nested-state and user-written cells work as in `keras.layers.RNN`. Keras's
+    own cells, alone and in stacks, run as fast as `kbptt.LSTM`, `kbptt.GRU` and `kbptt.SimpleRNN`.
+    Any other cell is called once more on every timestep in the backward pass. A cell that changes
+    variables while it runs (its own random numbers, moving averages) cannot be called again with
+    the same result: for such a one an ordinary differentiable loop runs, slower, with the same
+    truncation.
 
     Args:
         cell: A Keras RNN cell, or a list of cells to stack.
@@ -263,3 +70,49 @@ class RNN(CellLayer, keras.layers.RNN):
             **kwargs,
         )
         self._set_up(truncation, gradient_clip)
+
+    def inner_loop(self, sequences, initial_state, mask, training=False, resets=None):
+        cells = self._parts(training) if len(sequences.shape) == 3 else None
+        if cells is None:
+            return super().inner_loop(sequences, initial_state, mask, training, resets)
+        x, start, mask, resets = self._prepare(sequences, initial_state, mask, resets)
+        final, last = [], None
+        for index, (cell, known) in enumerate(cells):
+            stacked = None if len(cells) == 1 else Stacked(index, top=index == len(cells) - 1)
+            # Cells get their states in a list, even if there is only one.
+            sizes = cell.state_size
+            sizes = sizes if tree.is_nested(sizes) else [sizes]
+            own = slice(len(final), len(final) + len(tree.flatten(sizes)))
+            restart = resets if resets is None else resets._replace(states=resets.states[own])
+            problem = x, start[own], mask, restart
+            if known is not None:
+                results = self._run_projected(
+                    cell, *known, problem, training=training, stacked=stacked
+                )
+            else:
+                dtypes = x.dtype, [s.dtype for s in start[own]]
+                results = self._run_any(
+                    cell, sizes, problem, dtypes, training=training, stacked=stacked
+                )
+            last, x, states = results
+            final.extend(states)
+        return last, x, self._pack(final)
+
+    def _parts(self, training: bool) -> list[tuple[Any, Any]] | None:
+        """Cells to run one after the other over the whole sequence, or None for the cell as it is.
+
+        With each what `keras_cells.recognize` knows of it.
+        """
+        cells = keras_cells.stack(self.cell)
+        if cells is not None:
+            options = self._options()
+            # The windows of one cell after those of another would reach back twice as far, and
+            # each would draw its own ξ.
+            if options.stride != options.length or self.truncation.stochastic:
+                return None
+        dtype = self.compute_dtype
+        if getattr(self.cell, "compute_dtype", None) != dtype:
+            return None
+        parts = [(c, keras_cells.recognize(c, dtype, training)) for c in cells or [self.cell]]
+        # Without a fast cell among them nothing is gained.
+        return parts if any(known is not None for _, known in parts) else None

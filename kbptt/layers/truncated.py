@@ -3,7 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -39,6 +39,18 @@ def _swap(x: Any) -> Any:
 
 def _swap_resets(resets: Resets | None) -> Resets | None:
     return None if resets is None else resets._replace(at=_swap(resets.at))
+
+
+class Stacked(NamedTuple):
+    """The place of a cell that runs by itself, as one of a stack.
+
+    Attributes:
+        index: Counted from the bottom.
+        top: Whether its outputs are those of the layer.
+    """
+
+    index: int
+    top: bool
 
 
 class TruncatedLayer(GradientOptions):
@@ -233,17 +245,25 @@ class TruncatedLayer(GradientOptions):
         dtype = self._loop_dtype()
         return tuple(tf.cast(s, dtype) for s in tree.flatten(states))
 
-    def _run_loop(self, loop: Loop, x, start, weights, mask, resets):
-        """Runs the loop; returns what `keras.layers.RNN.inner_loop` returns."""
+    def _run_loop(self, loop: Loop, x, start, weights, mask, resets, stacked=None):
+        """Runs the loop; returns what `keras.layers.RNN.inner_loop` returns.
+
+        `stacked` is the `Stacked` of a part of a stack, or None.
+        """
         kept = mask
+        top = stacked is None or stacked.top
         if loop.time_major:
             x, kept, resets = _swap(x), _swap(mask), _swap_resets(resets)
-        context = self._context(x, loop)._replace(
-            mask=kept, resets=resets, sequences=self.return_sequences
+        # The gradient norms are those of the top.
+        context = self._context(x, loop) if top else Context(Effects())
+        context = context._replace(
+            mask=kept, resets=resets, sequences=self.return_sequences or not top
         )
         outputs, states = loop(x, start, weights, context)
         if loop.time_major:
             outputs = _swap(outputs)
+        if not top:
+            return None, outputs, states
         return *self._show(outputs, states[loop.output], mask), states
 
     def _loop_dtype(self) -> tf.DType:
