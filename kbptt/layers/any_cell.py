@@ -61,8 +61,8 @@ class CellLayer(TruncatedLayer):
         last, outputs, final = self._run_loop(loop, x, state, weights, mask, resets, stacked)
         return last, outputs, final[: cell.states]
 
-    def _run_projected(self, cell, recurrence, weights, problem, *, training, stacked=None):
-        """Runs a Keras cell by the equations that the engine knows of it.
+    def _projected(self, cell, recurrence, weights, problem, *, training, stacked=None):
+        """Arguments of `_run_loop` for a Keras cell whose equations the engine knows.
 
         Args:
             cell: The Keras cell, with its dropout masks.
@@ -90,7 +90,7 @@ class CellLayer(TruncatedLayer):
             # Half precision projects the inputs as Keras does.
             kernel = tf.cast(weights.kernel, self.compute_dtype)
             x, weights = recurrence.project(x, weights._replace(kernel=kernel))
-        return self._run_loop(loop, tf.cast(x, dtype), start, weights, mask, resets, stacked)
+        return loop, tf.cast(x, dtype), start, weights, mask, resets, stacked
 
     def _pack(self, final):
         """The flat states in the structure of the cell."""

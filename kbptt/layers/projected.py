@@ -154,9 +154,8 @@ class ProjectedLayer(CellLayer):
             self._check_plain()
             return super().inner_loop(sequences, initial_state, mask, training, resets)
         problem = self._prepare(sequences, initial_state, mask, resets)
-        results = self._run_projected(
-            self.cell, recurrence, self._weights(), problem, training=training
-        )
+        known = self.cell, recurrence, self._weights()
+        results = self._run_loop(*self._projected(*known, problem, training=training))
         return results if self.gradient_regularizer is None else self._find_loss_scale(results)
 
     def _check_plain(self) -> None:

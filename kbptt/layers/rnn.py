@@ -77,8 +77,8 @@ class RNN(CellLayer, keras.layers.RNN):
             return super().inner_loop(sequences, initial_state, mask, training, resets)
         x, start, mask, resets = self._prepare(sequences, initial_state, mask, resets)
         final, last = [], None
-        for index, (cell, known) in enumerate(cells):
-            stacked = None if len(cells) == 1 else Stacked(index, top=index == len(cells) - 1)
+        for number, (cell, known) in enumerate(cells, 1):
+            stacked = None if len(cells) == 1 else Stacked(number, top=number == len(cells))
             # Cells get their states in a list, even if there is only one.
             sizes = cell.state_size
             sizes = sizes if tree.is_nested(sizes) else [sizes]
@@ -86,8 +86,11 @@ class RNN(CellLayer, keras.layers.RNN):
             restart = resets if resets is None else resets._replace(states=resets.states[own])
             problem = x, start[own], mask, restart
             if known is not None:
-                results = self._run_projected(
-                    cell, *known, problem, training=training, stacked=stacked
+                recurrence, weights = known
+                results = self._run_loop(
+                    *self._projected(
+                        cell, recurrence, weights, problem, training=training, stacked=stacked
+                    )
                 )
             else:
                 dtypes = x.dtype, [s.dtype for s in start[own]]

@@ -45,11 +45,11 @@ class Stacked(NamedTuple):
     """The place of a cell that runs by itself, as one of a stack.
 
     Attributes:
-        index: Counted from the bottom.
+        number: Counted from the bottom.
         top: Whether its outputs are those of the layer.
     """
 
-    index: int
+    number: int
     top: bool
 
 
@@ -245,7 +245,9 @@ class TruncatedLayer(GradientOptions):
         dtype = self._loop_dtype()
         return tuple(tf.cast(s, dtype) for s in tree.flatten(states))
 
-    def _run_loop(self, loop: Loop, x, start, weights, mask, resets, stacked=None):
+    def _run_loop(
+        self, loop: Loop, x, start, weights, mask, resets, stacked=None
+    ) -> tuple[Any, Any, Any]:
         """Runs the loop; returns what `keras.layers.RNN.inner_loop` returns.
 
         `stacked` is the `Stacked` of a part of a stack, or None.
