@@ -136,7 +136,7 @@ class RunLogger(keras.callbacks.Callback):
             self._run, self._log_dir = run, run.log_dir
             self._events = writer.EventWriter(run.log_dir, self.suffix)
             self._found_step = reader.last_step(run.log_dir)
-        except _errors() as error:
+        except errors() as error:
             self._stop(error)
         return True
 
@@ -147,7 +147,7 @@ class RunLogger(keras.callbacks.Callback):
         if values and self._writable and self._events is not None:
             try:
                 self._events.write(step, values)
-            except _errors() as error:
+            except errors() as error:
                 self._stop(error)
 
     def _stop(self, error: Exception) -> None:
@@ -159,7 +159,8 @@ class RunLogger(keras.callbacks.Callback):
         )
 
 
-def _errors() -> tuple[type[Exception], ...]:
+def errors() -> tuple[type[Exception], ...]:
+    """What writing to a directory may raise."""
     import tensorflow as tf  # remote paths go through its file systems
 
     return OSError, tf.errors.OpError

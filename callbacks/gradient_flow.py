@@ -9,10 +9,11 @@ import numpy as np
 
 from kbptt import _checks
 from kbptt._attributes import Fixed, Option
-from kbptt._extras import MissingExtra, require
+from kbptt._extras import require
 from kbptt._typing import Labelled
 from kbptt.analysis import gradient_flow, lags
-from kbptt.callbacks import gradient_transform
+from kbptt.callbacks import _run_logger, gradient_transform
+from kbptt.callbacks._heatmaps import Heatmaps
 from kbptt.callbacks._options import Frequency, epoch_or_steps, labelled_sequences, lags_count
 from kbptt.callbacks._run_logger import RunLogger
 from kbptt.callbacks.gradient_norm import GradientNorm
@@ -22,10 +23,6 @@ from kbptt.optimizers.wrapper import unwrapped
 from kbptt.tensorboard import layout, reader, writer
 from kbptt.tensorboard.history import History
 from kbptt.truncation import windows
-
-# The heatmap is drawn again when the history has grown by this factor: about 15 images, each of the
-# whole training so far, per 1000 profiles.
-_HEATMAP_GROWTH = 1.5
 
 _OPTIMIZER = "optimizer"
 
@@ -84,9 +81,11 @@ class GradientFlow(RunLogger):
         log_freq: `"epoch"` or a positive integer, the training steps between profiles. Defaults to
             `"epoch"`.
         heatmap_freq: When to draw the heatmap images: `"auto"`, each time the history has grown by
-            half; a positive integer, every so many epochs; or `None`, never. Unless `None`, also at
-            the end of training. Images need Matplotlib (`kbptt[plot]`); without it `"auto"` draws
-            none. Defaults to `"auto"`.
+            half, as long as drawing takes about 2 % of the time of `fit` at most; a positive
+            integer, every so many epochs; or `None`, never. Unless `None`, also at the end of
+            training; of a `fit` that raised, when the next one with this callback starts or the
+            process exits. Images need Matplotlib (`kbptt[plot]`); without it `"auto"` draws none.
+            Defaults to `"auto"`.
         max_profiles: Integer. After this many profiles, and after each further half as many, the
             logging interval doubles, so files grow with the logarithm of training time. Also the
             largest number of profiles in `history`. Defaults to 1000.
@@ -142,9 +141,12 @@ class GradientFlow(RunLogger):
     # Keras's hooks.
 
     def on_train_begin(self, logs=None):
+        self._finish_images()
         super().on_train_begin(logs)
+        self._images.start()
         self._profiles.max_records = self.max_profiles
         self._logged_at = None
+        self._observed = False  # whether a step has reached the observer
         self._seen = self._interval() - 1  # the first step (or epoch) is logged
         # Measures the global norm even if no callback clips. The same object in every `fit`: a new
         # one would have the train function traced again.
@@ -186,8 +188,8 @@ class GradientFlow(RunLogger):
         self._observer = GradientNorm()
         self._profiles = History(self.max_profiles)
         self._stretch = 1
+        self._images = Heatmaps(self._profiles)
         self._records = 0
-        self._drawn = 0
         # Steps up to these are in the directory.
         self._last_step = self._last_lag_step = -1
         self._layers: dict[str, keras.Layer] = {}
@@ -260,11 +262,11 @@ class GradientFlow(RunLogger):
         if self._records >= self.max_profiles:
             self._stretch *= 2
             self._records = self.max_profiles // 2
-        if (
-            self.heatmap_freq == "auto"
-            and self._profiles.added >= _HEATMAP_GROWTH * self._drawn + 2
-        ):
-            self._draw()
+        if self.heatmap_freq is not None and self._events is not None:
+            divisions = {name: _division(layer) for name, layer in self._layers.items()}
+            self._images.note(step, divisions, self._events)
+            if self.heatmap_freq == "auto" and self._images.due():
+                self._draw()
 
     def _log_lags(self) -> None:
         """Measures and writes the gradients by lag, once per step."""
@@ -305,8 +307,10 @@ class GradientFlow(RunLogger):
         # The first one for all variables; there is at least the observer of this callback.
         first = next(t for t in transforms if t.variables is None)
         statistics = {}
-        if int(first.step_count.numpy()):  # else a custom train_step bypasses it
-            statistics["global_norm"] = first.statistics()["norm_before"]
+        # Without a step a custom train_step bypasses it.
+        if self._observed or int(first.step_count.value()):
+            self._observed = True
+            statistics["global_norm"] = float(first.norm_before.value())
         for optimizer in unwrapped(self.model.optimizer):
             if isinstance(optimizer, Clipped):
                 transforms += optimizer.transforms
@@ -321,26 +325,15 @@ class GradientFlow(RunLogger):
 
     def _draw(self) -> None:
         """Writes a heatmap of the whole history, if it has grown since the last."""
-        if self._profiles.added == self._drawn or not self._writable:
-            return
+        if self._writable and self._events is not None:
+            self._write(self._step, self._images.draw())
+
+    def _finish_images(self) -> None:
+        """Draws what the last `fit` left undrawn because it was interrupted."""
         try:
-            from kbptt.tensorboard import heatmap
-        except MissingExtra:  # with "auto"; the tab draws from the profiles
-            return
-        self._drawn = self._profiles.added
-        values = []
-        for name, layer in self._layers.items():
-            steps, norms = self._profiles.get(name)
-            if not norms.size:
-                continue
-            truncation = _division(layer)
-            # Sliding windows overlap: no timestep is a sharp cut.
-            cut = windows.of(norms.shape[1], truncation).edges.size
-            window = truncation.length if cut else None
-            figure = heatmap.heatmap_figure(steps, norms, name, window, truncation.align)
-            image = heatmap.to_png(figure)
-            values.append(writer.image_value(f"gradient_flow_heatmap/{name}", *image))
-        self._write(self._step, values)
+            self._images.finish()
+        except _run_logger.errors() as error:
+            self._stop(error)
 
 
 def _scalars(group: str, statistics: dict[str, float]) -> list[writer.Value]:

@@ -48,7 +48,10 @@ def half_life(norms: ArrayLike) -> float:
 
     Infinite if the gradient does not decay, NaN without a fit.
     """
-    decay = decay_per_step(norms)
+    return _half_life(decay_per_step(norms))
+
+
+def _half_life(decay: float) -> float:
     if math.isnan(decay):
         return math.nan
     if decay >= 1:
@@ -97,17 +100,16 @@ def summarize(norms: ArrayLike) -> dict[str, float]:
 
     `decay`, `half_life`, `horizon`, `first_last_ratio`, `zero_fraction`, `nonfinite_fraction`.
     """
-    return {name: statistic(norms) for name, statistic in _STATISTICS.items()}
-
-
-_STATISTICS = {
-    "decay": decay_per_step,
-    "half_life": half_life,
-    "horizon": horizon,
-    "first_last_ratio": first_last_ratio,
-    "zero_fraction": zero_fraction,
-    "nonfinite_fraction": nonfinite_fraction,
-}
+    norms = _profile(norms)
+    decay = decay_per_step(norms)
+    return {
+        "decay": decay,
+        "half_life": _half_life(decay),
+        "horizon": horizon(norms),
+        "first_last_ratio": first_last_ratio(norms),
+        "zero_fraction": zero_fraction(norms),
+        "nonfinite_fraction": nonfinite_fraction(norms),
+    }
 
 
 def verdict(norms: ArrayLike, window: int | None = None) -> tuple[str, str]:

@@ -1,14 +1,18 @@
 """GradientFlow in directories that other fits, processes and callbacks write to, too."""
 
+import shutil
 import subprocess
 import sys
 
 import keras
+import numpy as np
 import pytest
 from recorded_gradients import data, fit, load, make_model, one_warning, steps
 
 import kbptt
-from kbptt.callbacks import GradientFlow
+from kbptt.callbacks import GradientFlow, _heatmaps
+from kbptt.tensorboard import layout
+from kbptt.tensorboard.history import History
 
 
 def test_other_callbacks_that_write_to_the_same_directory(tmp_path):
@@ -97,6 +101,49 @@ def test_an_exception_in_fit_then_fit_again(tmp_path):
     assert steps(load(tmp_path)[0]) == [1]  # written at once, not at the end
     fit(model, callback, epochs=1)
     assert steps(load(tmp_path)[0]) == list(range(1, 8))
+
+
+def test_an_interrupted_run_has_its_image_in_the_end(tmp_path):
+    """At the next `fit` or the end of the process: Keras calls no hook when `fit` raises."""
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise KeyboardInterrupt
+
+    def interrupted():
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(x, y, batch_size=6, verbose=0, callbacks=[callback, Stop()])
+
+    model, callback = make_model(), GradientFlow(tmp_path)
+    image = "gradient_flow_heatmap/rnn"
+    x, y = data()
+    interrupted()
+    assert image not in load(tmp_path)[0]
+    interrupted()
+    assert steps(load(tmp_path)[0], image) == [2]
+    _heatmaps._finish_all()  # what the process calls at its end
+    _heatmaps._finish_all()
+    assert steps(load(tmp_path)[0], image) == [2, 4]
+    interrupted()
+    shutil.rmtree(tmp_path)
+    _heatmaps._finish_all()
+    assert not tmp_path.exists()
+
+
+def test_drawing_takes_a_small_share_of_the_time(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(_heatmaps.time, "monotonic", lambda: now[0])
+    profiles = History(10)
+    heatmaps = _heatmaps.Heatmaps(profiles)
+    for step in range(2):
+        profiles.add(step, {"rnn": np.ones(3, np.float32)})
+    heatmaps.note(1, {"rnn": layout.Division()}, None)
+    now[0] = 20.0  # too early for an image of half a second
+    assert not heatmaps.due()
+    now[0] = 25.0
+    assert heatmaps.due()
+    assert len(heatmaps.draw()) == 1
+    assert not heatmaps.due()  # the history has not grown
 
 
 def test_beside_keras_tensorboard_in_one_directory(tmp_path):
