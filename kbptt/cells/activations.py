@@ -39,8 +39,8 @@ class Activation:
     ) -> None:
         derivative = of_output or of_argument
         assert derivative is not None
-        self.function = function
-        self.keeps_argument = of_output is None
+        self.function: Elementwise = function
+        self.keeps_argument: bool = of_output is None
         self._derivative = derivative
 
     def __call__(self, z: tf.Tensor) -> tf.Tensor:

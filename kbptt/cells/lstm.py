@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
+from kbptt.cells.activations import Activation
 from kbptt.cells.base import Cell, Weights, sum_over_time
 from kbptt.cells.layer_norm import inverse_deviation, scale_vjp
 from kbptt.cells.names import NAMES
@@ -33,11 +34,11 @@ class LSTM(Cell):
     written: tuple[int, ...] = (1,)
 
     @property
-    def gate_activations(self):
+    def gate_activations(self) -> tuple[Activation, ...]:
         sigma = self.recurrent_activation
         return sigma, sigma, self.activation, sigma
 
-    def gate_values(self, z):
+    def gate_values(self, z: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
         """The gates i, f, g, o, and what the backward pass needs of them, ``(batch, 4 units)``."""
         arguments = tf.split(z, 4, axis=-1)
         pairs = list(zip(self.gate_activations, arguments, strict=True))

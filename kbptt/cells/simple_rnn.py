@@ -43,7 +43,7 @@ class NormalizedSimpleRNN(SimpleRNN):
         standard = a * inverse
         return (self.activation(self.argument(standard, weights)),), (standard, inverse)
 
-    def argument(self, standard, weights):
+    def argument(self, standard: tf.Tensor, weights: Weights) -> tf.Tensor:
         y = weights.recurrent_gain * standard
         return y if weights.bias is None else y + weights.bias
 
