@@ -10,6 +10,7 @@ from recurrent import CELLS, STATES, data, differentiate, make, randomize, runni
 
 import kbptt
 from kbptt.cells import ACTIVATION
+from kbptt.layers.projected import activation_names
 
 VARIANTS = [
     ("SimpleRNN", {}),
@@ -207,7 +208,7 @@ def test_every_activation_of_the_loops_is_that_of_keras(cell, engine):
     ],
 )
 def test_activations_that_the_loops_know(given, name):
-    found = kbptt.SimpleRNN(2, activation=given)._activation_names()
+    found = activation_names(kbptt.SimpleRNN(2, activation=given))
     assert found == (None if name is None else (name,))
 
 
