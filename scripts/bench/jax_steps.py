@@ -1,5 +1,8 @@
 """Training steps in JAX: `lax.scan` inside one jitted function."""
 
+# An optional peer: the types are checked with it or without.
+# pyright: reportMissingImports=false
+
 import os
 from collections.abc import Callable
 from typing import Any

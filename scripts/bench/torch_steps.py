@@ -1,5 +1,8 @@
 """Training steps in PyTorch."""
 
+# An optional peer: the types are checked with it or without.
+# pyright: reportMissingImports=false
+
 import os
 from collections.abc import Callable
 
