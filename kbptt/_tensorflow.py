@@ -14,6 +14,9 @@ with _fence.importing():
         dynamic_update_slice as dynamic_update_slice,
     )
 
+    # Whether a tape watches a tensor. `tf.GradientTape` tells what it watches of variables alone.
+    from tensorflow.python.eager.record import should_record_backprop
+
     # The graph that a `tf.function` is traced into.
     from tensorflow.python.framework.func_graph import FuncGraph as FuncGraph
 
@@ -39,6 +42,11 @@ def is_being_compiled() -> bool:
     """Whether XLA is to compile the graph that is being traced."""
     graph = traced_graph()
     return graph is not None and GraphOrParentsInXlaContext(graph)
+
+
+def is_watched(tensors: list[tf.Tensor]) -> bool:
+    """Whether a tape that records at present watches one of them, when run eagerly."""
+    return should_record_backprop(tensors)
 
 
 def traced_graph() -> tf.Graph | None:

@@ -3,7 +3,8 @@
 * `gradient`: how a loop owns its gradient, and the one context of a call (read this first);
 * `tensorflow`: the loop in TensorFlow, for any cell; `recurrence` is its backward pass over all
   windows at once, `blocks` how it looks at time, `cell` the step of any Keras cell;
-* `cpu`: the same plan by loops compiled from C++ (`native`), for the plain layers on a CPU;
+* `cpu`: the same plan by loops compiled from C++ (`native`), for the plain layers on a CPU; `plan`
+  shares its work over threads, `numpy_op` puts it into a graph;
 * `autodiff`: the same by an ordinary loop, for gradients of gradients;
 * `settings`: threads, compilers, memory: what no result depends on;
 * `effects`: variables that the backward pass reads and writes;
@@ -16,7 +17,7 @@ from kbptt.engine.cell import CellStep
 from kbptt.engine.cpu import CPULoop
 from kbptt.engine.effects import Effects, are_possible as effects_are_possible, in_control_flow
 from kbptt.engine.factors import draw_factors
-from kbptt.engine.gradient import Context, Loop, Monitor, Options, Resets
+from kbptt.engine.gradient import Context, Dropout, Loop, Monitor, Options, Resets
 from kbptt.engine.settings import Settings, differentiable, settings, using
 from kbptt.engine.tensorflow import TensorFlowLoop
 
@@ -25,6 +26,7 @@ __all__ = [
     "CPULoop",
     "CellStep",
     "Context",
+    "Dropout",
     "Effects",
     "Loop",
     "Monitor",

@@ -3,9 +3,9 @@
 What XLA leaves on the table is in between the matrix products: passes over (timesteps, batch,
 4·units), one thread where the update is in place, and the dispatch of every operation of every
 timestep. In the compiled loops (`native`) a group of rows walks through time with its state in the
-cache, the weight gradients are summed while the gradients of the gates are still there, and
-threads, each with rows of its own, never wait for each other. Nothing larger than the states and
-the gates is ever written down, and inputs and outputs stay batch-major: nothing is transposed.
+cache, and the weight gradients are summed while the gradients of the gates are still there. Nothing
+larger than the states and the gates is ever written down, and inputs and outputs stay batch-major:
+nothing is transposed. `plan` says which thread does what.
 
 The numbers are those of `kbptt.engine.tensorflow`, which does everything that is not done here:
 other cells, gradients by lag, a train step that XLA compiles as a whole, accelerators, machines
@@ -13,12 +13,15 @@ without a C++ compiler.
 """
 
 import contextlib
+import ctypes
 import functools
 import itertools
 import math
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -26,16 +29,19 @@ import tensorflow as tf
 from kbptt.cells.base import Cell, Weights
 from kbptt.engine.blocks import divide
 from kbptt.engine.compiled import UNSAVABLE, refuse_saving
-from kbptt.engine.gradient import Context, Loop, Monitor, Options
+from kbptt.engine.gradient import Context, Dropout, Loop, Monitor, Options
 from kbptt.engine.native import is_usable
 from kbptt.engine.native.buffers import Buffers
 from kbptt.engine.native.library import Loops, Problem, library
+from kbptt.engine.numpy_op import numpy_op
+from kbptt.engine.plan import Sharing, share
 from kbptt.engine.settings import settings
 
 STATES = ("h_start", "c_start")
 RESTARTS = ("h_restart", "c_restart")
-# Fewer rows than this are not worth a second thread.
-ROWS_OF_A_THREAD = 4
+# What a forward pass may be given.
+BESIDE = ("mask", "resets", "x_masks", "h_masks")  # no gradient is asked for of these
+GIVEN = ("x", *Weights._fields, *STATES, *RESTARTS, *BESIDE)
 
 # Sizes of what is given, with the letters of ``native/problem.hpp``: the loops trust them.
 SHAPES = {
@@ -48,6 +54,8 @@ SHAPES = {
     **dict.fromkeys(("h", "dh"), "BTu"),
     **dict.fromkeys(("mask", "resets"), "BT"),
     "factors": "TB",
+    "x_masks": "gBD",
+    "h_masks": "gBu",
 }
 
 
@@ -106,18 +114,19 @@ class CPULoop(Loop):
         refuse_saving()
         arrays = self._arrays(x, start, weights, context)
         run = functools.partial(self.run_forward, tuple(arrays))
-        h, c, gates = tf.numpy_function(
-            run, [*arrays.values()], [x.dtype] * 3, stateful=False, name=UNSAVABLE
+        kept = context.watched is None or context.watched.anything
+        h, c_final, c, gates = numpy_op(
+            run, [*arrays.values()], [x.dtype] * 4, [True, True, kept, kept], UNSAVABLE
         )
         h.set_shape([*x.shape[:2], start[0].shape[1]])
-        final = (h[:, -1], c[-1])[: len(start)]
+        final = (h[:, -1], c_final)[: len(start)]
         for value, initial in zip(final, start, strict=True):
             value.set_shape(initial.shape)
         return h, final, {"h": h, "c": c, "gates": gates}
 
     def backward(self, x, start, weights, context, residuals, upstream):
         arrays = self._arrays(x, start, weights, context)
-        given = {n: v for n, v in arrays.items() if n not in ("mask", "resets")}
+        given = {n: v for n, v in arrays.items() if n not in BESIDE}
         arrays |= residuals
         arrays |= zip(("dh_final", "dc_final"), upstream.final, strict=False)
         factors = upstream.xi
@@ -131,11 +140,11 @@ class CPULoop(Loop):
         arrays |= {name: value for name, value in more.items() if value is not None}
         run = functools.partial(self.run_backward, tuple(given), tuple(arrays))
         kinds = [x.dtype] * len(given) + [tf.float32, x.dtype]
-        *results, norms, penalty = tf.numpy_function(
-            run, [*arrays.values()], kinds, stateful=False, name=UNSAVABLE
-        )
+        read = [context.watched is None or context.watched.x] + [True] * (len(kinds) - 1)
+        *results, norms, penalty = numpy_op(run, [*arrays.values()], kinds, read, UNSAVABLE)
         for result, value in zip(results, given.values(), strict=True):
-            result.set_shape(value.shape)
+            if not tf.executing_eagerly():  # then they have one, and what is not read any
+                result.set_shape(value.shape)
         norms.set_shape([x.shape[1]])
         found = dict(zip(given, results, strict=True))
         gradients = (
@@ -150,7 +159,7 @@ class CPULoop(Loop):
     @staticmethod
     def _arrays(x, start, weights: Weights, context: Context) -> dict[str, tf.Tensor]:
         """What there is, by the names of `Problem`."""
-        arrays = {"x": x, "mask": context.mask, **weights._asdict()}
+        arrays = {"x": x, "mask": context.mask, **weights._asdict(), **context.dropout._asdict()}
         arrays |= zip(STATES, start, strict=False)
         if context.resets is not None:
             arrays["resets"] = context.resets.at
@@ -159,38 +168,64 @@ class CPULoop(Loop):
 
     # In NumPy ---------------------------------------------------------------------------------
 
-    def run_forward(self, names: tuple[str, ...], *values: np.ndarray) -> list[np.ndarray]:
-        """h ``(batch, timesteps, units)``, c and the gates ``(timesteps, batch, …)`` if kept.
+    def run_forward(
+        self, names: tuple[str, ...], read: tuple[bool, ...], *values: np.ndarray
+    ) -> list[np.ndarray]:
+        """h ``(batch, timesteps, units)``, the last c, and what the backward pass reads.
 
         Args:
             names: What the values are, by the names of `Problem`.
+            read: Whether each result is. Without a backward pass the last two are not.
             *values: Arrays.
+
+        Returns:
+            h; c of the last timestep; c and gates ``(timesteps, batch, …)``, or of no timestep if
+            they are not kept.
         """
         arrays = dict(zip(names, values, strict=True))
+        dtype, (batch, timesteps, _) = arrays["x"].dtype, arrays["x"].shape
+        units = arrays["recurrent_kernel"].shape[0]
+        *_, reads_c, reads_gates = read
+        c_width = units * (len(self.cell.states) > 1)
+        gates = timesteps * (reads_gates and self._keeps_gates(arrays))
+        width = units * _loops().residuals(self.cell.name, self.cell.activations)
+        arrays["h"] = _memory.array([batch, timesteps, units], dtype)
+        arrays["c"] = _memory.array([timesteps if reads_c else 1, batch, c_width], dtype)
+        arrays["gates"] = _memory.array([gates, batch, width], dtype)
+        problem, forward = self._problem(arrays), _loops().forward
+        calls = self._calls(False, problem, dtype, batch, self._share(batch, arrays))
+        with _in_pool(forward, calls, problem.members):
+            forward(*calls[0])
+        kept = arrays["c"] if reads_c else np.empty([0, batch, c_width], dtype)
+        return [arrays["h"], arrays["c"][-1], kept, arrays["gates"]]
+
+    def _keeps_gates(self, arrays: dict[str, np.ndarray]) -> bool:
+        """Whether the gates are kept for the backward pass, or recomputed there."""
+        if self.cell.normalization is not None:
+            return False
         batch, timesteps, _ = arrays["x"].shape
-        units, dtype = arrays["recurrent_kernel"].shape[0], arrays["x"].dtype
-        width = 0
-        if self.cell.normalization is None:
-            width = _loops().residuals(self.cell.name, self.cell.activations) * units
+        units = arrays["recurrent_kernel"].shape[0]
+        width = _loops().residuals(self.cell.name, self.cell.activations) * units
         # Where windows overlap, gates that are not kept would be computed many times.
         times = divide(timesteps, self.options).reach
-        if width * batch * timesteps * dtype.itemsize > self.run.kept_gates * times:
-            width = 0
-        arrays["h"] = _memory.array([batch, timesteps, units], dtype)
-        arrays["c"] = _memory.array([timesteps, batch, units * (len(self.cell.states) > 1)], dtype)
-        arrays["gates"] = _memory.array([timesteps, batch, width], dtype)
-        problem, double = self._problem(arrays), dtype == np.float64
-        first, *others = self._shares(batch)
-        forward = _loops().forward
-        with _in_pool(forward, [(problem, double, *share) for share in others]):
-            forward(problem, double, *first)
-        return [arrays["h"], arrays["c"], arrays["gates"]]
+        size = width * batch * timesteps * arrays["x"].dtype.itemsize
+        kept = self.run.kept_gates
+        return size <= (_kept_gates() if kept is None else kept) * times
 
     def run_backward(
-        self, wanted: tuple[str, ...], names: tuple[str, ...], *values: np.ndarray
+        self,
+        wanted: tuple[str, ...],
+        names: tuple[str, ...],
+        read: tuple[bool, ...],
+        *values: np.ndarray,
     ) -> list[np.ndarray]:
         """The gradients of the `wanted` arrays, Σ_b ‖∂L/∂h_t‖₂, and the weighted penalty."""
         arrays = dict(zip(names, values, strict=True))
+        if len(self.cell.states) > 1 and not len(arrays["c"]):
+            # The forward pass ran where nobody seemed to ask for a gradient.
+            forward = {n: arrays[n] for n in GIVEN if n in arrays}
+            results = self.run_forward(tuple(forward), (True,) * 4, *forward.values())
+            arrays |= zip(("c", "gates"), results[2:], strict=True)
         batch, timesteps, _ = arrays["x"].shape
         dtype = arrays["x"].dtype
         options = self.current()
@@ -199,41 +234,67 @@ class CPULoop(Loop):
         last = slice(None) if "dh" in arrays else slice(-1, None)
         bounds = {name: getattr(windows, name)[last] for name in ("starts", "entries", "ends")}
         overlapping = "dh" in arrays and windows.overlapping
-        # Windows that overlap add up, so that one thread has all those of a sample.
+        # Windows that overlap add up, so that one team has all those of a sample.
         rows = batch if overlapping else len(bounds["ends"]) * batch
-        shares = self._shares(rows, least=1 if overlapping else ROWS_OF_A_THREAD)
+        sharing = self._share(rows, arrays)
         start = bounds["starts"][0]
-        made = {"dx": _memory.array(arrays["x"].shape, dtype)}
-        made["dx"][:, :start] = 0
+        made = {}
+        if read[wanted.index("x")]:
+            made["dx"] = _memory.array(arrays["x"].shape, dtype)
+            made["dx"][:, :start] = 0
         if self.options.record:
-            made["norms"] = _memory.array([batch, timesteps], np.dtype(np.float32))
-            made["norms"][:, :start] = 0
+            made["norms"] = _memory.array([sharing.members, batch, timesteps], np.dtype(np.float32))
+            made["norms"][:, :, :start] = 0
         for name in set(wanted) - {"x"}:
-            # Threads sum up on their own.
-            made[f"d_{name}"] = np.zeros([len(shares), *arrays[name].shape], dtype)
-        made["penalty_value"] = np.zeros([len(shares)])
+            # Teams sum up on their own.
+            made[f"d_{name}"] = np.zeros([sharing.teams, *arrays[name].shape], dtype)
+        made["penalty_value"] = np.zeros([sharing.teams * sharing.members])
         problem = self._problem(arrays | made | bounds)
         problem.clip = math.inf if options.clip is None else options.clip
         problem.overlapping = overlapping
-        backward, double = _loops().backward, dtype == np.float64
-        others = [(problem, double, i, *share) for i, share in enumerate(shares)][1:]
-        with _in_pool(backward, others):
-            backward(problem, double, 0, *shares[0])
-        results = [made["dx"] if n == "x" else made[f"d_{n}"].sum(axis=0) for n in wanted]
-        norms = made.get("norms", np.zeros([0, timesteps])).sum(axis=0, dtype=np.float64)
+        backward = _loops().backward
+        calls = self._calls(True, problem, dtype, rows, sharing)
+        with _in_pool(backward, calls, problem.members):
+            backward(*calls[0])
+        made["d_x"] = [made.get("dx", np.empty([0, 0, 0], dtype))]
+        results = [_sum(made[f"d_{name}"]) for name in wanted]
         penalty = made["penalty_value"].sum() * arrays.get("penalty_weight", 0)
-        return [*results, norms.astype(np.float32), np.asarray(penalty, dtype)]
+        norms = _norms(made["norms"]) if "norms" in made else np.zeros([timesteps], np.float32)
+        return [*results, norms, np.asarray(penalty, dtype)]
 
-    def _shares(self, rows: int, least: int = ROWS_OF_A_THREAD) -> list[tuple[int, int]]:
-        """The first and last row of each thread, which gets so many at least."""
-        threads = max(min(self.run.threads or _threads(), rows // least), 1)
-        ends = [rows * i // threads for i in range(threads + 1)]
-        return list(itertools.pairwise(ends))
+    def _share(self, rows: int, arrays: dict[str, np.ndarray]) -> Sharing:
+        units = arrays["recurrent_kernel"].shape[0]
+        whole_rows = self.cell.normalization is not None or self.options.penalty is not None
+        whole_rows |= not arrays.keys().isdisjoint(Dropout._fields)
+        return share(rows, units, self.run.threads or _threads(), whole_rows)
+
+    def _calls(
+        self, backward: bool, problem: Problem, dtype: np.dtype, rows: int, sharing: Sharing
+    ) -> list[tuple[Any, ...]]:
+        """The arguments of every thread of a pass over `rows` rows."""
+        double = dtype == np.float64
+        teams, members = sharing
+        problem.members = members
+        ends = [rows * i // teams for i in range(teams + 1)]
+        most = max(end - first for first, end in itertools.pairwise(ends))
+        address = ctypes.addressof(problem)
+        size = problem.team_scratch = _loops().scratch(address, double, backward, most)
+        made = {
+            "scratch": _memory.array([teams * size], np.dtype(np.uint8)),
+            "meetings": np.zeros([teams, 8], np.int64),
+        }
+        problem.keep(made)
+        return [
+            (address, double, team * members + member, ends[team], ends[team + 1])
+            for team in range(teams)
+            for member in range(members)
+        ]
 
     def _problem(self, arrays: dict[str, np.ndarray]) -> Problem:
         batch, timesteps, features = arrays["x"].shape
         units, columns = arrays["recurrent_kernel"].shape
         sizes = {"B": batch, "T": timesteps, "D": features, "u": units, "N": columns}
+        sizes["g"] = columns // units
         for name in arrays.keys() & SHAPES.keys():
             expected = tuple(sizes[letter] for letter in SHAPES[name])
             if arrays[name].shape != expected:
@@ -243,10 +304,8 @@ class CPULoop(Loop):
                 )
         problem = Problem(batch, timesteps, features, units, **self.settings)
         problem.windows = len(arrays.get("ends", ()))
-        # The addresses are good for as long as the arrays are kept.
-        problem.arrays = {n: np.ascontiguousarray(a) for n, a in arrays.items() if a.size}
-        for name, array in problem.arrays.items():
-            setattr(problem, name, array.ctypes.data)
+        problem.keeps_c = len(arrays["c"]) == timesteps
+        problem.keep({n: np.ascontiguousarray(a) for n, a in arrays.items() if a.size})
         return problem
 
 
@@ -261,6 +320,14 @@ def _loops() -> Loops:
 
 
 @functools.cache
+def _kept_gates() -> int:
+    """Bytes up to which gates are kept: a share of the machine's memory, 128 MiB of 16 GiB."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return 2**27
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 128
+
+
+@functools.cache
 def _threads() -> int:
     """As many as TensorFlow gives to one operation."""
     chosen = tf.config.threading.get_intra_op_parallelism_threads()
@@ -271,17 +338,36 @@ def _threads() -> int:
 
 
 @functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(_threads() - 1, 1), thread_name_prefix="kbptt")
+def _pool(workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers, thread_name_prefix="kbptt")
+
+
+# Threads of a team wait for each other: all must run at once. Two teams would have to share the
+# threads of the pool, and each could wait for some that the other has.
+_meetings_at_a_time = threading.Lock()
 
 
 @contextlib.contextmanager
-def _in_pool(work: Callable[..., None], calls: list[tuple]) -> Iterator[None]:
-    """Runs `work` with each of the tuples of arguments while the body of the scope runs."""
-    others = [_pool().submit(work, *arguments) for arguments in calls]
-    try:
-        yield
-    finally:
-        wait(others)  # they write to arrays that go when this function ends
-    for other in others:
-        other.result()
+def _in_pool(work: Callable[..., None], calls: list[tuple], members: int) -> Iterator[None]:
+    """Runs `work` with each of `calls` but the first while the body of the scope runs that."""
+    with _meetings_at_a_time if members > 1 else contextlib.nullcontext():
+        others = [_pool(len(calls) - 1).submit(work, *arguments) for arguments in calls[1:]]
+        try:
+            yield
+        finally:
+            wait(others)  # they write to arrays that go when this function ends
+        for other in others:
+            other.result()
+
+
+def _sum(parts) -> np.ndarray:
+    """Σ over the teams."""
+    return parts[0] if len(parts) == 1 else parts.sum(axis=0)
+
+
+def _norms(parts: np.ndarray) -> np.ndarray:
+    """Σ_b ‖∂L/∂h_t‖₂ from the norms of each thread's units, ``(members, batch, timesteps)``."""
+    whole = parts[0]
+    if len(parts) > 1:
+        whole = np.sqrt(np.square(parts, dtype=np.float64).sum(axis=0))
+    return whole.sum(axis=0, dtype=np.float64).astype(np.float32)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from kbptt._tensorflow import is_being_exported
+from kbptt._tensorflow import is_being_exported, is_watched
 from kbptt.cells.base import Tensors
 from kbptt.engine.effects import Effects
 from kbptt.engine.tensors import in_this_graph
@@ -73,6 +73,30 @@ class Resets(NamedTuple):
     states: Tensors
 
 
+class Dropout(NamedTuple):
+    """What one call drops out, the same at every timestep.
+
+    Attributes:
+        x_masks: ``(gates, batch, features)``, factors on what each gate reads of x, or None.
+        h_masks: ``(gates, batch, units)``, factors on what each gate reads of h, or None.
+    """
+
+    x_masks: tf.Tensor | None = None
+    h_masks: tf.Tensor | None = None
+
+
+class Watched(NamedTuple):
+    """What a gradient may be asked for of.
+
+    Attributes:
+        anything: Whether of anything.
+        x: Whether of the inputs.
+    """
+
+    anything: bool
+    x: bool
+
+
 class Context(NamedTuple):
     """What one call gives a loop besides inputs, initial states and weights.
 
@@ -88,6 +112,8 @@ class Context(NamedTuple):
             Or None.
         monitor: Called with the `Monitor` of each backward pass. Or None.
         penalty_weight: Called for the weight of `Options.penalty`. Or None.
+        dropout: `Dropout` of a loop that knows it: `kbptt.engine.cpu`.
+        watched: What the tapes watch when run eagerly; None in a graph.
     """
 
     effects: Effects
@@ -97,6 +123,8 @@ class Context(NamedTuple):
     factors: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
     monitor: Callable[[Monitor], None] | None = None
     penalty_weight: Callable[[], tf.Tensor] | None = None
+    dropout: Dropout = Dropout()
+    watched: Watched | None = None
 
 
 class Upstream(NamedTuple):
@@ -173,14 +201,20 @@ class Loop:
         """
         resets = context.resets
         # The gradient of a branch sees no tensors of the graphs around it.
-        structure, mask, at = in_this_graph(
+        structure, mask, at, dropout = in_this_graph(
             (
                 (x, tuple(start), () if resets is None else tuple(resets.states), weights),
                 context.mask,
                 None if resets is None else resets.at,
+                context.dropout,
             )
         )
+        context = context._replace(dropout=dropout)
         everything = tf.nest.flatten(structure)
+        if tf.executing_eagerly():
+            # Here: inside, no tape records.
+            given = [v for v in everything if v is not None]
+            context = context._replace(watched=Watched(is_watched(given), is_watched([x])))
 
         def unpack(given):
             # Without this an eager tape would try to differentiate the compiled loop as well.

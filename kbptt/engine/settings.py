@@ -16,9 +16,9 @@ class Settings:
         differentiable: Boolean. Whether layers run an ordinary loop that TensorFlow differentiates
             any number of times, see `differentiable`.
         threads: Integer, threads of a C++ loop; None is as many as TensorFlow gives an operation.
-        kept_gates: Bytes up to which a C++ loop keeps the gates for the backward pass. Larger ones,
-            which would come back from main memory, are recomputed: at most a sixth more time, a
-            third of the memory.
+        kept_gates: Bytes up to which a C++ loop keeps the gates for the backward pass; larger ones
+            are recomputed, for a third of the memory and a quarter to a half more time. None is
+            1/128 of the machine's memory.
         instruction_set: Name of an instruction set of the C++ loops; None is the best that the
             machine has.
     """
@@ -27,7 +27,7 @@ class Settings:
     jit: bool = True
     differentiable: bool = False
     threads: int | None = None
-    kept_gates: int = 2**25
+    kept_gates: int | None = None
     instruction_set: str | None = None
 
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 from keras import ops, tree
 
 from kbptt import _keras
-from kbptt.cells import Weights
-from kbptt.engine import AutodiffLoop, CellStep, CPULoop, TensorFlowLoop, settings
+from kbptt.cells import Cell, Weights
+from kbptt.engine import AutodiffLoop, CellStep, CPULoop, Dropout, TensorFlowLoop, settings
 from kbptt.layers.truncated import TruncatedLayer
 
 
@@ -61,8 +61,8 @@ class CellLayer(TruncatedLayer):
         last, outputs, final = self._run_loop(loop, x, state, weights, mask, resets, stacked)
         return last, outputs, final[: cell.states]
 
-    def _projected(self, cell, recurrence, weights, problem, *, training, stacked=None):
-        """Arguments of `_run_loop` for a Keras cell whose equations the engine knows.
+    def _run_known(self, cell, recurrence, weights, problem, *, training, stacked=None):
+        """Runs a Keras cell whose equations the engine knows.
 
         Args:
             cell: The Keras cell, with its dropout masks.
@@ -73,14 +73,15 @@ class CellLayer(TruncatedLayer):
             stacked: The `Stacked` of a cell that is a part of the layer's, or None.
         """
         x, start, mask, resets = problem
-        if training and cell.dropout:
-            x *= cell.get_dropout_mask(x[:, 0])[:, None]
+        dropout = Dropout()
+        if training:
+            x, dropout = drop_out(cell, x, start[0])
         dtype = self._loop_dtype()
         weights = as_tensors(weights, dtype)
         key = recurrence.name, recurrence.activations, stacked
         if settings().differentiable:
             loop = AutodiffLoop(recurrence, self._options())
-        elif CPULoop.supports(recurrence, self._options(), dtype):
+        elif self._is_compiled(recurrence):
             current = self._options if stacked is None else None
             loop = self._loop("cpu", lambda o: CPULoop(recurrence, o, current), *key)
             loop.reads_windows_late = stacked is None
@@ -90,11 +91,34 @@ class CellLayer(TruncatedLayer):
             # Half precision projects the inputs as Keras does.
             kernel = tf.cast(weights.kernel, self.compute_dtype)
             x, weights = recurrence.project(x, weights._replace(kernel=kernel))
-        return loop, tf.cast(x, dtype), start, weights, mask, resets, stacked
+        x = tf.cast(x, dtype)
+        return self._run_loop(loop, x, start, weights, mask, resets, stacked, dropout)
+
+    def _is_compiled(self, recurrence: Cell) -> bool:
+        """Whether the C++ loops run these equations here: they alone drop out gate by gate."""
+        supported = CPULoop.supports(recurrence, self._options(), self._loop_dtype())
+        return supported and not settings().differentiable
 
     def _pack(self, final):
         """The flat states in the structure of the cell."""
         return tree.pack_sequence_as(self.state_size, list(final))
+
+
+def drop_out(cell: Any, x: tf.Tensor, h: tf.Tensor) -> tuple[tf.Tensor, Dropout]:
+    """x without what is dropped for all gates alike, and what is dropped in the loop.
+
+    Args:
+        cell: The Keras cell, with its dropout masks.
+        x: Inputs ``(batch, timesteps, features)``.
+        h: Initial hidden state ``(batch, units)``.
+    """
+    masks = cell.get_dropout_mask(x[:, 0]), cell.get_recurrent_dropout_mask(h)
+    x_masks, h_masks = (
+        None if m is None else tf.cast(tf.stack(tf.nest.flatten(m)), h.dtype) for m in masks
+    )
+    if x_masks is not None and x_masks.shape[0] == 1:
+        return x * tf.cast(x_masks[0][:, None], x.dtype), Dropout(None, h_masks)
+    return x, Dropout(x_masks, h_masks)
 
 
 def as_tensors(weights: Weights, dtype: Any) -> Weights:

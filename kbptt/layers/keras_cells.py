@@ -7,7 +7,7 @@ import keras
 from kbptt.cells import Cell, Weights, make
 from kbptt.layers.gru import GRU, split_bias
 from kbptt.layers.lstm import LSTM
-from kbptt.layers.projected import activation_names, masks_per_gate
+from kbptt.layers.projected import activation_names
 from kbptt.layers.simple_rnn import SimpleRNN
 
 _NAMES = {
@@ -17,20 +17,19 @@ _NAMES = {
 }
 
 
-def recognize(cell: Any, dtype: str, training: bool) -> tuple[Cell, Weights] | None:
+def recognize(cell: Any, dtype: str) -> tuple[Cell, Weights] | None:
     """The equations and weights of a cell that does what Keras's cell of its type does, or None.
 
     Args:
         cell: Any cell.
         dtype: In which all of it is computed.
-        training: Boolean.
     """
     if type(cell) not in _NAMES or not _is_untouched(cell) or not _is_complete(cell):
         return None
     if {cell.compute_dtype, cell.variable_dtype} != {dtype} or dtype not in ("float32", "float64"):
         return None
     names = activation_names(cell)
-    if names is None or masks_per_gate(cell, training):
+    if names is None:
         return None
     weights = Weights(cell.kernel, cell.recurrent_kernel, bias=cell.bias)
     if isinstance(cell, keras.layers.GRUCell):

@@ -150,12 +150,15 @@ class ProjectedLayer(CellLayer):
 
     def inner_loop(self, sequences, initial_state, mask, training=False, resets=None):
         recurrence = self._recurrence()
-        if recurrence is None or masks_per_gate(self.cell, training):
+        by_gate = masks_per_gate(self.cell, training)
+        if recurrence is None or by_gate:
             self._check_plain()
+        if recurrence is None or (by_gate and not self._is_compiled(recurrence)):
             return super().inner_loop(sequences, initial_state, mask, training, resets)
         problem = self._prepare(sequences, initial_state, mask, resets)
-        known = self.cell, recurrence, self._weights()
-        results = self._run_loop(*self._projected(*known, problem, training=training))
+        results = self._run_known(
+            self.cell, recurrence, self._weights(), problem, training=training
+        )
         return results if self.gradient_regularizer is None else self._find_loss_scale(results)
 
     def _check_plain(self) -> None:

@@ -7,8 +7,10 @@ import keras
 from keras import tree
 
 from kbptt._typing import Cell, RNNOptions
+from kbptt.cells import Cell as Equations, Weights
 from kbptt.layers import keras_cells
 from kbptt.layers.any_cell import CellLayer
+from kbptt.layers.projected import masks_per_gate
 from kbptt.layers.truncated import Stacked
 from kbptt.truncation.policies import TruncationLike
 
@@ -87,10 +89,8 @@ class RNN(CellLayer, keras.layers.RNN):
             problem = x, start[own], mask, restart
             if known is not None:
                 recurrence, weights = known
-                results = self._run_loop(
-                    *self._projected(
-                        cell, recurrence, weights, problem, training=training, stacked=stacked
-                    )
+                results = self._run_known(
+                    cell, recurrence, weights, problem, training=training, stacked=stacked
                 )
             else:
                 dtypes = x.dtype, [s.dtype for s in start[own]]
@@ -116,6 +116,12 @@ class RNN(CellLayer, keras.layers.RNN):
         dtype = self.compute_dtype
         if getattr(self.cell, "compute_dtype", None) != dtype:
             return None
-        parts = [(c, keras_cells.recognize(c, dtype, training)) for c in cells or [self.cell]]
+        parts = [(c, self._recognize(c, dtype, training)) for c in cells or [self.cell]]
         # Without a fast cell among them nothing is gained.
         return parts if any(known is not None for _, known in parts) else None
+
+    def _recognize(self, cell: Any, dtype: str, training: bool) -> tuple[Equations, Weights] | None:
+        """What the engine knows of the cell, if it drops out as the cell does."""
+        known = keras_cells.recognize(cell, dtype)
+        by_gate = known is not None and masks_per_gate(cell, training)
+        return None if by_gate and not self._is_compiled(known[0]) else known

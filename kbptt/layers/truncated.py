@@ -14,6 +14,7 @@ from kbptt import _keras, truncation as truncations
 from kbptt._tensorflow import is_being_exported
 from kbptt.engine import (
     Context,
+    Dropout,
     Effects,
     Loop,
     Monitor,
@@ -246,7 +247,15 @@ class TruncatedLayer(GradientOptions):
         return tuple(tf.cast(s, dtype) for s in tree.flatten(states))
 
     def _run_loop(
-        self, loop: Loop, x, start, weights, mask, resets, stacked=None
+        self,
+        loop: Loop,
+        x,
+        start,
+        weights,
+        mask,
+        resets,
+        stacked=None,
+        dropout=Dropout(),  # noqa: B008
     ) -> tuple[Any, Any, Any]:
         """Runs the loop; returns what `keras.layers.RNN.inner_loop` returns.
 
@@ -258,9 +267,8 @@ class TruncatedLayer(GradientOptions):
             x, kept, resets = _swap(x), _swap(mask), _swap_resets(resets)
         # The gradient norms are those of the top.
         context = self._context(x, loop) if top else Context(Effects())
-        context = context._replace(
-            mask=kept, resets=resets, sequences=self.return_sequences or not top
-        )
+        sequences = self.return_sequences or not top
+        context = context._replace(mask=kept, resets=resets, sequences=sequences, dropout=dropout)
         outputs, states = loop(x, start, weights, context)
         if loop.time_major:
             outputs = _swap(outputs)

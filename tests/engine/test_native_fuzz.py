@@ -159,10 +159,11 @@ class Case:
         given = dict(self.arrays)
         backward = "dh dh_final dc_final factors penalty_weight".split()
         upstream = {n: given.pop(n) for n in backward if n in given}
-        h, c, gates = loop.run_forward(tuple(given), *given.values())
+        h, _, c, gates = loop.run_forward(tuple(given), (True,) * 4, *given.values())
         wanted = tuple(n for n in self.arrays if n not in (*backward, "mask", "resets"))
         arrays = given | upstream | {"h": h, "c": c, "gates": gates}
-        *gradients, norms, value = loop.run_backward(wanted, tuple(arrays), *arrays.values())
+        read = (True,) * (len(wanted) + 2)
+        *gradients, norms, value = loop.run_backward(wanted, tuple(arrays), read, *arrays.values())
         found = {"h": h, "c": np.swapaxes(c, 0, 1) if c.size else None}
         found |= {f"d_{n}" if n != "x" else "dx": g for n, g in zip(wanted, gradients, strict=True)}
         return found | {"norms": norms, "penalty": value}

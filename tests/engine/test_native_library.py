@@ -1,5 +1,6 @@
 """A compiled library that does not fit is left alone: the TensorFlow loops run instead."""
 
+import ctypes
 import shutil
 import subprocess
 import sysconfig
@@ -19,8 +20,9 @@ STUB = """
 #include <cstdlib>
 #include "dispatch.hpp"
 namespace kbptt {
-static bool stop(const void *, int64_t, int64_t, int64_t) { abort(); }
-#define STOP {stop, stop}
+static void stop(const void *, int64_t, int64_t, int64_t) { abort(); }
+static int64_t size(const void *, int64_t) { abort(); }
+#define STOP {stop, stop, size, size}
 static const CellPasses stubs[3] = {
     {{STOP, STOP}, {STOP, STOP}}, {{STOP, STOP}, {STOP, STOP}}, {{STOP, STOP}, {STOP, STOP}}};
 const CellPasses *const baseline_loops = stubs;
@@ -127,22 +129,17 @@ def test_the_compiled_cells_are_those_of_python():
 
 
 @built
-@pytest.mark.parametrize("name", "cell activation recurrent_activation instruction_set".split())
-@pytest.mark.parametrize("value", [-2, 99])
+@pytest.mark.parametrize(
+    "name", "cell activation recurrent_activation instruction_set members".split()
+)
+@pytest.mark.parametrize("value", [-2, 99999])
 def test_numbers_that_stand_for_nothing_are_refused(name, value):
-    problem = Problem(1, 1, 1, 1, **{name: value})
+    problem = Problem(1, 1, 1, 1, **{"members": 1, name: value})
+    address = ctypes.addressof(problem)
     for run in (
-        lambda: library().forward(problem, False, 0, 1),
-        lambda: library().backward(problem, False, 0, 0, 1),
+        lambda: library().forward(address, False, 0, 0, 1),
+        lambda: library().backward(address, False, 0, 0, 1),
+        lambda: library().scratch(address, False, True, 1),
     ):
         with pytest.raises(ValueError, match=f"`{name}`.*Received: {value}"):
             run()
-
-
-@built
-def test_no_memory_is_a_clear_error():
-    problem = Problem(1, 1, 1, units=2**22)  # whose kernels would fill 400 TiB
-    with pytest.raises(MemoryError, match="scratch space"):
-        library().forward(problem, True, 0, 1)
-    with pytest.raises(MemoryError, match="scratch space"):
-        library().backward(problem, True, 0, 0, 1)

@@ -11,92 +11,110 @@ namespace kbptt {
 namespace {
 
 template <class T, class Isa, class Cell, bool normalized> class Backward {
+    using S = Simd<T, Isa>;
     using CellStep = Step<T, Isa, Cell, normalized>;
     static constexpr int states = Cell::states;
 
-    const Problem<T> &p;
+    CellStep step;
+    const Problem<T> &p = step.whole;
+    const Slice &slice = step.slice;
+    const Meeting meeting{p, slice};
     const int64_t thread, first, last;
-    const int64_t batch = p.batch, timesteps = p.timesteps, features = p.features, u = p.units;
-    CellStep step{p};
-    const int64_t N = step.N, ld = step.ld; /* row lengths, padded to vectors: ld, lu, lD */
-    const int64_t lu = Simd<T, Isa>::padded(u), lD = Simd<T, Isa>::padded(features);
+    const int64_t batch = p.batch, timesteps = p.timesteps, D = step.D, u = step.u, N = step.N;
+    const int64_t w = step.w, n = step.n, ld = step.ld, lw = S::padded(w);
+    const int64_t blocks = step.blocks, block = step.block, block_ld = step.block_ld;
+    const int64_t row_ld = blocks * block_ld; /* of the gradients of the kernels */
+    /* A row of dz: the gates of every thread's units, one thread after the other. */
+    const int64_t dz_ld = slice.members > 1 ? S::padded(N) : ld, own = Cell::gates * slice.first;
+    const int64_t depth = blocks > 1 ? block : dz_ld; /* of a product with dz */
+    /* The columns of ∂L/∂x that this thread computes. */
+    const int64_t x0 = slice.bound(D, slice.member, S::lanes);
+    const int64_t xw = slice.bound(D, slice.member + 1, S::lanes) - x0;
+    const int64_t xl = S::padded(xw);
     const bool recompute_gates = normalized || (step.residuals && !p.gates);
-    Arena arena;
+    /* A group's gates and gradients stay in the second-level cache; the sums of the weight gradients
+       pass through it once for so many buffered rows. */
+    const int64_t most = between(48, (1 << 18) / (3 * ld * sizeof(T)), GROUP);
+    const int64_t batched = between(2 * most, 3 * (1 << 17) / (dz_ld * sizeof(T)), BATCHED);
+    int64_t *order; /* of dz's columns among those of the kernels */
     T *kernel_t, *recurrent_t; /* packed */
 
     /* Gradients summed by this thread. Those of vectors are sums over the buffered rows, then added
        to `totals`: see `tile`. What is not to be summed goes to the sink. */
     T *d_kernel, *d_recurrent, *sums, *totals, *sink;
-    const int64_t vectors = 3 * ld + 3 * lu;
+    const int64_t vectors = 3 * ld + 3 * lw;
     T *d_start[states], *d_restart[states];
     double penalty = 0;
 
-    /* Rows buffered for the weight- and input-gradient products, with their (b, t). */
+    /* Rows buffered for the weight- and input-gradient products, with their (b, t). The team's
+       threads read each other's dz. */
     T *dz, *dhu, *xs, *hs, *dxs;
     int64_t buffered = 0, position[BATCHED];
 
     /* The group of rows that goes back in time: (b, t), carried gradients, ‖∂L/∂h_t‖. */
     int64_t bs[GROUP], ts[GROUP];
-    T *carried[states];
+    T *carried[states], *through; /* Uᵀ of one block */
     double norms[GROUP];
     T *z, *hu, *h_again, *c_again; /* of recomputed gates */
 
-    /* Where windows overlap: this thread's samples, and Σ over the windows of ∂L/∂h_t and ∂L/∂c_t,
-       (samples, timesteps, u). */
+    /* Where windows overlap: this team's samples, and Σ over the windows of ∂L/∂h_t and ∂L/∂c_t,
+       (samples, timesteps, w). */
     const int64_t b0 = p.overlapping ? first : 0, samples = p.overlapping ? last - first : batch;
     T *total_gradient[states];
 
-    void lay_out() {
-        step.lay_out(arena);
-        arena.take(kernel_t, N * lD);
-        arena.take(recurrent_t, N * lu);
-        arena.take(d_kernel, features * ld);
-        arena.take(d_recurrent, u * ld);
-        arena.take(sums, vectors);
-        arena.take(totals, vectors);
-        arena.take(sink, vectors);
-        arena.take(dz, BATCHED * ld);
-        if (CellStep::separate_hu)
-            arena.take(dhu, BATCHED * ld);
-        else
-            dhu = dz;
-        arena.take(xs, BATCHED * features);
-        arena.take(hs, BATCHED * u);
-        arena.take(dxs, BATCHED * lD);
-        arena.take(z, GROUP * ld);
-        arena.take(hu, GROUP * ld);
-        arena.take(h_again, lu);
-        arena.take(c_again, lu);
-        for (int i = 0; i < states; i++) {
-            arena.take(carried[i], GROUP * lu);
-            arena.take(total_gradient[i], p.overlapping ? samples * timesteps * u : 0);
-        }
-    }
-
-    VectorGrads<T> vectors_in(T *block) const {
-        T *small = block + 3 * ld;
-        return {block, small, block + ld, block + 2 * ld, small + lu, small + 2 * lu};
+    VectorGrads<T> vectors_in(T *part) const {
+        T *small = part + 3 * ld;
+        return {part, small, part + ld, part + 2 * ld, small + lw, small + 2 * lw};
     }
 
   public:
     Backward(const Problem<T> &problem, int64_t thread_, int64_t first_, int64_t last_)
-        : p(problem), thread(thread_), first(first_), last(last_) {}
+        : step(problem, thread_), thread(thread_), first(first_), last(last_) {}
+
+    int64_t lay_out_shared(char *memory) {
+        Arena arena(memory);
+        arena.take(dz, batched * dz_ld);
+        dhu = dz;
+        if (CellStep::separate_hu) arena.take(dhu, batched * dz_ld);
+        return arena.used;
+    }
+
+    int64_t lay_out(char *memory) {
+        Arena arena(memory);
+        step.lay_out(arena, recompute_gates, u > D ? u : D);
+        arena.take(order, dz_ld);
+        arena.take(kernel_t, p.dx ? blocks * depth * xl : 0);
+        arena.take(recurrent_t, blocks * depth * lw);
+        arena.take_zeros(d_kernel, D * row_ld);
+        arena.take_zeros(d_recurrent, u * row_ld);
+        arena.take_zeros(sums, vectors);
+        arena.take_zeros(totals, vectors);
+        arena.take(sink, vectors);
+        arena.take(xs, blocks * batched * D);
+        arena.take(hs, blocks * batched * u);
+        arena.take(dxs, p.dx ? batched * xl : 0);
+        arena.take(z, recompute_gates ? GROUP * ld : 0);
+        arena.take(hu, recompute_gates ? GROUP * ld : 0);
+        arena.take(h_again, lw);
+        arena.take(c_again, lw);
+        arena.take(through, blocks > 1 || p.h_masks ? GROUP * lw : 0);
+        for (int i = 0; i < states; i++) {
+            arena.take_zeros(carried[i], GROUP * lw);
+            arena.take_zeros(total_gradient[i], p.overlapping ? samples * timesteps * w : 0);
+        }
+        return arena.used;
+    }
 
     /* Of all (window, sample) rows those from `first` up to `last`; where windows overlap, all
-       windows of the samples from `first` up to `last`. False: no memory. */
-    bool run() {
-        lay_out();
-        if (!arena.reserve()) return false;
-        lay_out();
+       windows of the samples from `first` up to `last`. */
+    void run() {
         T *const starts[] = {p.d_h_start, p.d_c_start};
         T *const restarts[] = {p.d_h_restart, p.d_c_restart};
         for (int i = 0; i < states; i++) {
-            d_start[i] = starts[i] + thread * batch * u;
-            if (p.resets) d_restart[i] = restarts[i] + thread * batch * u;
+            d_start[i] = starts[i] + slice.team * batch * u + slice.first;
+            if (p.resets) d_restart[i] = restarts[i] + slice.team * batch * u + slice.first;
         }
-        if (recompute_gates) step.pack_kernels();
-        pack<Isa>(p.kernel, N, features, true, kernel_t);
-        pack<Isa>(p.recurrent_kernel, N, u, true, recurrent_t);
+        prepare();
         if (p.overlapping) {
             bptt_windows(0, p.windows * samples);
             sum_totals();
@@ -105,20 +123,41 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
         }
         flush_products();
         write_gradients();
-        return true;
     }
 
   private:
+    void prepare() {
+        step.prepare(recompute_gates);
+        for (int64_t i = 0; i < dz_ld; i++) order[i] = -1;
+        for (int64_t m = 0; m < slice.members; m++) {
+            const int64_t from = slice.bound(u, m, S::lanes);
+            const int64_t width = slice.bound(u, m + 1, S::lanes) - from;
+            for (int64_t i = 0; i < Cell::gates * width; i++)
+                order[Cell::gates * from + i] = i / width * u + from + i % width;
+        }
+        for (int64_t g = 0; g < blocks; g++) {
+            const int64_t *const some = order + g * block;
+            pack_transposed<Isa>(p.recurrent_kernel, N, some, depth, slice.first, w,
+                                 recurrent_t + g * depth * lw);
+            if (p.dx)
+                pack_transposed<Isa>(p.kernel, N, some, depth, x0, xw, kernel_t + g * depth * xl);
+        }
+        for (int64_t i = 0; i < batched; i++) { /* the padding is multiplied, too */
+            fill_zeros(dz + i * dz_ld + own + n, ld - n);
+            fill_zeros(dhu + i * dz_ld + own + n, ld - n);
+        }
+    }
+
     /* 1.2: the gradient of a window's rows starts at 0 at its end and goes back no further than its
        start. Where windows overlap, ∂L/∂h_t and ∂L/∂c_t are summed over the windows first, because
        everything else is linear in them. */
     void bptt_windows(int64_t row, int64_t end) {
         while (row < end) {
-            const int64_t w = row / samples, R = enter_windows(row, end);
-            for (int64_t s = 0; s < p.ends[w] - p.starts[w]; s++) {
+            const int64_t k = row / samples, R = enter_windows(row, end);
+            for (int64_t s = 0; s < p.ends[k] - p.starts[k]; s++) {
                 for (int64_t r = 0; r < R; r++) {
                     ts[r]--;
-                    add_upstream(r, s < p.ends[w] - p.entries[w]);
+                    add_upstream(r, s < p.ends[k] - p.entries[k]);
                 }
                 step_vjp(R, !p.overlapping);
                 carry_gradient(R);
@@ -130,19 +169,21 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
     /* The group of the rows from `row` on, at the ends of their windows; returns its size. Windows of
        one length go together; those at the ends of the sequence may be shorter. */
     int64_t enter_windows(int64_t row, int64_t end) {
-        const int64_t w0 = row / samples, span = p.ends[w0] - p.starts[w0];
-        const int64_t entry = p.ends[w0] - p.entries[w0];
+        const int64_t k0 = row / samples, span = p.ends[k0] - p.starts[k0];
+        const int64_t entry = p.ends[k0] - p.entries[k0];
+        const int64_t size = evenly(end - row, most);
         int64_t R = 0;
-        for (; R < GROUP && row + R < end; R++) {
-            const int64_t w = (row + R) / samples, b = b0 + (row + R) % samples;
-            if (p.ends[w] - p.starts[w] != span || p.ends[w] - p.entries[w] != entry) break;
+        for (; R < size && row + R < end; R++) {
+            const int64_t k = (row + R) / samples, b = b0 + (row + R) % samples;
+            if (p.ends[k] - p.starts[k] != span || p.ends[k] - p.entries[k] != entry) break;
             bs[R] = b;
-            ts[R] = p.ends[w];
+            ts[R] = p.ends[k];
             const T *const finals[] = {p.dh_final, p.dc_final};
             for (int i = 0; i < states; i++) {
-                fill_zeros(carried[i] + R * lu, lu);
+                fill_zeros(carried[i] + R * lw, lw);
                 /* 2.3: ∂L/∂h_T */
-                if (w + 1 == p.windows) copy(carried[i] + R * lu, finals[i] + b * u, u);
+                if (k + 1 == p.windows)
+                    copy(carried[i] + R * lw, finals[i] + b * u + slice.first, w);
             }
         }
         return R;
@@ -150,23 +191,23 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
 
     /* 2.4: ∂L/∂h_t is the carried gradient and, with `entering`, the loss's own: W_qhᵀ ∂L/∂o_t. */
     void add_upstream(int64_t r, bool entering) {
-        const int64_t at = (bs[r] * timesteps + ts[r]) * u, own = at - b0 * timesteps * u;
-        if (p.dh && entering) accumulate(carried[0] + r * lu, p.dh + at, u);
+        const int64_t at = bs[r] * timesteps + ts[r];
+        if (p.dh && entering) accumulate(carried[0] + r * lw, p.dh + at * u + slice.first, w);
         if (p.overlapping)
             for (int i = 0; i < states; i++)
-                accumulate(total_gradient[i] + own, carried[i] + r * lu, u);
+                accumulate(total_gradient[i] + (at - b0 * timesteps) * w, carried[i] + r * lw, w);
     }
 
     /* The gradients of the weights from ∂L/∂h_t summed over overlapping windows. */
     void sum_totals() {
         const int64_t rows = samples * timesteps;
-        for (int64_t row = 0; row < rows; row += GROUP) {
-            const int64_t R = rows - row < GROUP ? rows - row : GROUP;
+        for (int64_t row = 0; row < rows; row += most) {
+            const int64_t R = rows - row < most ? rows - row : most;
             for (int64_t r = 0; r < R; r++) {
                 bs[r] = b0 + (row + r) / timesteps;
                 ts[r] = (row + r) % timesteps;
                 for (int i = 0; i < states; i++)
-                    copy(carried[i] + r * lu, total_gradient[i] + (row + r) * u, u);
+                    copy(carried[i] + r * lw, total_gradient[i] + (row + r) * w, w);
             }
             step_vjp(R, true);
         }
@@ -175,52 +216,79 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
     /* 2.4: from ∂L/∂h_t and ∂L/∂c_t of R rows to ∂L/∂h_{t−1} = Uᵀ ∂L/∂(h_{t−1}·U) and ∂L/∂c_{t−1}.
        With `summed` the rows are buffered for the gradients of the weights. */
     void step_vjp(int64_t R, bool summed) {
-        if (buffered + R > BATCHED) flush_products();
-        T *h = hs + buffered * u, *x = xs + buffered * features;
+        if (buffered + R > batched) flush_products();
         for (int64_t r = 0; r < R; r++) {
-            const int64_t at = position[buffered + r] = bs[r] * timesteps + ts[r];
-            copy(h + r * u, h_before(p, ts[r], bs[r]), u);
-            copy(x + r * features, p.x + at * features, features);
+            position[buffered + r] = bs[r] * timesteps + ts[r];
+            for (int64_t g = 0; g < blocks; g++) {
+                step.read_h(ts[r], bs[r], g, hs + (g * batched + buffered + r) * u);
+                step.read_x(ts[r], bs[r], g, xs + (g * batched + buffered + r) * D);
+            }
         }
         if (recompute_gates) {
-            step.project_inputs(R, x, z);
-            step.hidden_gemm(R, h, z, hu);
+            step.project_inputs(R, xs + buffered * D, batched * D, z);
+            step.hidden_gemm(R, hs + buffered * u, batched * u, z, hu);
         }
         for (int64_t r = 0; r < R; r++) row_vjp(r, summed);
-        multiply<Isa>(R, lu, N, dhu + buffered * ld, ld, 1, recurrent_t, 0, carried[0], lu);
-        if (!summed) return;
+        meeting.wait(); /* dz is complete */
+        back_through_kernel(R);
+        if (!summed) return meeting.wait(); /* dz is read: its rows are written again */
         for (int64_t r = 0; p.penalty && r < R; r++) penalize(r);
         buffered += R;
     }
 
+    /* Adds Uᵀ ∂L/∂(h_{t−1}·U) to the carried gradient. */
+    void back_through_kernel(int64_t R) {
+        const Left<T> left{dhu + buffered * dz_ld, R, dz_ld, 1};
+        if (blocks == 1 && !p.h_masks) {
+            multiply<Isa>(left, lw, depth, recurrent_t, 0, carried[0], lw, step.scratch);
+            return;
+        }
+        for (int64_t g = 0; g < blocks; g++) {
+            fill_zeros(through, R * lw);
+            multiply<Isa>(Left<T>{left.a + g * block, R, dz_ld, 1}, lw, depth,
+                          recurrent_t + g * depth * lw, 0, through, lw, step.scratch);
+            for (int64_t r = 0; r < R; r++) {
+                if (p.h_masks)
+                    CellStep::scale(through + r * lw,
+                                    step.mask_of(p.h_masks, bs[r], g, u) + slice.first, w);
+                accumulate(carried[0] + r * lw, through + r * lw, w);
+            }
+        }
+    }
+
     /* One row: through the cell, to dz = ∂L/∂(x·W) and dhu = ∂L/∂(h_{t−1}·U). */
     void row_vjp(int64_t r, bool summed) {
-        const int64_t t = ts[r], b = bs[r], at = (t * batch + b) * u, row = buffered + r;
-        T *dh = carried[0] + r * lu, *dc = carried[states - 1] + r * lu;
+        const int64_t t = ts[r], b = bs[r], at = (t * batch + b) * u;
+        const int64_t row = (buffered + r) * dz_ld + own;
+        T *dh = carried[0] + r * lw, *dc = carried[states - 1] + r * lw;
         if (summed && (p.norms || p.penalty)) {
-            norms[r] = float(norm<Isa>(dh, u));
-            if (p.norms) p.norms[b * timesteps + t] = float(norms[r]);
+            norms[r] = float(norm<Isa>(dh, w));
+            /* A slice's norm: the root of the sum of squares over the team is the row's. */
+            if (p.norms)
+                p.norms[(slice.member * batch + b) * timesteps + t] = float(norms[r]);
         }
         if (masked_at(p, t, b)) { /* h_t = h_{t−1}: the gradient passes */
-            fill_zeros(dz + row * ld, N);
-            fill_zeros(dhu + row * ld, N);
+            fill_zeros(dz + row, n);
+            fill_zeros(dhu + row, n);
             return;
         }
         Residuals<T> s = {};
-        s.h_before = hs + row * u, s.gates = p.h + (b * timesteps + t) * u;
-        if (states > 1) s.c_before = c_before(p, t, b), s.c = p.c + at;
+        s.h_before = h_before(p, t, b) + slice.first;
+        s.gates = p.h + (b * timesteps + t) * u + slice.first;
+        if (states > 1)
+            s.c_before = c_before(p, t, b) + slice.first, s.c = c_at(p, t, b) + slice.first;
         if (!recompute_gates && step.residuals) {
-            s.gates = p.gates + step.residuals * at;
-            s.hu_kept = s.gates + Cell::gates * u;
+            s.gates = p.gates + step.residuals * (at + slice.first);
+            s.hu_kept = s.gates + Cell::gates * w;
         }
         if (recompute_gates) {
             s.hu_kept = step.hu_kept(hu + r * ld);
-            copy(h_again, s.h_before, u);
-            if (states > 1) copy(c_again, s.c_before, u);
+            copy(h_again, s.h_before, w);
+            if (states > 1) copy(c_again, s.c_before, w);
             step.forward(z + r * ld, hu + r * ld, h_again, c_again);
             s.gates = step.kept_gates(z + r * ld);
         }
-        step.vjp(s, dh, dc, dz + row * ld, dhu + row * ld, vectors_in(summed ? sums : sink));
+        step.vjp(s, dh, dc, dz + row, dhu + row, vectors_in(summed ? sums : sink));
     }
 
     /* Ω: how much ‖Jᵀv‖ differs from ‖v‖ (Pascanu et al., 2013). ∂L/∂U = Σ h_{t−1}ᵀ·dhu, and of a
@@ -230,7 +298,7 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
         const double v = norms[r], weight = *p.penalty_weight;
         if (t == 0 || masked_at(p, t, b) || resets_at(p, t, b)) return;
         if (!(v > p.smallest_norm && v < INFINITY)) return;
-        const T *vjp = carried[0] + r * lu;
+        const T *vjp = carried[0] + r * lw;
         const double length = norm<Isa>(vjp, u), ratio = length / v;
         const bool squared = p.penalty == SQUARED_RATIO;
         const double error = (squared ? ratio * ratio : ratio) - 1;
@@ -249,51 +317,74 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
         for (int64_t r = 0; r < R; r++)
             for (int i = 0; i < states; i++) {
                 const int64_t t = ts[r], b = bs[r];
-                T *d = carried[i] + r * lu;
+                T *d = carried[i] + r * lw;
                 if (resets_at(p, t, b)) {
-                    accumulate(d_restart[i] + b * u, d, u);
-                    fill_zeros(d, u);
+                    accumulate(d_restart[i] + b * u, d, w);
+                    fill_zeros(d, w);
                 }
                 if (p.factors)
-                    for (int64_t j = 0; j < u; j++) d[j] *= p.factors[t * batch + b];
+                    for (int64_t j = 0; j < w; j++) d[j] *= p.factors[t * batch + b];
                 if (clip < INFINITY)
-                    for (int64_t j = 0; j < u; j++)
+                    for (int64_t j = 0; j < w; j++)
                         d[j] = d[j] < -clip ? -clip : d[j] > clip ? clip : d[j];
-                if (t == 0) accumulate(d_start[i] + b * u, d, u);
+                if (t == 0) accumulate(d_start[i] + b * u, d, w);
             }
     }
 
     /* 2.5: ∂L/∂W_hh += Σ h_{t−1}ᵀ·dhu, ∂L/∂W_hx += Σ x_tᵀ·dz, and ∂L/∂x_t = dz·Wᵀ, over the
        buffered rows. */
     void flush_products() {
-        multiply<Isa>(u, ld, buffered, hs, 1, u, dhu, ld, d_recurrent, ld);
-        multiply<Isa>(features, ld, buffered, xs, 1, features, dz, ld, d_kernel, ld);
-        fill_zeros(dxs, buffered * lD);
-        multiply<Isa>(buffered, lD, N, dz, ld, 1, kernel_t, 0, dxs, lD);
-        for (int64_t i = 0; i < buffered; i++)
-            copy(p.dx + position[i] * features, dxs + i * lD, features);
+        for (int64_t g = 0; g < blocks; g++) {
+            const T *const some = dz + own + g * block, *const some_u = dhu + own + g * block;
+            multiply<Isa>(Left<T>{hs + g * batched * u, u, 1, u}, block_ld, buffered, some_u, dz_ld,
+                          d_recurrent + g * block_ld, row_ld, step.scratch);
+            multiply<Isa>(Left<T>{xs + g * batched * D, D, 1, D}, block_ld, buffered, some, dz_ld,
+                          d_kernel + g * block_ld, row_ld, step.scratch);
+            if (p.dx) input_gradients(g);
+        }
         accumulate(totals, sums, vectors);
         fill_zeros(sums, vectors);
         buffered = 0;
+        meeting.wait(); /* dz is read: its rows are written again */
+    }
+
+    /* ∂L/∂x_t of the buffered rows, through block g of the kernel. */
+    void input_gradients(int64_t g) {
+        fill_zeros(dxs, buffered * xl);
+        multiply<Isa>(Left<T>{dz + g * block, buffered, dz_ld, 1}, xl, depth,
+                      kernel_t + g * depth * xl, 0, dxs, xl, step.scratch);
+        for (int64_t i = 0; i < buffered; i++) {
+            T *from = dxs + i * xl, *to = p.dx + position[i] * D + x0;
+            if (p.x_masks)
+                CellStep::scale(from, step.mask_of(p.x_masks, position[i] / timesteps, g, D) + x0, xw);
+            g ? accumulate(to, from, xw) : copy(to, from, xw);
+        }
     }
 
     void write_gradients() {
         const VectorGrads<T> v = vectors_in(totals);
-        write(p.d_kernel, d_kernel, features, N, ld);
-        write(p.d_recurrent_kernel, d_recurrent, u, N, ld);
-        write(p.d_bias, v.bias, 1, N, ld);
-        write(p.d_recurrent_bias, v.recurrent_bias, 1, u, lu);
-        write(p.d_input_gain, v.input_gain, 1, N, ld);
-        write(p.d_recurrent_gain, v.recurrent_gain, 1, N, ld);
-        write(p.d_state_gain, v.state_gain, 1, u, lu);
-        write(p.d_state_bias, v.state_bias, 1, u, lu);
+        write_columns(p.d_kernel, d_kernel, D, row_ld, block_ld);
+        write_columns(p.d_recurrent_kernel, d_recurrent, u, row_ld, block_ld);
+        write_columns(p.d_bias, v.bias, 1, ld, block);
+        write_columns(p.d_input_gain, v.input_gain, 1, ld, block);
+        write_columns(p.d_recurrent_gain, v.recurrent_gain, 1, ld, block);
+        write_units(p.d_recurrent_bias, v.recurrent_bias);
+        write_units(p.d_state_gain, v.state_gain);
+        write_units(p.d_state_bias, v.state_bias);
         if (p.penalty_value) p.penalty_value[thread] = penalty;
     }
 
-    /* Copies this thread's (rows, n) sums, padded to `padded`, to where they are wanted. */
-    void write(T *to, const T *from, int64_t rows, int64_t n, int64_t padded) const {
-        for (int64_t k = 0; to && k < rows; k++)
-            copy(to + (thread * rows + k) * n, from + k * padded, n);
+    /* Copies this thread's columns of sums of `rows` rows to where the team's are wanted. */
+    void write_columns(T *to, const T *from, int64_t rows, int64_t from_ld, int64_t from_block) const {
+        if (!to) return;
+        for (int64_t k = 0; k < rows; k++)
+            for (int64_t i = 0; i < n; i += w)
+                copy(to + (slice.team * rows + k) * N + step.columns[i],
+                     from + k * from_ld + i / block * from_block + i % block, w);
+    }
+
+    void write_units(T *to, const T *from) const {
+        if (to) copy(to + slice.team * u + slice.first, from, w);
     }
 };
 

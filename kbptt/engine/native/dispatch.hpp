@@ -1,17 +1,21 @@
 /* Backpropagation through time on a CPU: the passes, and which of them a machine can run.
 
-   No Python, no TensorFlow: module.cpp calls it. The caller splits the rows of the batch over
-   threads. Rows never meet, so threads never wait for each other. */
+   No Python, no TensorFlow: module.cpp calls it. The caller splits the rows of the batch over teams
+   of threads (team.hpp), all of which have to run at the same time. */
 #pragma once
 #include <cstdint>
 
 namespace kbptt {
 
-/* One pass of one thread over its rows; false: no memory. */
-using Pass = bool (*)(const void *problem, int64_t thread, int64_t first, int64_t last);
+/* One pass of one thread over the rows of its team. */
+using Pass = void (*)(const void *problem, int64_t thread, int64_t first, int64_t last);
+
+/* Bytes of scratch space of a team that has at most so many rows. */
+using Size = int64_t (*)(const void *problem, int64_t rows);
 
 struct Passes {
     Pass forward, backward;
+    Size forward_size, backward_size;
 };
 
 /* The passes of a cell, by normalization and by type: float, double. */

@@ -7,82 +7,86 @@ namespace {
 
 template <class T, class Isa, class Cell, bool normalized> class Forward {
     using CellStep = Step<T, Isa, Cell, normalized>;
-    const Problem<T> &p;
+    CellStep step;
+    const Problem<T> &p = step.whole;
+    const Slice &slice = step.slice;
+    const Meeting meeting{p, slice};
+    const int64_t timesteps = p.timesteps, D = step.D, u = step.u, w = step.w, ld = step.ld;
+    /* A group's gates and states stay in the second-level cache. */
+    const int64_t most = between(64, (1 << 18) / ((ld * (1 + step.separate_hu) + 2 * u) * sizeof(T)),
+                                 GROUP);
+    const int64_t batched = between(GROUP, p.batch * timesteps, BATCHED / 2);
     const int64_t first, last;
-    const int64_t batch = p.batch, timesteps = p.timesteps, features = p.features, u = p.units;
-    CellStep step{p};
-    const int64_t ld = step.ld;
-    T *z, *hu, *xs, *h, *c;
-    Arena arena;
-
-    void lay_out() {
-        step.lay_out(arena);
-        arena.take(z, BATCHED * ld);
-        arena.take(hu, BATCHED * ld);
-        arena.take(xs, BATCHED * features);
-        arena.take(h, GROUP * u);
-        arena.take(c, GROUP * u);
-    }
+    T *z, *hu, *xs, *hs;
 
   public:
     /* The samples from `first` up to `last`. */
-    Forward(const Problem<T> &problem, int64_t, int64_t first_, int64_t last_)
-        : p(problem), first(first_), last(last_) {}
+    Forward(const Problem<T> &problem, int64_t thread, int64_t first_, int64_t last_)
+        : step(problem, thread), first(first_), last(last_) {}
 
-    /* False: no memory. */
-    bool run() {
-        lay_out();
-        if (!arena.reserve()) return false;
-        lay_out();
-        step.pack_kernels();
-        for (int64_t b = first; b < last; b += GROUP)
-            run_group(b, last - b < GROUP ? last - b : GROUP);
-        return true;
+    int64_t lay_out_shared(char *) { return 0; }
+
+    int64_t lay_out(char *memory) {
+        Arena arena(memory);
+        step.lay_out(arena, true, batched);
+        arena.take(z, batched * ld);
+        arena.take(hu, step.separate_hu ? GROUP * ld : 0);
+        arena.take(xs, step.blocks * batched * D);
+        arena.take(hs, step.blocks * GROUP * u);
+        return arena.used;
+    }
+
+    void run() {
+        step.prepare(true);
+        const int64_t size = first < last ? evenly(last - first, most) : 1;
+        for (int64_t b = first; b < last; b += size)
+            run_group(b, last - b < size ? last - b : size);
     }
 
   private:
     /* R samples from `b` on through time. */
     void run_group(int64_t b, int64_t R) {
-        copy(h, p.h_start + b * u, R * u);
-        if (Cell::states > 1) copy(c, p.c_start + b * u, R * u);
         /* The inputs of several timesteps are projected by one product. */
-        const int64_t projected = BATCHED / R;
+        const int64_t projected = batched / R;
         for (int64_t t = 0; t < timesteps; t++) {
             T *zs = z + t % projected * R * ld;
             if (t % projected == 0)
                 project_inputs(b, R, t, timesteps - t < projected ? timesteps - t : projected);
-            for (int64_t r = 0; p.resets && r < R; r++)
-                if (resets_at(p, t, b + r)) {
-                    copy(h + r * u, p.h_restart + (b + r) * u, u);
-                    if (Cell::states > 1) copy(c + r * u, p.c_restart + (b + r) * u, u);
-                }
-            step.hidden_gemm(R, h, zs, hu);
-            for (int64_t r = 0; r < R; r++)
-                run_row(t, b + r, zs + r * ld, hu + r * ld, h + r * u, c + r * u);
+            for (int64_t g = 0; g < step.blocks; g++)
+                for (int64_t r = 0; r < R; r++) step.read_h(t, b + r, g, hs + (g * R + r) * u);
+            step.hidden_gemm(R, hs, R * u, zs, hu);
+            for (int64_t r = 0; r < R; r++) run_row(t, b + r, zs + r * ld, hu + r * ld);
+            meeting.wait();
         }
     }
 
     /* x·W + b of R samples from `b` on, at `steps` timesteps from `t` on. */
     void project_inputs(int64_t b, int64_t R, int64_t t, int64_t steps) {
-        for (int64_t i = 0; i < steps; i++)
-            for (int64_t r = 0; r < R; r++)
-                copy(xs + (i * R + r) * features,
-                     p.x + ((b + r) * timesteps + t + i) * features, features);
-        step.project_inputs(steps * R, xs, z);
+        const int64_t rows = steps * R;
+        for (int64_t g = 0; g < step.blocks; g++)
+            for (int64_t i = 0; i < steps; i++)
+                for (int64_t r = 0; r < R; r++)
+                    step.read_x(t + i, b + r, g, xs + (g * rows + i * R + r) * D);
+        step.project_inputs(rows, xs, rows * D, z);
     }
 
-    void run_row(int64_t t, int64_t b, T *z_row, T *hu_row, T *h_row, T *c_row) {
-        const int64_t at = (t * batch + b) * u;
-        if (!masked_at(p, t, b)) {
-            step.forward(z_row, hu_row, h_row, c_row);
-            if (step.residuals && p.gates) {
-                T *gates = p.gates + step.residuals * at;
-                copy(gates, step.kept_gates(z_row), Cell::gates * u);
-                copy(gates + Cell::gates * u, step.hu_kept(hu_row), CellStep::kept_hu * u);
-            }
+    /* Masked: the state is held. */
+    void run_row(int64_t t, int64_t b, T *z_row, T *hu_row) {
+        const int64_t at = (b * timesteps + t) * u + slice.first;
+        T *h = p.h + at, *c = p.c;
+        copy(h, h_before(p, t, b) + slice.first, w);
+        if (Cell::states > 1) {
+            const T *before = c_before(p, t, b) + slice.first;
+            c = c_at(p, t, b) + slice.first;
+            if (before != c) copy(c, before, w);
         }
-        copy(p.h + (b * timesteps + t) * u, h_row, u);
-        if (Cell::states > 1) copy(p.c + at, c_row, u);
+        if (masked_at(p, t, b)) return;
+        step.forward(z_row, hu_row, h, c);
+        if (step.residuals && p.gates) {
+            T *gates = p.gates + step.residuals * ((t * p.batch + b) * u + slice.first);
+            copy(gates, step.kept_gates(z_row), Cell::gates * w);
+            copy(gates + Cell::gates * w, step.hu_kept(hu_row), CellStep::kept_hu * w);
+        }
     }
 };
 

@@ -7,8 +7,11 @@ import importlib.machinery
 import importlib.util
 import os
 import warnings
+from collections.abc import Callable
 from types import ModuleType
 from typing import NamedTuple
+
+import numpy as np
 
 _MODULE = "kbptt.engine.native._loops"
 
@@ -18,12 +21,13 @@ class Problem(ctypes.Structure):
 
     _integers = (
         "batch timesteps features units windows cell activation recurrent_activation normalized "
-        "carry_normalized overlapping penalty instruction_set"
+        "carry_normalized overlapping penalty instruction_set members team_scratch keeps_c"
     )
     _numbers = "epsilon clip smallest_norm"
     _arrays = (
         "x kernel recurrent_kernel bias recurrent_bias input_gain recurrent_gain state_gain "
-        "state_bias h_start c_start h_restart c_restart mask resets h c gates starts entries ends "
+        "state_bias h_start c_start h_restart c_restart mask resets x_masks h_masks "
+        "scratch meetings h c gates starts entries ends "
         "dh dh_final dc_final factors penalty_weight dx norms d_kernel d_recurrent_kernel d_bias "
         "d_recurrent_bias d_input_gain d_recurrent_gain d_state_gain d_state_bias d_h_start "
         "d_c_start d_h_restart d_c_restart penalty_value"
@@ -33,6 +37,12 @@ class Problem(ctypes.Structure):
         *((name, ctypes.c_double) for name in _numbers.split()),
         *((name, ctypes.c_void_p) for name in _arrays.split()),
     )
+
+    def keep(self, arrays: dict[str, np.ndarray]) -> None:
+        """Takes arrays by their names; their addresses are good for as long as they are kept."""
+        self.arrays: dict[str, np.ndarray] = getattr(self, "arrays", {}) | arrays
+        for name, array in arrays.items():
+            setattr(self, name, array.ctypes.data)
 
 
 class CompiledCell(NamedTuple):
@@ -66,7 +76,17 @@ class CompiledActivation(NamedTuple):
 class Loops:
     """The compiled loops.
 
+    A pass is run by several threads, which belong to teams: see ``team.hpp``. All have to run at
+    the same time. `address` is that of a `Problem`, `double` whether its arrays are of float64.
+
     Attributes:
+        forward: ``forward(address, double, thread, first, last)``, one thread's part of the forward
+            pass of the samples of its team, from `first` up to `last`. `thread` counts through the
+            teams: it belongs to team ``thread // problem.members``.
+        backward: Likewise of the backward pass, for (window, sample) rows; where windows overlap,
+            for all windows of the samples.
+        scratch: ``scratch(address, double, backward, rows)``, the bytes of scratch space of a team
+            with so many rows.
         cells: The cells by name.
         activations: The activations by name.
         instruction_sets: Names of those that this machine has, from the baseline to the best.
@@ -84,7 +104,9 @@ class Loops:
         fits = size == ctypes.sizeof(Problem) and _fields(declaration) == list(Problem._fields_)
         if not fits:
             raise ImportError(f"{module.__file__} was built from a different version of the source")
-        self._module = module
+        self.forward: Callable[[int, bool, int, int, int], None] = module.forward
+        self.backward: Callable[[int, bool, int, int, int], None] = module.backward
+        self.scratch: Callable[[int, bool, bool, int], int] = module.scratch
         self.cells: dict[str, CompiledCell] = {
             name: CompiledCell(number, *sizes)
             for number, (name, *sizes) in enumerate(module.cells())
@@ -99,29 +121,6 @@ class Loops:
         """Blocks of `units` numbers that such a cell keeps in `gates` of a `Problem`."""
         # A cell that needs nothing but h has no place for an argument of its activation.
         return self.cells[cell].residuals or int(self.activations[activations[0]].keeps_argument)
-
-    def forward(self, problem: Problem, double: bool, first: int, last: int) -> None:
-        """The forward pass of the samples from `first` up to `last`; any thread may run some.
-
-        Args:
-            problem: The arguments.
-            double: Whether the arrays are of float64, else of float32.
-            first: The first sample.
-            last: One more than the last sample.
-
-        Raises:
-            MemoryError: If there is none for the scratch space.
-            ValueError: If a number in `problem` stands for nothing.
-        """
-        self._module.forward(ctypes.addressof(problem), double, 0, first, last)
-
-    def backward(self, problem: Problem, double: bool, thread: int, first: int, last: int) -> None:
-        """The backward pass of the (window, sample) rows from `first` up to `last`.
-
-        Where windows overlap: of all windows of the samples from `first` up to `last`. Arguments
-        and errors as of `forward`; `thread` is the number of the sums that the rows are added to.
-        """
-        self._module.backward(ctypes.addressof(problem), double, thread, first, last)
 
 
 @functools.cache

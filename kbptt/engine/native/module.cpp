@@ -20,6 +20,7 @@ const Passes *find_passes(const Problem<double> &p, int is_double) {
         {"activation", p.activation, 0, Activations::count},
         {"recurrent_activation", p.recurrent_activation, 0, Activations::count},
         {"instruction_set", p.instruction_set, -1, instruction_set_count()},
+        {"members", p.members, 1, 1 << 16},
     };
     for (const auto &n : numbers)
         if (n.value < n.first || n.value >= n.count) {
@@ -42,13 +43,21 @@ PyObject *run(PyObject *arguments, bool backward) {
     /* The numbers stand at the same places whatever the type of the arrays. */
     const Passes *passes = find_passes(*static_cast<const Problem<double> *>(problem), is_double);
     if (!passes) return nullptr;
-    bool done;
     Py_BEGIN_ALLOW_THREADS;
-    done = (backward ? passes->backward : passes->forward)(problem, thread, first, last);
+    (backward ? passes->backward : passes->forward)(problem, thread, first, last);
     Py_END_ALLOW_THREADS;
-    if (done) Py_RETURN_NONE;
-    PyErr_SetString(PyExc_MemoryError, "No memory for the scratch space of the recurrent loop.");
-    return nullptr;
+    Py_RETURN_NONE;
+}
+
+PyObject *scratch(PyObject *, PyObject *arguments) {
+    unsigned long long address;
+    long long rows;
+    int is_double, backward;
+    if (!PyArg_ParseTuple(arguments, "KppL", &address, &is_double, &backward, &rows)) return nullptr;
+    const void *problem = reinterpret_cast<const void *>(uintptr_t(address));
+    const Passes *passes = find_passes(*static_cast<const Problem<double> *>(problem), is_double);
+    if (!passes) return nullptr;
+    return PyLong_FromLongLong((backward ? passes->backward_size : passes->forward_size)(problem, rows));
 }
 
 PyObject *forward(PyObject *, PyObject *arguments) { return run(arguments, false); }
@@ -90,6 +99,7 @@ PyObject *list_instruction_sets(PyObject *, PyObject *) {
 PyMethodDef methods[] = {
     {"forward", forward, METH_VARARGS, "forward(problem, is_double, thread, first, last)"},
     {"backward", backward, METH_VARARGS, "backward(problem, is_double, thread, first, last)"},
+    {"scratch", scratch, METH_VARARGS, "scratch(problem, is_double, backward, rows) -> bytes of a team"},
     {"problem", problem, METH_NOARGS, "problem() -> (size, declaration)"},
     {"cells", cells, METH_NOARGS, "cells() -> [(name, gates, states, residuals), …]"},
     {"activations", activations, METH_NOARGS, "activations() -> [(name, keeps_argument), …]"},

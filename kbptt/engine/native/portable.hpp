@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 
 #define KBPTT_INLINE inline __attribute__((always_inline))
 
@@ -17,6 +18,15 @@
 #else
 #define KBPTT_INDEPENDENT _Pragma("GCC ivdep")
 #endif
+
+/* A moment's rest of a thread that waits awake. */
+KBPTT_INLINE void rest() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
+#endif
+}
 
 /* KBPTT_BASELINE_ONLY: a quick build, without the loops for AVX. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(KBPTT_BASELINE_ONLY)

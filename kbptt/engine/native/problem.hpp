@@ -24,6 +24,9 @@ KBPTT_DECLARE(
     int64_t overlapping;      /* windows overlap */
     int64_t penalty;          /* form of the vanishing-gradient regularizer */
     int64_t instruction_set;  /* -1: the best that the machine has */
+    int64_t members;          /* threads of a team, which share its rows: see team.hpp */
+    int64_t team_scratch;     /* bytes of scratch space of each team */
+    int64_t keeps_c;          /* c of every timestep is kept, else of the last one alone */
     double epsilon;           /* of layer normalization */
     double clip;              /* bound on the elements of the carried gradient; infinite: none */
     double smallest_norm;     /* the penalty leaves out smaller gradients */
@@ -43,11 +46,15 @@ KBPTT_DECLARE(
     const T *c_restart;        /* (B, u), LSTM: c there */
     const uint8_t *mask;       /* (B, T): 0 holds the state */
     const uint8_t *resets;     /* (B, T): 1 puts h_restart and c_restart in before the step */
+    const T *x_masks;          /* (gates, B, D): dropout, of x as each gate reads it */
+    const T *h_masks;          /* (gates, B, u): the same of h_{t−1} */
+    char *scratch;             /* as many bytes as `Passes` says, from a cache line on */
+    int64_t *meetings;         /* (teams, 8), zeros */
     /* Outputs of the forward pass: the residuals that the backward pass reads. */
     T *h;     /* (B, T, u) */
-    T *c;     /* (T, B, u), LSTM */
-    T *gates; /* (T, B, 4u): LSTM i f g o; GRU z r n h·U; SimpleRNN: u, if φ keeps
-                 its argument (activations.hpp). NULL: recomputed */
+    T *c;     /* (T or 1, B, u), LSTM */
+    T *gates; /* (T, B, 4u): LSTM i f g o; GRU z r n h·U; SimpleRNN: u, if φ keeps its argument
+                 (activations.hpp); slice by slice. NULL: recomputed */
     /* Inputs of the backward pass. Window w goes back from ends[w] to starts[w]; the loss enters
        it at the timesteps from entries[w] on. */
     const int64_t *starts, *entries, *ends; /* (n) */
@@ -56,12 +63,12 @@ KBPTT_DECLARE(
     const T *dc_final;                      /* (B, u), LSTM */
     const T *factors;                       /* (T, B): multiplies the carried gradient */
     const T *penalty_weight;                /* a number */
-    /* Outputs of the backward pass; from d_kernel on one per thread, to be summed. */
+    /* Outputs of the backward pass; from d_kernel on one per team, to be summed. */
     T *dx;        /* (B, T, D) */
-    float *norms; /* (B, T): |∂L/∂h_t| of each sample */
+    float *norms; /* (members, B, T): |∂L/∂h_t| of each sample, in the units of each slice */
     T *d_kernel, *d_recurrent_kernel, *d_bias, *d_recurrent_bias;
     T *d_input_gain, *d_recurrent_gain, *d_state_gain, *d_state_bias;
-    T *d_h_start, *d_c_start, *d_h_restart, *d_c_restart; /* (threads, B, u) */
+    T *d_h_start, *d_c_start, *d_h_restart, *d_c_restart; /* (teams, B, u) */
     double *penalty_value;                                /* (threads) */
 )
 

@@ -32,19 +32,36 @@ template <class T> KBPTT_INLINE void fill_zeros(T *to, int64_t n) { memset(to, 0
 
 /* Products ---------------------------------------------------------------------------------- */
 
+/* Rows of the right factor that a product takes at once: a panel of so many stays in the first-level
+   cache while all rows of the left factor go over it. */
+constexpr int64_t DEPTH = 256;
+
+/* Bytes of a packed factor that stays near by itself: the second-level cache has room for it. */
+constexpr int64_t NEAR = 1 << 17;
+
+/* What is read next: `step` bytes for each row of b that is read now; 0: nothing. */
+struct Ahead {
+    const char *from;
+    int64_t step;
+};
+
 /* c += a·b for `rows` x (`vectors` vectors); a[r, k] at a + r·ra + k·ka; b has ldb columns. The
    products are summed before they are added to c: rounding errors of a sum over many timesteps,
-   BATCHED at a time, grow with the number of blocks and not with that of the terms. */
-template <int rows, int vectors, class Isa, class T>
+   a block at a time, grow with the number of blocks and not with that of the terms. Meanwhile c, and
+   what lies at `ahead`, `step` bytes for each row of b, come nearer. */
+template <int rows, int vectors, bool fetches, class Isa, class T>
 KBPTT_INLINE void tile(int64_t depth, const T *a, int64_t ra, int64_t ka, const T *b, int64_t ldb,
-                       T *c, int64_t ldc) {
+                       T *c, int64_t ldc, Ahead ahead) {
     using S = Simd<T, Isa>;
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) __builtin_prefetch(c + r * ldc + v * S::lanes, 1);
     typename S::Vector sum[rows][vectors];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++) sum[r][v] = typename S::Vector{};
     for (int64_t k = 0; k < depth; k++) {
         typename S::Vector row[vectors];
         for (int v = 0; v < vectors; v++) row[v] = S::load(b + k * ldb + v * S::lanes);
+        if (fetches) __builtin_prefetch(ahead.from + k * ahead.step);
         for (int r = 0; r < rows; r++) {
             const T s = a[r * ra + k * ka];
             for (int v = 0; v < vectors; v++) sum[r][v] += s * row[v];
@@ -54,49 +71,167 @@ KBPTT_INLINE void tile(int64_t depth, const T *a, int64_t ra, int64_t ka, const 
         for (int v = 0; v < vectors; v++) S::add(c + r * ldc + v * S::lanes, sum[r][v]);
 }
 
+/* What the compiler knows of a tile's left factor makes its addresses constants. */
+template <int rows, int vectors, class Isa, class T>
+void tile_of(bool interleaved, int64_t depth, const T *a, int64_t ra, int64_t ka, const T *b,
+             int64_t ldb, T *c, int64_t ldc, Ahead ahead) {
+    if (!interleaved)
+        ahead.step ? tile<rows, vectors, true, Isa>(depth, a, ra, ka, b, ldb, c, ldc, ahead)
+                   : tile<rows, vectors, false, Isa>(depth, a, ra, ka, b, ldb, c, ldc, ahead);
+    else
+        ahead.step ? tile<rows, vectors, true, Isa>(depth, a, 1, rows, b, ldb, c, ldc, ahead)
+                   : tile<rows, vectors, false, Isa>(depth, a, 1, rows, b, ldb, c, ldc, ahead);
+}
+
 /* The compiler keeps the sums in registers only if it knows the number of rows. */
 template <int vectors, class Isa, class T>
-void tile_of(int64_t rows, int64_t depth, const T *a, int64_t ra, int64_t ka, const T *b,
-             int64_t ldb, T *c, int64_t ldc) {
+void tile_of_rows(int64_t rows, bool interleaved, int64_t depth, const T *a, int64_t ra, int64_t ka,
+                  const T *b, int64_t ldb, T *c, int64_t ldc, Ahead ahead) {
     switch (rows) {
-        case 1: return tile<1, vectors, Isa>(depth, a, ra, ka, b, ldb, c, ldc);
-        case 2: return tile<2, vectors, Isa>(depth, a, ra, ka, b, ldb, c, ldc);
-        case 3: return tile<3, vectors, Isa>(depth, a, ra, ka, b, ldb, c, ldc);
-        case 4: return tile<4, vectors, Isa>(depth, a, ra, ka, b, ldb, c, ldc);
-        case 5: return tile<5, vectors, Isa>(depth, a, ra, ka, b, ldb, c, ldc);
-        case 6: return tile<6, vectors, Isa>(depth, a, ra, ka, b, ldb, c, ldc);
+        case 1: return tile_of<1, vectors, Isa>(interleaved, depth, a, ra, ka, b, ldb, c, ldc, ahead);
+        case 2: return tile_of<2, vectors, Isa>(interleaved, depth, a, ra, ka, b, ldb, c, ldc, ahead);
+        case 3: return tile_of<3, vectors, Isa>(interleaved, depth, a, ra, ka, b, ldb, c, ldc, ahead);
+        case 4: return tile_of<4, vectors, Isa>(interleaved, depth, a, ra, ka, b, ldb, c, ldc, ahead);
+        case 5: return tile_of<5, vectors, Isa>(interleaved, depth, a, ra, ka, b, ldb, c, ldc, ahead);
+        case 6: return tile_of<6, vectors, Isa>(interleaved, depth, a, ra, ka, b, ldb, c, ldc, ahead);
+    }
+}
+
+/* The left factor of a product: `rows` x depth, element (r, k) at a + r·ra + k·ka. */
+template <class T> struct Left {
+    const T *a;
+    int64_t rows, ra, ka;
+};
+
+/* The rows as tiles of nearly one height: 32 are 6 + 6 + 5 + 5 + 5 + 5 and not 5·6 + 2. */
+struct Tiles {
+    int64_t rows, count;
+    explicit Tiles(int64_t rows_, int64_t most) : rows(rows_), count((rows_ + most - 1) / most) {}
+    int64_t first(int64_t i) const { return rows / count * i + (i < rows % count ? i : rows % count); }
+};
+
+/* `depth` columns of the left factor from k0 on, tile after tile, the rows of each interleaved. */
+template <class T>
+void interleave(const Left<T> &left, const Tiles &tiles, int64_t k0, int64_t depth, T *out) {
+    for (int64_t i = 0; i < tiles.count; i++) {
+        const int64_t r0 = tiles.first(i), rows = tiles.first(i + 1) - r0;
+        const T *a = left.a + r0 * left.ra + k0 * left.ka;
+        if (left.ka == 1)
+            for (int64_t r = 0; r < rows; r++)
+                for (int64_t k = 0; k < depth; k++) out[k * rows + r] = a[r * left.ra + k];
+        else
+            for (int64_t k = 0; k < depth; k++)
+                for (int64_t r = 0; r < rows; r++)
+                    out[k * rows + r] = a[r * left.ra + k * left.ka];
+        out += rows * depth;
     }
 }
 
 /* c (rows, columns) += a (rows, depth) · b (depth, columns); columns a multiple of the lanes.
-   b is packed in panels (see `pack`), or a plain matrix of ldb > 0 columns. */
+   b is packed in panels (see `pack`), or a plain matrix of ldb > 0 columns. `scratch`: for rows x
+   DEPTH numbers and one panel. */
 template <class Isa, class T>
-void multiply(int64_t rows, int64_t columns, int64_t depth, const T *a, int64_t ra, int64_t ka,
-              const T *b, int64_t ldb, T *c, int64_t ldc) {
+void multiply(const Left<T> &left, int64_t columns, int64_t depth, const T *b, int64_t ldb, T *c,
+              int64_t ldc, T *scratch) {
     using S = Simd<T, Isa>;
-    for (int64_t j = 0; j < columns;) {
-        const bool wide = columns - j >= S::panel;
-        const int64_t width = wide ? S::panel : S::lanes, ld = ldb ? ldb : width;
-        const T *panel = ldb ? b + j : b + j * depth;
-        for (int64_t i = 0; i < rows; i += S::rows) {
-            const int64_t m = rows - i < S::rows ? rows - i : S::rows;
-            (wide ? tile_of<S::vectors, Isa, T> : tile_of<1, Isa, T>)(
-                m, depth, a + i * ra, ra, ka, panel, ld, c + i * ldc + j, ldc);
+    const Tiles tiles(left.rows, S::rows);
+    /* Copies pay where they are read often. */
+    const bool interleaved = tiles.count > 1 && columns >= 16 * S::panel;
+    const bool far = !ldb && columns * depth * sizeof(T) > NEAR;
+    const bool panels_copied = ldb && tiles.count >= 8;
+    T *const copied = scratch + left.rows * DEPTH;
+    for (int64_t k0 = 0; k0 < depth; k0 += DEPTH) {
+        const int64_t some = depth - k0 < DEPTH ? depth - k0 : DEPTH;
+        if (interleaved) interleave(left, tiles, k0, some, scratch);
+        for (int64_t j = 0; j < columns;) {
+            const bool wide = columns - j >= S::panel;
+            const int64_t width = wide ? S::panel : S::lanes;
+            const T *panel = ldb ? b + k0 * ldb + j : b + j * depth + k0 * width;
+            int64_t ld = ldb ? ldb : width;
+            if (panels_copied && wide) {
+                for (int64_t k = 0; k < some; k++) copy(copied + k * S::panel, panel + k * ldb, S::panel);
+                panel = copied, ld = S::panel;
+            }
+            /* The next panel, a part with each tile. */
+            const char *next = reinterpret_cast<const char *>(panel + width * depth);
+            const int64_t step = far ? width * int64_t(sizeof(T)) / tiles.count : 0;
+            for (int64_t i = 0; i < tiles.count; i++) {
+                const int64_t r0 = tiles.first(i), rows = tiles.first(i + 1) - r0;
+                const T *a = interleaved ? scratch + r0 * some
+                                         : left.a + r0 * left.ra + k0 * left.ka;
+                (wide ? tile_of_rows<S::vectors, Isa, T> : tile_of_rows<1, Isa, T>)(
+                    rows, interleaved, some, a, left.ra, left.ka, panel, ld, c + r0 * ldc + j, ldc,
+                    Ahead{next + i * some * step, step});
+            }
+            j += width;
+        }
+    }
+}
+
+/* What `multiply` needs for scratch. */
+template <class Isa, class T> constexpr int64_t scratch_of(int64_t rows) {
+    return (rows + Simd<T, Isa>::panel) * DEPTH;
+}
+
+/* c (rows, columns) += a (rows, depth) · b for so few rows that b is read once, as it lies. */
+template <class T>
+void multiply_once(int64_t rows, int64_t columns, int64_t depth, const T *a, int64_t lda, const T *b,
+                   int64_t ldb, T *c, int64_t ldc) {
+    for (int64_t r = 0; r < rows; r++, a += lda, c += ldc) {
+        int64_t k = 0;
+        for (; k + 4 <= depth; k += 4) {
+            const T *b0 = b + k * ldb, *b1 = b0 + ldb, *b2 = b1 + ldb, *b3 = b2 + ldb;
+            const T a0 = a[k], a1 = a[k + 1], a2 = a[k + 2], a3 = a[k + 3];
+            KBPTT_INDEPENDENT
+            for (int64_t j = 0; j < columns; j++)
+                c[j] += (a0 * b0[j] + a1 * b1[j]) + (a2 * b2[j] + a3 * b3[j]);
+        }
+        for (; k < depth; k++) {
+            const T *b0 = b + k * ldb, a0 = a[k];
+            KBPTT_INDEPENDENT
+            for (int64_t j = 0; j < columns; j++) c[j] += a0 * b0[j];
+        }
+    }
+}
+
+/* Some columns of b (depth, ldb), given by their indices, as panels one after the other, padded with
+   zeros. */
+template <class Isa, class T>
+void pack(const T *b, int64_t ldb, int64_t depth, const int64_t *columns, int64_t count, T *out) {
+    using S = Simd<T, Isa>;
+    const int64_t all = S::padded(count);
+    for (int64_t j = 0; j < all;) {
+        const int64_t width = all - j >= S::panel ? S::panel : S::lanes;
+        const bool together = j + width <= count && columns[j + width - 1] - columns[j] == width - 1;
+        for (int64_t k = 0; k < depth; k++, out += width) {
+            const T *row = b + k * ldb;
+            if (together && width == S::panel)
+                copy(out, row + columns[j], S::panel);
+            else
+                for (int64_t i = 0; i < width; i++) out[i] = j + i < count ? row[columns[j + i]] : T(0);
         }
         j += width;
     }
 }
 
-/* b (depth, columns), or its transpose, as panels one after the other, padded with zeros. */
+/* The same of bᵀ: column i of the result is row `first` + i of b, and its row k is b's column
+   columns[k]; rows where that is negative are zeros. */
 template <class Isa, class T>
-void pack(const T *b, int64_t depth, int64_t columns, bool transposed, T *out) {
+void pack_transposed(const T *b, int64_t ldb, const int64_t *columns, int64_t depth, int64_t first,
+                     int64_t count, T *out) {
     using S = Simd<T, Isa>;
-    const int64_t all = S::padded(columns);
+    const int64_t all = S::padded(count);
     for (int64_t j = 0; j < all;) {
         const int64_t width = all - j >= S::panel ? S::panel : S::lanes;
-        for (int64_t k = 0; k < depth; k++)
-            for (int64_t i = j; i < j + width; i++)
-                *out++ = i >= columns ? 0 : transposed ? b[i * depth + k] : b[k * columns + i];
+        for (int64_t k0 = 0; k0 < depth; k0 += 64) { /* so many that the written lines stay near */
+            const int64_t end = depth < k0 + 64 ? depth : k0 + 64;
+            for (int64_t i = 0; i < width; i++) {
+                const T *row = b + (first + j + i) * ldb;
+                for (int64_t k = k0; k < end; k++)
+                    out[k * width + i] = j + i < count && columns[k] >= 0 ? row[columns[k]] : T(0);
+            }
+        }
+        out += depth * width;
         j += width;
     }
 }

@@ -5,37 +5,25 @@
    state stays in the cache. */
 #pragma once
 #include "cells.hpp"
+#include "team.hpp"
 
 namespace kbptt {
 namespace {
 
-constexpr int64_t GROUP = 48;   /* rows that go through time together */
-constexpr int64_t BATCHED = 96; /* rows that a product outside of the recurrence takes at once */
+/* At most so many rows go through time together, and a product outside of the recurrence takes so
+   many at once. */
+constexpr int64_t GROUP = 96, BATCHED = 384;
 
-/* Zeroed memory, handed out in pieces that begin at cache lines. `lay_out` of its owner runs twice:
-   before `reserve` it only measures. */
-class Arena {
-    char *memory = nullptr, *begin = nullptr;
-    size_t used = 0;
+/* Into how many rows at a time `rows` are divided, `most` at most: of 100 rows 50 and 50, not 96 and
+   4. */
+inline int64_t evenly(int64_t rows, int64_t most) {
+    const int64_t parts = (rows + most - 1) / most;
+    return (rows + parts - 1) / parts;
+}
 
-  public:
-    Arena() = default;
-    Arena(const Arena &) = delete;
-    Arena &operator=(const Arena &) = delete;
-    ~Arena() { free(memory); }
-
-    template <class T> void take(T *&piece, int64_t elements) {
-        piece = reinterpret_cast<T *>(begin + (memory ? used : 0));
-        used += (elements * sizeof(T) + 63) / 64 * 64;
-    }
-
-    bool reserve() {
-        memory = static_cast<char *>(calloc(used + 64, 1));
-        begin = memory + -reinterpret_cast<uintptr_t>(memory) % 64;
-        used = 0;
-        return memory != nullptr;
-    }
-};
+inline int64_t between(int64_t least, int64_t n, int64_t most) {
+    return n < least ? least : n > most ? most : n;
+}
 
 template <class T> bool masked_at(const Problem<T> &p, int64_t t, int64_t b) {
     return p.mask && !p.mask[b * p.timesteps + t];
@@ -51,9 +39,13 @@ template <class T> const T *h_before(const Problem<T> &p, int64_t t, int64_t b) 
     return t == 0 ? p.h_start + b * p.units : p.h + (b * p.timesteps + t - 1) * p.units;
 }
 
+template <class T> T *c_at(const Problem<T> &p, int64_t t, int64_t b) {
+    return p.c + ((p.keeps_c ? t * p.batch : 0) + b) * p.units;
+}
+
 template <class T> const T *c_before(const Problem<T> &p, int64_t t, int64_t b) {
     if (resets_at(p, t, b)) return p.c_restart + b * p.units;
-    return (t == 0 ? p.c_start : p.c + (t - 1) * p.batch * p.units) + b * p.units;
+    return t == 0 ? p.c_start + b * p.units : c_at(p, t - 1, b);
 }
 
 /* Whether φ = tanh and σ = sigmoid, or a cell without gates has φ = tanh. */
@@ -63,52 +55,99 @@ template <class Cell, class T> bool has_usual_activations(const Problem<T> &p) {
 }
 
 template <class T, class Isa, class Cell, bool normalized> struct Step {
+    using S = Simd<T, Isa>;
     static constexpr bool separate_hu = Cell::separate_hu(normalized);
     /* The last blocks of h·U, which the cell keeps as residuals beside its gates. */
     static constexpr int kept_hu = Cell::residuals > Cell::gates ? Cell::residuals - Cell::gates : 0;
 
-    const Problem<T> &p;
-    const int64_t u = p.units, N = Cell::gates * u, ld = Simd<T, Isa>::padded(N);
-    const bool usual = has_usual_activations<Cell>(p);
+    const Problem<T> &whole;
+    const Slice slice;
+    Problem<T> p; /* of the slice: what the equations of the cell see */
+    const int64_t u = whole.units, D = whole.features, N = Cell::gates * u;
+    const int64_t w = slice.width, n = Cell::gates * w;
+    /* Dropout with a mask for each gate: the factors of their products differ. The blocks of columns
+       that are multiplied together, and their sizes. */
+    const int64_t blocks = whole.x_masks || whole.h_masks ? Cell::gates : 1, block = n / blocks;
+    const int64_t block_ld = S::padded(block), ld = S::padded(n - block + block_ld);
+    /* Packing the kernels takes as long as one product with few rows. */
+    const bool once = whole.batch * whole.timesteps <= 2;
+    const bool usual = has_usual_activations<Cell>(whole);
     const int64_t residuals =
-        Cell::residuals ? Cell::residuals : Activations::keeps_argument[p.activation];
-    T *kernel, *recurrent_kernel; /* packed */
+        Cell::residuals ? Cell::residuals : Activations::keeps_argument[whole.activation];
     T *row; /* unusual activations: what is kept of the gates, and in the vjp their derivatives */
+    int64_t *columns; /* of the kernels, that belong to the slice */
+    T *kernel, *recurrent_kernel, *bias, *scratch;
     NormalizedStep<T> norm;
 
-    explicit Step(const Problem<T> &problem) : p(problem) {}
+    Step(const Problem<T> &problem, int64_t thread)
+        : whole(problem), slice(problem, thread, S::lanes), p(problem) {
+        p.units = w;
+        if (p.recurrent_bias) p.recurrent_bias += slice.first;
+    }
 
-    void lay_out(Arena &arena) {
-        arena.take(kernel, p.features * ld);
-        arena.take(recurrent_kernel, u * ld);
+    /* `most`: rows of a product. */
+    void lay_out(Arena &arena, bool runs_forward, int64_t most) {
+        arena.take(columns, n);
+        arena.take(bias, ld);
         arena.take(row, 2 * ld);
+        arena.take(scratch, scratch_of<Isa, T>(most));
         arena.take(norm.inputs.values, ld);
         arena.take(norm.recurrent.values, ld);
         arena.take(norm.state.values, ld);
+        arena.take(kernel, runs_forward && !once ? D * blocks * block_ld : 0);
+        arena.take(recurrent_kernel, runs_forward && !once ? u * blocks * block_ld : 0);
     }
 
-    void pack_kernels() {
-        pack<Isa>(p.kernel, p.features, N, false, kernel);
-        pack<Isa>(p.recurrent_kernel, u, N, false, recurrent_kernel);
+    void prepare(bool runs_forward) {
+        for (int64_t i = 0; i < n; i++) columns[i] = i / w * u + slice.first + i % w;
+        if (p.bias) {
+            for (int64_t i = 0; i < n; i++) bias[i] = whole.bias[columns[i]];
+            p.bias = bias;
+        }
+        for (int64_t g = 0; runs_forward && !once && g < blocks; g++) {
+            const int64_t *const some = columns + g * block;
+            pack<Isa>(whole.kernel, N, D, some, block, kernel + g * D * block_ld);
+            pack<Isa>(whole.recurrent_kernel, N, u, some, block, recurrent_kernel + g * u * block_ld);
+        }
     }
 
-    /* z = x·W + b; with normalization the bias is added after it. */
-    void project_inputs(int64_t rows, const T *x, T *z) const {
-        broadcast_rows(normalized ? nullptr : p.bias, N, rows, z, ld);
-        multiply<Isa>(rows, ld, p.features, x, p.features, 1, kernel, 0, z, ld);
+    /* x_t ⊙ mask, or h_{t−1} ⊙ mask, as block g of the kernels reads it. */
+    void read_x(int64_t t, int64_t b, int64_t g, T *out) const {
+        masked(whole.x + (b * p.timesteps + t) * D, whole.x_masks, b, g, D, out);
+    }
+    void read_h(int64_t t, int64_t b, int64_t g, T *out) const {
+        masked(h_before(whole, t, b), whole.h_masks, b, g, u, out);
+    }
+
+    static void scale(T *values, const T *mask, int64_t size) {
+        KBPTT_INDEPENDENT
+        for (int64_t j = 0; j < size; j++) values[j] *= mask[j];
+    }
+    const T *mask_of(const T *masks, int64_t b, int64_t g, int64_t size) const {
+        return masks + (g * p.batch + b) * size;
+    }
+
+    /* z = x·W + b; with normalization the bias is added after it. x: `rows` rows for each block,
+       `apart` numbers apart. */
+    void project_inputs(int64_t rows, const T *x, int64_t apart, T *z) const {
+        broadcast_rows(normalized ? nullptr : p.bias, n, rows, z, ld);
+        for (int64_t g = 0; g < blocks; g++)
+            product(rows, D, x + g * apart, g, whole.kernel, kernel, z);
     }
 
     /* hu = h_{t−1}·U where the cell needs it separate from z, else z += h_{t−1}·U. */
-    void hidden_gemm(int64_t rows, const T *h, T *z, T *hu) const {
+    void hidden_gemm(int64_t rows, const T *h, int64_t apart, T *z, T *hu) const {
         if (separate_hu) {
             broadcast_rows<T>(nullptr, ld, rows, hu, ld);
             if (kept_hu && !normalized)
-                broadcast_rows(p.recurrent_bias, kept_hu * u, rows, hu_kept(hu), ld);
+                broadcast_rows(p.recurrent_bias, kept_hu * w, rows, hu_kept(hu), ld);
         }
-        multiply<Isa>(rows, ld, u, h, u, 1, recurrent_kernel, 0, separate_hu ? hu : z, ld);
+        for (int64_t g = 0; g < blocks; g++)
+            product(rows, u, h + g * apart, g, whole.recurrent_kernel, recurrent_kernel,
+                    separate_hu ? hu : z);
     }
 
-    T *hu_kept(T *hu) const { return hu + (Cell::gates - kept_hu) * u; }
+    T *hu_kept(T *hu) const { return hu + (Cell::gates - kept_hu) * w; }
 
     /* h_{t−1} and c_{t−1} of one row become h_t and c_t; z becomes the gates. */
     KBPTT_INLINE void forward(T *z, T *hu, T *h, T *c) {
@@ -127,13 +166,28 @@ template <class T, class Isa, class Cell, bool normalized> struct Step {
 
     /* ∂L/∂h_t and ∂L/∂c_t of one row become those of h_{t−1} and c_{t−1} past U; dz, dhu: those of
        x·W and h·U. */
-    KBPTT_INLINE void vjp(Residuals<T> s, T *dh, T *dc, T *dz, T *dhu,
-                          const VectorGrads<T> &d) {
+    KBPTT_INLINE void vjp(Residuals<T> s, T *dh, T *dc, T *dz, T *dhu, const VectorGrads<T> &d) {
         if (usual)
             return Cell::template vjp<Isa, normalized>(p, Usual{}, s, norm, dh, dc, dz, dhu, d);
-        if (s.gates != row) copy(row, s.gates, N);
+        if (s.gates != row) copy(row, s.gates, n);
         s.gates = row;
         Cell::template vjp<Isa, normalized>(p, chosen(ld), s, norm, dh, dc, dz, dhu, d);
+    }
+
+  private:
+    void masked(const T *from, const T *masks, int64_t b, int64_t g, int64_t size, T *out) const {
+        copy(out, from, size);
+        if (masks) scale(out, mask_of(masks, b, g, size), size);
+    }
+
+    /* Adds block g of a product with a kernel to z. */
+    void product(int64_t rows, int64_t depth, const T *left, int64_t g, const T *as_given,
+                 const T *packed, T *z) const {
+        if (!once)
+            return multiply<Isa>(Left<T>{left, rows, depth, 1}, block_ld, depth,
+                                 packed + g * depth * block_ld, 0, z + g * block, ld, scratch);
+        for (int64_t i = g * block; i < (g + 1) * block; i += w)
+            multiply_once(rows, w, depth, left, depth, as_given + columns[i], N, z + i, ld);
     }
 };
 
