@@ -14,6 +14,7 @@ from . import (
     tensorboard as tensorboard,
     truncation as truncation,
 )
+from .explanation import explain as explain
 from .layers import GRU as GRU, LSTM as LSTM, RNN as RNN, SimpleRNN as SimpleRNN, convert as convert
 
 __version__: str

@@ -17,7 +17,6 @@ import ctypes
 import functools
 import itertools
 import math
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -27,21 +26,25 @@ import numpy as np
 import tensorflow as tf
 
 from kbptt.cells.base import Cell, Weights
+from kbptt.engine import plan
 from kbptt.engine.blocks import divide
 from kbptt.engine.compiled import UNSAVABLE, refuse_saving
-from kbptt.engine.gradient import Context, Dropout, Loop, Monitor, Options
-from kbptt.engine.native import is_usable
+from kbptt.engine.gradient import Context, Loop, Monitor, Options
+from kbptt.engine.native import why_not_usable
 from kbptt.engine.native.buffers import Buffers
 from kbptt.engine.native.library import Loops, Problem, library
 from kbptt.engine.numpy_op import numpy_op
-from kbptt.engine.plan import Sharing, share
 from kbptt.engine.settings import settings
+from kbptt.truncation.windows import Windows
 
 STATES = ("h_start", "c_start")
 RESTARTS = ("h_restart", "c_restart")
 # What a forward pass may be given.
 BESIDE = ("mask", "resets", "x_masks", "h_masks")  # no gradient is asked for of these
 GIVEN = ("x", *Weights._fields, *STATES, *RESTARTS, *BESIDE)
+
+# What a forward pass keeps for the backward pass besides h.
+RESIDUALS = ("c", "gates", "slots")
 
 # Sizes of what is given, with the letters of ``native/problem.hpp``: the loops trust them.
 SHAPES = {
@@ -101,11 +104,38 @@ class CPULoop(Loop):
             self.settings["smallest_norm"] = options.penalty.SMALLEST_NORM
 
     @staticmethod
-    def supports(cell: Cell, options: Options, dtype: tf.DType) -> bool:
-        """Whether the compiled loops can run such a cell here."""
-        if options.lags or dtype not in (tf.float32, tf.float64) or not is_usable():
-            return False
-        return cell.name in _loops().cells
+    def why_not(cell: Cell, options: Options, dtype: tf.DType) -> str | None:
+        """Why the compiled loops cannot run such a cell here; None if they can."""
+        if options.lags:
+            return "gradients are measured by lag"
+        if dtype not in (tf.float32, tf.float64):
+            return f"the C++ loops compute in float32 and float64, not in {dtype.name}"
+        if (reason := why_not_usable()) is not None:
+            return reason
+        return None if cell.name in _loops().cells else f"there is no C++ loop of {cell.name}"
+
+    # The plan for a size ----------------------------------------------------------------------
+
+    @property
+    def instruction_set(self) -> str:
+        """The one that the compiled loops use."""
+        return self.run.instruction_set or _loops().instruction_sets[-1]
+
+    def share(self, rows: int, units: int) -> plan.Sharing:
+        """Which thread does what."""
+        whole_rows = self.cell.normalization is not None or self.options.penalty is not None
+        threads = self.run.threads or plan.threads()
+        return plan.share(rows, units, threads, whole_rows, self.run.members)
+
+    def gates_width(self, units: int) -> int:
+        """Numbers of a row of gates that the backward pass reads."""
+        return _loops().residuals(self.cell.name, self.cell.activations) * units
+
+    def most_gates(self, windows: Windows) -> int:
+        """Bytes up to which gates are kept; more are computed again."""
+        if self.cell.normalization is not None:
+            return 0  # as many statistics would have to be kept, and none is
+        return plan.most_gates(windows, self.run.kept_gates)
 
     # In TensorFlow ----------------------------------------------------------------------------
 
@@ -115,14 +145,13 @@ class CPULoop(Loop):
         arrays = self._arrays(x, start, weights, context)
         run = functools.partial(self.run_forward, tuple(arrays))
         kept = context.watched is None or context.watched.anything
-        h, c_final, c, gates = numpy_op(
-            run, [*arrays.values()], [x.dtype] * 4, [True, True, kept, kept], UNSAVABLE
-        )
+        kinds, read = [x.dtype] * 4 + [tf.int64], [True, True, kept, kept, kept]
+        h, c_final, *residuals = numpy_op(run, [*arrays.values()], kinds, read, UNSAVABLE)
         h.set_shape([*x.shape[:2], start[0].shape[1]])
         final = (h[:, -1], c_final)[: len(start)]
         for value, initial in zip(final, start, strict=True):
             value.set_shape(initial.shape)
-        return h, final, {"h": h, "c": c, "gates": gates}
+        return h, final, {"h": h, **dict(zip(RESIDUALS, residuals, strict=True))}
 
     def backward(self, x, start, weights, context, residuals, upstream):
         arrays = self._arrays(x, start, weights, context)
@@ -175,43 +204,40 @@ class CPULoop(Loop):
 
         Args:
             names: What the values are, by the names of `Problem`.
-            read: Whether each result is. Without a backward pass the last two are not.
+            read: Whether each result is. Without a backward pass the last three are not.
             *values: Arrays.
 
         Returns:
-            h; c of the last timestep; c and gates ``(timesteps, batch, …)``, or of no timestep if
-            they are not kept.
+            h; c of the last timestep; and of `Problem` what the backward pass reads: c and gates
+            (empty if they are not kept), and where c is kept of some timesteps alone, `slots`.
         """
         arrays = dict(zip(names, values, strict=True))
         dtype, (batch, timesteps, _) = arrays["x"].dtype, arrays["x"].shape
         units = arrays["recurrent_kernel"].shape[0]
-        *_, reads_c, reads_gates = read
-        c_width = units * (len(self.cell.states) > 1)
-        gates = timesteps * (reads_gates and self._keeps_gates(arrays))
-        width = units * _loops().residuals(self.cell.name, self.cell.activations)
+        has_c, is_kept = len(self.cell.states) > 1, any(read[2:])
+        windows = divide(timesteps, self.current())
+        width = self.gates_width(units)
+        size = timesteps * batch * width * dtype.itemsize
+        keeps_gates = is_kept and size <= self.most_gates(windows)
+        slots = np.zeros([timesteps], np.int64) if has_c and not is_kept else None
+        if has_c and is_kept and not keeps_gates:
+            slots = plan.slots(windows)
+        count = timesteps if slots is None else int(slots.max()) + 1
         arrays["h"] = _memory.array([batch, timesteps, units], dtype)
-        arrays["c"] = _memory.array([timesteps if reads_c else 1, batch, c_width], dtype)
-        arrays["gates"] = _memory.array([gates, batch, width], dtype)
+        arrays["c"] = _memory.array([count, batch, units * has_c], dtype)
+        arrays["gates"] = _memory.array([timesteps * keeps_gates, batch, width], dtype)
+        arrays["slots"] = np.zeros([0], np.int64) if slots is None else slots
         problem, forward = self._problem(arrays), _loops().forward
-        calls = self._calls(False, problem, dtype, batch, self._share(batch, arrays))
+        sharing = self.share(batch, units)
+        calls = self._calls(False, problem, dtype, batch, sharing)
         with _in_pool(forward, calls, problem.members):
             forward(*calls[0])
-        kept = arrays["c"] if reads_c else np.empty([0, batch, c_width], dtype)
-        return [arrays["h"], arrays["c"][-1], kept, arrays["gates"]]
+        last = arrays["c"][-1 if slots is None else 0].copy()  # c goes when nobody reads it
+        if not is_kept:
+            arrays["c"] = arrays["c"][:0]
+        return [arrays["h"], last, *(arrays[name] for name in RESIDUALS)]
 
-    def _keeps_gates(self, arrays: dict[str, np.ndarray]) -> bool:
-        """Whether the gates are kept for the backward pass, or recomputed there."""
-        if self.cell.normalization is not None:
-            return False
-        batch, timesteps, _ = arrays["x"].shape
-        units = arrays["recurrent_kernel"].shape[0]
-        width = _loops().residuals(self.cell.name, self.cell.activations) * units
-        # Where windows overlap, gates that are not kept would be computed many times.
-        times = divide(timesteps, self.options).reach
-        size = width * batch * timesteps * arrays["x"].dtype.itemsize
-        kept = self.run.kept_gates
-        return size <= (_kept_gates() if kept is None else kept) * times
-
+    @np.errstate(over="ignore", invalid="ignore")  # gradients may explode
     def run_backward(
         self,
         wanted: tuple[str, ...],
@@ -224,8 +250,8 @@ class CPULoop(Loop):
         if len(self.cell.states) > 1 and not len(arrays["c"]):
             # The forward pass ran where nobody seemed to ask for a gradient.
             forward = {n: arrays[n] for n in GIVEN if n in arrays}
-            results = self.run_forward(tuple(forward), (True,) * 4, *forward.values())
-            arrays |= zip(("c", "gates"), results[2:], strict=True)
+            results = self.run_forward(tuple(forward), (True,) * 5, *forward.values())
+            arrays |= zip(RESIDUALS, results[2:], strict=True)
         batch, timesteps, _ = arrays["x"].shape
         dtype = arrays["x"].dtype
         options = self.current()
@@ -236,7 +262,8 @@ class CPULoop(Loop):
         overlapping = "dh" in arrays and windows.overlapping
         # Windows that overlap add up, so that one team has all those of a sample.
         rows = batch if overlapping else len(bounds["ends"]) * batch
-        sharing = self._share(rows, arrays)
+        units = arrays["recurrent_kernel"].shape[0]
+        sharing = self.share(rows, units)
         start = bounds["starts"][0]
         made = {}
         if read[wanted.index("x")]:
@@ -262,14 +289,8 @@ class CPULoop(Loop):
         norms = _norms(made["norms"]) if "norms" in made else np.zeros([timesteps], np.float32)
         return [*results, norms, np.asarray(penalty, dtype)]
 
-    def _share(self, rows: int, arrays: dict[str, np.ndarray]) -> Sharing:
-        units = arrays["recurrent_kernel"].shape[0]
-        whole_rows = self.cell.normalization is not None or self.options.penalty is not None
-        whole_rows |= not arrays.keys().isdisjoint(Dropout._fields)
-        return share(rows, units, self.run.threads or _threads(), whole_rows)
-
     def _calls(
-        self, backward: bool, problem: Problem, dtype: np.dtype, rows: int, sharing: Sharing
+        self, backward: bool, problem: Problem, dtype: np.dtype, rows: int, sharing: plan.Sharing
     ) -> list[tuple[Any, ...]]:
         """The arguments of every thread of a pass over `rows` rows."""
         double = dtype == np.float64
@@ -304,7 +325,7 @@ class CPULoop(Loop):
                 )
         problem = Problem(batch, timesteps, features, units, **self.settings)
         problem.windows = len(arrays.get("ends", ()))
-        problem.keeps_c = len(arrays["c"]) == timesteps
+        problem.span = plan.SPAN
         problem.keep({n: np.ascontiguousarray(a) for n, a in arrays.items() if a.size})
         return problem
 
@@ -313,28 +334,10 @@ _memory = Buffers()
 
 
 def _loops() -> Loops:
-    """The compiled loops, where `is_usable` has found them."""
+    """The compiled loops, where `why_not_usable` has found them."""
     loops = library()
     assert loops is not None
     return loops
-
-
-@functools.cache
-def _kept_gates() -> int:
-    """Bytes up to which gates are kept: a share of the machine's memory, 128 MiB of 16 GiB."""
-    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
-        return 2**27
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 128
-
-
-@functools.cache
-def _threads() -> int:
-    """As many as TensorFlow gives to one operation."""
-    chosen = tf.config.threading.get_intra_op_parallelism_threads()
-    if chosen:
-        return chosen
-    # macOS and Windows have no affinity.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 import functools
 import weakref
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -33,7 +34,8 @@ def numpy_op(
     """
     if tf.executing_eagerly():
         # As `tf.numpy_function` does, but without copies.
-        results = function(tuple(read), *(np.asarray(memoryview(i)) for i in inputs))
+        buffers: Sequence[Any] = inputs
+        results = function(tuple(read), *(np.asarray(memoryview(b)) for b in buffers))
         return [tf.convert_to_tensor(r) for r in results]
     place = _Place()
     results = tf.numpy_function(
@@ -53,6 +55,7 @@ class _Place:
     @functools.cached_property
     def read(self) -> tuple[bool, ...]:
         graph = self.graph()
+        assert graph is not None, "an operation runs in its graph"
         outputs = graph.get_operation_by_name(self.operation).outputs
         if not isinstance(graph, FuncGraph):
             return (True,) * len(outputs)  # it may still grow

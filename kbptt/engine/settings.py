@@ -16,9 +16,11 @@ class Settings:
         differentiable: Boolean. Whether layers run an ordinary loop that TensorFlow differentiates
             any number of times, see `differentiable`.
         threads: Integer, threads of a C++ loop; None is as many as TensorFlow gives an operation.
+        members: Integer, how many of those threads share rows, each with a part of the units; None
+            is what `kbptt.engine.plan` says.
         kept_gates: Bytes up to which a C++ loop keeps the gates for the backward pass; larger ones
-            are recomputed, for a third of the memory and a quarter to a half more time. None is
-            1/128 of the machine's memory.
+            are recomputed, for a third of the memory and a fifth to a half more time. None is
+            128 MiB, or 1/128 of the machine's memory if that is less.
         instruction_set: Name of an instruction set of the C++ loops; None is the best that the
             machine has.
     """
@@ -27,6 +29,7 @@ class Settings:
     jit: bool = True
     differentiable: bool = False
     threads: int | None = None
+    members: int | None = None
     kept_gates: int | None = None
     instruction_set: str | None = None
 

@@ -1,6 +1,6 @@
 """The loops for any cell: a Keras cell as a function of tensors."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -8,8 +8,34 @@ from keras import ops, tree
 
 from kbptt import _keras
 from kbptt.cells import Cell, Weights
-from kbptt.engine import AutodiffLoop, CellStep, CPULoop, Dropout, TensorFlowLoop, settings
+from kbptt.engine import (
+    AutodiffLoop,
+    CellStep,
+    CPULoop,
+    Dropout,
+    Options,
+    TensorFlowLoop,
+    settings,
+)
 from kbptt.layers.truncated import TruncatedLayer
+
+
+class Part(NamedTuple):
+    """A recurrent loop of a layer.
+
+    Attributes:
+        cell: The Keras cell.
+        recurrence: Its equations, or None for any cell.
+        options: `Options` of the loop.
+        dtype: Of what is carried from step to step.
+        why: Why the C++ loops do not run it; None if they do.
+    """
+
+    cell: Any
+    recurrence: Cell | None
+    options: Options
+    dtype: tf.DType
+    why: str | None
 
 
 class CellLayer(TruncatedLayer):
@@ -61,8 +87,8 @@ class CellLayer(TruncatedLayer):
         last, outputs, final = self._run_loop(loop, x, state, weights, mask, resets, stacked)
         return last, outputs, final[: cell.states]
 
-    def _run_known(self, cell, recurrence, weights, problem, *, training, stacked=None):
-        """Runs a Keras cell whose equations the engine knows.
+    def _projected(self, cell, recurrence, weights, problem, *, training, stacked=None):
+        """Arguments of `_run_loop` for a Keras cell whose equations the engine knows.
 
         Args:
             cell: The Keras cell, with its dropout masks.
@@ -92,12 +118,26 @@ class CellLayer(TruncatedLayer):
             kernel = tf.cast(weights.kernel, self.compute_dtype)
             x, weights = recurrence.project(x, weights._replace(kernel=kernel))
         x = tf.cast(x, dtype)
-        return self._run_loop(loop, x, start, weights, mask, resets, stacked, dropout)
+        return loop, x, start, weights, mask, resets, stacked, dropout
 
     def _is_compiled(self, recurrence: Cell) -> bool:
         """Whether the C++ loops run these equations here: they alone drop out gate by gate."""
-        supported = CPULoop.supports(recurrence, self._options(), self._loop_dtype())
-        return supported and not settings().differentiable
+        return self._why_not_compiled(recurrence) is None
+
+    def _why_not_compiled(self, recurrence: Cell) -> str | None:
+        if settings().differentiable:
+            return "inside `kbptt.engine.differentiable()`"
+        return CPULoop.why_not(recurrence, self._options(), self._loop_dtype())
+
+    def parts(self, training: bool) -> list[Part]:
+        """The loops that a call runs, one after the other: what `kbptt.explain` tells."""
+        raise NotImplementedError
+
+    def _part(self, cell: Any, recurrence: Cell | None, why: str) -> Part:
+        """`why` is the reason if there is no `recurrence`."""
+        options, dtype = self._options(), self._loop_dtype()
+        reason = why if recurrence is None else self._why_not_compiled(recurrence)
+        return Part(cell, recurrence, options, dtype, reason)
 
     def _pack(self, final):
         """The flat states in the structure of the cell."""

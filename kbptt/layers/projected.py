@@ -13,7 +13,7 @@ from kbptt._tensorflow import is_being_exported
 from kbptt.cells import ACTIVATION, CELLS, Cell, Weights, make
 from kbptt.cells.layer_norm import center
 from kbptt.engine import Effects, Monitor, Options, in_control_flow
-from kbptt.layers.any_cell import CellLayer, as_tensors
+from kbptt.layers.any_cell import CellLayer, Part, as_tensors
 from kbptt.normalization import NormalizationLike
 from kbptt.regularizers import vanishing_gradient
 from kbptt.regularizers.vanishing_gradient import GradientRegularizerLike
@@ -156,10 +156,13 @@ class ProjectedLayer(CellLayer):
         if recurrence is None or (by_gate and not self._is_compiled(recurrence)):
             return super().inner_loop(sequences, initial_state, mask, training, resets)
         problem = self._prepare(sequences, initial_state, mask, resets)
-        results = self._run_known(
-            self.cell, recurrence, self._weights(), problem, training=training
-        )
+        known = self.cell, recurrence, self._weights()
+        results = self._run_loop(*self._projected(*known, problem, training=training))
         return results if self.gradient_regularizer is None else self._find_loss_scale(results)
+
+    def parts(self, training: bool) -> list[Part]:
+        why = "an activation is not one of the engine's, or the GRU has `reset_after=False`"
+        return [self._part(self.cell, self._recurrence(), why)]
 
     def _check_plain(self) -> None:
         for name in ("normalization", "gradient_regularizer"):

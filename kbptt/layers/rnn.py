@@ -9,7 +9,7 @@ from keras import tree
 from kbptt._typing import Cell, RNNOptions
 from kbptt.cells import Cell as Equations, Weights
 from kbptt.layers import keras_cells
-from kbptt.layers.any_cell import CellLayer
+from kbptt.layers.any_cell import CellLayer, Part
 from kbptt.layers.projected import masks_per_gate
 from kbptt.layers.truncated import Stacked
 from kbptt.truncation.policies import TruncationLike
@@ -74,7 +74,7 @@ class RNN(CellLayer, keras.layers.RNN):
         self._set_up(truncation, gradient_clip)
 
     def inner_loop(self, sequences, initial_state, mask, training=False, resets=None):
-        cells = self._parts(training) if len(sequences.shape) == 3 else None
+        cells = self._cells(training) if len(sequences.shape) == 3 else None
         if cells is None:
             return super().inner_loop(sequences, initial_state, mask, training, resets)
         x, start, mask, resets = self._prepare(sequences, initial_state, mask, resets)
@@ -89,8 +89,10 @@ class RNN(CellLayer, keras.layers.RNN):
             problem = x, start[own], mask, restart
             if known is not None:
                 recurrence, weights = known
-                results = self._run_known(
-                    cell, recurrence, weights, problem, training=training, stacked=stacked
+                results = self._run_loop(
+                    *self._projected(
+                        cell, recurrence, weights, problem, training=training, stacked=stacked
+                    )
                 )
             else:
                 dtypes = x.dtype, [s.dtype for s in start[own]]
@@ -101,7 +103,7 @@ class RNN(CellLayer, keras.layers.RNN):
             final.extend(states)
         return last, x, self._pack(final)
 
-    def _parts(self, training: bool) -> list[tuple[Any, Any]] | None:
+    def _cells(self, training: bool) -> list[tuple[Any, Any]] | None:
         """Cells to run one after the other over the whole sequence, or None for the cell as it is.
 
         With each what `keras_cells.recognize` knows of it.
@@ -120,8 +122,17 @@ class RNN(CellLayer, keras.layers.RNN):
         # Without a fast cell among them nothing is gained.
         return parts if any(known is not None for _, known in parts) else None
 
+    def parts(self, training: bool) -> list[Part]:
+        why = (
+            "not Keras's SimpleRNNCell, GRUCell (`reset_after`), LSTMCell with activations of the "
+            "engine's, or a stack with windows that overlap or are drawn"
+        )
+        cells = self._cells(training) or [(self.cell, None)]
+        return [self._part(cell, None if known is None else known[0], why) for cell, known in cells]
+
     def _recognize(self, cell: Any, dtype: str, training: bool) -> tuple[Equations, Weights] | None:
         """What the engine knows of the cell, if it drops out as the cell does."""
         known = keras_cells.recognize(cell, dtype)
-        by_gate = known is not None and masks_per_gate(cell, training)
-        return None if by_gate and not self._is_compiled(known[0]) else known
+        if known is None or not masks_per_gate(cell, training) or self._is_compiled(known[0]):
+            return known
+        return None

@@ -1,6 +1,7 @@
 """What Keras models do, with the layers of `keras.layers` or of kbptt: train, predict, …"""
 
 import ast
+import contextlib
 import tempfile
 import threading
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 from .sizes import Size
 
 Options = dict[str, str]
+SETTINGS = ("threads", "members", "kept_gates")
 BATCHES = 4  # of a `predict` or `evaluate`
 
 
@@ -20,14 +22,24 @@ def make(options: Options, cell: str, size: Size, library: str = "keras") -> Cal
         options: `predict`, `evaluate`, `fit` (through Keras's loop, with a callback), `once` (the
             layer called without a graph): in place of the train function alone.
             `jit`: `compile(jit_compile=True)`. `windowed`, `stride=…`, `layernorm`, `omega`,
-            `unrecorded`: options of kbptt. Anything else is an argument of the recurrent layers.
+            `unrecorded`: options of kbptt. `threads`, `members`, `kept_gates`: of its
+            `kbptt.engine.Settings`. Anything else is an argument of the recurrent layers.
         cell: A layer, such as "LSTM", or a cell of `keras_cells.CELLS` for `RNN(cell)`.
         size: The model and its batch.
         library: "keras" for `keras.layers`; else kbptt.
     """
     model = build(options, cell, size, library)
     modes = [mode for name, mode in MODES.items() if name in options]
-    return (modes or [train])[0](options, size, model)
+    with settings(options):
+        return (modes or [train])[0](options, size, model)
+
+
+def settings(options: Options) -> contextlib.AbstractContextManager:
+    """The scope in which the loops are made."""
+    import kbptt
+
+    chosen = {name: int(value) for name, value in options.items() if name in SETTINGS}
+    return kbptt.engine.using(**chosen) if chosen else contextlib.nullcontext()
 
 
 # What is measured ---------------------------------------------------------------------------------
@@ -163,7 +175,7 @@ def layer_arguments(options: Options, size: Size) -> dict[str, Any]:
             arguments["normalization"] = "layer"
         elif name == "omega":
             arguments["gradient_regularizer"] = "vanishing_gradient"
-        elif name not in ("jit", "unrecorded", *MODES):
+        elif name not in ("jit", "unrecorded", *SETTINGS, *MODES):
             arguments[name] = value if value.isidentifier() else ast.literal_eval(value)
     return arguments
 

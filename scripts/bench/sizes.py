@@ -112,3 +112,9 @@ FIT = [  # steps of about 3, 10 and 100 ms on two cores
     Size(32, 128, 32, 64, 128),
     Size(64, 200, 64, 128, 200),
 ]
+SHARED = [  # few rows, many units
+    Size(2, 512, 16, 64, 64),
+    Size(4, 128, 64, 512, 32),
+    Size(32, 64, 128, 512, 16),
+    Size(32, 32, 128, 1024, 8),
+]

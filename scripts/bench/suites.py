@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .sizes import CELLS, FIT, INFERENCE, LONG, WIDE, Size
+from .sizes import CELLS, FIT, INFERENCE, LONG, SHARED, WIDE, Size
 from .steps import applies, missing, parse
 from .workers import measure, measure_alone
 
@@ -241,6 +241,30 @@ SUITES = {
         "the vanishing-gradient regularizer", "omega/plain", "kbptt windowed omega", BEST[1]
     ),
     "compile": Compile("the first call: tracing and compiling", (), LONG[1:2]),
+    "threads": option(
+        "one thread over as many as there are", "one/all", "kbptt threads=1", "kbptt", sizes=SHARED
+    ),
+    "teams": Suite(
+        "threads with rows of their own over threads that share rows",
+        (
+            Ratio("full", ("kbptt members=1",), ("kbptt members=2",)),
+            Ratio("windowed", ("kbptt windowed members=1",), ("kbptt windowed members=2",)),
+        ),
+        SHARED,
+    ),
+    "gates": Suite(
+        "gates computed again in the backward pass over gates kept for it",
+        (
+            Ratio("full", ("kbptt kept_gates=0",), (f"kbptt kept_gates={2**40}",)),
+            Ratio(
+                "windowed",
+                ("kbptt windowed kept_gates=0",),
+                (f"kbptt windowed kept_gates={2**40}",),
+            ),
+        ),
+        [*LONG, Size(64, 100, 512, 512, 25), Size(8, 8192, 32, 64, 32)],
+        ["GRU", "LSTM"],
+    ),
     "floor": option("the matrix products alone", "windowed/floor", "kbptt windowed", "floor"),
     "inference": Suite(
         "predict and evaluate; one sample, one timestep at a time",

@@ -80,22 +80,21 @@ def test_cells_that_were_changed_are_called():
         return cell
 
     for kind in OWN:
-        assert recognize(built(kind), "float32", True) is not None
-        assert recognize(built(kind, dropout=0.2), "float32", True) is not None
-        assert recognize(built(kind, recurrent_dropout=0.2), "float32", True) is None
-        assert recognize(built(kind, recurrent_dropout=0.2), "float32", False) is not None
-        assert recognize(built(kind, activation=ops.sin), "float32", True) is None
-        assert recognize(built(kind), "float64", True) is None
-        assert recognize(built(kind, dtype="mixed_float16"), "float32", True) is None
-    assert recognize(built(reset_after=False), "float32", True) is None
+        assert recognize(built(kind), "float32") is not None
+        assert recognize(built(kind, dropout=0.2), "float32") is not None
+        assert recognize(built(kind, recurrent_dropout=0.2), "float32") is not None
+        assert recognize(built(kind, activation=ops.sin), "float32") is None
+        assert recognize(built(kind), "float64") is None
+        assert recognize(built(kind, dtype="mixed_float16"), "float32") is None
+    assert recognize(built(reset_after=False), "float32") is None
     cell = built()
     cell.call = lambda inputs, states, training=False: (states[0], states)
-    assert recognize(cell, "float32", True) is None
+    assert recognize(cell, "float32") is None
     cell = built()
     cell.recurrent_kernel = ops.tril(cell.recurrent_kernel)
-    assert recognize(cell, "float32", True) is None
+    assert recognize(cell, "float32") is None
 
     class Counting(layers.SimpleRNNCell):
         pass
 
-    assert recognize(built(Counting), "float32", True) is None
+    assert recognize(built(Counting), "float32") is None

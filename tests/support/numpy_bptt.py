@@ -128,7 +128,8 @@ class Net:
         """The new h and c, and the values that `pull` reads."""
         phi, sigma = FUNCTIONS[self.activation][0], FUNCTIONS[self.recurrent_activation][0]
         v = {"h": h, "c": c, "x": x}
-        xz, hu = x @ w["kernel"], h @ w["recurrent_kernel"]
+        xz = times(x, w["kernel"], w.get("x_masks"))
+        hu = times(h, w["recurrent_kernel"], w.get("h_masks"))
         bias, recurrent_bias = w.get("bias", 0.0), w.get("recurrent_bias", 0.0)
         if self.cell == "SimpleRNN":
             if self.epsilon is None:
@@ -174,7 +175,8 @@ class Net:
                 d["recurrent_gain"] = dz * v["standard"]
                 gained = dz * w["recurrent_gain"]
                 dz = self.standardize_back(gained, v["standard"], v["inverse"])
-            return (direct + dz @ w["recurrent_kernel"].T, None), d | {"xz": dz, "hu": dz}
+            back = times_back(dz, w["recurrent_kernel"], w.get("h_masks"))
+            return (direct + back, None), d | {"xz": dz, "hu": dz}
         if self.cell == "GRU":
             z, r, n, hn = sigma(v["az"]), sigma(v["ar"]), phi(v["an"]), v["hn"]
             dn = dh * (1 - z) * d_phi(v["an"])
@@ -203,8 +205,34 @@ class Net:
             d["input_gain"], d["recurrent_gain"] = dz * v["x_standard"], dhu * v["h_standard"]
             dz = self.standardize_back(dz * w["input_gain"], v["x_standard"], v["x_inverse"])
             dhu = self.standardize_back(dhu * w["recurrent_gain"], v["h_standard"], v["h_inverse"])
-        previous = direct + dhu @ w["recurrent_kernel"].T, d_previous_c
-        return previous, d | {"xz": dz, "hu": dhu}
+        back = times_back(dhu, w["recurrent_kernel"], w.get("h_masks"))
+        return (direct + back, d_previous_c), d | {"xz": dz, "hu": dhu}
+
+
+# Products with a mask ``(gates, batch, width)`` on what each gate reads: dropout ------------------
+
+
+def times(rows, kernel, masks=None):
+    if masks is None:
+        return rows @ kernel
+    blocks = np.split(kernel, len(masks), axis=1)
+    return np.hstack([(rows * m) @ k for m, k in zip(masks, blocks, strict=True)])
+
+
+def times_back(d, kernel, masks=None):
+    """The gradient of the rows of `times`."""
+    if masks is None:
+        return d @ kernel.T
+    parts = (np.split(v, len(masks), axis=1) for v in (d, kernel))
+    return sum(m * (e @ k.T) for m, e, k in zip(masks, *parts, strict=True))
+
+
+def times_across(rows, d, masks=None):
+    """The gradient of the kernel of `times`."""
+    if masks is None:
+        return rows.T @ d
+    blocks = np.split(d, len(masks), axis=1)
+    return np.hstack([(rows * m).T @ e for m, e in zip(masks, blocks, strict=True)])
 
 
 # All timesteps ------------------------------------------------------------------------------------
@@ -294,9 +322,9 @@ def _weight_gradients(net, a, values, total_h, total_c, first) -> Arrays:
             value, error = _penalty(net, out["norms"][:, t], pulled, counts)
             out["penalty"] += a["penalty_weight"] * value / batch
             before = before + a["penalty_weight"] * error / batch
-        out["dx"][:, t] = d["xz"] @ a["kernel"].T
-        out["d_kernel"] += v["x"].T @ d["xz"]
-        out["d_recurrent_kernel"] += before.T @ d["hu"]
+        out["dx"][:, t] = times_back(d["xz"], a["kernel"], a.get("x_masks"))
+        out["d_kernel"] += times_across(v["x"], d["xz"], a.get("x_masks"))
+        out["d_recurrent_kernel"] += times_across(before, d["hu"], a.get("h_masks"))
         for name in names[2:]:
             out[f"d_{name}"] += d[name].sum(0)
     return out

@@ -25,11 +25,19 @@ def disabled() -> Iterator[None]:
 
 def is_usable() -> bool:
     """Whether the compiled loops can run where the code is being traced."""
-    return (
-        settings().native
-        and os.environ.get("KBPTT_NATIVE", "1") != "0"
-        and library() is not None
-        and not is_being_exported()
-        and not is_being_compiled()
-        and not tf.config.get_visible_devices("GPU")
-    )
+    return why_not_usable() is None
+
+
+def why_not_usable() -> str | None:
+    """Why the compiled loops cannot run where the code is being traced; None if they can."""
+    if not settings().native or os.environ.get("KBPTT_NATIVE", "1") == "0":
+        return "the C++ loops are disabled (`kbptt.engine.native.disabled()`, `KBPTT_NATIVE=0`)"
+    if library() is None:
+        return "kbptt was installed without its C++ loops: they need a C++ compiler"
+    if is_being_exported():
+        return "a model that is exported cannot call into this process"
+    if is_being_compiled():
+        return "XLA compiles the graph as a whole (`jit_compile=True`)"
+    if tf.config.get_visible_devices("GPU"):
+        return "TensorFlow sees a GPU"
+    return None

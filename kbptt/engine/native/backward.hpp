@@ -5,7 +5,8 @@
    the cell and one product with Uᵀ (2.4); as ∂L/∂h_t is cached, the gradients of the kernels are
    sums over t (2.5), taken BATCHED rows at a time. */
 #pragma once
-#include "step.hpp"
+#include "omega.hpp"
+#include "replay.hpp"
 
 namespace kbptt {
 namespace {
@@ -24,14 +25,14 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
     const int64_t w = step.w, n = step.n, ld = step.ld, lw = S::padded(w);
     const int64_t blocks = step.blocks, block = step.block, block_ld = step.block_ld;
     const int64_t row_ld = blocks * block_ld; /* of the gradients of the kernels */
-    /* A row of dz: the gates of every thread's units, one thread after the other. */
-    const int64_t dz_ld = slice.members > 1 ? S::padded(N) : ld, own = Cell::gates * slice.first;
-    const int64_t depth = blocks > 1 ? block : dz_ld; /* of a product with dz */
+    /* A row of dz: the gates of every thread's units, one thread after the other, and room for the
+       padding of the last one's blocks. */
+    const int64_t room = blocks > 1 ? 2 * S::lanes : 0, own = Cell::gates * slice.first;
+    const int64_t dz_ld = slice.members > 1 ? S::padded(N + room) : ld;
     /* The columns of ∂L/∂x that this thread computes. */
     const int64_t x0 = slice.bound(D, slice.member, S::lanes);
     const int64_t xw = slice.bound(D, slice.member + 1, S::lanes) - x0;
     const int64_t xl = S::padded(xw);
-    const bool recompute_gates = normalized || (step.residuals && !p.gates);
     /* A group's gates and gradients stay in the second-level cache; the sums of the weight gradients
        pass through it once for so many buffered rows. */
     const int64_t most = between(48, (1 << 18) / (3 * ld * sizeof(T)), GROUP);
@@ -55,12 +56,25 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
     int64_t bs[GROUP], ts[GROUP];
     T *carried[states], *through; /* Uᵀ of one block */
     double norms[GROUP];
-    T *z, *hu, *h_again, *c_again; /* of recomputed gates */
+    Replay<T, Isa, Cell, normalized> replay{step, most};
 
     /* Where windows overlap: this team's samples, and Σ over the windows of ∂L/∂h_t and ∂L/∂c_t,
        (samples, timesteps, w). */
     const int64_t b0 = p.overlapping ? first : 0, samples = p.overlapping ? last - first : batch;
     T *total_gradient[states];
+
+    /* Columns of dz that a product reads at once: all of them, or with dropout those of one block of
+       one thread's units. */
+    struct Piece {
+        int64_t begin, depth;
+    };
+    const int64_t pieces = blocks > 1 ? slice.members : 1; /* of each block */
+    Piece piece(int64_t g, int64_t of) const {
+        if (blocks == 1) return {0, dz_ld};
+        const int64_t from = slice.bound(u, of, S::lanes);
+        const int64_t width = slice.bound(u, of + 1, S::lanes) - from;
+        return {Cell::gates * from + g * width, width};
+    }
 
     VectorGrads<T> vectors_in(T *part) const {
         T *small = part + 3 * ld;
@@ -81,10 +95,11 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
 
     int64_t lay_out(char *memory) {
         Arena arena(memory);
-        step.lay_out(arena, recompute_gates, u > D ? u : D);
+        step.lay_out(arena, replay.needed, u > D ? u : D);
+        replay.lay_out(arena);
         arena.take(order, dz_ld);
-        arena.take(kernel_t, p.dx ? blocks * depth * xl : 0);
-        arena.take(recurrent_t, blocks * depth * lw);
+        arena.take(kernel_t, p.dx ? dz_ld * xl : 0);
+        arena.take(recurrent_t, dz_ld * lw);
         arena.take_zeros(d_kernel, D * row_ld);
         arena.take_zeros(d_recurrent, u * row_ld);
         arena.take_zeros(sums, vectors);
@@ -93,10 +108,6 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
         arena.take(xs, blocks * batched * D);
         arena.take(hs, blocks * batched * u);
         arena.take(dxs, p.dx ? batched * xl : 0);
-        arena.take(z, recompute_gates ? GROUP * ld : 0);
-        arena.take(hu, recompute_gates ? GROUP * ld : 0);
-        arena.take(h_again, lw);
-        arena.take(c_again, lw);
         arena.take(through, blocks > 1 || p.h_masks ? GROUP * lw : 0);
         for (int i = 0; i < states; i++) {
             arena.take_zeros(carried[i], GROUP * lw);
@@ -127,7 +138,7 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
 
   private:
     void prepare() {
-        step.prepare(recompute_gates);
+        step.prepare(replay.needed);
         for (int64_t i = 0; i < dz_ld; i++) order[i] = -1;
         for (int64_t m = 0; m < slice.members; m++) {
             const int64_t from = slice.bound(u, m, S::lanes);
@@ -135,12 +146,13 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
             for (int64_t i = 0; i < Cell::gates * width; i++)
                 order[Cell::gates * from + i] = i / width * u + from + i % width;
         }
-        for (int64_t g = 0; g < blocks; g++) {
-            const int64_t *const some = order + g * block;
-            pack_transposed<Isa>(p.recurrent_kernel, N, some, depth, slice.first, w,
-                                 recurrent_t + g * depth * lw);
+        for (int64_t i = 0; i < blocks * pieces; i++) {
+            const Piece some = piece(i / pieces, i % pieces);
+            pack_transposed<Isa>(p.recurrent_kernel, N, order + some.begin, some.depth, slice.first,
+                                 w, recurrent_t + some.begin * lw);
             if (p.dx)
-                pack_transposed<Isa>(p.kernel, N, some, depth, x0, xw, kernel_t + g * depth * xl);
+                pack_transposed<Isa>(p.kernel, N, order + some.begin, some.depth, x0, xw,
+                                     kernel_t + some.begin * xl);
         }
         for (int64_t i = 0; i < batched; i++) { /* the padding is multiplied, too */
             fill_zeros(dz + i * dz_ld + own + n, ld - n);
@@ -154,11 +166,15 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
     void bptt_windows(int64_t row, int64_t end) {
         while (row < end) {
             const int64_t k = row / samples, R = enter_windows(row, end);
-            for (int64_t s = 0; s < p.ends[k] - p.starts[k]; s++) {
+            const int64_t steps = p.ends[k] - p.starts[k];
+            for (int64_t s = 0; s < steps; s++) {
                 for (int64_t r = 0; r < R; r++) {
                     ts[r]--;
                     add_upstream(r, s < p.ends[k] - p.entries[k]);
                 }
+                /* In steps of the span from the window's start on: c was kept there. */
+                if (replay.needed && (s == 0 || (steps - s) % replay.span == 0))
+                    replay.run(bs, ts, R, (steps - s - 1) % replay.span + 1);
                 step_vjp(R, !p.overlapping);
                 carry_gradient(R);
             }
@@ -209,6 +225,7 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
                 for (int i = 0; i < states; i++)
                     copy(carried[i] + r * lw, total_gradient[i] + (row + r) * w, w);
             }
+            if (replay.needed) replay.run(bs, ts, R, 1);
             step_vjp(R, true);
         }
     }
@@ -224,10 +241,7 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
                 step.read_x(ts[r], bs[r], g, xs + (g * batched + buffered + r) * D);
             }
         }
-        if (recompute_gates) {
-            step.project_inputs(R, xs + buffered * D, batched * D, z);
-            step.hidden_gemm(R, hs + buffered * u, batched * u, z, hu);
-        }
+        replay.step_back();
         for (int64_t r = 0; r < R; r++) row_vjp(r, summed);
         meeting.wait(); /* dz is complete */
         back_through_kernel(R);
@@ -238,15 +252,12 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
 
     /* Adds Uᵀ ∂L/∂(h_{t−1}·U) to the carried gradient. */
     void back_through_kernel(int64_t R) {
-        const Left<T> left{dhu + buffered * dz_ld, R, dz_ld, 1};
-        if (blocks == 1 && !p.h_masks) {
-            multiply<Isa>(left, lw, depth, recurrent_t, 0, carried[0], lw, step.scratch);
-            return;
-        }
+        const T *const left = dhu + buffered * dz_ld;
+        if (!p.h_masks && blocks == 1)
+            return multiply_back(left, R, 0, recurrent_t, lw, carried[0]);
         for (int64_t g = 0; g < blocks; g++) {
             fill_zeros(through, R * lw);
-            multiply<Isa>(Left<T>{left.a + g * block, R, dz_ld, 1}, lw, depth,
-                          recurrent_t + g * depth * lw, 0, through, lw, step.scratch);
+            multiply_back(left, R, g, recurrent_t, lw, through);
             for (int64_t r = 0; r < R; r++) {
                 if (p.h_masks)
                     CellStep::scale(through + r * lw,
@@ -256,9 +267,20 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
         }
     }
 
+    /* Adds the product of block g of `rows` rows of dz or dhu with its columns of a kernel, packed and
+       transposed, to `out`. */
+    void multiply_back(const T *rows_of_dz, int64_t rows, int64_t g, const T *kernel, int64_t columns,
+                       T *out) const {
+        for (int64_t i = 0; i < pieces; i++) {
+            const Piece some = piece(g, i);
+            multiply<Isa>(Left<T>{rows_of_dz + some.begin, rows, dz_ld, 1}, columns, some.depth,
+                          kernel + some.begin * columns, 0, out, columns, step.scratch);
+        }
+    }
+
     /* One row: through the cell, to dz = ∂L/∂(x·W) and dhu = ∂L/∂(h_{t−1}·U). */
     void row_vjp(int64_t r, bool summed) {
-        const int64_t t = ts[r], b = bs[r], at = (t * batch + b) * u;
+        const int64_t t = ts[r], b = bs[r];
         const int64_t row = (buffered + r) * dz_ld + own;
         T *dh = carried[0] + r * lw, *dc = carried[states - 1] + r * lw;
         if (summed && (p.norms || p.penalty)) {
@@ -272,43 +294,28 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
             fill_zeros(dhu + row, n);
             return;
         }
+        const Residuals<T> s = replay.needed ? replay.residuals(t, b, r) : kept_residuals(t, b);
+        step.vjp(s, dh, dc, dz + row, dhu + row, vectors_in(summed ? sums : sink));
+    }
+
+    /* What the forward pass kept. */
+    Residuals<T> kept_residuals(int64_t t, int64_t b) const {
         Residuals<T> s = {};
         s.h_before = h_before(p, t, b) + slice.first;
         s.gates = p.h + (b * timesteps + t) * u + slice.first;
         if (states > 1)
-            s.c_before = c_before(p, t, b) + slice.first, s.c = c_at(p, t, b) + slice.first;
-        if (!recompute_gates && step.residuals) {
-            s.gates = p.gates + step.residuals * (at + slice.first);
+            s.c_before = kept_c_before(p, t, b) + slice.first, s.c = c_at(p, t, b) + slice.first;
+        if (step.residuals) {
+            s.gates = p.gates + step.residuals * ((t * batch + b) * u + slice.first);
             s.hu_kept = s.gates + Cell::gates * w;
         }
-        if (recompute_gates) {
-            s.hu_kept = step.hu_kept(hu + r * ld);
-            copy(h_again, s.h_before, w);
-            if (states > 1) copy(c_again, s.c_before, w);
-            step.forward(z + r * ld, hu + r * ld, h_again, c_again);
-            s.gates = step.kept_gates(z + r * ld);
-        }
-        step.vjp(s, dh, dc, dz + row, dhu + row, vectors_in(summed ? sums : sink));
+        return s;
     }
 
-    /* Ω: how much ‖Jᵀv‖ differs from ‖v‖ (Pascanu et al., 2013). ∂L/∂U = Σ h_{t−1}ᵀ·dhu, and of a
-       function of Jᵀv = dhu·Uᵀ it is Σ dᵀ·dhu: adding d to the buffered h_{t−1} serves both. */
     void penalize(int64_t r) {
         const int64_t t = ts[r], b = bs[r];
-        const double v = norms[r], weight = *p.penalty_weight;
         if (t == 0 || masked_at(p, t, b) || resets_at(p, t, b)) return;
-        if (!(v > p.smallest_norm && v < INFINITY)) return;
-        const T *vjp = carried[0] + r * lw;
-        const double length = norm<Isa>(vjp, u), ratio = length / v;
-        const bool squared = p.penalty == SQUARED_RATIO;
-        const double error = (squared ? ratio * ratio : ratio) - 1;
-        const double scale = squared      ? 4 * error / (v * v)
-                             : length > 0 ? 2 * error / (v * length)
-                                          : 0;
-        penalty += error * error / batch;
-        const T factor = T(weight * scale / batch);
-        T *h = hs + (buffered + r) * u;
-        for (int64_t j = 0; j < u; j++) h[j] += factor * vjp[j];
+        penalty += omega<Isa>(p, norms[r], carried[0] + r * lw, hs + (buffered + r) * u);
     }
 
     /* Apply resets, ξ (1.3) and clipping to the gradient carried from t to t−1. */
@@ -351,8 +358,7 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
     /* ∂L/∂x_t of the buffered rows, through block g of the kernel. */
     void input_gradients(int64_t g) {
         fill_zeros(dxs, buffered * xl);
-        multiply<Isa>(Left<T>{dz + g * block, buffered, dz_ld, 1}, xl, depth,
-                      kernel_t + g * depth * xl, 0, dxs, xl, step.scratch);
+        multiply_back(dz, buffered, g, kernel_t, xl, dxs);
         for (int64_t i = 0; i < buffered; i++) {
             T *from = dxs + i * xl, *to = p.dx + position[i] * D + x0;
             if (p.x_masks)

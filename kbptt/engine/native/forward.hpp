@@ -80,7 +80,12 @@ template <class T, class Isa, class Cell, bool normalized> class Forward {
             c = c_at(p, t, b) + slice.first;
             if (before != c) copy(c, before, w);
         }
-        if (masked_at(p, t, b)) return;
+        if (!masked_at(p, t, b)) advance(t, b, z_row, hu_row, h, c);
+        if (Cell::states > 1 && p.slots && p.slots[t])
+            copy(p.c + (p.slots[t] * p.batch + b) * u + slice.first, c, w);
+    }
+
+    void advance(int64_t t, int64_t b, T *z_row, T *hu_row, T *h, T *c) {
         step.forward(z_row, hu_row, h, c);
         if (step.residuals && p.gates) {
             T *gates = p.gates + step.residuals * ((t * p.batch + b) * u + slice.first);

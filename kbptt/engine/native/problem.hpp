@@ -26,7 +26,7 @@ KBPTT_DECLARE(
     int64_t instruction_set;  /* -1: the best that the machine has */
     int64_t members;          /* threads of a team, which share its rows: see team.hpp */
     int64_t team_scratch;     /* bytes of scratch space of each team */
-    int64_t keeps_c;          /* c of every timestep is kept, else of the last one alone */
+    int64_t span;             /* timesteps that the backward pass replays at a time */
     double epsilon;           /* of layer normalization */
     double clip;              /* bound on the elements of the carried gradient; infinite: none */
     double smallest_norm;     /* the penalty leaves out smaller gradients */
@@ -52,7 +52,9 @@ KBPTT_DECLARE(
     int64_t *meetings;         /* (teams, 8), zeros */
     /* Outputs of the forward pass: the residuals that the backward pass reads. */
     T *h;     /* (B, T, u) */
-    T *c;     /* (T or 1, B, u), LSTM */
+    const int64_t *slots; /* (T): where in c that of a timestep is kept; 0: nowhere, c[0] is that
+                             of the timestep at hand. NULL: c[t] */
+    T *c;     /* (T or slots, B, u), LSTM */
     T *gates; /* (T, B, 4u): LSTM i f g o; GRU z r n h·U; SimpleRNN: u, if φ keeps its argument
                  (activations.hpp); slice by slice. NULL: recomputed */
     /* Inputs of the backward pass. Window w goes back from ends[w] to starts[w]; the loss enters

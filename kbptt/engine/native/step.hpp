@@ -39,13 +39,20 @@ template <class T> const T *h_before(const Problem<T> &p, int64_t t, int64_t b) 
     return t == 0 ? p.h_start + b * p.units : p.h + (b * p.timesteps + t - 1) * p.units;
 }
 
+/* Where the forward pass puts c_t, and finds c_{t−1}. */
 template <class T> T *c_at(const Problem<T> &p, int64_t t, int64_t b) {
-    return p.c + ((p.keeps_c ? t * p.batch : 0) + b) * p.units;
+    return p.c + ((p.slots ? 0 : t * p.batch) + b) * p.units;
 }
 
 template <class T> const T *c_before(const Problem<T> &p, int64_t t, int64_t b) {
     if (resets_at(p, t, b)) return p.c_restart + b * p.units;
     return t == 0 ? p.c_start + b * p.units : c_at(p, t - 1, b);
+}
+
+/* c_{t−1} afterwards, where it was kept. */
+template <class T> const T *kept_c_before(const Problem<T> &p, int64_t t, int64_t b) {
+    if (!p.slots || t == 0 || resets_at(p, t, b)) return c_before(p, t, b);
+    return p.c + (p.slots[t - 1] * p.batch + b) * p.units;
 }
 
 /* Whether φ = tanh and σ = sigmoid, or a cell without gates has φ = tanh. */

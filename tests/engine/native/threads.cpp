@@ -43,9 +43,12 @@ static bool together(bool backward) {
 
 int main() {
     static const int64_t start = 0, end = T;
+    static int64_t slots[T]; /* every 6th c is kept */
+    for (int64_t t = 5; t < T; t += 6) slots[t] = t / 6 + 1;
+    enum { PLAIN, REPLAYED, DROPOUT, WAYS };
     bool done = true;
-    for (int64_t i = 0; i < 3 * Cells::count; i++) {
-        const int64_t cell = i / 3;
+    for (int64_t i = 0; i < 3 * WAYS * Cells::count; i++) {
+        const int64_t way = i / 3 % WAYS, cell = i / 3 / WAYS;
         next = numbers;
         Problem<double> &p = problem = {};
         p.batch = B, p.timesteps = T, p.features = D, p.units = U, p.windows = 1, p.cell = cell;
@@ -55,8 +58,10 @@ int main() {
         p.bias = array(N), p.recurrent_bias = array(U);
         p.h_start = array(B * U), p.c_start = array(B * U);
         p.h = array(B * T * U), p.c = array(B * T * U), p.gates = array(B * T * N);
+        if (way == REPLAYED) p.gates = nullptr, p.slots = slots;
+        if (way == DROPOUT) p.x_masks = array(4 * B * D), p.h_masks = array(4 * B * U);
         p.members = int64_t(1) << i % 3; /* 1, 2, 4 threads of a team */
-        p.scratch = scratch, p.meetings = meetings[0], p.keeps_c = 1;
+        p.scratch = scratch, p.meetings = meetings[0], p.span = 6;
         p.starts = p.entries = &start, p.ends = &end;
         p.dh = array(B * T * U), p.dh_final = array(B * U), p.dc_final = array(B * U);
         p.dx = array(B * T * D), p.norms = reinterpret_cast<float *>(array(THREADS * B * T));
