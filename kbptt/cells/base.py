@@ -21,11 +21,14 @@ class Step(Protocol):
         output: Index of the state that is the step's output.
         hidden: Index of the state whose gradient norm is recorded.
         written: Indices of the states that the loop stores; `recover` computes the others.
+        called_again: Whether `vjp` and `weight_gradients` each call the step again. Then
+            `vjp_of_all`, which calls it once, takes their place.
     """
 
     output: int
     hidden: int
     written: tuple[int, ...]
+    called_again: bool
 
     def forward(self, x: tf.Tensor, state: Tensors, weights: Any) -> tuple[Tensors, Tensors]:
         """Returns the next state and the residuals: what the backward pass needs of this step."""
@@ -51,6 +54,12 @@ class Step(Protocol):
         self, x: tf.Tensor, previous: Tensors, residuals: Tensors, local: Tensors, weights: Any
     ) -> tuple[tf.Tensor, Any]:
         """Gradients of the inputs and of the weights (guide 2.5), from all timesteps at once."""
+        ...
+
+    def vjp_of_all(
+        self, x: tf.Tensor, previous: Tensors, gradient: Tensors, weights: Any
+    ) -> tuple[Tensors, tf.Tensor, Tensors]:
+        """The vector-Jacobian products with respect to states, inputs and weights."""
         ...
 
 
@@ -110,6 +119,7 @@ class Cell(Step):
     output = 0
     hidden = 0
     written: tuple[int, ...] = (0,)
+    called_again = False
 
     def __init__(self, activations: tuple[str, ...], normalization: Any = None) -> None:
         self.activations = activations

@@ -1,9 +1,10 @@
 """The step of any Keras cell: automatic differentiation of one timestep.
 
 Nothing is known of such a cell but its call. The forward pass keeps the states; the backward pass
-calls the cell again on each timestep (all windows at once) for the vector-Jacobian product with
-respect to the state; the gradients of the weights and inputs then come from one call over the
-timesteps of the whole batch, with the cached ∂L/∂h_t.
+calls the cell again on each timestep (all windows at once) for the vector-Jacobian products with
+respect to states, inputs and weights. Where timesteps are masked, or windows overlap or do not
+divide the sequence, those calls are for the states alone, and the gradients of weights and inputs
+then come from one call over the timesteps of the whole batch, with the cached ∂L/∂h_t.
 """
 
 from collections.abc import Callable
@@ -24,6 +25,8 @@ class CellStep:
         hidden: Index of the state whose gradient norm is recorded.
         states: Number of states.
     """
+
+    called_again = True
 
     def __init__(self, call: Callable, output: int | None, hidden: int, states: int) -> None:
         self.call = call
@@ -46,6 +49,16 @@ class CellStep:
             tape.watch(previous)
             new, _ = self.forward(x, previous, weights)
         return _differentiate(tape, new, previous, gradient), gradient
+
+    def vjp_of_all(self, x, previous, gradient, weights):
+        previous, x, weights = in_this_graph((previous, x, tuple(weights)))
+        sources = (*previous, x, *weights)
+        with tf.GradientTape() as tape:
+            tape.watch(sources)
+            new, _ = self.forward(x, previous, weights)
+        found = _differentiate(tape, new, sources, gradient)
+        states = len(previous)
+        return found[:states], found[states], found[states + 1 :]
 
     def weight_gradients(self, x, previous, residuals, local, weights):
         flat = flatten_time(x)

@@ -50,6 +50,8 @@ class Found(NamedTuple):
         lags: `Monitor.lags`, or None.
         lag_sums: `Monitor.lag_sums`, or None.
         penalty: `Monitor.penalty`, or None.
+        weights: Gradients of the weights if they were summed on the way, or None. Then `local` is
+            the gradient of the inputs alone.
         hidden: What the gradient of the recurrent kernel takes for h_{t-1} because of the penalty,
             or None.
     """
@@ -61,6 +63,7 @@ class Found(NamedTuple):
     lags: tf.Tensor | None
     lag_sums: tf.Tensor | None
     penalty: tf.Tensor | None
+    weights: Tensors | None
     hidden: tf.Tensor | None
 
 
@@ -106,6 +109,8 @@ class Recurrence:
         )
         self.xi: tf.Tensor | None = self._xi()
         self.clip: tf.Tensor | None = self._clip()
+        # Not where rows do not count: what their zero gradients are multiplied by may be no number.
+        self.sums_weights: bool = step.called_again and self.keep is None and not self.overlapping
 
     def _each(self, values: tf.Tensor) -> tf.Tensor:
         """``(blocks, stride)`` for every sample."""
@@ -150,14 +155,18 @@ class Recurrence:
             value += tf.slice(buffer, [*at, 0, 0], [count, 1, self.batch, width])
         return write(buffer, value, [*at, 0, 0], self.jit)
 
-    def _body(self, j, carried, kept, norms, vjp, restart):
+    def _body(self, j, carried, kept, norms, vjp, restart, sums):
         step, stride = self.step, self.windows.stride
         at = (self.blocks.before - j // stride, stride - 1 - j % stride)
         gradient = self._add_loss(carried, j, at)  # ∂L/∂h_t
         (x,), previous, states, residuals = (
             tuple(self._read(at, v) for v in group) for group in self.by_block
         )
-        carried, local = step.vjp(x, previous, states, residuals, gradient, self.weights)
+        if self.sums_weights:
+            carried, dx, found = step.vjp_of_all(x, previous, gradient, self.weights)
+            local, sums = (dx,), tuple(a + b for a, b in zip(sums, found, strict=True))
+        else:
+            carried, local = step.vjp(x, previous, states, residuals, gradient, self.weights)
         if self.penalized and not self.overlapping:
             vjp = self._place(vjp, carried[step.hidden], at)
         real = gradient[step.hidden]
@@ -171,7 +180,7 @@ class Recurrence:
         local = gradient if self.overlapping else local
         kept = tuple(self._place(k, v, at) for k, v in zip(kept, local, strict=True))
         norms = self._record(norms, gradient[step.hidden], real, j, at)
-        return j + 1, carried, kept, norms, vjp, restart
+        return j + 1, carried, kept, norms, vjp, restart, sums
 
     def _add_loss(self, carried: Tensors, j: tf.Tensor, at: tuple) -> Tensors:
         """∂L/∂h_t: what is carried from t+1, and e_t where losses enter (guide 2.3, 2.4)."""
@@ -240,6 +249,7 @@ class Recurrence:
                 tuple(self._read((0, 0), v) for v in group) for group in self.by_block
             )
             _, example = step.vjp(x, previous, states, residuals, carried, self.weights)
+            example = (x,) if self.sums_weights else example
         shape = [self.blocks.before + windows.count, windows.stride, self.batch]
         hidden = carried[step.hidden]
         vector = size(hidden, 1) if self.options.lags else 0
@@ -248,7 +258,8 @@ class Recurrence:
         vjp = ()
         if self.penalized and not self.overlapping:
             vjp = tf.zeros([*shape, size(hidden, 1)], hidden.dtype)
-        _, carried, kept, norms, vjp, restart = tf.while_loop(
+        sums = tuple(map(tf.zeros_like, self.weights)) if self.sums_weights else ()
+        _, carried, kept, norms, vjp, restart, sums = tf.while_loop(
             lambda j, *_: j < windows.length,
             self._body,
             (
@@ -258,6 +269,7 @@ class Recurrence:
                 norms,
                 vjp,
                 tuple(map(tf.zeros_like, carried)) if self.resets is not None else (),
+                sums,
             ),
         )
         kept = tuple(map(self.blocks.join, kept))
@@ -279,6 +291,7 @@ class Recurrence:
             lags=lags,
             lag_sums=lag_sums,
             penalty=penalty,
+            weights=sums if self.sums_weights else None,
             hidden=hidden,
         )
 

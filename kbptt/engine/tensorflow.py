@@ -138,10 +138,13 @@ class TensorFlowLoop(Loop):
         if found.hidden is not None:
             at = self.step.hidden
             previous = (*previous[:at], found.hidden, *previous[at + 1 :])
-        # ∂L/∂W = Σ_t of products with the cached ∂L/∂h_t (guide 2.5).
-        dx, d_weights = self.step.weight_gradients(
-            given.x, previous, given.residuals, found.local, weights
-        )
+        if found.weights is not None:
+            (dx,), d_weights = found.local, found.weights
+        else:
+            # ∂L/∂W = Σ_t of products with the cached ∂L/∂h_t (guide 2.5).
+            dx, d_weights = self.step.weight_gradients(
+                given.x, previous, given.residuals, found.local, weights
+            )
         norms = found.norms
         if not (isinstance(first, int) and first == 0):
             dx = tf.pad(dx, [[first, 0], [0, 0], [0, 0]])
