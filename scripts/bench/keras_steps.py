@@ -184,10 +184,16 @@ def layer_arguments(options: Options, size: Size) -> dict[str, Any]:
 
 
 def dataset(options: Options, size: Size) -> Any:
-    """One batch."""
+    """One batch.
+
+    Not tuned by tf.data: the end of an iterator waits for its tuner, which sleeps 10, 20, 40, … ms,
+    and would round times up to the sums of these.
+    """
     import tensorflow as tf
 
-    return tf.data.Dataset.from_tensors(batch(options, size))
+    untuned = tf.data.Options()
+    untuned.autotune.enabled = False
+    return tf.data.Dataset.from_tensors(batch(options, size)).with_options(untuned)
 
 
 def batch(options: Options, size: Size) -> tuple[Any, Any]:
