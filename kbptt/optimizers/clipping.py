@@ -22,10 +22,14 @@ _TINY = 1e-37
 def safe_norm(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The Euclidean norm of `x` over `axis`, in at least float32.
 
-    Divides by the largest magnitude before squaring: a gradient of 1e30 has a norm, not Inf, and
-    one of 1e-30 has a norm, not 0.
+    A gradient of 1e30 has a norm, not Inf, and one of 1e-30 has a norm, not 0: the squares of
+    float32 are summed in float64, which has room for them, and those of float64 after a division by
+    the largest magnitude.
     """
     x = _at_least_float32(x)
+    if _dtype(x) == "float32":
+        squares = ops.square(ops.cast(x, "float64"))
+        return ops.cast(ops.sqrt(ops.sum(squares, axis=axis, keepdims=keepdims)), "float32")
     largest = ops.max(ops.abs(x), axis=axis, keepdims=True, initial=0.0)
     usable = ops.logical_and(largest > 0, ops.isfinite(largest))
     scale = ops.where(usable, largest, ops.ones_like(largest))
@@ -37,9 +41,11 @@ def safe_norm(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
 
 def norms(gradients: Sequence[Tensor]) -> list[Tensor]:
     """The norm of each gradient, all in one dtype."""
-    measured = [safe_norm(gradient) for gradient in gradients]
-    dtype = "float64" if any(_dtype(norm) == "float64" for norm in measured) else "float32"
-    return [ops.cast(norm, dtype) for norm in measured]
+    if any(_dtype(gradient) == "float64" for gradient in gradients):
+        return [ops.cast(safe_norm(gradient), "float64") for gradient in gradients]
+    # As `safe_norm`, in fewer operations.
+    squares = [ops.sum(ops.square(ops.cast(gradient, "float64"))) for gradient in gradients]
+    return ops.unstack(ops.cast(ops.sqrt(ops.stack(squares)), "float32"), len(squares))
 
 
 def global_norm(gradients: Sequence[Tensor]) -> Tensor:
