@@ -106,20 +106,21 @@ class Substitution:
             )
         if model.train_function is not self._own_function:
             self._prepare()  # another callback asked for a new one
-        model.train_function = self._step
+        vars(model)["train_function"] = self._step
 
     def _step(self, iterator: Any) -> Any:
         """`model.train_function` for one step."""
-        model = self.model
-        model.train_function = self._own_function
+        model, attributes = self.model, vars(self.model)
+        attributes["train_function"] = self._own_function
         # Another callback may have raised before the step that this was meant for.
         if not self.in_fit() or isinstance(iterator, Generator):  # that of `train_on_batch`
             return model.train_function(iterator)
-        model.optimizer = self.clipped or self._optimizer
+        # Past `Layer.__setattr__`, which tracks what it is given and takes longer than clipping.
+        attributes["optimizer"] = self.clipped or self._optimizer
         try:
             return self._function(iterator)
         finally:
-            model.optimizer = self._optimizer
+            attributes["optimizer"] = self._optimizer
 
     def give_back(self) -> None:
         """Gives the model its own train function back, unless it has it."""
