@@ -273,8 +273,10 @@ class CPULoop(Loop):
             made["norms"] = _memory.array([sharing.members, batch, timesteps], np.dtype(np.float32))
             made["norms"][:, :, :start] = 0
         for name in set(wanted) - {"x"}:
-            # Teams sum up on their own.
-            made[f"d_{name}"] = np.zeros([sharing.teams, *arrays[name].shape], dtype)
+            # Teams sum up on their own: states as they go, weights to write them down at the end.
+            make = np.zeros if name in (*STATES, *RESTARTS) else _memory.array
+            teams = [sharing.teams] if sharing.teams > 1 else []
+            made[f"d_{name}"] = make([*teams, *arrays[name].shape], dtype)
         made["penalty_value"] = np.zeros([sharing.teams * sharing.members])
         problem = self._problem(arrays | made | bounds)
         problem.clip = math.inf if options.clip is None else options.clip
@@ -283,8 +285,9 @@ class CPULoop(Loop):
         calls = self._calls(True, problem, dtype, rows, sharing)
         with _in_pool(backward, calls, problem.members):
             backward(*calls[0])
-        made["d_x"] = [made.get("dx", np.empty([0, 0, 0], dtype))]
-        results = [_sum(made[f"d_{name}"]) for name in wanted]
+        found = {n: _sum(made[f"d_{n}"], sharing.teams) for n in wanted if n != "x"}
+        found["x"] = made.get("dx", np.empty([0, 0, 0], dtype))
+        results = [found[name] for name in wanted]
         penalty = made["penalty_value"].sum() * arrays.get("penalty_weight", 0)
         norms = _norms(made["norms"]) if "norms" in made else np.zeros([timesteps], np.float32)
         return [*results, norms, np.asarray(penalty, dtype)]
@@ -363,9 +366,11 @@ def _in_pool(work: Callable[..., None], calls: list[tuple], members: int) -> Ite
             other.result()
 
 
-def _sum(parts) -> np.ndarray:
-    """Σ over the teams."""
-    return parts[0] if len(parts) == 1 else parts.sum(axis=0)
+def _sum(parts: np.ndarray, teams: int) -> np.ndarray:
+    """Σ over the teams, which are the first axis if there are several."""
+    if teams == 1:
+        return parts
+    return np.sum(parts, axis=0, out=_memory.array(list(parts.shape[1:]), parts.dtype))
 
 
 def _norms(parts: np.ndarray) -> np.ndarray:
