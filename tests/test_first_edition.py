@@ -31,7 +31,9 @@ def test_a_model_predicts_and_goes_on_training_as_it_did(name):
     model.train_on_batch(X, Y)
     found = [la.gradient_norms for la in model.layers if hasattr(la, "gradient_norms")]
     np.testing.assert_allclose(found, kept["norms"], rtol=1e-5)
-    np.testing.assert_allclose(model.predict(X, verbose=0), kept["after"], atol=2e-6)
+    # Adam divides every gradient by its size: the rounding of a small one, which differs between
+    # instruction sets, is as large in the step as that of a large one.
+    np.testing.assert_allclose(model.predict(X, verbose=0), kept["after"], atol=1e-5)
 
 
 def test_the_options_of_a_model_are_those_it_was_saved_with():

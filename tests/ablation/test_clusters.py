@@ -48,6 +48,15 @@ def test_a_worker_that_is_being_started_again_while_the_cluster_closes(monkeypat
             assert not process.is_alive()
 
 
+@pytest.fixture
+def python_takes_ctrl_c():
+    """It does not where it was started in the background of a shell without job control."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("python_takes_ctrl_c")
 def test_ctrl_c_waits_until_the_cluster_can_be_closed():
     steps = []
     with pytest.raises(KeyboardInterrupt):
