@@ -12,14 +12,11 @@ other cells, gradients by lag, a train step that XLA compiles as a whole, accele
 without a C++ compiler.
 """
 
-import contextlib
 import ctypes
 import functools
 import itertools
 import math
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,6 +30,7 @@ from kbptt.engine.gradient import Context, Loop, Monitor, Options
 from kbptt.engine.native import why_not_usable
 from kbptt.engine.native.buffers import Buffers
 from kbptt.engine.native.library import Loops, Problem, library
+from kbptt.engine.native.pool import InPool
 from kbptt.engine.numpy_op import numpy_op
 from kbptt.engine.settings import settings
 from kbptt.truncation.windows import Windows
@@ -230,7 +228,7 @@ class CPULoop(Loop):
         problem, forward = self._problem(arrays), _loops().forward
         sharing = self.share(batch, units)
         calls = self._calls(False, problem, dtype, batch, sharing)
-        with _in_pool(forward, calls, problem.members):
+        with InPool(forward, calls, problem):
             forward(*calls[0])
         last = arrays["c"][-1 if slots is None else 0].copy()  # c goes when nobody reads it
         if not is_kept:
@@ -283,7 +281,7 @@ class CPULoop(Loop):
         problem.overlapping = overlapping
         backward = _loops().backward
         calls = self._calls(True, problem, dtype, rows, sharing)
-        with _in_pool(backward, calls, problem.members):
+        with InPool(backward, calls, problem):
             backward(*calls[0])
         found = {n: _sum(made[f"d_{n}"], sharing.teams) for n in wanted if n != "x"}
         found["x"] = made.get("dx", np.empty([0, 0, 0], dtype))
@@ -341,29 +339,6 @@ def _loops() -> Loops:
     loops = library()
     assert loops is not None
     return loops
-
-
-@functools.cache
-def _pool(workers: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(workers, thread_name_prefix="kbptt")
-
-
-# Threads of a team wait for each other: all must run at once. Two teams would have to share the
-# threads of the pool, and each could wait for some that the other has.
-_meetings_at_a_time = threading.Lock()
-
-
-@contextlib.contextmanager
-def _in_pool(work: Callable[..., None], calls: list[tuple], members: int) -> Iterator[None]:
-    """Runs `work` with each of `calls` but the first while the body of the scope runs that."""
-    with _meetings_at_a_time if members > 1 else contextlib.nullcontext():
-        others = [_pool(len(calls) - 1).submit(work, *arguments) for arguments in calls[1:]]
-        try:
-            yield
-        finally:
-            wait(others)  # they write to arrays that go when this function ends
-        for other in others:
-            other.result()
 
 
 def _sum(parts: np.ndarray, teams: int) -> np.ndarray:

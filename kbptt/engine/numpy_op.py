@@ -51,20 +51,25 @@ class _Place:
     def set(self, results: Sequence[tf.Tensor]) -> None:
         self.graph = weakref.ref(results[0].graph)
         self.operation: str = results[0].op.name
+        self.count = len(results)
+        self.found: dict[tuple[int, int], tuple[bool, ...]] = {}
 
-    @functools.cached_property
     def read(self) -> tuple[bool, ...]:
+        """Whether each result is read. A function that has run gets more outputs when it is called
+        under a tape for the first time: what its gradient reads."""
         graph = self.graph()
-        assert graph is not None, "an operation runs in its graph"
-        outputs = graph.get_operation_by_name(self.operation).outputs
-        if not isinstance(graph, FuncGraph):
-            return (True,) * len(outputs)  # it may still grow
-        ends = {id(t) for t in graph.outputs} | {id(op) for op in graph.control_outputs}
-        return tuple(_is_read(output, ends) for output in outputs)
+        if not isinstance(graph, FuncGraph):  # it may still grow; or it is gone, and this is a copy
+            return (True,) * self.count
+        known = len(graph.outputs), len(graph.control_outputs)
+        if known not in self.found:
+            outputs = graph.get_operation_by_name(self.operation).outputs
+            ends = {id(t) for t in graph.outputs} | {id(op) for op in graph.control_outputs}
+            self.found[known] = tuple(_is_read(output, ends) for output in outputs)
+        return self.found[known]
 
 
 def _call(place: _Place, function: Callable[..., list[np.ndarray]], *arrays: np.ndarray):
-    return function(place.read, *arrays)
+    return function(place.read(), *arrays)
 
 
 def _is_read(tensor: tf.Tensor, ends: set[int]) -> bool:

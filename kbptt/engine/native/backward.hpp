@@ -35,7 +35,7 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
     const int64_t xl = S::padded(xw);
     /* A group's gates and gradients stay in the second-level cache; the sums of the weight gradients
        pass through it once for so many buffered rows. */
-    const int64_t most = between(48, (1 << 18) / (3 * ld * sizeof(T)), GROUP);
+    const int64_t most = between(48, (1 << 18) / (3 * step.widest_ld * sizeof(T)), GROUP);
     const int64_t batched = between(2 * most, 3 * (1 << 17) / (dz_ld * sizeof(T)), BATCHED);
     int64_t *order; /* of dz's columns among those of the kernels */
     T *kernel_t, *recurrent_t; /* packed */
@@ -95,7 +95,8 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
 
     int64_t lay_out(char *memory) {
         Arena arena(memory);
-        step.lay_out(arena, replay.needed, u > D ? u : D);
+        const int64_t widest_left = u > D ? u : D; /* of the sums; that of ∂L/∂x is the buffer */
+        step.lay_out(arena, replay.needed, widest_left > batched ? widest_left : batched);
         replay.lay_out(arena);
         arena.take(order, dz_ld);
         arena.take(kernel_t, p.dx ? dz_ld * xl : 0);

@@ -7,6 +7,8 @@ import weakref
 
 import numpy as np
 
+_NOTHING = np.empty(0, np.uint8)
+
 
 class Buffers:
     """Buffer pool: avoids faulting in and zeroing fresh pages every step.
@@ -34,7 +36,10 @@ class Buffers:
         self._watcher_lock = threading.Lock()
 
     def array(self, shape: list[int], dtype: np.dtype) -> np.ndarray:
-        """An uninitialized array, aligned so that TensorFlow takes it over without a copy."""
+        """An uninitialized array, aligned so that TensorFlow takes it over without a copy.
+
+        The buffer is lent as long as the array itself is there: a view of it does not keep it.
+        """
         size = math.prod(shape) * dtype.itemsize
         buffer = self._take(size + 64)
         offset = -buffer.ctypes.data % 64
@@ -48,14 +53,16 @@ class Buffers:
         return array
 
     # An array may be let go of at any moment and in any thread, even one that holds a lock. So
-    # there is none here: every operation on `free` and `_lent` is atomic.
+    # there is none here: every operation on `free` and `_lent` is atomic. A list of the keys is;
+    # one of the items makes tuples, and with them the garbage collector may let go of an array.
 
     def _give(self, buffer: np.ndarray) -> None:
         self.free[id(buffer)] = time.monotonic(), buffer
         self._lent.discard(id(buffer))
 
     def _take(self, size: int) -> np.ndarray:
-        for key, (_, buffer) in reversed(list(self.free.items())):
+        for key in reversed(list(self.free)):
+            _, buffer = self.free.get(key, (0.0, _NOTHING))
             if size <= buffer.size <= 2 * size and self.free.pop(key, None) is not None:
                 return buffer
         self.trim()
@@ -64,8 +71,8 @@ class Buffers:
     def trim(self) -> None:
         """Lets go of the free buffers that are too many, too large together or too old."""
         total, oldest = 0, time.monotonic() - self.seconds
-        newest_first = reversed(list(self.free.items()))
-        for count, (key, (since, buffer)) in enumerate(newest_first, 1):
+        for count, key in enumerate(reversed(list(self.free)), 1):
+            since, buffer = self.free.get(key, (0.0, _NOTHING))
             total += buffer.size
             if count > self.count or total > self.total or since < oldest:
                 self.free.pop(key, None)

@@ -44,6 +44,10 @@ class Problem(ctypes.Structure):
         for name, array in arrays.items():
             setattr(self, name, array.ctypes.data)
 
+    def call_off(self) -> None:
+        """Has no thread wait any more for one that does not come; see ``team.hpp``."""
+        self.arrays["meetings"][:, 2] = 1
+
 
 class CompiledCell(NamedTuple):
     """A cell of the compiled loops, as its header describes it.

@@ -76,6 +76,7 @@ template <class T, class Isa, class Cell, bool normalized> struct Step {
        that are multiplied together, and their sizes. */
     const int64_t blocks = whole.x_masks || whole.h_masks ? Cell::gates : 1, block = n / blocks;
     const int64_t block_ld = S::padded(block), ld = S::padded(n - block + block_ld);
+    const int64_t widest_ld = S::padded(Cell::gates * slice.widest);
     /* Packing the kernels takes as long as one product with few rows. */
     const bool once = whole.batch * whole.timesteps <= 2;
     const bool usual = has_usual_activations<Cell>(whole);

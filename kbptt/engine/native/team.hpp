@@ -31,15 +31,21 @@ class Arena {
     }
 };
 
-/* A thread's place in its team, and its share of the units: whole vectors but at the end. */
+/* A thread's place in its team, and its share of the units: whole vectors but at the end. What a team
+   has to agree on, such as the number of rows that go through time together, follows from the widest
+   share. */
 struct Slice {
-    int64_t team, member, members, first, width;
+    int64_t team, member, members, first, width, widest = 0;
 
     template <class T>
     Slice(const Problem<T> &p, int64_t thread, int64_t lanes)
         : team(thread / p.members), member(thread % p.members), members(p.members) {
         first = bound(p.units, member, lanes);
         width = bound(p.units, member + 1, lanes) - first;
+        for (int64_t i = 0; i < members; i++) {
+            const int64_t of = bound(p.units, i + 1, lanes) - bound(p.units, i, lanes);
+            if (of > widest) widest = of;
+        }
     }
 
     /* Where the share of a member begins of n columns. */
@@ -50,16 +56,17 @@ struct Slice {
 };
 
 /* Where the threads of a team meet: two counters on a cache line of the team's own. They wait awake,
-   as it is for less than a microsecond, but let others run if it takes long. */
+   as it is for less than a microsecond, but let others run if it takes long. If `called_off` is not 0,
+   a thread will not come: nobody waits any more, and the results are worth nothing. */
 class Meeting {
-    int64_t *const arrived, *const round;
+    int64_t *const arrived, *const round, *const called_off;
     const int64_t members;
 
   public:
     template <class T>
     Meeting(const Problem<T> &p, const Slice &slice)
         : arrived(p.meetings ? p.meetings + 8 * slice.team : nullptr), round(arrived + 1),
-          members(slice.members) {}
+          called_off(arrived + 2), members(slice.members) {}
 
     void wait() const {
         if (members == 1) return;
@@ -69,8 +76,14 @@ class Meeting {
             __atomic_store_n(round, now + 1, __ATOMIC_RELEASE);
             return;
         }
-        for (int64_t turns = 0; __atomic_load_n(round, __ATOMIC_ACQUIRE) == now; turns++)
-            turns < 2000 ? rest() : std::this_thread::yield();
+        for (int64_t turns = 0; __atomic_load_n(round, __ATOMIC_ACQUIRE) == now; turns++) {
+            if (turns < 2000)
+                rest();
+            else if (__atomic_load_n(called_off, __ATOMIC_RELAXED))
+                return;
+            else
+                std::this_thread::yield();
+        }
     }
 };
 
