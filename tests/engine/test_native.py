@@ -206,12 +206,13 @@ def in_time(function, seconds=120):
 def test_threads_with_shares_of_unequal_size(cell, units, batch, timesteps, arguments, kept_gates):
     """They agree on the rows that go through time together, and so on when they meet."""
     x, state, _, d = data(cell, timesteps=timesteps, batch=batch, features=5, units=units)
+    x, state, d = np.float32(x), [np.float32(s) for s in state], np.float32(d)
 
     def run(**arguments):
         with using(kept_gates=kept_gates, **arguments):
-            return everything(wide(cell, units, 5), x, state, d)
+            return everything(wide(cell, units, 5, dtype="float32"), x, state, d)
 
-    assert_close(in_time(lambda: run(**arguments)), run(threads=1))
+    assert_close(in_time(lambda: run(**arguments)), run(threads=1), of_float32=1e-4)
 
 
 @pytest.mark.parametrize("instruction_set", cpu._loops().instruction_sets)
