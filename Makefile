@@ -40,7 +40,8 @@ sanitize: $(VENV)/.installed
 	KBPTT_NATIVE_LIBRARY=$(SANITIZED) ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 		$(BIN)/python -m pytest -m "slow or not slow" tests/engine/test_native.py \
-		tests/engine/test_native_fuzz.py tests/layers/test_normalization.py
+		tests/engine/test_native_fuzz.py tests/engine/test_native_threads.py \
+		tests/layers/test_normalization.py
 
 # tanh and sigmoid of the C++ loops for each of the 2^32 floats: minutes.
 exhaustive: $(VENV)/.installed

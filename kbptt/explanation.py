@@ -144,6 +144,8 @@ def _of_cpu_loop(
         choices["gates"] = "kept: h is all that the backward pass needs"
     elif keeps_gates:
         choices["gates"] = f"kept, {_mib(size)} (up to {_mib(loop.most_gates(windows))} are)"
+    elif loop.cell.normalization is not None:
+        choices["gates"] = "computed again: none are kept of layer-normalised cells"
     else:
         choices["gates"] = (
             f"computed again, {_mib(size)} would be more than {_mib(loop.most_gates(windows))}"

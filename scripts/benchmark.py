@@ -124,6 +124,8 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
         parser.error("--processes repeats the measurement of --against alone")
     if arguments.against and arguments.record:
         parser.error("--record keeps suites, not a comparison of checkouts")
+    if arguments.record:
+        record.current(arguments.record)  # before anything is measured
     if arguments.against and not (arguments.against / "kbptt/__init__.py").is_file():
         parser.error(f"--against expects a checkout of kbptt. Received: {arguments.against}")
     known = dict.fromkeys(cell for name in names for cell in SUITES[name].cells)

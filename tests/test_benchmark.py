@@ -88,18 +88,22 @@ def test_the_record_of_the_highest_version_is_read(tmp_path):
     assert record.latest(tmp_path / "none") is None
 
 
-def test_a_record_keeps_the_suites_of_the_same_machine(tmp_path, monkeypatch, capsys):
+def test_a_record_keeps_the_suites_of_the_same_machine(tmp_path, monkeypatch):
     rows = [{"cell": "GRU", "size": "(1)", "ratios": {"a/b": 1.23456}}]
     path = record.keep(tmp_path / "new", "first", 7, rows)
     record.keep(tmp_path / "new", "second", 3, rows)
     written = json.loads(path.read_text())
     assert written["suites"]["first"] == {"rounds": 7, "ratios": {"a/b": {"GRU (1)": 1.235}}}
     assert written["suites"]["second"]["rounds"] == 3
+    more = [{"cell": "LSTM", "size": "(1)", "ratios": {"a/b": 2.0}}]
+    record.keep(tmp_path / "new", "first", 7, more)
+    written = json.loads(path.read_text())
+    assert written["suites"]["first"]["ratios"] == {"a/b": {"GRU (1)": 1.235, "LSTM (1)": 2.0}}
     assert written["machine"]["cores"] and written["versions"]["keras"]
     monkeypatch.setattr(record, "machine", lambda: {"cores": 1000})
-    record.keep(tmp_path / "new", "third", 3, rows)
-    assert json.loads(path.read_text())["suites"].keys() == {"third"}
-    assert "begins again" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="different machine"):
+        record.keep(tmp_path / "new", "third", 3, rows)
+    assert json.loads(path.read_text()) == written
     there = {"kbptt": "0.1.0", "machine": {"cores": 2}}
     assert record.title(there).endswith("of 0.1.0, on a different machine: {'cores': 2}")
     assert record.title({**there, "machine": {"cores": 1000}}).endswith("of 0.1.0")

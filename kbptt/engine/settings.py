@@ -19,7 +19,7 @@ class Settings:
         members: Integer, how many of those threads share rows, each with a part of the units; None
             is what `kbptt.engine.plan` says.
         kept_gates: Bytes up to which a C++ loop keeps the gates for the backward pass; larger ones
-            are recomputed, for a third of the memory and a fifth to a half more time. None is
+            are recomputed, for a third of the memory and 1.1 to 1.4 times the time. None is
             128 MiB, or 1/128 of the machine's memory if that is less.
         instruction_set: Name of an instruction set of the C++ loops; None is the best that the
             machine has.

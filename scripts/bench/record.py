@@ -84,21 +84,33 @@ def title(before: Record) -> str:
     return f"against the record of {before['kbptt']}{note}"
 
 
-def keep(folder: Path, suite: str, rounds: int, rows: list[Row]) -> Path:
-    """Writes a suite to the record of this version; returns its path.
+def current(folder: Path) -> tuple[Path, Record]:
+    """The record of this version, or the beginning of one, and where it is or goes.
 
-    The suites that it has stay if they were measured on this machine with these versions.
+    Raises:
+        SystemExit: If it was measured on a different machine or with other versions.
     """
     import kbptt
 
     path = folder / f"{kbptt.__version__}.json"
     now: Record = {"kbptt": kbptt.__version__, "machine": machine(), "versions": versions()}
-    old = json.loads(path.read_text()) if path.exists() else {}
-    now["suites"] = old.pop("suites", {})
-    if old and old != {k: v for k, v in now.items() if k != "suites"}:
-        print(f"{path.name} begins again: it was measured on a different machine or versions")
-        now["suites"] = {}
-    now["suites"][suite] = {"rounds": rounds, "ratios": ratios(rows)}
+    if not path.exists():
+        return path, now | {"suites": {}}
+    there = json.loads(path.read_text())
+    if any(there.get(key) != value for key, value in now.items()):
+        raise SystemExit(
+            f"{path} was measured on a different machine or with other versions, and a record is "
+            "of one. Delete it to begin again, or give --record another folder."
+        )
+    return path, there
+
+
+def keep(folder: Path, suite: str, rounds: int, rows: list[Row]) -> Path:
+    """Writes rows of a suite to the record of this version, in which all else stays."""
+    path, now = current(folder)
+    known, new = now["suites"].get(suite, {}).get("ratios", {}), ratios(rows)
+    merged = {label: known.get(label, {}) | new.get(label, {}) for label in {**known, **new}}
+    now["suites"][suite] = {"rounds": rounds, "ratios": merged}
     folder.mkdir(exist_ok=True, parents=True)
     path.write_text(json.dumps(now, indent=1) + "\n")
     return path

@@ -61,6 +61,9 @@ def test_threads_windows_and_memory():
     with using(threads=2):
         (choices,) = kbptt.explain(kbptt.GRU(2048), (2, 10, 3)).loops.values()
         assert choices["backward"].endswith("2 threads share every row, each with 1024 units")
+        normalized = kbptt.GRU(4, normalization="layer")
+        (choices,) = kbptt.explain(normalized, (2, 10, 3)).loops.values()
+        assert choices["gates"] == "computed again: none are kept of layer-normalised cells"
         last = kbptt.SimpleRNN(4, truncation=5)
         (choices,) = kbptt.explain(last, (2, 10, 3)).loops.values()
         assert choices["backward"] == "the last window of 5 timesteps, 2 rows: 1 thread"

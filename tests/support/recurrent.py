@@ -138,3 +138,23 @@ __all__ = [
     "reference",
     "running_eagerly",
 ]
+
+
+def everything(layer, x, state, d, **arguments):
+    """Outputs, gradients, norms and penalty of one forward and backward pass."""
+    weights = [v.value for v in layer.trainable_variables]
+    sources = [tf.constant(x), *map(tf.constant, state), *weights]
+    with tf.GradientTape() as tape:
+        tape.watch(sources)
+        outputs = layer(sources[0], initial_state=sources[1 : 1 + len(state)], **arguments)
+        outputs, *final = keras.tree.flatten(outputs)
+        # Not linear: a wrong output makes a wrong gradient.
+        loss = tf.reduce_sum(outputs**3)
+        loss += sum(tf.reduce_sum(s * s * g) for s, g in zip(final, d, strict=True))
+    gradients = tape.gradient(loss, sources)
+    penalty = layer.gradient_penalty
+    return [
+        *(v.numpy() for v in (outputs, *final, *gradients)),
+        layer.gradient_norms,
+        np.asarray(0.0 if penalty is None else penalty),
+    ]
