@@ -8,8 +8,6 @@ import ast
 import copy
 import inspect
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -325,14 +323,8 @@ def test_in_save_context_while_a_saved_model_is_traced(tmp_path):
 
 def test_replicas_merge_under_mirrored_strategy_only():
     assert not _tensorflow.replicas_merge()
-    # In a process of its own: a scope that cannot be left stays for all tests that follow.
-    code = """if True:
-        import tensorflow as tf
-        from kbptt import _tensorflow
-        with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
-            assert isinstance(_tensorflow.replicas_merge(), bool)
-    """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        assert isinstance(_tensorflow.replicas_merge(), bool)
 
 
 # TensorBoard, checked on 2.21.0.
