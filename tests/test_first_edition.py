@@ -28,12 +28,13 @@ def test_a_model_predicts_and_goes_on_training_as_it_did(name):
     model = keras.models.load_model(DATA / f"{name}.keras")
     kept = np.load(DATA / f"{name}.npz")
     np.testing.assert_allclose(model.predict(X, verbose=0), kept["predictions"], atol=1e-6)
-    model.train_on_batch(X, Y)
+    # Adam divides a gradient by its size, and so magnifies the rounding of a small one, which with
+    # AVX-512 is not that of the file.
+    with kbptt.engine.using(instruction_set="baseline"):
+        model.train_on_batch(X, Y)
     found = [la.gradient_norms for la in model.layers if hasattr(la, "gradient_norms")]
     np.testing.assert_allclose(found, kept["norms"], rtol=1e-5)
-    # Adam divides every gradient by its size: the rounding of a small one, which differs between
-    # instruction sets, is as large in the step as that of a large one.
-    np.testing.assert_allclose(model.predict(X, verbose=0), kept["after"], atol=1e-5)
+    np.testing.assert_allclose(model.predict(X, verbose=0), kept["after"], atol=2e-6)
 
 
 def test_the_options_of_a_model_are_those_it_was_saved_with():

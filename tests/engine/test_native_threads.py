@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -88,28 +87,26 @@ def test_wide_inputs(cell, units, features, dtype, instruction_set):
     assert_close(found, expected, of_float32=1e-4)
 
 
-def test_nobody_waits_for_a_thread_that_does_not_come():
-    """As where Ctrl-C comes between the start of the other threads and the part of this one."""
-    arrays = {"meetings": np.zeros([1, 8], np.int64)}
-    problem = cpu.Problem(members=2)
-    problem.keep(arrays)
-    waiting = threading.Event()
-
-    def work(number):
-        waiting.set()
-        while not arrays["meetings"][0, 2]:
-            time.sleep(0.01)
-
-    def run():
-        with pytest.raises(KeyboardInterrupt), cpu.InPool(work, [(0,), (1,)], problem):
-            waiting.wait()
-            raise KeyboardInterrupt
-        return True
-
-    assert in_time(run)
+@pytest.mark.parametrize("interrupted", ["forward", "backward"])
+def test_nobody_waits_for_a_thread_that_does_not_come(interrupted, monkeypatch):
+    """As where Ctrl-C comes after the start of the others and before the part of this one."""
     x, state, _, d = data("LSTM", units=64)
-    with using(threads=2, members=2):  # and the next pass has its threads
-        in_time(lambda: everything(make("LSTM", units=64), x, state, d))
+    layer, its_pass = wide("LSTM", 64, 3), getattr(LOOPS, interrupted)
+
+    def no_part_of_this_thread(*arguments):
+        if not threading.current_thread().name.startswith("kbptt"):
+            raise KeyboardInterrupt
+        its_pass(*arguments)
+
+    def run(**arguments):
+        with using(**arguments):
+            return everything(layer, x, state, d)
+
+    with monkeypatch.context() as context:
+        context.setattr(LOOPS, interrupted, no_part_of_this_thread)
+        with pytest.raises(KeyboardInterrupt):
+            in_time(lambda: run(threads=2, members=2))
+    assert_close(in_time(lambda: run(threads=2, members=2)), run(threads=1))
 
 
 def test_a_function_that_has_run_keeps_more_once_a_tape_asks(monkeypatch):

@@ -170,6 +170,20 @@ def test_stochastic_depth_trains_in_fit(steps):
     assert rnn.gradient_norms.shape == (6,)
 
 
+@pytest.fixture
+def variable_scope():
+    """TensorFlow's `map_fn` leaves a caching device on it where the function raises.
+
+    With one no distribution strategy can be entered any more, nor left.
+    """
+    assert tf.compat.v1.get_variable_scope().caching_device is None
+    yield
+    # It is shared with the graphs of functions, where alone it may be set.
+    tf.function(lambda: tf.compat.v1.get_variable_scope().set_caching_device(None))()
+    assert tf.compat.v1.get_variable_scope().caching_device is None
+
+
+@pytest.mark.usefixtures("variable_scope")
 def test_a_gradient_regularizer_there_is_refused():
     layer = make("SimpleRNN", gradient_regularizer="vanishing_gradient")
     for flow in FLOWS:
