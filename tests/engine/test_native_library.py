@@ -1,6 +1,7 @@
 """A compiled library that does not fit is left alone: the TensorFlow loops run instead."""
 
 import ctypes
+import os
 import shutil
 import subprocess
 import sysconfig
@@ -49,6 +50,15 @@ def build(folder, module="module.cpp", header=None):
     sources = [folder / "native" / name for name in (module, "dispatch.cpp", "stub.cpp") if name]
     subprocess.run([compiler, *options, *sources, "-o", path], check=True, timeout=100)
     return path
+
+
+def test_where_there_is_a_compiler_the_loops_were_built():
+    """Or else every test of them would be left out, and nobody would notice."""
+    compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
+    include = Path(sysconfig.get_paths()["include"])
+    if compiler is None or not (include / "Python.h").exists():
+        pytest.skip("no C++ compiler or no headers of Python")
+    assert library() is not None
 
 
 @pytest.fixture
