@@ -152,24 +152,29 @@ def test_what_is_not_finite_stays_in_its_sample(value):
     assert not np.isfinite(dx[4]).all()
 
 
+@pytest.mark.parametrize("graph", [False, True])  # only in a graph no result is copied
 @pytest.mark.parametrize("threads", [1, 2])
-def test_memory_is_used_again_only_when_it_is_free(threads):
+def test_memory_is_used_again_only_when_it_is_free(threads, graph):
     """Tensors of earlier calls keep their values, and steps do not ask for ever more memory."""
     rng = np.random.default_rng(0)
-    inputs = [rng.normal(size=(32, 100, 8)).astype("float32") for _ in range(4)]
+    inputs = [tf.constant(rng.normal(size=(32, 100, 8)).astype("float32")) for _ in range(4)]
+    layer = kbptt.LSTM(64, return_sequences=True)
+    layer.build(inputs[0].shape)
+
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = layer(x)
+            loss = tf.reduce_sum(outputs)
+        sources = [x, *(v.value for v in layer.trainable_variables)]
+        return [outputs, *tape.gradient(loss, sources)]
+
     with kbptt.engine.using(threads=threads):
-        layer = kbptt.LSTM(64, return_sequences=True)
-        held = [layer(x) for x in inputs]
-        for x in map(tf.constant, inputs):
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                loss = tf.reduce_sum(layer(x))
-            held += tape.gradient(loss, [x, *(v.value for v in layer.trainable_variables)])
+        run = tf.function(step) if graph else step
+        held = [tensor for x in inputs for tensor in run(x)]
         copies = [v.numpy().copy() for v in held]
         for x in inputs * 3:
-            with tf.GradientTape() as tape:
-                loss = tf.reduce_sum(layer(2 * x))
-            tape.gradient(loss, layer.trainable_variables)
+            run(2 * x)
     for tensor, copy in zip(held, copies, strict=True):
         np.testing.assert_array_equal(tensor, copy)
     del held, tensor
