@@ -342,7 +342,10 @@ def _loops() -> Loops:
 
 
 def _sum(parts: np.ndarray, teams: int) -> np.ndarray:
-    """Σ over the teams, which are the first axis if there are several."""
+    """Σ over the teams, which are the first axis if there are several.
+
+    Never a view: it would not keep its buffer from being used again.
+    """
     if teams == 1:
         return parts
     return np.sum(parts, axis=0, out=_memory.array(list(parts.shape[1:]), parts.dtype))

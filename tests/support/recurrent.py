@@ -127,19 +127,6 @@ def assert_same(found, expected, rtol=1e-10):
     np.testing.assert_array_equal(norms == 0, expected.norms == 0)
 
 
-__all__ = [
-    "CELLS",
-    "STATES",
-    "assert_same",
-    "data",
-    "differentiate",
-    "make",
-    "randomize",
-    "reference",
-    "running_eagerly",
-]
-
-
 def everything(layer, x, state, d, **arguments):
     """Outputs, gradients, norms and penalty of one forward and backward pass."""
     weights = [v.value for v in layer.trainable_variables]
@@ -158,3 +145,17 @@ def everything(layer, x, state, d, **arguments):
         layer.gradient_norms,
         np.asarray(0.0 if penalty is None else penalty),
     ]
+
+
+__all__ = [
+    "CELLS",
+    "STATES",
+    "assert_same",
+    "data",
+    "differentiate",
+    "everything",
+    "make",
+    "randomize",
+    "reference",
+    "running_eagerly",
+]

@@ -20,7 +20,16 @@ _meetings_at_a_time = threading.Lock()
 
 
 class InPool:
-    """A scope in which `work` runs with each of `calls` but the first; its body runs that."""
+    """A scope in which `work` runs with each of `calls` but the first; its body runs that.
+
+    It is left when all have ended, also where the body raises: threads that share rows then stop
+    waiting for the one that did not come.
+
+    Args:
+        work: A pass of `Loops`.
+        calls: The arguments of each thread.
+        problem: The `Problem` of the pass.
+    """
 
     def __init__(self, work: Callable[..., None], calls: list[tuple], problem: Problem) -> None:
         self.work = work
