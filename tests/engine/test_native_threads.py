@@ -12,8 +12,7 @@ import kbptt
 from kbptt.engine import cpu, native, using
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="the C++ loops were not built")
-LOOPS = native.library()
-SETS = LOOPS.instruction_sets if LOOPS else []
+SETS = library.instruction_sets if (library := native.library()) else []
 
 
 def wide(cell, units, features, **arguments):
@@ -91,7 +90,9 @@ def test_wide_inputs(cell, units, features, dtype, instruction_set):
 def test_nobody_waits_for_a_thread_that_does_not_come(interrupted, monkeypatch):
     """As where Ctrl-C comes after the start of the others and before the part of this one."""
     x, state, _, d = data("LSTM", units=64)
-    layer, its_pass = wide("LSTM", 64, 3), getattr(LOOPS, interrupted)
+    # Not of when the tests were collected: others load the library again.
+    loops = native.library()
+    layer, its_pass = wide("LSTM", 64, 3), getattr(loops, interrupted)
 
     def no_part_of_this_thread(*arguments):
         if not threading.current_thread().name.startswith("kbptt"):
@@ -103,7 +104,7 @@ def test_nobody_waits_for_a_thread_that_does_not_come(interrupted, monkeypatch):
             return everything(layer, x, state, d)
 
     with monkeypatch.context() as context:
-        context.setattr(LOOPS, interrupted, no_part_of_this_thread)
+        context.setattr(loops, interrupted, no_part_of_this_thread)
         with pytest.raises(KeyboardInterrupt):
             in_time(lambda: run(threads=2, members=2))
     assert_close(in_time(lambda: run(threads=2, members=2)), run(threads=1))
