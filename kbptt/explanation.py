@@ -103,7 +103,8 @@ def _explain(layer, shape, training) -> dict[str, dict[str, str]]:
             loop = CPULoop(part.recurrence, part.options)
             sequences = layer.return_sequences or number < len(parts)
             passes = Passes(training, sequences)
-            loops[title] = _of_cpu_loop(loop, (batch, timesteps, units), part.dtype, passes)
+            sizes = (batch, timesteps, features, units)
+            loops[title] = _of_cpu_loop(loop, sizes, part.dtype, passes)
         else:
             loops[title] = _of_others(part.recurrence, part.why)
         features = units
@@ -119,15 +120,16 @@ def _of_others(recurrence: Cell | None, why: str) -> dict[str, str]:
 
 
 def _of_cpu_loop(
-    loop: CPULoop, shape: tuple[int, int, int], dtype: tf.DType, passes: Passes
+    loop: CPULoop, shape: tuple[int, int, int, int], dtype: tf.DType, passes: Passes
 ) -> dict[str, str]:
-    batch, timesteps, units = shape
+    batch, timesteps, _, units = shape
     names = " and ".join(loop.cell.activations)
     windows = divide(timesteps, loop.options)
     forward = loop.share(batch, units)
     choices = {
         "loop": f"C++, {loop.instruction_set}, {names}",
-        "forward": f"{batch} rows: {_threads(forward, batch, units)}",
+        "forward": f"{batch} rows: {_threads(forward, batch, units)}; "
+        f"groups of {loop.group(shape, dtype)}",
     }
     if not passes.backward:
         return choices
@@ -136,7 +138,8 @@ def _of_cpu_loop(
     backward = loop.share(rows, units)
     choices["backward"] = (
         f"{_windows(windows.count, count)} of {windows.length} timesteps, {rows} rows: "
-        f"{_threads(backward, rows, units)}"
+        f"{_threads(backward, rows, units)}; "
+        f"groups of {loop.group(shape, dtype, count, windows.overlapping)}"
     )
     size = batch * timesteps * loop.gates_width(units) * dtype.size
     keeps_gates = size <= loop.most_gates(windows)

@@ -9,6 +9,7 @@ machine that slows down slows all of them. Quote the ratios, never a time alone.
     python scripts/benchmark.py --size 32 200 8 256 50 layers=2 last  # a size of your own
     python scripts/benchmark.py --against ../old     # this checkout against one built there
     python scripts/benchmark.py --against ../old --suite sizes
+    taskset -c 0 python scripts/benchmark.py --against ../old  # on one thread
     python scripts/benchmark.py --suite all --quick  # everything, three rounds of each
     python scripts/benchmark.py --suite all --record # and kept as the record of this version
 

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from multiprocessing import resource_tracker
 from typing import Any
 
 from kbptt import _checks
+from kbptt._cores import cores
 
 WORKERS_SECONDS = 120  # to wait for the first worker of an existing scheduler
 ATTEMPTS = 5  # to start or close the cluster: a worker may be killed while it does
@@ -132,9 +132,7 @@ def workers_for(trials: int, workers: int | None, threads: int) -> int:
     """How many processes to start: as requested, else cores // threads; at most one per trial."""
     threads = _checks.positive_integer("threads", threads)
     if workers is None:
-        affinity = getattr(os, "sched_getaffinity", None)
-        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-        workers = max(1, cores // threads)
+        workers = max(1, cores() // threads)
     return min(_checks.positive_integer("workers", workers), trials)
 
 

@@ -125,6 +125,28 @@ class CPULoop(Loop):
         threads = self.run.threads or plan.threads()
         return plan.share(rows, units, threads, whole_rows, self.run.members)
 
+    def group(
+        self,
+        shape: tuple[int, int, int, int],
+        dtype: tf.DType,
+        windows: int | None = None,
+        overlapping: bool = False,
+    ) -> int:
+        """How many rows of a thread go through time together; see ``native/blocks.hpp``.
+
+        Args:
+            shape: ``(batch, timesteps, features, units)``.
+            dtype: Of the loop.
+            windows: Those that go back in the backward pass; None is the forward pass.
+            overlapping: Whether they do.
+        """
+        problem = Problem(*shape, windows=windows or 1, overlapping=overlapping, **self.settings)
+        batch, _, _, units = shape
+        rows = batch if overlapping else batch * problem.windows
+        teams, problem.members = self.share(rows, units)
+        address, double = ctypes.addressof(problem), dtype == tf.float64
+        return _loops().group(address, double, windows is not None, -(-rows // teams))
+
     def gates_width(self, units: int) -> int:
         """Numbers of a row of gates that the backward pass reads."""
         return _loops().residuals(self.cell.name, self.cell.activations) * units

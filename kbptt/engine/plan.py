@@ -1,7 +1,7 @@
 """How the C++ loops run a problem: which thread does what, and what is kept for the backward pass.
 
 Every choice that depends on sizes or on the machine is made here, but for the blocks of rows that
-fit a cache (``native/step.hpp``). The measurements behind them are a table in ``docs/speed.md``;
+fit a cache (``native/blocks.hpp``). The measurements behind them are a table in ``docs/speed.md``;
 `kbptt.explain` prints the choices for a layer.
 """
 
@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from kbptt._cores import cores
 from kbptt.truncation.windows import Windows
 
 # Fewer rows than this are not worth a thread of their own.
@@ -105,8 +106,4 @@ def memory() -> int:
 @functools.cache
 def threads() -> int:
     """As many as TensorFlow gives to one operation."""
-    chosen = tf.config.threading.get_intra_op_parallelism_threads()
-    if chosen:
-        return chosen
-    # macOS and Windows have no affinity.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return tf.config.threading.get_intra_op_parallelism_threads() or cores()

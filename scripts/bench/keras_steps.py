@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from .sizes import Size
 
@@ -23,7 +24,8 @@ def make(options: Options, cell: str, size: Size, library: str = "keras") -> Cal
             layer called without a graph): in place of the train function alone.
             `jit`: `compile(jit_compile=True)`. `windowed`, `stride=…`, `layernorm`, `omega`,
             `unrecorded`: options of kbptt. `threads`, `members`, `kept_gates`: of its
-            `kbptt.engine.Settings`. Anything else is an argument of the recurrent layers.
+            `kbptt.engine.Settings`. `span`: of `kbptt.engine.plan`. Anything else is an argument of
+            the recurrent layers.
         cell: A layer, such as "LSTM", or a cell of `keras_cells.CELLS` for `RNN(cell)`.
         size: The model and its batch.
         library: "keras" for `keras.layers`; else kbptt.
@@ -31,7 +33,8 @@ def make(options: Options, cell: str, size: Size, library: str = "keras") -> Cal
     model = build(options, cell, size, library)
     modes = [mode for name, mode in MODES.items() if name in options]
     with settings(options):
-        return (modes or [train])[0](options, size, model)
+        step = (modes or [train])[0](options, size, model)
+    return with_span(step, int(options["span"])) if "span" in options else step
 
 
 def settings(options: Options) -> contextlib.AbstractContextManager:
@@ -40,6 +43,17 @@ def settings(options: Options) -> contextlib.AbstractContextManager:
 
     chosen = {name: int(value) for name, value in options.items() if name in SETTINGS}
     return kbptt.engine.using(**chosen) if chosen else contextlib.nullcontext()
+
+
+def with_span(step: Callable[[], object], span: int) -> Callable[[], object]:
+    """The step where so many timesteps are computed again at a time."""
+    from kbptt.engine import plan
+
+    def run():
+        with mock.patch.object(plan, "SPAN", span):
+            return step()
+
+    return run
 
 
 # What is measured ---------------------------------------------------------------------------------
@@ -175,7 +189,7 @@ def layer_arguments(options: Options, size: Size) -> dict[str, Any]:
             arguments["normalization"] = "layer"
         elif name == "omega":
             arguments["gradient_regularizer"] = "vanishing_gradient"
-        elif name not in ("jit", "unrecorded", *SETTINGS, *MODES):
+        elif name not in ("jit", "unrecorded", "span", *SETTINGS, *MODES):
             arguments[name] = value if value.isidentifier() else ast.literal_eval(value)
     return arguments
 

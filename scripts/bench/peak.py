@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from kbptt._cores import cores
+
 from .sizes import Size, operations
 
 SOURCE = Path(__file__).with_name("peak.c")
@@ -36,12 +38,12 @@ def load() -> ctypes.CDLL:
 
 def make(options: dict[str, str], cell: str, size: Size) -> Callable[[], object]:
     """As many multiply-adds as the matrix products of a step with full BPTT have, on all cores."""
-    library, cores = load(), os.cpu_count() or 1
-    iterations = round(operations(cell, size) / library.operations() / cores)
-    pool = concurrent.futures.ThreadPoolExecutor(cores)
+    library, threads = load(), cores()
+    iterations = round(operations(cell, size) / library.operations() / threads)
+    pool = concurrent.futures.ThreadPoolExecutor(threads)
 
     def step():
-        list(pool.map(library.run, [iterations] * cores))
+        list(pool.map(library.run, [iterations] * threads))
 
     step()
     return step

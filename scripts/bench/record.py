@@ -6,12 +6,13 @@ One JSON file for each version of kbptt, in `benchmarks/`.
 import importlib.metadata
 import json
 import math
-import os
 import platform
 import re
 import statistics
 from pathlib import Path
 from typing import Any
+
+from kbptt._cores import cores
 
 from .suites import Row
 
@@ -29,7 +30,7 @@ def machine() -> Record:
     flags = set(text.split())
     return {
         "processor": name[1].strip() if name else platform.processor(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "instructions": next((flag for flag in ("avx512f", "avx2") if flag in flags), "baseline"),
     }
 

@@ -2,11 +2,13 @@
 
 import math
 import statistics
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .builds import build
 from .sizes import CELLS, FIT, INFERENCE, LONG, SHARED, WIDE, Size
 from .steps import applies, missing, parse
 from .workers import measure, measure_alone
@@ -158,6 +160,30 @@ class Memory(Suite):
         return rows
 
 
+OTHER_BLOCKS = {
+    "GROUP": (48, 192),
+    "GROUP_BYTES": (2**17, 2**19),
+    "BATCHED": (192, 768),
+    "DEPTH": (128, 512),
+    "NEAR": (0, 2**30),
+}
+
+
+class Blocks(Suite):
+    """Loops compiled with other sizes of blocks over those with the sizes of ``blocks.hpp``."""
+
+    def run(self, cells, sizes, rounds):
+        rows = []
+        for block, values in OTHER_BLOCKS.items():
+            for label in (f"{block}={value}" for value in values):
+                with tempfile.TemporaryDirectory() as folder:
+                    there = {"other": build(Path(folder), f"KBPTT_{label}")}
+                    ratio = Ratio(label, ("other",), ("kbptt",))
+                    # The default too in a process of its own.
+                    rows += compare([ratio], cells, sizes, rounds, there)
+        return rows
+
+
 class Compile(Suite):
     """Seconds from an unbuilt model to the end of its first step, in fresh processes, in turn."""
 
@@ -189,10 +215,10 @@ def costs(*callbacks: str) -> tuple[Ratio, ...]:
     return tuple(Ratio(name, (f"kbptt fit={name}",), ("kbptt fit=",)) for name in callbacks)
 
 
-TORCH = ("torch", "torch detach")
+TORCH = ("torch", "torch detach", "torch time-major")
 BEST = ("kbptt", "kbptt windowed")
 PEERS = (
-    Ratio("torch/kbptt", (*TORCH, "torch time-major"), BEST),
+    Ratio("torch/kbptt", TORCH, BEST),
     Ratio("jax/kbptt", ("jax", "jax detach"), BEST),
 )
 
@@ -264,6 +290,21 @@ SUITES = {
         ),
         [*LONG, Size(64, 100, 512, 512, 25), Size(8, 8192, 32, 64, 32)],
         ["GRU", "LSTM"],
+    ),
+    "span": Suite(
+        "gates computed again some timesteps at a time, over 16 at a time",
+        tuple(
+            Ratio(f"span={n}", (f"kbptt kept_gates=0 span={n}",), ("kbptt kept_gates=0",))
+            for n in (4, 8, 32, 64)
+        ),
+        [*LONG[:3], Size(64, 100, 512, 512, 25)],
+        ["LSTM"],
+    ),
+    "blocks": Blocks(
+        "the loops compiled with other sizes of blocks over those of this version",
+        (),
+        [LONG[1], LONG[2], WIDE[1], WIDE[3]],
+        ["LSTM"],
     ),
     "floor": option("the matrix products alone", "windowed/floor", "kbptt windowed", "floor"),
     "inference": Suite(

@@ -3,8 +3,9 @@
 # An optional peer: the types are checked with it or without.
 # pyright: reportMissingImports=false
 
-import os
 from collections.abc import Callable
+
+from kbptt._cores import cores
 
 from .sizes import Size
 
@@ -20,7 +21,7 @@ def make(options: dict[str, str], cell: str, size: Size) -> Callable[[], object]
     """
     import torch
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(cores())
     torch.manual_seed(0)
     major = "time-major" in options
     kind = {"SimpleRNN": torch.nn.RNN, "GRU": torch.nn.GRU, "LSTM": torch.nn.LSTM}[cell]

@@ -13,8 +13,15 @@ from .steps import make_step
 BURST = 0.05  # seconds of consecutive steps of a variant, of which the median counts
 
 
+def use(place: Path) -> None:
+    """Makes this process use the loops of a library, or import kbptt from a folder alone."""
+    if place.is_file():
+        os.environ["KBPTT_NATIVE_LIBRARY"] = str(place)
+    else:
+        use_checkout(place)
+
+
 def use_checkout(folder: Path) -> None:
-    """Makes this process import kbptt from `folder` and nowhere else."""
     sys.path.insert(0, str(folder))
     import kbptt
     from kbptt.engine import native
@@ -33,7 +40,7 @@ def work(connection, variants: list[str], cell: str, size: Size, checkout: Path 
     import resource
 
     if checkout:
-        use_checkout(checkout)
+        use(checkout)
     first, steps = {}, {}
     for variant in variants:
         start = time.perf_counter()
@@ -107,8 +114,9 @@ def measure(
         cell: Name of the recurrent layer, or of its cell.
         size: The model and its batch.
         rounds: Number of rounds, after one that warms up.
-        checkouts: Folder from which each library is imported, by its name in `variants`. With
-            checkouts every second round runs backwards: A B, B A, A B, …
+        checkouts: By name of a library in `variants` the folder from which it is imported, or the
+            compiled loops that it uses. With checkouts every second round runs backwards: A B, B A,
+            A B, …
         steps: Single steps of each variant in a round, in turn. Defaults to 0: one burst.
     """
     checkouts = checkouts or {}

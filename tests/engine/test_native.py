@@ -130,13 +130,22 @@ def test_the_number_of_threads_changes_nothing_but_the_order_of_sums(cell):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
 
 
-def test_the_same_bits_every_time():
-    x, state, _, d = data("LSTM", timesteps=30, batch=23, features=3, units=8)
-    layer = make("LSTM", units=8, truncation=7, dtype="float32")
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("truncation", [7, Windowed(9, 4)])
+@pytest.mark.parametrize(("threads", "members"), [(1, 1), (2, 1), (2, 2), (6, 3)])
+@pytest.mark.parametrize("kept_gates", [0, 2**30])
+def test_the_same_bits_every_time(cell, truncation, threads, members, kept_gates):
+    x, state, _, d = data(cell, timesteps=30, batch=23, features=3, units=48)
+    layer = make(cell, units=48, truncation=truncation, dtype="float32")
     x, state, d = np.float32(x), [np.float32(s) for s in state], [np.float32(v) for v in d]
-    expected = everything(layer, x, state, d)
-    for _ in range(5):
-        for a, b in zip(everything(layer, x, state, d), expected, strict=True):
+
+    def run():
+        with using(threads=threads, members=members, kept_gates=kept_gates):
+            return everything(layer, x, state, d)
+
+    expected = run()
+    for _ in range(3):
+        for a, b in zip(run(), expected, strict=True):
             np.testing.assert_array_equal(a, b)
 
 

@@ -19,8 +19,10 @@ from kbptt.engine.cpu import BESIDE, RESIDUALS
 pytestmark = pytest.mark.skipif(native.library() is None, reason="the C loops were not built")
 
 COLUMNS = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4}
-# Below, at and above what vectors (4, 8, 16 floats), groups (48 rows) and blocks (96) hold.
-UNITS = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 49, 65]
+# Below, at and above what vectors (4, 8, 16 floats), groups (48 rows) and blocks (96) hold; shares
+# of threads that differ; more columns than a product takes rows.
+UNITS = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 49, 65, 80, 208, 300]
+FEATURES = [1, 2, 3, 4, 5, 8, 16, 17, 20, 33, 130, 260]
 BATCHES = [1, 1, 2, 3, 4, 5, 8, 12, 23, 47, 48, 49, 95, 96, 97]
 QUICK, ALL, HOSTILE = 300, 2500, 120
 
@@ -34,7 +36,7 @@ class Case:
         self.cell = pick(list(COLUMNS))
         self.dtype = np.dtype(pick(["float32", "float64"]))
         self.batch, self.units = pick(BATCHES), pick(UNITS)
-        self.features = pick([1, 2, 3, 4, 5, 8, 16, 17, 20, 33])
+        self.features = pick(FEATURES)
         self.timesteps = pick([1, 2, 3, 5, 8, 13, 16])
         if self.batch == 1 and flag():
             self.timesteps = pick([95, 96, 97, 193])

@@ -51,8 +51,9 @@ def test_threads_windows_and_memory():
             [
                 "LSTM 'lstm': batch 8, 1000 timesteps, 3 features, 64 units, float32",
                 "  loop      C++, baseline, tanh and sigmoid",
-                "  forward   8 rows: 2 threads, each with 4 rows",
-                "  backward  50 windows of 20 timesteps, 400 rows: 2 threads, each with 200 rows",
+                "  forward   8 rows: 2 threads, each with 4 rows; groups of 4",
+                "  backward  50 windows of 20 timesteps, 400 rows: 2 threads, each with 200 rows; "
+                "groups of 67",
                 "  gates     computed again, 7.81 MiB would be more than 1 MiB",
                 "  c         kept of 99 of 1000 timesteps, 0.193 MiB",
             ]
@@ -60,13 +61,15 @@ def test_threads_windows_and_memory():
     )
     with using(threads=2):
         (choices,) = kbptt.explain(kbptt.GRU(2048), (2, 10, 3)).loops.values()
-        assert choices["backward"].endswith("2 threads share every row, each with 1024 units")
+        shared = "2 threads share every row, each with 1024 units; groups of 2"
+        assert choices["backward"].endswith(shared)
         normalized = kbptt.GRU(4, normalization="layer")
         (choices,) = kbptt.explain(normalized, (2, 10, 3)).loops.values()
         assert choices["gates"] == "computed again: none are kept of layer-normalised cells"
         last = kbptt.SimpleRNN(4, truncation=5)
         (choices,) = kbptt.explain(last, (2, 10, 3)).loops.values()
-        assert choices["backward"] == "the last window of 5 timesteps, 2 rows: 1 thread"
+        one = "the last window of 5 timesteps, 2 rows: 1 thread; groups of 2"
+        assert choices["backward"] == one
         (choices,) = kbptt.explain(last, (2, 10, 3), training=False).loops.values()
         assert choices.keys() == {"loop", "forward"}
 

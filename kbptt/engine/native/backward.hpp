@@ -35,7 +35,7 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
     const int64_t xl = S::padded(xw);
     /* A group's gates and gradients stay in the second-level cache; the sums of the weight gradients
        pass through it once for so many buffered rows. */
-    const int64_t most = between(48, (1 << 18) / (3 * step.widest_ld * sizeof(T)), GROUP);
+    const int64_t most = rows_of_group(48, 3 * step.widest_ld * sizeof(T));
     const int64_t batched = between(2 * most, 3 * (1 << 17) / (dz_ld * sizeof(T)), BATCHED);
     int64_t *order; /* of dz's columns among those of the kernels */
     T *kernel_t, *recurrent_t; /* packed */
@@ -84,6 +84,12 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
   public:
     Backward(const Problem<T> &problem, int64_t thread_, int64_t first_, int64_t last_)
         : step(problem, thread_), thread(thread_), first(first_), last(last_) {}
+
+    /* Of all rows so many go back together; of a few more windows their last group may be smaller. */
+    int64_t rows_at_once() const {
+        const int64_t rows = p.overlapping ? p.windows * samples : last - first;
+        return rows > 0 ? evenly(rows, most) : 1;
+    }
 
     int64_t lay_out_shared(char *memory) {
         Arena arena(memory);

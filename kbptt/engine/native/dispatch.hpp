@@ -10,12 +10,13 @@ namespace kbptt {
 /* One pass of one thread over the rows of its team. */
 using Pass = void (*)(const void *problem, int64_t thread, int64_t first, int64_t last);
 
-/* Bytes of scratch space of a team that has at most so many rows. */
+/* Of a team that has at most so many rows: the bytes of its scratch space, or how many of the rows go
+   through time together. */
 using Size = int64_t (*)(const void *problem, int64_t rows);
 
 struct Passes {
     Pass forward, backward;
-    Size forward_size, backward_size;
+    Size forward_scratch, backward_scratch, forward_group, backward_group;
 };
 
 /* The passes of a cell, by normalization and by type: float, double. */

@@ -13,8 +13,8 @@ template <class T, class Isa, class Cell, bool normalized> class Forward {
     const Meeting meeting{p, slice};
     const int64_t timesteps = p.timesteps, D = step.D, u = step.u, w = step.w, ld = step.ld;
     /* A group's gates and states stay in the second-level cache. */
-    const int64_t most = between(
-        64, (1 << 18) / ((step.widest_ld * (1 + step.separate_hu) + 2 * u) * sizeof(T)), GROUP);
+    const int64_t most =
+        rows_of_group(64, (step.widest_ld * (1 + step.separate_hu) + 2 * u) * sizeof(T));
     const int64_t batched = between(GROUP, p.batch * timesteps, BATCHED / 2);
     const int64_t first, last;
     T *z, *hu, *xs, *hs;
@@ -23,6 +23,9 @@ template <class T, class Isa, class Cell, bool normalized> class Forward {
     /* The samples from `first` up to `last`. */
     Forward(const Problem<T> &problem, int64_t thread, int64_t first_, int64_t last_)
         : step(problem, thread), first(first_), last(last_) {}
+
+    /* So many samples go through time together. */
+    int64_t rows_at_once() const { return first < last ? evenly(last - first, most) : 1; }
 
     int64_t lay_out_shared(char *) { return 0; }
 
@@ -38,7 +41,7 @@ template <class T, class Isa, class Cell, bool normalized> class Forward {
 
     void run() {
         step.prepare(true);
-        const int64_t size = first < last ? evenly(last - first, most) : 1;
+        const int64_t size = rows_at_once();
         for (int64_t b = first; b < last; b += size)
             run_group(b, last - b < size ? last - b : size);
     }

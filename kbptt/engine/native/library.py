@@ -91,6 +91,7 @@ class Loops:
             for all windows of the samples.
         scratch: ``scratch(address, double, backward, rows)``, the bytes of scratch space of a team
             with so many rows.
+        group: Likewise how many of its rows go through time together; see ``blocks.hpp``.
         cells: The cells by name.
         activations: The activations by name.
         instruction_sets: Names of those that this machine has, from the baseline to the best.
@@ -111,6 +112,7 @@ class Loops:
         self.forward: Callable[[int, bool, int, int, int], None] = module.forward
         self.backward: Callable[[int, bool, int, int, int], None] = module.backward
         self.scratch: Callable[[int, bool, bool, int], int] = module.scratch
+        self.group: Callable[[int, bool, bool, int], int] = module.group
         self.cells: dict[str, CompiledCell] = {
             name: CompiledCell(number, *sizes)
             for number, (name, *sizes) in enumerate(module.cells())

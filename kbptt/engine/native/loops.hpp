@@ -8,11 +8,15 @@ namespace kbptt {
 namespace {
 
 /* The memory of a team: what its threads share, then each one's own. */
-template <class Pass, class T> int64_t size(const void *problem, int64_t rows) {
+template <class Pass, class T> int64_t scratch(const void *problem, int64_t rows) {
     const auto &p = *static_cast<const Problem<T> *>(problem);
     int64_t bytes = Pass(p, 0, 0, rows).lay_out_shared(nullptr);
     for (int64_t i = 0; i < p.members; i++) bytes += Pass(p, i, 0, rows).lay_out(nullptr);
     return bytes;
+}
+
+template <class Pass, class T> int64_t group(const void *problem, int64_t rows) {
+    return Pass(*static_cast<const Problem<T> *>(problem), 0, 0, rows).rows_at_once();
 }
 
 template <class Pass, class T>
@@ -28,7 +32,8 @@ void run(const void *problem, int64_t thread, int64_t first, int64_t last) {
 }
 
 template <class T, class F, class B>
-constexpr Passes both = {run<F, T>, run<B, T>, size<F, T>, size<B, T>};
+constexpr Passes both = {run<F, T>,     run<B, T>,   scratch<F, T>,
+                         scratch<B, T>, group<F, T>, group<B, T>};
 
 template <class T, class Isa, class Cell, bool normalized>
 constexpr Passes passes =

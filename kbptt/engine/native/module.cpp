@@ -49,15 +49,24 @@ PyObject *run(PyObject *arguments, bool backward) {
     Py_RETURN_NONE;
 }
 
-PyObject *scratch(PyObject *, PyObject *arguments) {
+/* A number about a team; which one depends on whether the pass is the backward pass. */
+PyObject *size(PyObject *arguments, Size Passes::*forward, Size Passes::*backward) {
     unsigned long long address;
     long long rows;
-    int is_double, backward;
-    if (!PyArg_ParseTuple(arguments, "KppL", &address, &is_double, &backward, &rows)) return nullptr;
+    int is_double, is_backward;
+    if (!PyArg_ParseTuple(arguments, "KppL", &address, &is_double, &is_backward, &rows)) return nullptr;
     const void *problem = reinterpret_cast<const void *>(uintptr_t(address));
     const Passes *passes = find_passes(*static_cast<const Problem<double> *>(problem), is_double);
     if (!passes) return nullptr;
-    return PyLong_FromLongLong((backward ? passes->backward_size : passes->forward_size)(problem, rows));
+    return PyLong_FromLongLong((passes->*(is_backward ? backward : forward))(problem, rows));
+}
+
+PyObject *scratch(PyObject *, PyObject *arguments) {
+    return size(arguments, &Passes::forward_scratch, &Passes::backward_scratch);
+}
+
+PyObject *group(PyObject *, PyObject *arguments) {
+    return size(arguments, &Passes::forward_group, &Passes::backward_group);
 }
 
 PyObject *forward(PyObject *, PyObject *arguments) { return run(arguments, false); }
@@ -100,6 +109,7 @@ PyMethodDef methods[] = {
     {"forward", forward, METH_VARARGS, "forward(problem, is_double, thread, first, last)"},
     {"backward", backward, METH_VARARGS, "backward(problem, is_double, thread, first, last)"},
     {"scratch", scratch, METH_VARARGS, "scratch(problem, is_double, backward, rows) -> bytes of a team"},
+    {"group", group, METH_VARARGS, "group(problem, is_double, backward, rows) -> rows at once"},
     {"problem", problem, METH_NOARGS, "problem() -> (size, declaration)"},
     {"cells", cells, METH_NOARGS, "cells() -> [(name, gates, states, residuals), …]"},
     {"activations", activations, METH_NOARGS, "activations() -> [(name, keeps_argument), …]"},

@@ -1,6 +1,7 @@
 /* Matrix products and sums of vectors. An instruction set `Isa` gives the bytes of a vector and how
    many vectors wide a tile of a product is. */
 #pragma once
+#include "blocks.hpp"
 #include "portable.hpp"
 
 namespace kbptt {
@@ -31,13 +32,6 @@ template <class T> KBPTT_INLINE void copy(T *to, const T *from, int64_t n) {
 template <class T> KBPTT_INLINE void fill_zeros(T *to, int64_t n) { memset(to, 0, n * sizeof(T)); }
 
 /* Products ---------------------------------------------------------------------------------- */
-
-/* Rows of the right factor that a product takes at once: a panel of so many stays in the first-level
-   cache while all rows of the left factor go over it. */
-constexpr int64_t DEPTH = 256;
-
-/* Bytes of a packed factor that stays near by itself: the second-level cache has room for it. */
-constexpr int64_t NEAR = 1 << 17;
 
 /* What is read next: `step` bytes for each row of b that is read now; 0: nothing. */
 struct Ahead {

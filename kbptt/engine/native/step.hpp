@@ -10,21 +10,6 @@
 namespace kbptt {
 namespace {
 
-/* At most so many rows go through time together, and a product outside of the recurrence takes so
-   many at once. */
-constexpr int64_t GROUP = 96, BATCHED = 384;
-
-/* Into how many rows at a time `rows` are divided, `most` at most: of 100 rows 50 and 50, not 96 and
-   4. */
-inline int64_t evenly(int64_t rows, int64_t most) {
-    const int64_t parts = (rows + most - 1) / most;
-    return (rows + parts - 1) / parts;
-}
-
-inline int64_t between(int64_t least, int64_t n, int64_t most) {
-    return n < least ? least : n > most ? most : n;
-}
-
 template <class T> bool masked_at(const Problem<T> &p, int64_t t, int64_t b) {
     return p.mask && !p.mask[b * p.timesteps + t];
 }
