@@ -87,8 +87,7 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
 
     /* Of all rows so many go back together; of a few more windows their last group may be smaller. */
     int64_t rows_at_once() const {
-        const int64_t rows = p.overlapping ? p.windows * samples : last - first;
-        return rows > 0 ? evenly(rows, most) : 1;
+        return evenly(p.overlapping ? p.windows * samples : last - first, most);
     }
 
     int64_t lay_out_shared(char *memory) {
@@ -301,22 +300,8 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
             fill_zeros(dhu + row, n);
             return;
         }
-        const Residuals<T> s = replay.needed ? replay.residuals(t, b, r) : kept_residuals(t, b);
+        const Residuals<T> s = replay.needed ? replay.residuals(t, b, r) : step.kept(t, b);
         step.vjp(s, dh, dc, dz + row, dhu + row, vectors_in(summed ? sums : sink));
-    }
-
-    /* What the forward pass kept. */
-    Residuals<T> kept_residuals(int64_t t, int64_t b) const {
-        Residuals<T> s = {};
-        s.h_before = h_before(p, t, b) + slice.first;
-        s.gates = p.h + (b * timesteps + t) * u + slice.first;
-        if (states > 1)
-            s.c_before = kept_c_before(p, t, b) + slice.first, s.c = c_at(p, t, b) + slice.first;
-        if (step.residuals) {
-            s.gates = p.gates + step.residuals * ((t * batch + b) * u + slice.first);
-            s.hu_kept = s.gates + Cell::gates * w;
-        }
-        return s;
     }
 
     void penalize(int64_t r) {

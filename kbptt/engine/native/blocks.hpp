@@ -39,7 +39,7 @@ inline int64_t between(int64_t least, int64_t n, int64_t most) {
 /* Into how many rows at a time `rows` are divided, `most` at most: of 100 rows 50 and 50, not 96 and
    4. */
 inline int64_t evenly(int64_t rows, int64_t most) {
-    const int64_t parts = (rows + most - 1) / most;
+    const int64_t parts = rows > 0 ? (rows + most - 1) / most : 1;
     return (rows + parts - 1) / parts;
 }
 

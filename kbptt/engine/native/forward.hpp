@@ -25,7 +25,7 @@ template <class T, class Isa, class Cell, bool normalized> class Forward {
         : step(problem, thread), first(first_), last(last_) {}
 
     /* So many samples go through time together. */
-    int64_t rows_at_once() const { return first < last ? evenly(last - first, most) : 1; }
+    int64_t rows_at_once() const { return evenly(last - first, most); }
 
     int64_t lay_out_shared(char *) { return 0; }
 

@@ -150,6 +150,21 @@ template <class T, class Isa, class Cell, bool normalized> struct Step {
             Cell::template forward<Isa, normalized>(p, chosen(row - z), z, hu, h, c, norm);
     }
 
+    /* What the forward pass kept of a timestep. */
+    Residuals<T> kept(int64_t t, int64_t b) const {
+        const int64_t first = slice.first;
+        Residuals<T> s = {};
+        s.h_before = h_before(whole, t, b) + first;
+        s.gates = whole.h + (b * whole.timesteps + t) * u + first;
+        if (Cell::states > 1)
+            s.c_before = kept_c_before(whole, t, b) + first, s.c = c_at(whole, t, b) + first;
+        if (residuals) {
+            s.gates = whole.gates + residuals * ((t * whole.batch + b) * u + first);
+            s.hu_kept = s.gates + Cell::gates * w;
+        }
+        return s;
+    }
+
     /* After `forward`: what the vjp needs of the gates z. */
     T *kept_gates(T *z) const { return usual ? z : row; }
 
