@@ -18,7 +18,7 @@ from kbptt.truncation.windows import Windows
 # Fewer rows than this are not worth a thread of their own.
 ROWS_OF_A_TEAM = 4
 # Nor are fewer units: their thread would wait longer for the others than it works.
-UNITS_OF_A_MEMBER = 32
+UNITS_OF_A_MEMBER = 64
 # A thread needs at least one vector: AVX-512 has the longest.
 UNITS_OF_A_VECTOR = 16
 # With so many units a thread that had them all would read kernels that fit no cache of its own.

@@ -18,8 +18,8 @@ from kbptt.truncation.windows import of
         (1, 16, 1, Sharing(1, 1)),
         (64, 128, 1, Sharing(1, 1)),
         (8, 64, 2, Sharing(2, 1)),  # four rows each
-        (7, 64, 2, Sharing(1, 2)),  # too few of them: 32 units each
-        (7, 63, 2, Sharing(1, 1)),  # too few of those, too
+        (7, 128, 2, Sharing(1, 2)),  # too few of them: 64 units each
+        (7, 127, 2, Sharing(1, 1)),  # too few of those, too
         (2, 512, 8, Sharing(1, 8)),
         (8, 512, 8, Sharing(2, 4)),
         (10**6, 1023, 8, Sharing(8, 1)),

@@ -56,7 +56,8 @@ struct Slice {
 };
 
 /* Where the threads of a team meet: two counters on a cache line of the team's own. They wait awake,
-   as it is for less than a microsecond, but let others run if it takes long. If `called_off` is not 0,
+   as it is for less than a microsecond, but let others run if it takes two: where the machine has more
+   to do than cores, the one that is waited for may be among them. If `called_off` is not 0,
    a thread will not come: nobody waits any more, and the results are worth nothing. */
 class Meeting {
     int64_t *const arrived, *const round, *const called_off;
@@ -77,7 +78,7 @@ class Meeting {
             return;
         }
         for (int64_t turns = 0; __atomic_load_n(round, __ATOMIC_ACQUIRE) == now; turns++) {
-            if (turns < 2000)
+            if (turns < 50)
                 rest();
             else if (__atomic_load_n(called_off, __ATOMIC_RELAXED))
                 return;

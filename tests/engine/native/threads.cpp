@@ -29,7 +29,7 @@ static bool together(bool backward) {
     const InstructionSet &best = instruction_sets[instruction_set_count() - 1];
     const Passes &passes = best.loops[problem.cell][false][true];
     const int64_t teams = THREADS / problem.members, rows = B / teams;
-    problem.team_scratch = (backward ? passes.backward_size : passes.forward_size)(&problem, rows);
+    problem.team_scratch = (backward ? passes.backward_scratch : passes.forward_scratch)(&problem, rows);
     if (teams * problem.team_scratch > SCRATCH) return false;
     std::thread threads[THREADS];
     for (int64_t i = 0; i < THREADS; i++)
