@@ -127,3 +127,16 @@ def test_every_ratio_compares_variants_that_can_be_made():
     for suite in SUITES.values():
         for ratio in suite.ratios:
             assert {steps.parse(v)[0] for v in ratio.variants} <= steps.LIBRARIES.keys()
+
+
+def test_a_worker_imports_the_checkout_that_it_is_given(tmp_path):
+    """So nothing that a worker runs before has imported kbptt."""
+    (tmp_path / "kbptt").symlink_to(SCRIPTS.parent / "kbptt")
+    program = (
+        "import sys, pathlib\n"
+        f"sys.path[:0] = [{str(SCRIPTS)!r}]\n"
+        "from bench import record, workers\n"
+        "assert 'kbptt' not in sys.modules\n"
+        f"workers.use_checkout(pathlib.Path({str(tmp_path)!r}))\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)

@@ -9,8 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from kbptt._cores import cores
-
+from .cores import cores
 from .sizes import Size, operations
 
 SOURCE = Path(__file__).with_name("peak.c")

@@ -12,8 +12,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from kbptt._cores import cores
-
+from .cores import cores
 from .suites import Row
 
 PACKAGES = ("tensorflow", "keras", "numpy", "torch", "jax")

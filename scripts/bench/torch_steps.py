@@ -5,8 +5,7 @@
 
 from collections.abc import Callable
 
-from kbptt._cores import cores
-
+from .cores import cores
 from .sizes import Size
 
 
