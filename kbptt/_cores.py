@@ -4,6 +4,6 @@ import os
 
 
 def cores() -> int:
-    """How many there are: of the machine, those that the process is not kept from."""
+    """Number of CPUs in the affinity mask of this process."""
     affinity = getattr(os, "sched_getaffinity", None)  # macOS and Windows have none
     return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -137,8 +137,8 @@ class CPULoop(Loop):
         Args:
             shape: ``(batch, timesteps, features, units)``.
             dtype: Of the loop.
-            windows: Those that go back in the backward pass; None is the forward pass.
-            overlapping: Whether they do.
+            windows: Number of windows in the backward pass; None for the forward pass.
+            overlapping: Whether the windows overlap.
         """
         problem = Problem(*shape, windows=windows or 1, overlapping=overlapping, **self.settings)
         batch, _, _, units = shape

@@ -8,19 +8,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def build(folder: Path, macro: str) -> Path:
-    """Compiles this checkout's loops with a macro of ``blocks.hpp``; returns the library.
+def build(folder: Path, macro: str = "") -> Path | None:
+    """Compiles this checkout's loops; returns the library, or None where they cannot be built.
 
     Args:
         folder: Where it is built.
-        macro: Name and value, such as ``"KBPTT_GROUP=48"``.
+        macro: One of ``blocks.hpp`` and its value, such as ``"KBPTT_GROUP=48"``; empty: as it is.
     """
     options = ["--build-lib", folder / "lib", "--build-temp", folder / "temp"]
     command = [sys.executable, "setup.py", "--quiet", "build_ext", *options]
-    flags = f"{os.environ.get('CXXFLAGS', '')} -D{macro}"
-    environment = os.environ | {"CFLAGS": flags, "CXXFLAGS": flags}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    libraries = list((folder / "lib").rglob("_loops*.so"))
-    if done.returncode or len(libraries) != 1:
-        raise SystemExit(f"The loops were not built with -D{macro}:\n{done.stderr}")
-    return libraries[0]
+    define = f" -D{macro}" if macro else ""
+    flags = {name: os.environ.get(name, "") + define for name in ("CFLAGS", "CXXFLAGS")}
+    subprocess.run(command, cwd=ROOT, env=os.environ | flags, capture_output=True)
+    return next((folder / "lib").rglob("_loops*.so"), None)

@@ -1,4 +1,4 @@
-"""The cores that this process may use; not by kbptt, of which a worker imports a given checkout."""
+"""The cores that this process may use; without kbptt: workers import a specific checkout of it."""
 
 import os
 

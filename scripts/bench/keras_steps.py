@@ -22,8 +22,8 @@ def make(options: Options, cell: str, size: Size, library: str = "keras") -> Cal
     Args:
         options: `predict`, `evaluate`, `fit` (through Keras's loop, with a callback), `once` (the
             layer called without a graph): in place of the train function alone.
-            `jit`: `compile(jit_compile=True)`. `windowed`, `stride=…`, `layernorm`, `omega`,
-            `unrecorded`: options of kbptt. `threads`, `members`, `kept_gates`: of its
+            `jit`: `compile(jit_compile=True)`. `windowed`, `stride=…`, `artbp`, `layernorm`,
+            `omega`, `unrecorded`: options of kbptt. `threads`, `members`, `kept_gates`: of its
             `kbptt.engine.Settings`. `span`: of `kbptt.engine.plan`. Anything else is an argument of
             the recurrent layers.
         cell: A layer, such as "LSTM", or a cell of `keras_cells.CELLS` for `RNN(cell)`.
@@ -185,6 +185,8 @@ def layer_arguments(options: Options, size: Size) -> dict[str, Any]:
             arguments["truncation"] = size.window
         elif name == "stride":
             arguments["truncation"] = kbptt.truncation.Windowed(size.window, int(value))
+        elif name == "artbp":
+            arguments["truncation"] = kbptt.truncation.Randomized.artbp(mean_length=size.window)
         elif name == "layernorm":
             arguments["normalization"] = "layer"
         elif name == "omega":

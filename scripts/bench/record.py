@@ -108,9 +108,10 @@ def current(folder: Path) -> tuple[Path, Record]:
 def keep(folder: Path, suite: str, rounds: int, rows: list[Row]) -> Path:
     """Writes rows of a suite to the record of this version, in which all else stays."""
     path, now = current(folder)
-    known, new = now["suites"].get(suite, {}).get("ratios", {}), ratios(rows)
+    before = now["suites"].get(suite, {"rounds": rounds, "ratios": {}})
+    known, new = before["ratios"], ratios(rows)
     merged = {label: known.get(label, {}) | new.get(label, {}) for label in {**known, **new}}
-    now["suites"][suite] = {"rounds": rounds, "ratios": merged}
+    now["suites"][suite] = {"rounds": min(rounds, before["rounds"]), "ratios": merged}
     folder.mkdir(exist_ok=True, parents=True)
     path.write_text(json.dumps(now, indent=1) + "\n")
     return path

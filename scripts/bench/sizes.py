@@ -114,6 +114,8 @@ FIT = [  # steps of about 3, 10 and 100 ms on two cores
 ]
 SHARED = [  # few rows, many units
     Size(2, 512, 16, 64, 64),
+    Size(2, 512, 16, 128, 64),
+    Size(2, 256, 64, 256, 64),
     Size(4, 128, 64, 512, 32),
     Size(32, 64, 128, 512, 16),
     Size(32, 32, 128, 1024, 8),

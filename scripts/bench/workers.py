@@ -15,10 +15,13 @@ BURST = 0.05  # seconds of consecutive steps of a variant, of which the median c
 
 def use(place: Path) -> None:
     """Makes this process use the loops of a library, or import kbptt from a folder alone."""
-    if place.is_file():
-        os.environ["KBPTT_NATIVE_LIBRARY"] = str(place)
-    else:
-        use_checkout(place)
+    if not place.is_file():
+        return use_checkout(place)
+    os.environ["KBPTT_NATIVE_LIBRARY"] = str(place)
+    from kbptt.engine import native
+
+    if not native.is_usable():
+        raise SystemExit(f"The compiled loops {place} cannot be used.")
 
 
 def use_checkout(folder: Path) -> None:

@@ -31,19 +31,19 @@ const CellPasses *const baseline_loops = stubs;
 """
 
 
-def build(folder, module="module.cpp", header=None):
-    """The module with loops that end the process, and with changes of the text of problem.hpp."""
+def build(folder, module="module.cpp", header=None, file="problem.hpp"):
+    """The module with loops that end the process, and with changes of the text of a file."""
     compiler = shutil.which("g++") or shutil.which("c++")
     include = Path(sysconfig.get_paths()["include"])
     if compiler is None or not (include / "Python.h").exists():
         pytest.skip("no C++ compiler or no headers of Python")
     shutil.copytree(SOURCES, folder / "native", ignore=shutil.ignore_patterns("*.so", "*.py"))
-    problem = folder / "native/problem.hpp"
-    text = problem.read_text()
+    changed = folder / "native" / file
+    text = changed.read_text()
     for old, new in (header or {}).items():
         assert text.count(old) == 1
         text = text.replace(old, new)
-    problem.write_text(text)
+    changed.write_text(text)
     (folder / "native/stub.cpp").write_text(STUB)
     path = folder / "native.so"
     options = ["-std=c++17", "-shared", "-fPIC", "-DKBPTT_BASELINE_ONLY", f"-I{include}"]
@@ -91,6 +91,13 @@ def test_a_stale_library_is_refused_with_the_way_to_rebuild(change, tmp_path, ch
     with pytest.warns(RuntimeWarning, match="different version.*rebuild") as caught:
         assert library() is None
     assert str(tmp_path) in str(caught[0].message)
+
+
+def test_a_library_without_a_function_is_refused(tmp_path, chosen):
+    """As one that was built before the function was."""
+    chosen(build(tmp_path, header={'{"group", ': '{"grouped", '}, file="module.cpp"))
+    with pytest.warns(RuntimeWarning, match="different version.*rebuild"):
+        assert library() is None
 
 
 def test_the_tensorflow_loops_run_instead_and_one_warning_says_so(tmp_path, chosen):

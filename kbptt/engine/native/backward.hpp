@@ -35,8 +35,8 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
     const int64_t xl = S::padded(xw);
     /* A group's gates and gradients stay in the second-level cache; the sums of the weight gradients
        pass through it once for so many buffered rows. */
-    const int64_t most = rows_of_group(48, 3 * step.widest_ld * sizeof(T));
-    const int64_t batched = between(2 * most, 3 * (1 << 17) / (dz_ld * sizeof(T)), BATCHED);
+    const int64_t most = rows_of_group(KBPTT_LEAST_BACKWARD, 3 * step.widest_ld * sizeof(T));
+    const int64_t batched = between(2 * most, BATCHED_BYTES / (dz_ld * sizeof(T)), BATCHED);
     int64_t *order; /* of dz's columns among those of the kernels */
     T *kernel_t, *recurrent_t; /* packed */
 
@@ -85,7 +85,7 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
     Backward(const Problem<T> &problem, int64_t thread_, int64_t first_, int64_t last_)
         : step(problem, thread_), thread(thread_), first(first_), last(last_) {}
 
-    /* Of all rows so many go back together; of a few more windows their last group may be smaller. */
+    /* Rows per group; the last one may be smaller. */
     int64_t rows_at_once() const {
         return evenly(p.overlapping ? p.windows * samples : last - first, most);
     }

@@ -1,20 +1,29 @@
-/* How much is worked on at once. Speed depends on these sizes, and results but by rounding.
-   `scripts/benchmark.py --suite blocks` compiles the loops with others, by macros, and measures them;
-   the table in docs/speed.md is what it found. */
+/* How much is worked on at once: results change only by rounding. `scripts/benchmark.py --suite blocks`
+   compiles the loops with other sizes, by macros, and measures them; see docs/speed.md. */
 #pragma once
 #include <cstdint>
 
-/* At most so many rows go through time together. */
+/* Maximum number of rows that go through time together. */
 #ifndef KBPTT_GROUP
 #define KBPTT_GROUP 96
 #endif
-/* So many bytes at most of what a group works on: the second-level cache has room for them. */
+/* Maximum of the bytes that a group works on: the second-level cache has room for them. */
 #ifndef KBPTT_GROUP_BYTES
 #define KBPTT_GROUP_BYTES (1 << 18)
 #endif
-/* A product outside of the recurrence takes so many rows at once. */
+/* Minimum number of rows of a group, however wide, forward and backward. */
+#ifndef KBPTT_LEAST_FORWARD
+#define KBPTT_LEAST_FORWARD 64
+#endif
+#ifndef KBPTT_LEAST_BACKWARD
+#define KBPTT_LEAST_BACKWARD 48
+#endif
+/* Maximum number of rows of a product outside of the recurrence, and of the bytes of their gates. */
 #ifndef KBPTT_BATCHED
 #define KBPTT_BATCHED 384
+#endif
+#ifndef KBPTT_BATCHED_BYTES
+#define KBPTT_BATCHED_BYTES (3 << 17)
 #endif
 /* Rows of the right factor that a product takes at once: a panel of so many stays in the first-level
    cache while all rows of the left factor go over it. */
@@ -30,7 +39,10 @@ namespace kbptt {
 namespace {
 
 constexpr int64_t GROUP = KBPTT_GROUP, GROUP_BYTES = KBPTT_GROUP_BYTES, BATCHED = KBPTT_BATCHED,
-                  DEPTH = KBPTT_DEPTH, NEAR = KBPTT_NEAR;
+                  BATCHED_BYTES = KBPTT_BATCHED_BYTES, DEPTH = KBPTT_DEPTH, NEAR = KBPTT_NEAR;
+
+/* Two groups at least are buffered for the products outside of the recurrence. */
+static_assert(GROUP > 0 && BATCHED >= 2 * GROUP, "a buffer is too small");
 
 inline int64_t between(int64_t least, int64_t n, int64_t most) {
     return n < least ? least : n > most ? most : n;
@@ -43,8 +55,7 @@ inline int64_t evenly(int64_t rows, int64_t most) {
     return (rows + parts - 1) / parts;
 }
 
-/* Rows of a group, of which each has so many bytes; `least` if they are wide: below, a kernel is
-   read for too few of them. */
+/* Rows of a group, given the bytes of a row. */
 inline int64_t rows_of_group(int64_t least, int64_t bytes) {
     return between(least < GROUP ? least : GROUP, GROUP_BYTES / bytes, GROUP);
 }

@@ -10,8 +10,7 @@ namespace kbptt {
 /* One pass of one thread over the rows of its team. */
 using Pass = void (*)(const void *problem, int64_t thread, int64_t first, int64_t last);
 
-/* Of a team that has at most so many rows: the bytes of its scratch space, or how many of the rows go
-   through time together. */
+/* For a team of at most `rows` rows: bytes of scratch space, or rows of a group. */
 using Size = int64_t (*)(const void *problem, int64_t rows);
 
 struct Passes {

@@ -104,15 +104,15 @@ class Loops:
         try:
             size, declaration = module.problem()
             activations = [(name, bool(keeps)) for name, keeps in module.activations()]
+            self.forward: Callable[[int, bool, int, int, int], None] = module.forward
+            self.backward: Callable[[int, bool, int, int, int], None] = module.backward
+            self.scratch: Callable[[int, bool, bool, int], int] = module.scratch
+            self.group: Callable[[int, bool, bool, int], int] = module.group
         except (AttributeError, ValueError):
             size, declaration, activations = 0, "", []
         fits = size == ctypes.sizeof(Problem) and _fields(declaration) == list(Problem._fields_)
         if not fits:
             raise ImportError(f"{module.__file__} was built from a different version of the source")
-        self.forward: Callable[[int, bool, int, int, int], None] = module.forward
-        self.backward: Callable[[int, bool, int, int, int], None] = module.backward
-        self.scratch: Callable[[int, bool, bool, int], int] = module.scratch
-        self.group: Callable[[int, bool, bool, int], int] = module.group
         self.cells: dict[str, CompiledCell] = {
             name: CompiledCell(number, *sizes)
             for number, (name, *sizes) in enumerate(module.cells())

@@ -49,7 +49,7 @@ PyObject *run(PyObject *arguments, bool backward) {
     Py_RETURN_NONE;
 }
 
-/* A number about a team; which one depends on whether the pass is the backward pass. */
+/* Calls the forward or backward variant of a `Size` function. */
 PyObject *size(PyObject *arguments, Size Passes::*forward, Size Passes::*backward) {
     unsigned long long address;
     long long rows;
