@@ -128,7 +128,7 @@ def _of_cpu_loop(
     forward = loop.share(batch, units)
     choices = {
         "loop": f"C++, {loop.instruction_set}, {names}",
-        "forward": f"{batch} rows: {_threads(forward, batch, units)}; "
+        "forward": f"{batch} rows: {_threads(loop, forward, batch, units)}; "
         f"groups of {loop.group(shape, dtype)}",
     }
     if not passes.backward:
@@ -138,7 +138,7 @@ def _of_cpu_loop(
     backward = loop.share(rows, units)
     choices["backward"] = (
         f"{_windows(windows.count, count)} of {windows.length} timesteps, {rows} rows: "
-        f"{_threads(backward, rows, units)}; "
+        f"{_threads(loop, backward, rows, units)}; "
         f"groups of {loop.group(shape, dtype, count, windows.overlapping)}"
     )
     size = batch * timesteps * loop.gates_width(units) * dtype.size
@@ -167,17 +167,25 @@ def _windows(count: int, used: int) -> str:
     return "the last window" if used == 1 else f"{count} windows"
 
 
-def _threads(sharing: plan.Sharing, rows: int, units: int) -> str:
+def _threads(loop: CPULoop, sharing: plan.Sharing, rows: int, units: int) -> str:
     teams, members = sharing
     if teams * members == 1:
-        return "1 thread"
+        if loop.threads == 1:
+            return "1 thread"
+        units_too = "" if loop.whole_rows else f" and {plan.UNITS_OF_A_MEMBER} units"
+        return f"1 thread (two would have fewer than {plan.ROWS_OF_A_TEAM} rows{units_too} each)"
     if members == 1:
         return f"{teams} threads, each with {rows / teams:.4g} rows"
+    why = f"fewer than {plan.ROWS_OF_A_TEAM} rows for each"
+    if units >= plan.WIDE:
+        why = f"of {plan.WIDE} or more in all"
+    if loop.run.members is not None:
+        why = f"`members` is {loop.run.members}"
     if teams == 1:
-        return f"{members} threads share every row, each with {units / members:.4g} units"
+        return f"{members} threads share every row, each with {units / members:.4g} units ({why})"
     return (
         f"{teams} teams, each with {rows / teams:.4g} rows, of {members} threads, each with "
-        f"{units / members:.4g} units"
+        f"{units / members:.4g} units ({why})"
     )
 
 

@@ -121,9 +121,17 @@ class CPULoop(Loop):
 
     def share(self, rows: int, units: int) -> plan.Sharing:
         """Which thread does what."""
-        whole_rows = self.cell.normalization is not None or self.options.penalty is not None
-        threads = self.run.threads or plan.threads()
-        return plan.share(rows, units, threads, whole_rows, self.run.members)
+        return plan.share(rows, units, self.threads, self.whole_rows, self.run.members)
+
+    @property
+    def threads(self) -> int:
+        """As many as there may be."""
+        return self.run.threads or plan.threads()
+
+    @property
+    def whole_rows(self) -> bool:
+        """Whether a row cannot be divided: its units are summed up in each timestep."""
+        return self.cell.normalization is not None or self.options.penalty is not None
 
     def group(
         self,

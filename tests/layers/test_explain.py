@@ -61,15 +61,25 @@ def test_threads_windows_and_memory():
     )
     with using(threads=2):
         (choices,) = kbptt.explain(kbptt.GRU(2048), (2, 10, 3)).loops.values()
-        shared = "2 threads share every row, each with 1024 units; groups of 2"
-        assert choices["backward"].endswith(shared)
+        shared = "2 threads share every row, each with 1024 units (of 1024 or more in all)"
+        assert choices["backward"].endswith(shared + "; groups of 2")
         normalized = kbptt.GRU(4, normalization="layer")
         (choices,) = kbptt.explain(normalized, (2, 10, 3)).loops.values()
         assert choices["gates"] == "computed again: none are kept of layer-normalised cells"
         last = kbptt.SimpleRNN(4, truncation=5)
         (choices,) = kbptt.explain(last, (2, 10, 3)).loops.values()
-        one = "the last window of 5 timesteps, 2 rows: 1 thread; groups of 2"
-        assert choices["backward"] == one
+        one = "1 thread (two would have fewer than 4 rows and 64 units each); groups of 2"
+        assert choices["backward"] == "the last window of 5 timesteps, 2 rows: " + one
+        (choices,) = kbptt.explain(kbptt.LSTM(200), (6, 10, 3)).loops.values()
+        assert "each with 100 units (fewer than 4 rows for each); groups of 6" in choices["forward"]
+        with using(members=2):
+            (choices,) = kbptt.explain(kbptt.LSTM(200), (64, 10, 3)).loops.values()
+        assert "(`members` is 2)" in choices["forward"]
+        (choices,) = kbptt.explain(normalized, (6, 10, 3)).loops.values()
+        assert "1 thread (two would have fewer than 4 rows each)" in choices["forward"]
+    with using(threads=1):
+        (choices,) = kbptt.explain(last, (2, 10, 3)).loops.values()
+        assert choices["forward"] == "2 rows: 1 thread; groups of 2"
         (choices,) = kbptt.explain(last, (2, 10, 3), training=False).loops.values()
         assert choices.keys() == {"loop", "forward"}
 

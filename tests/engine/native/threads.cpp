@@ -8,7 +8,7 @@
 
 using namespace kbptt;
 
-enum { B = 8, T = 20, D = 3, U = 37, N = 4 * U, THREADS = 4, SCRATCH = 1 << 26 };
+enum { B = 8, T = 100, D = 3, U = 37, N = 4 * U, THREADS = 4, SCRATCH = 1 << 26 };
 
 static double numbers[1000000];
 alignas(64) static char scratch[SCRATCH];
@@ -42,10 +42,10 @@ static bool together(bool backward) {
 }
 
 int main() {
-    static const int64_t start = 0, end = T;
+    static const int64_t starts[] = {0, T / 4}, entries[] = {0, T / 2}, ends[] = {T / 2, T};
     static int64_t slots[T]; /* every 6th c is kept */
     for (int64_t t = 5; t < T; t += 6) slots[t] = t / 6 + 1;
-    enum { PLAIN, REPLAYED, DROPOUT, WAYS };
+    enum { PLAIN, REPLAYED, DROPOUT, OVERLAPPING, WAYS };
     bool done = true;
     for (int64_t i = 0; i < 3 * WAYS * Cells::count; i++) {
         const int64_t way = i / 3 % WAYS, cell = i / 3 / WAYS;
@@ -62,7 +62,9 @@ int main() {
         if (way == DROPOUT) p.x_masks = array(4 * B * D), p.h_masks = array(4 * B * U);
         p.members = int64_t(1) << i % 3; /* 1, 2, 4 threads of a team */
         p.scratch = scratch, p.meetings = meetings[0], p.span = 6;
-        p.starts = p.entries = &start, p.ends = &end;
+        p.starts = p.entries = starts, p.ends = ends + 1;
+        if (way == OVERLAPPING)
+            p.overlapping = 1, p.windows = 2, p.starts = starts, p.entries = entries, p.ends = ends;
         p.dh = array(B * T * U), p.dh_final = array(B * U), p.dc_final = array(B * U);
         p.dx = array(B * T * D), p.norms = reinterpret_cast<float *>(array(THREADS * B * T));
         p.d_kernel = array(THREADS * D * N), p.d_recurrent_kernel = array(THREADS * U * N);
