@@ -173,7 +173,8 @@ class Randomized(Truncation):
     def cut_probability(self, timestep: Any, since_cut: Any) -> Any:
         """P(ξ_t = 0) at `timestep`, `since_cut` ≥ 1 steps back from the last cut (or the end).
 
-        The arguments are numbers or tensors of any backend.
+        The arguments are numbers, or tensors of any backend, of one shape up to broadcasting: the
+        result is element by element.
         """
         if isinstance(self.keep_probability, list):
             return 1 - keras.ops.take(np.asarray(self.keep_probability), timestep)

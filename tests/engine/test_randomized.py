@@ -102,6 +102,33 @@ def test_a_number_at_the_probability_keeps():
     np.testing.assert_allclose(xi, [[1, 1], [4 / 3, 0], [4 / 3, 0]])
 
 
+class EveryFew(Randomized):
+    """Cuts for sure at the third step since the last cut, and sometimes before: δ decides all."""
+
+    def cut_probability(self, timestep, since_cut):
+        return tf.where(since_cut == 3, tf.ones_like(since_cut), 0.05)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("timesteps", [0, 1, 2, 200])
+@pytest.mark.parametrize(
+    "policy",
+    [Randomized(0.6), Randomized.artbp(2, 1.1), Randomized.artbp(20, 6), EveryFew(0.5)],
+    ids=repr,
+)
+def test_draws_at_once_are_those_of_a_walk_back_through_time(policy, timesteps, jit):
+    uniform = np.random.default_rng(timesteps).random((timesteps, 5))
+    draw = tf.function(lambda u: draw_factors(u, policy.cut_probability), jit_compile=jit)
+    expected, since = np.ones((timesteps, 5)), np.ones(5)
+    for t in range(timesteps - 1, 0, -1):
+        c = np.asarray(policy.cut_probability(t, tf.constant(since)), np.float64)
+        cut = uniform[t] < c
+        with np.errstate(divide="ignore"):
+            expected[t] = np.where(cut, 0, 1 / (1 - c))
+        since = np.where(cut, 1, since + 1)
+    np.testing.assert_allclose(draw(tf.constant(uniform)), expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     "policy", [Randomized(0.7, per_sample=True, seed=1), Randomized.artbp(5, 3, True, seed=2)]
 )
