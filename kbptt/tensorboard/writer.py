@@ -141,7 +141,9 @@ class EventWriter:
         if not is_remote(self.log_dir):
             os.makedirs(self.log_dir, exist_ok=True)
         host = re.sub(r"[^\w-]", "_", socket.gethostname())
-        name = f"events.out.tfevents.{int(time.time()):010d}.{host}.{os.getpid()}.{next(_serial)}"
+        # TensorBoard reads files in the order of their names: 10 would come before 9.
+        number = f"{os.getpid()}.{next(_serial):06d}"
+        name = f"events.out.tfevents.{int(time.time()):010d}.{host}.{number}"
         return f"{self.log_dir.rstrip('/')}/{name}{self._suffix}"
 
 

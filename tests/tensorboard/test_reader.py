@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
 from kbptt.tensorboard import layout, reader, writer
@@ -205,3 +206,15 @@ def test_neither_tensorflow_nor_pyplot_is_imported(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_files_of_one_second_are_read_in_the_order_they_were_written(tmp_path, monkeypatch):
+    """TensorBoard goes by their names, in which 10 comes before 9."""
+    monkeypatch.setattr(writer.time, "time", lambda: 1e9)
+    for step in range(120):
+        file = writer.EventWriter(str(tmp_path), reader.SUFFIX)
+        file.write(step, [writer.profile_value("rnn", np.ones(3, np.float32), CONTENT)])
+    events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0})
+    events.Reload()
+    (tag,) = events.Tags()["tensors"]
+    assert [event.step for event in events.Tensors(tag)] == list(range(120))
