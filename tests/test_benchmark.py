@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -129,14 +130,31 @@ def test_every_ratio_compares_variants_that_can_be_made():
             assert {steps.parse(v)[0] for v in ratio.variants} <= steps.LIBRARIES.keys()
 
 
-def test_workers_import_kbptt_from_the_checkout_that_they_are_given():
-    """So nothing that runs before has imported it."""
+def test_a_worker_imports_the_checkout_that_it_is_given(tmp_path):
+    """So nothing that a worker runs before has imported kbptt."""
+    shutil.copytree(SCRIPTS.parent / "kbptt", tmp_path / "kbptt")
     program = (
-        f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\n"
+        "import sys, pathlib\n"
+        f"sys.path[:0] = [{str(SCRIPTS)!r}]\n"
         "from bench import record, workers\n"
-        "assert 'kbptt' not in sys.modules"
+        "assert 'kbptt' not in sys.modules\n"
+        f"workers.use_checkout(pathlib.Path({str(tmp_path)!r}))\n"
+        f"assert sys.modules['kbptt'].__file__.startswith({str(tmp_path)!r})\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
+
+
+def test_a_worker_refuses_another_checkout_than_the_one_it_is_given(tmp_path):
+    program = (
+        "import sys, pathlib, kbptt\n"
+        f"sys.path[:0] = [{str(SCRIPTS)!r}]\n"
+        "from bench import workers\n"
+        f"workers.use_checkout(pathlib.Path({str(tmp_path)!r}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1 and f"kbptt of {tmp_path} was asked for" in done.stderr
 
 
 @pytest.mark.slow

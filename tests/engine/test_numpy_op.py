@@ -104,5 +104,6 @@ def test_inputs_of_an_eager_call_are_not_copied():
         return [x]
 
     x = tf.zeros([1000])
-    numpy_op(function, [x], [tf.float32], [True], "given")
+    (result,) = numpy_op(function, [x], [tf.float32], [True], "given")
+    np.testing.assert_array_equal(result, x)
     assert seen == [np.asarray(memoryview(x)).ctypes.data]

@@ -35,7 +35,7 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
     const int64_t xl = S::padded(xw);
     /* A group's gates and gradients stay in the second-level cache; the sums of the weight gradients
        pass through it once for so many buffered rows. */
-    const int64_t most = rows_of_group(KBPTT_LEAST_BACKWARD, 3 * step.widest_ld * sizeof(T));
+    const int64_t most = rows_of_group(LEAST_BACKWARD, 3 * step.widest_ld * sizeof(T));
     const int64_t batched = between(2 * most, BATCHED_BYTES / (dz_ld * sizeof(T)), BATCHED);
     int64_t *order; /* of dz's columns among those of the kernels */
     T *kernel_t, *recurrent_t; /* packed */

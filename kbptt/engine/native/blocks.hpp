@@ -38,8 +38,10 @@
 namespace kbptt {
 namespace {
 
-constexpr int64_t GROUP = KBPTT_GROUP, GROUP_BYTES = KBPTT_GROUP_BYTES, BATCHED = KBPTT_BATCHED,
-                  BATCHED_BYTES = KBPTT_BATCHED_BYTES, DEPTH = KBPTT_DEPTH, NEAR = KBPTT_NEAR;
+constexpr int64_t GROUP = KBPTT_GROUP, GROUP_BYTES = KBPTT_GROUP_BYTES,
+                  LEAST_FORWARD = KBPTT_LEAST_FORWARD, LEAST_BACKWARD = KBPTT_LEAST_BACKWARD,
+                  BATCHED = KBPTT_BATCHED, BATCHED_BYTES = KBPTT_BATCHED_BYTES,
+                  DEPTH = KBPTT_DEPTH, NEAR = KBPTT_NEAR;
 
 /* Two groups at least are buffered for the products outside of the recurrence. */
 static_assert(GROUP > 0 && BATCHED >= 2 * GROUP, "a buffer is too small");

@@ -14,7 +14,7 @@ template <class T, class Isa, class Cell, bool normalized> class Forward {
     const int64_t timesteps = p.timesteps, D = step.D, u = step.u, w = step.w, ld = step.ld;
     /* A group's gates and states stay in the second-level cache. */
     const int64_t most = rows_of_group(
-        KBPTT_LEAST_FORWARD, (step.widest_ld * (1 + step.separate_hu) + 2 * u) * sizeof(T));
+        LEAST_FORWARD, (step.widest_ld * (1 + step.separate_hu) + 2 * u) * sizeof(T));
     const int64_t batched = between(GROUP, p.batch * timesteps, BATCHED / 2);
     const int64_t first, last;
     T *z, *hu, *xs, *hs;

@@ -56,9 +56,10 @@ struct Slice {
 };
 
 /* Where the threads of a team meet: two counters on a cache line of the team's own. They wait awake,
-   as it is for less than a microsecond, but let others run after 50 pauses, one or two microseconds: if
-   there are more runnable threads than cores, the one that is waited for may not be running. If `called_off` is not 0,
-   a thread will not come: nobody waits any more, and the results are worth nothing. */
+   as it is for less than a microsecond, but let others run after 50 pauses, one or two microseconds:
+   if there are more runnable threads than cores, the one that is waited for may not be running. If
+   `called_off` is not 0, a thread will not come: nobody waits any more, and the results are worth
+   nothing. */
 class Meeting {
     int64_t *const arrived, *const round, *const called_off;
     const int64_t members;
