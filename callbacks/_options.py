@@ -7,13 +7,6 @@ from kbptt import _checks
 Frequency: TypeAlias = int | Literal["epoch"]
 
 
-def count(name: str, value: Any) -> int:
-    """Returns `value` if it is an integer of at least 0."""
-    if value == 0 and not isinstance(value, bool):
-        return 0
-    return _checks.positive_integer(name, value, "Or give 0.")
-
-
 def epoch_or_steps(name: str, value: Any) -> Frequency:
     """Returns `value` if it is "epoch" or a positive integer."""
     if isinstance(value, str) and value == "epoch":

@@ -3,6 +3,7 @@ from . import (
     analysis as analysis,
     callbacks as callbacks,
     clipping as clipping,
+    data as data,
     engine as engine,
     initializers as initializers,
     layers as layers,

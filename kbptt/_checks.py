@@ -17,6 +17,13 @@ def positive_integer(name: str, value: Any, mend: str = "") -> int:
     return int(value)
 
 
+def count(name: str, value: Any) -> int:
+    """Returns `value` as an int if it is an integer of at least 0, or raises `ValueError`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
+        raise ValueError(_message(name, "an integer of at least 0", value, ""))
+    return int(value)
+
+
 def number(
     name: str,
     value: Any,
@@ -63,6 +70,13 @@ def one_of(name: str, value: Any, valid: Iterable[Any]) -> Any:
         expected = "one of " + ", ".join(repr(v) for v in valid)
         raise ValueError(_message(name, expected, value, ""))
     return value
+
+
+def check_seed(seed: Any) -> int:
+    """Returns `seed` as an int, or raises `ValueError`."""
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
+        raise ValueError(_message("seed", "a non-negative integer", seed, ""))
+    return int(seed)
 
 
 def _message(name: str, expected: str, value: Any, mend: str) -> str:

@@ -21,6 +21,9 @@ with _fence.importing():
     )
     from keras.src.backend.common.stateless_scope import in_stateless_scope
 
+    # `fit` shuffles what a PyDataset yields unless told not to; an adapter it takes as it is.
+    from keras.src.trainers.data_adapters.data_adapter import DataAdapter as DataAdapter
+
 
 # Layers and models.
 

@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from kbptt import _checks
 
-TARGETS = ("next", "last", None)
+Target: TypeAlias = Literal["next", "last"] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +27,18 @@ class Sequences:
 
     x: Sequence[Any]
     y: Sequence[Any]
-    target: str | None
+    target: Target
     of: np.ndarray
     start: np.ndarray
     sizes: np.ndarray
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+    @property
+    def targets(self) -> Sequence[Any]:
+        """The arrays that targets are read from."""
+        return self.x if self.target == "next" else self.y
 
     def read(self, sequence: int, first: int, stop: int) -> tuple[Any, Any]:
         """x of the steps from `first` up to `stop`, and their targets; None with "last"."""
@@ -46,13 +51,13 @@ class Sequences:
         return inputs, self.y[of][start + first : start + stop]
 
 
-def gather(x: Any, y: Any, target: str | None, rows: int) -> Sequences:
+def gather(x: Any, y: Any, target: Target, rows: int) -> Sequences:
     """The `Sequences` of the arguments of `kbptt.data.Streams`.
 
     One array is divided into `rows` contiguous parts of equal length, or but for one step; arrays of
     a list stay whole.
     """
-    _checks.one_of("target", target, TARGETS)
+    _checks.one_of("target", target, ("next", "last", None))
     if (y is None) != (target == "next"):
         raise ValueError(
             "`target='next'` takes its targets from `x` and no `y`; `target=None` and 'last' expect "

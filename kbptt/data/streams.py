@@ -1,31 +1,21 @@
 """Windows of long sequences, one after the other: data to train on with the state carried on."""
 
+import copy
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
 
 from kbptt import _checks, _keras
 from kbptt.data import schedule as schedules
-from kbptt.data.schedule import NOTHING, Schedule
-from kbptt.data.sequences import Sequences, gather
-from kbptt.tasks.base import check_seed
+from kbptt.data.schedule import Schedule
+from kbptt.data.sequences import Sequences, Target, gather
+from kbptt.data.tensorflow import dataset
+from kbptt.data.windows import Epoch, Run
 
-class Run(NamedTuple):
-    """Sequences that follow each other without a gap.
-
-    Attributes:
-        members: Their numbers.
-        ends: Steps up to the end of each.
-    """
-
-    members: np.ndarray
-    ends: np.ndarray
-
-
-ORDERS = ("given", "shuffled")
-OFFSETS = ("random", 0)
+Offset: TypeAlias = Literal["random", 0]
+Order: TypeAlias = Literal["given", "shuffled"]
 
 
 class Streams(_keras.DataAdapter, keras.utils.PyDataset):
@@ -41,21 +31,23 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
 
     In an epoch every step of every sequence is read once, with its target. One array is divided
     into `batch_size` contiguous parts, a row of the batch each; sequences of a list queue up for
-    the rows. Where a row has no steps, before or after those of its sequence, its sample weight is
-    0 and `StreamState` holds the states. Batches are ``(x, y, sample weight)``, never shuffled by
-    `fit`, and arrays may be larger than memory (`np.memmap`).
+    the rows. Where a row has no steps, before or behind those of its sequence, its sample weight is
+    0 and `StreamState` holds the states. Batches are ``(x, y, sample weight)``, all of one shape
+    and as many in every epoch. `fit` never shuffles them, and an array may be larger than memory
+    (`np.memmap`): only what a window needs is read.
 
     Args:
         x: Array ``(timesteps, …)`` of tokens or features, or a list of such arrays, of any lengths.
         y: Targets, aligned with `x`; see `target`. Defaults to `None`.
-        length: Integer. Steps of a window. Defaults to `128`.
-        batch_size: Integer. Number of rows. Defaults to `16`.
+        length: Positive integer. Steps of a window. Defaults to `128`.
+        batch_size: Positive integer. Number of rows. Defaults to `16`.
         target: `"next"`: the `x` of the step after, across the ends of windows too. `None`: `y` has
             one target for each step. `"last"`: `y` has one for each sequence, at its last step.
             Defaults to `"next"`.
-        context: Integer. Steps before each window that are read again with it, without a loss:
-            TBPTT(k1 = `length`, k2 = `length + context`), guide 1.2. Defaults to `0`.
-        context_gradient: Boolean. Whether the gradient flows back into the context; False burns in
+        context: Integer of at least 0. Steps before each window that are read again with it,
+            without a loss: TBPTT(k1 = `length`, k2 = `length + context`), guide 1.2. Defaults to
+            `0`.
+        context_gradient: Boolean. Whether the gradient flows back into the context. False burns in
             the state alone (R2D2). Defaults to `True`.
         offset: `"random"`: where the windows of a sequence begin is drawn in every epoch. `0`: its
             first step begins one. Defaults to `"random"`.
@@ -63,14 +55,13 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
         pack: Boolean. Whether a sequence may begin inside a window, right behind the one before it.
             Then inputs are a pair ``(x, resets)``, where the boolean ``(batch, timesteps)`` is the
             `resets` of kbptt's layers. Defaults to `False`.
-        seed: Non-negative integer. Defaults to `0`.
+        seed: Non-negative integer, for offsets and order. Defaults to `0`.
 
-    Attributes:
-        epoch: The epoch whose windows are read.
-        schedule: Its `kbptt.data.schedule.Schedule`.
+    Raises:
+        ValueError: If an argument is out of its range, or `x` and `y` do not fit together.
 
-    Reference:
-        [Kapturowski et al., 2019](https://openreview.net/forum?id=r1lyTjAqYX) (burn-in)
+    Reference: [Williams & Peng, 1990](https://doi.org/10.1162/neco.1990.2.4.490);
+    [Kapturowski et al., 2019](https://openreview.net/forum?id=r1lyTjAqYX) (burn-in).
     """
 
     def __init__(
@@ -79,86 +70,126 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
         y: Any = None,
         length: int = 128,
         batch_size: int = 16,
-        target: str | None = "next",
+        target: Target = "next",
         context: int = 0,
         context_gradient: bool = True,
-        offset: str | int = "random",
-        order: str = "given",
+        offset: Offset = "random",
+        order: Order = "given",
         pack: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.length: int = _checks.positive_integer("length", length)
         self.rows: int = _checks.positive_integer("batch_size", batch_size)
-        self.context: int = context and _checks.positive_integer("context", context)
+        self.context: int = _checks.count("context", context)
         self.context_gradient = bool(context_gradient)
-        self.offset: str | int = _checks.one_of("offset", offset, OFFSETS)
-        self.order: str = _checks.one_of("order", order, ORDERS)
+        self.offset: Offset = _checks.one_of("offset", offset, ("random", 0))
+        self.order: Order = _checks.one_of("order", order, ("given", "shuffled"))
         self.pack = bool(pack)
-        self.seed = check_seed(seed)
+        self.seed = _checks.check_seed(seed)
         self.sequences: Sequences = gather(x, y, target, self.rows)
         if self.pack and target == "last":
             raise ValueError(
                 "`pack=True` and `target='last'` exclude each other: several sequences may end in "
                 "one window of a row. Give a target for each step, with `target=None`."
             )
-        self.begin(0)
+        self._window = 0
+        self._drawn: tuple[int, Epoch] = (0, self._draw(0))
 
-    # The windows of an epoch ------------------------------------------------------------------
+    # Where it stands ---------------------------------------------------------------------------
 
-    def begin(self, epoch: int) -> None:
-        """Draws order and offsets of an epoch, whose windows are read from now on."""
-        generator = np.random.default_rng([self.seed, epoch])
+    @property
+    def position(self) -> int:
+        """Windows that have been read: `len` for each epoch, and those of the present one.
+
+        `StreamState` counts the windows that the model was trained on. Without it, `fit` advances
+        the position by whole epochs.
+        """
+        return self._drawn[0] * len(self) + self._window
+
+    def seek(self, step: int) -> None:
+        """Goes to a position: the next epoch of `fit` begins there."""
+        step = _checks.count("step", step)
+        number, self._window = divmod(step, len(self))
+        if number != self._drawn[0]:
+            self._drawn = number, self._draw(number)
+
+    @property
+    def epoch(self) -> Epoch:
+        """The windows of the epoch that `position` is in."""
+        return self._drawn[1]
+
+    def __len__(self) -> int:
+        """Windows of an epoch, the same for all epochs."""
+        return len(self.epoch)
+
+    def __getitem__(self, index: int) -> tuple[Any, np.ndarray, np.ndarray]:
+        """A window of the present epoch: ``(x, y, sample weight)``."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"Window {index} of {len(self)} was asked for.")
+        return self.epoch.window(index)
+
+    def in_order(self) -> "Streams":
+        """The same sequences as inference reads them: no context, no offset, in the given order."""
+        other = copy.copy(self)
+        other.context, other.offset, other.order = 0, 0, "given"
+        other._drawn, other._window = (0, other._draw(0)), 0
+        return other
+
+    # An epoch ----------------------------------------------------------------------------------
+
+    def _draw(self, number: int) -> Epoch:
+        """The windows of an epoch, a function of its number and the seed alone."""
+        generator = np.random.default_rng([self.seed, number])
         sizes = self.sequences.sizes
+        runs = None
         if self.pack:
             queues = self._share_out(sizes, generator)
-            self._runs = [Run(queue, np.cumsum(sizes[queue])) for queue in queues if len(queue)]
-            sizes = np.array([run.ends[-1] for run in self._runs])
+            runs = [Run(queue, np.cumsum(sizes[queue])) for queue in queues if len(queue)]
+            sizes = np.array([run.ends[-1] for run in runs])
         leads = np.zeros(len(sizes), np.int64)
         if self.offset == "random":
             leads = schedules.draw_leads(sizes, self.length, generator)
-        if self.pack:
-            queues = [np.arange(row, row + 1) for row in range(len(sizes))]
-            queues += [np.arange(0)] * (self.rows - len(sizes))
+        if runs is None:
+            queues = self._share_out(schedules.windows(sizes, leads, self.length), generator)
         else:
-            costs = schedules.windows(sizes, leads, self.length)
-            queues = self._share_out(costs, generator)
-        self.epoch = epoch
-        self.schedule: Schedule = Schedule(sizes, leads, queues, self.length)
-        self._bounds = self.schedule.bounds(self.context)
+            queues = [np.arange(row, min(row + 1, len(runs))) for row in range(self.rows)]
+        schedule = Schedule(sizes, leads, queues, self.length)
+        return Epoch(self.sequences, schedule, runs, self.context)
 
     def _share_out(self, costs: np.ndarray, generator: np.random.Generator) -> list[np.ndarray]:
         if self.order == "shuffled":
             return schedules.deal(costs, self.rows, generator)
         return schedules.queue_up(costs, self.rows)
 
-    def __len__(self) -> int:
-        """Windows of an epoch, the same for all epochs."""
-        return len(self.schedule)
+    def _read(self) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
+        """The rest of an epoch, the one that `position` is in when the first window is read."""
+        (number, epoch), first = self._drawn, self._window
+        for index in range(first, len(epoch)):
+            yield epoch.window(index)
+        if self._drawn[0] == number and self._window == first:
+            self.seek((number + 1) * len(epoch))
 
-    def __getitem__(self, index: int) -> tuple[Any, np.ndarray, np.ndarray]:
-        """Window `index` of the epoch: ``(x, y, sample weight)``."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"Window {index} of {len(self)} was asked for.")
-        batch = _Batch(self.sequences, self.rows, self.context + self.length, self.pack)
-        first, stop = (bound[index] for bound in self._bounds)
-        for row, unit in enumerate(self.schedule.sequence[index]):
-            if unit != NOTHING:
-                begin = self.schedule.position[index, row] - self.context  # its step at 0
-                for part in self._parts(unit, begin + first[row], begin + stop[row]):
-                    batch.add(row, *part, begin, self.context)
-        return batch.arrays()
+    # What Keras asks for -----------------------------------------------------------------------
 
-    def _parts(self, unit: int, first: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
-        """The sequences among the steps from `first` up to `stop` of what follows each other in a
-        row: number, first step, step behind the last one, and where the sequence begins there."""
-        if not self.pack:
-            yield unit, first, stop, 0
-            return
-        members, ends = self._runs[unit]
-        number = int(np.searchsorted(ends, first, "right"))
-        while first < stop:
-            end = min(int(ends[number]), stop)
-            begin = int(ends[number] - self.sequences.sizes[members[number]])
-            yield int(members[number]), first - begin, end - begin, begin
-            first, number = end, number + 1
+    def get_numpy_iterator(self) -> Iterator[Any]:
+        return self._read()
+
+    def get_tf_dataset(self) -> Any:
+        return dataset(self._read, self.epoch.window(0))
+
+    @property
+    def num_batches(self) -> int:
+        return len(self)
+
+    @property
+    def batch_size(self) -> int:
+        return self.rows
+
+    @property
+    def has_partial_batch(self) -> bool:
+        return False
+
+    @property
+    def partial_batch_size(self) -> None:
+        return None

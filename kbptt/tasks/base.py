@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kbptt import _checks
+from kbptt._checks import check_seed
 
 if TYPE_CHECKING:
     import keras
@@ -63,16 +64,6 @@ def derive_seed(seed: int, name: str) -> int:
     check_seed(seed)
     digest = hashlib.sha256(f"{int(seed)}/{name}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
-
-
-def check_seed(seed: Any) -> int:
-    """Returns `seed` as an int, or raises `ValueError`."""
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(
-            "Invalid value for argument `seed`. Expected a non-negative integer. "
-            f"Received: seed={seed!r} (of type {type(seed).__name__})."
-        )
-    return int(seed)
 
 
 class Task:

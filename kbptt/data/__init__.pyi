@@ -1,0 +1,1 @@
+from .streams import Streams as Streams
