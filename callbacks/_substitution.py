@@ -11,20 +11,20 @@ in `on_train_batch_begin`, the model's own train function comes back with its ne
 What transforms remember is saved with the model while `fit` runs, as a group of its own that
 Keras passes over where kbptt is not installed: `keras.callbacks.BackupAndRestore` restores it.
 
-Callbacks with their own train step, such as `GradientNormPenalty`, use the same mechanism: they
-`join` with a function that makes the train function, preferably by `make_train_function` of a
-`keras.Model` subclass that overrides `train_step`.
+Callbacks that change more of a step than its gradient, such as `GradientNormPenalty` and
+`StreamState`, `join` with a `StepWrapper`: it gets the model's `train_step` and returns another.
 """
 
+import functools
 from collections.abc import Callable, Generator
 from typing import Any
 
 import keras
 
+from kbptt.callbacks._step import StepWrapper, make_train_function
 from kbptt.optimizers import Clipped, GradientTransform
 
 _ATTRIBUTE, _MEMORY = "_kbptt_substitution", "_kbptt_memory"  # of a model
-MakeTrainFunction = Callable[[keras.Model], Callable[[Any], Any]]
 
 
 def of(model: Any) -> "Substitution":
@@ -42,14 +42,15 @@ class Substitution:
 
     Attributes:
         transforms: Those that have joined, and not left yet.
+        wrappers: Likewise, those of the train step.
         clipped: The optimizer that applies them, or None.
     """
 
     def __init__(self, model: keras.Model):
         self.model = model
         self.transforms: list[GradientTransform] = []
+        self.wrappers: list[StepWrapper] = []
         self.clipped: Clipped | None = None
-        self._make: MakeTrainFunction | None = None
         self._history = None  # of the `fit` that they joined
         # The model's own, and the train function that a step runs instead.
         self._optimizer = self._own_function = self._function = None
@@ -60,37 +61,36 @@ class Substitution:
         return self._history is getattr(self.model, "history", None)  # a new one for each `fit`
 
     def join(
-        self, transform: GradientTransform | None = None, make: MakeTrainFunction | None = None
+        self, transform: GradientTransform | None = None, wrapper: StepWrapper | None = None
     ) -> None:
         """Adds to the `fit` that is starting.
 
         Args:
             transform: Acts on the gradient after those that joined before.
-            make: Returns a train function for the model, whose optimizer is in place. Only one
-                callback may give it. Defaults to that of Keras.
+            wrapper: Goes around the train step, outside of those that joined before. One of a type.
         """
         if not self.in_fit():
             self.give_back()
             self._last = self.clipped, self._own_function, self._function
             self._history = getattr(self.model, "history", None)
-            self.transforms, self._make = [], None
+            self.transforms, self.wrappers = [], []
         if any(transform is other for other in self.transforms):
             raise ValueError(
                 f"The same {type(transform).__name__} object is twice in the list of callbacks; "
                 "make a second one."
             )
-        if make is not None and self._make is not None:
-            raise ValueError(
-                "Two GradientNormPenalty callbacks in one fit. Add up their weights instead."
-            )
+        if any(type(wrapper) is type(other) for other in self.wrappers):
+            raise ValueError(wrapper.TWICE)
         self.transforms = [*self.transforms, *([] if transform is None else [transform])]
-        self._make = make or self._make
+        self.wrappers = [*self.wrappers, *([] if wrapper is None else [wrapper])]
         self._prepare()
 
-    def leave(self, transform: GradientTransform | None = None) -> None:
-        """Removes `transform`, or `make`, at the end of `fit`."""
+    def leave(
+        self, transform: GradientTransform | None = None, wrapper: StepWrapper | None = None
+    ) -> None:
+        """Removes what has joined, at the end of `fit`."""
         self.transforms = [other for other in self.transforms if other is not transform]
-        self._make = None if transform is None else self._make
+        self.wrappers = [other for other in self.wrappers if other is not wrapper]
         if not self.transforms:
             vars(self.model).pop(_MEMORY, None)
 
@@ -117,8 +117,11 @@ class Substitution:
             return model.train_function(iterator)
         # Past `Layer.__setattr__`, which tracks what it is given and takes longer than clipping.
         attributes["optimizer"] = self.clipped or self._optimizer
+        run = self._function
+        for wrapper in self.wrappers:
+            run = functools.partial(wrapper.run, run)
         try:
-            return self._function(iterator)
+            return run(iterator)
         finally:
             attributes["optimizer"] = self._optimizer
 
@@ -167,12 +170,12 @@ class Substitution:
                 clipped.attach()
                 settings = [transform.settings() for transform in self.transforms]
                 traced = own is own_before and _same(clipped.traced_with, settings)
-                return clipped, function if traced and self._make is None else None
+                return clipped, function if traced and not self.wrappers else None
         return None, None
 
     def _make_function(self) -> Callable[[Any], Any]:
-        if self._make is not None:
-            return self._make(self.model)
+        if self.wrappers:
+            return make_train_function(self.model, self.wrappers)
         self.model.make_train_function(force=True)
         return self.model.train_function
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from kbptt import _checks, engine
 from kbptt._attributes import Option
 from kbptt.callbacks import _substitution
+from kbptt.callbacks._step import Step, StepWrapper
 from kbptt.layers import find
 from kbptt.optimizers.wrapper import Wrapper
 from kbptt.regularizers import gradient_norm
@@ -132,7 +133,8 @@ class GradientNormPenalty(keras.callbacks.Callback):
                 "penalty": tf.Variable(0.0, trainable=False),
                 "skipped": tf.Variable(0.0, trainable=False),
             }
-        _substitution.of(self.model).join(make=self._train_function)
+        self._wrapper = _Penalized(self.model, self)
+        _substitution.of(self.model).join(wrapper=self._wrapper)
 
     def on_train_batch_begin(self, batch, logs=None):
         _substitution.of(self.model).take_step()
@@ -144,12 +146,7 @@ class GradientNormPenalty(keras.callbacks.Callback):
             logs["gradient_norm_penalty"] = statistics["penalty"]
 
     def on_train_end(self, logs=None):
-        _substitution.of(self.model).leave()
-
-    def _train_function(self, model: keras.Model) -> Callable[[Any], Any]:
-        maker = _PenalizedModel(model, self)
-        maker.make_train_function()
-        return maker.train_function
+        _substitution.of(self.model).leave(wrapper=self._wrapper)
 
     # Inside the train step.
 
@@ -187,34 +184,31 @@ class GradientNormPenalty(keras.callbacks.Callback):
         self._variables[name].assign(tf.cast(value, tf.float32))
 
 
-class _PenalizedModel(keras.Model):
-    """Has Keras make the train function of `model` for the penalized loss.
+class _Penalized(StepWrapper):
+    """The train step, which meets an optimizer that adds the penalty's gradient."""
 
-    Its train step is that of `model`, which meets an optimizer that adds the penalty's gradient.
-    """
+    TWICE = "Two GradientNormPenalty callbacks in one fit. Add up their weights instead."
 
     def __init__(self, model: keras.Model, penalty: GradientNormPenalty):
-        super().__init__()
-        self.compile(
-            optimizer=None,
-            run_eagerly=model.run_eagerly,
-            steps_per_execution=model.steps_per_execution,
-            jit_compile=model.jit_compile,
-        )
-        self.penalized = lambda: model  # a model as an attribute would become a layer
-        self.adding = _AddPenalty(model, penalty)
+        self.model = model
+        self.penalty = penalty
 
-    def train_step(self, data: Any) -> Any:
-        model, optimizer = self.penalized(), self.adding.inner
-        # What the forward pass changes: dropout seeds, moving averages, states. The second
-        # evaluation must start from the same.
-        before = [(v, tf.identity(v.value)) for v in model.non_trainable_variables]
-        self.adding.batch = lambda: (data, before)
-        model.optimizer = self.adding  # while this is traced, or run eagerly
-        try:
-            return model.train_step(data)
-        finally:
-            model.optimizer = optimizer
+    def wrap(self, step: Step) -> Step:
+        model, adding = self.model, _AddPenalty(self.model, self.penalty)
+
+        def penalized(data: Any) -> Any:
+            optimizer = adding.inner
+            # What the forward pass changes: dropout seeds, moving averages, states. The second
+            # evaluation must start from the same.
+            before = [(v, tf.identity(v.value)) for v in model.non_trainable_variables]
+            adding.batch = lambda: (data, before)
+            model.optimizer = adding  # while this is traced, or run eagerly
+            try:
+                return step(data)
+            finally:
+                model.optimizer = optimizer
+
+        return penalized
 
 
 class _AddPenalty(Wrapper):

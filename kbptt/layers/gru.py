@@ -56,6 +56,8 @@ class GRU(ProjectedLayer, keras.layers.GRU):
         normalization: See `kbptt.LSTM`.
         gradient_regularizer: See `kbptt.LSTM`.
         gradient_clip: See `kbptt.LSTM`.
+        trainable_initial_state: Boolean. Learn the states that a sequence begins with, and that a
+            reset goes back to, as weights ``(units,)``; they start at zeros. Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable`, `zero_output_for_mask` and `implementation`, as in
             Keras.
 
@@ -96,6 +98,7 @@ class GRU(ProjectedLayer, keras.layers.GRU):
         normalization: NormalizationLike = None,
         gradient_regularizer: GradientRegularizerLike = None,
         gradient_clip: float | None = None,
+        trainable_initial_state: bool = False,
         **kwargs: Unpack[GatedOptions],
     ) -> None:
         super().__init__(
@@ -125,7 +128,9 @@ class GRU(ProjectedLayer, keras.layers.GRU):
             use_cudnn=use_cudnn,
             **kwargs,
         )
-        self._set_up(truncation, gradient_clip, normalization, gradient_regularizer)
+        self._set_up(
+            truncation, gradient_clip, normalization, gradient_regularizer, trainable_initial_state
+        )
 
     def _recurrence(self):
         # Without `reset_after` the reset gate stands inside the recurrent product.

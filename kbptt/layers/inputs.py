@@ -80,6 +80,15 @@ def check_initial_state(layer: str, state: Any, widths: list[int], batch: int | 
         )
 
 
+def check_burn_in(layer: str, burn_in: int, shape: tuple[Any, ...]) -> None:
+    """Checks that `burn_in` leaves a timestep of sequences of that shape."""
+    if burn_in and shape[1] is not None and burn_in >= shape[1]:
+        raise ValueError(
+            f"Layer '{layer}' expected `burn_in` below the number of timesteps, {shape[1]}. "
+            f"Received: burn_in={burn_in}."
+        )
+
+
 def check_batch(layer: str, sequences: Any, expected: int) -> Any:
     """Returns `sequences`, whose batch is that of a stateful layer's states; or raises.
 

@@ -67,6 +67,8 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
             `"vanishing_gradient"` (Pascanu's Ω). Defaults to `None`.
         gradient_clip: None, or a positive float that bounds every element of the gradient carried
             from one timestep to the one before (Graves, 2013). Defaults to `None`.
+        trainable_initial_state: Boolean. Learn the states that a sequence begins with, and that a
+            reset goes back to, as weights ``(units,)``; they start at zeros. Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable`, `zero_output_for_mask` and `implementation`, as in
             Keras.
 
@@ -107,6 +109,7 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
         normalization: NormalizationLike = None,
         gradient_regularizer: GradientRegularizerLike = None,
         gradient_clip: float | None = None,
+        trainable_initial_state: bool = False,
         **kwargs: Unpack[GatedOptions],
     ) -> None:
         super().__init__(
@@ -136,4 +139,6 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
             use_cudnn=use_cudnn,
             **kwargs,
         )
-        self._set_up(truncation, gradient_clip, normalization, gradient_regularizer)
+        self._set_up(
+            truncation, gradient_clip, normalization, gradient_regularizer, trainable_initial_state
+        )

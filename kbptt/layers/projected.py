@@ -62,8 +62,9 @@ class ProjectedLayer(CellLayer):
         gradient_clip: float | None,
         normalization: NormalizationLike = None,
         regularizer: GradientRegularizerLike = None,
+        trainable_initial_state: bool = False,
     ) -> None:
-        super()._set_up(truncation, gradient_clip)
+        super()._set_up(truncation, gradient_clip, trainable_initial_state)
         self._normalization = frozen(normalizations.get(normalization))
         self._penalty = None
         self.gradient_regularizer = regularizer
@@ -103,12 +104,14 @@ class ProjectedLayer(CellLayer):
 
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         super().build(sequences_shape, initial_state_shape)
+        self._build_regularizer()
+
+    def _build_further_weights(self) -> None:
         if self.normalization is not None:
             for name, blocks in CELLS[self.cell_name].gains.items():
                 initializer = "zeros" if name.endswith("bias") else "ones"
                 weight = self.add_weight((blocks * self.units,), initializer, name=name)
                 setattr(self, name, weight)
-        self._build_regularizer()
 
     def _build_regularizer(self) -> None:
         if self.gradient_regularizer is not None and self._penalty is None:

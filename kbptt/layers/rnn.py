@@ -41,6 +41,7 @@ class RNN(CellLayer, keras.layers.RNN):
             Defaults to `False`.
         truncation: See `kbptt.LSTM`.
         gradient_clip: See `kbptt.LSTM`.
+        trainable_initial_state: See `kbptt.LSTM`; they start at the cell's own initial states.
         **kwargs: `name`, `dtype`, `trainable` and `activity_regularizer`, as in Keras.
 
     Raises:
@@ -59,6 +60,7 @@ class RNN(CellLayer, keras.layers.RNN):
         *,
         truncation: TruncationLike = None,
         gradient_clip: float | None = None,
+        trainable_initial_state: bool = False,
         **kwargs: Unpack[RNNOptions],
     ) -> None:
         super().__init__(
@@ -71,7 +73,7 @@ class RNN(CellLayer, keras.layers.RNN):
             zero_output_for_mask=zero_output_for_mask,
             **kwargs,
         )
-        self._set_up(truncation, gradient_clip)
+        self._set_up(truncation, gradient_clip, trainable_initial_state)
 
     def inner_loop(self, sequences, initial_state, mask, training=False, resets=None):
         cells = self._cells(training) if len(sequences.shape) == 3 else None

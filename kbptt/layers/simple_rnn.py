@@ -51,6 +51,8 @@ class SimpleRNN(ProjectedLayer, keras.layers.SimpleRNN):
         normalization: See `kbptt.LSTM`.
         gradient_regularizer: See `kbptt.LSTM`.
         gradient_clip: See `kbptt.LSTM`.
+        trainable_initial_state: Boolean. Learn the states that a sequence begins with, and that a
+            reset goes back to, as weights ``(units,)``; they start at zeros. Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable` and `zero_output_for_mask`, as in Keras.
 
     Raises:
@@ -87,6 +89,7 @@ class SimpleRNN(ProjectedLayer, keras.layers.SimpleRNN):
         normalization: NormalizationLike = None,
         gradient_regularizer: GradientRegularizerLike = None,
         gradient_clip: float | None = None,
+        trainable_initial_state: bool = False,
         **kwargs: Unpack[SimpleRNNOptions],
     ) -> None:
         super().__init__(
@@ -115,4 +118,6 @@ class SimpleRNN(ProjectedLayer, keras.layers.SimpleRNN):
         )
         # Keras 3.15's SimpleRNN takes this argument and drops it.
         self.activity_regularizer = keras.regularizers.get(activity_regularizer)
-        self._set_up(truncation, gradient_clip, normalization, gradient_regularizer)
+        self._set_up(
+            truncation, gradient_clip, normalization, gradient_regularizer, trainable_initial_state
+        )

@@ -1,5 +1,6 @@
 """The states that a stateful layer carries from one batch to the next."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -34,8 +35,10 @@ class CarriedStates:
     values assigned to it are where the next pass begins, whichever kind that is.
 
     Args:
-        initial: The initial states, nested as the cell has them.
+        start: States of a fresh sequence, nested as the cell has them.
         dtype: Of the variables.
+        initial: Called for the states of a fresh sequence as they are then, for a pass to begin
+            with until it has states of its own. Defaults to the zeros or other values of `start`.
 
     Attributes:
         shown: Variables, nested as `initial`.
@@ -44,19 +47,27 @@ class CarriedStates:
     """
 
     # Who wrote `shown` last: a value of `_writer`.
-    USER, TRAINING, INFERENCE = range(3)
+    USER, TRAINING, INFERENCE, NOBODY = range(4)
 
-    def __init__(self, initial: Any, dtype: str) -> None:
+    def __init__(
+        self, start: Any, dtype: str, initial: Callable[[], Any] | None = None
+    ) -> None:
         def variable(value: Any, kind: type = keras.Variable, **kwargs: Any) -> keras.Variable:
             return kind(value, trainable=False, dtype=dtype, name="rnn_state", **kwargs)
 
-        self._writer = keras.Variable(self.USER, trainable=False, dtype="int32", name="writer")
+        def flag(value: int, name: str) -> keras.Variable:
+            return keras.Variable(value, trainable=False, dtype="int32", name=name)
+
+        self._initial = initial
+        self._writer = flag(self.NOBODY, "writer")
+        # Whether the states of a kind of pass are those of a fresh sequence.
+        self._fresh = {kind: flag(1, "fresh") for kind in (self.TRAINING, self.INFERENCE)}
         self.shown: Any = tree.map_structure(
             lambda v: variable(v, CarriedState, on_assign=lambda: self._writer.assign(self.USER)),
-            initial,
+            start,
         )
-        self.training: list[keras.Variable] = [variable(v) for v in tree.flatten(initial)]
-        self.inference: list[keras.Variable] = [variable(v) for v in tree.flatten(initial)]
+        self.training: list[keras.Variable] = [variable(v) for v in tree.flatten(start)]
+        self.inference: list[keras.Variable] = [variable(v) for v in tree.flatten(start)]
 
     def start(self, training: bool) -> Any:
         """Where a pass begins, nested as the initial states."""
@@ -67,6 +78,15 @@ class CarriedStates:
             ops.where(continues, ops.convert_to_tensor(shown), ops.convert_to_tensor(kept))
             for shown, kept in zip(tree.flatten(self.shown), own, strict=True)
         ]
+        if self._initial is not None:
+            # Not the values they had at the reset: the gradient flows into what they are learned by.
+            fresh = ops.logical_and(
+                ops.cast(self._fresh[writer].value, "bool"), ops.not_equal(last, self.USER)
+            )
+            flat = [
+                ops.where(fresh, ops.cast(initial, kept.dtype), kept)
+                for initial, kept in zip(tree.flatten(self._initial()), flat, strict=True)
+            ]
         return tree.pack_sequence_as(self.shown, flat)
 
     def finish(self, final: Any, training: bool) -> None:
@@ -77,12 +97,20 @@ class CarriedStates:
         ):
             shown.assign(state)
             kept.assign(shown.value)
+        self._fresh[writer].assign(0)
         self._writer.assign(writer)
 
     def reset(self) -> None:
-        """Sets every state to zeros."""
-        for variable in (*tree.flatten(self.shown), *self.training, *self.inference):
-            variable.assign(ops.zeros_like(variable.value))
+        """Sets every state to that of a fresh sequence: zeros, unless they are learned."""
+        states = (tree.flatten(self.shown), self.training, self.inference)
+        initial = None if self._initial is None else tree.flatten(self._initial())
+        for kind in states:
+            for index, variable in enumerate(kind):
+                zeros = ops.zeros_like(variable.value)
+                variable.assign(zeros if initial is None else initial[index])
+        for fresh in self._fresh.values():
+            fresh.assign(1)
+        self._writer.assign(self.NOBODY)
 
     def _pass(self, training: bool) -> tuple[int, list[keras.Variable]]:
         return (self.TRAINING, self.training) if training else (self.INFERENCE, self.inference)

@@ -24,8 +24,7 @@ from kbptt.engine import (
     settings,
 )
 from kbptt.layers import inputs
-from kbptt.layers.options import GradientOptions
-from kbptt.layers.states import CarriedStates
+from kbptt.layers.call import StatefulCall
 from kbptt.truncation.policies import TruncationLike
 
 # Norms that are kept if the number of timesteps is unknown when the layer is built; more
@@ -54,14 +53,22 @@ class Stacked(NamedTuple):
     top: bool
 
 
-class TruncatedLayer(GradientOptions):
+class TruncatedLayer(StatefulCall):
     """Mixin in front of a `keras.layers.RNN`: replaces its loop and leaves everything else.
 
     Weights, outputs, masks, states and the constructor stay those of the Keras layer; only how the
     gradient is computed, and how far back it flows, changes.
     """
 
-    def _set_up(self, truncation: TruncationLike, gradient_clip: float | None) -> None:
+    # Timesteps that were processed before those of a loop, which keep no norm.
+    _burnt = 0
+
+    def _set_up(
+        self,
+        truncation: TruncationLike,
+        gradient_clip: float | None,
+        trainable_initial_state: bool = False,
+    ) -> None:
         if keras.backend.backend() != "tensorflow":
             raise RuntimeError(
                 "kbptt computes its gradients with TensorFlow. Expected the Keras backend "
@@ -69,6 +76,7 @@ class TruncatedLayer(GradientOptions):
                 "variable KERAS_BACKEND=tensorflow before Keras is imported."
             )
         self._norms = None
+        self.trainable_initial_state = bool(trainable_initial_state)
         self._set_options(truncation, gradient_clip)
         self.supports_masking = True
         # cuDNN, which XLA cannot contain, is not used here.
@@ -114,6 +122,8 @@ class TruncatedLayer(GradientOptions):
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         inputs.check_shape(self.name, tuple(sequences_shape))
         super().build(sequences_shape, initial_state_shape)
+        self._build_further_weights()
+        self._build_initial_state()
         self._norms_size = sequences_shape[1] or UNKNOWN_TIMESTEPS
         with tf.init_scope():
             # A tf.Variable, which Keras does not count among the weights. Every replica of a
@@ -130,88 +140,8 @@ class TruncatedLayer(GradientOptions):
                 self._changes, trainable=False, name="versions", dtype=tf.int64
             )
 
-    # State ------------------------------------------------------------------------------------
-
-    def _create_state_variables(self, batch_size):
-        with keras.name_scope(self.name):
-            carried = CarriedStates(self.get_initial_state(batch_size), self.variable_dtype)
-        # Not by `setattr`, which would count the variables among the weights.
-        self.__dict__.update(_carried=carried, states=carried.shown)
-
-    @property
-    def training_states(self) -> list[keras.Variable] | None:
-        """Where a stateful layer starts its next training pass; `states` if those are newer."""
-        return None if self.states is None else self._carried.training
-
-    @property
-    def inference_states(self) -> list[keras.Variable] | None:
-        """Where a stateful layer starts in `predict`, `evaluate` and calls without training."""
-        return None if self.states is None else self._carried.inference
-
-    def reset_state(self) -> None:
-        """Sets the states that a stateful layer keeps back to zeros."""
-        if self.states is not None:
-            self._carried.reset()
-
-    # Calls ------------------------------------------------------------------------------------
-
-    def call(
-        self,
-        sequences: Any,
-        initial_state: Any = None,
-        mask: Any = None,
-        training: bool = False,
-        resets: Any = None,
-    ) -> Any:
-        """Runs the layer.
-
-        Call arguments:
-            sequences: ``(batch, timesteps, features)``.
-            initial_state: Optional list of states ``(batch, units)``.
-            mask: Optional boolean ``(batch, timesteps)``; False holds the state.
-            training: Boolean. Whether dropout is active.
-            resets: Optional boolean ``(batch, timesteps)``. True returns that sample to its initial
-                state before the timestep; no gradient crosses such a place. The initial state is
-                `initial_state` if given, else the one of a fresh sequence (zeros for the cells of
-                Keras), in a stateful layer too.
-        """
-        sequences, initial_state, mask, resets = inputs.as_tensors(
-            sequences, initial_state, mask, resets
-        )
-        inputs.check_sequences(self.name, sequences)
-        shape = tuple(sequences.shape)
-        inputs.check_by_timestep(self.name, "mask", mask, shape)
-        inputs.check_by_timestep(self.name, "resets", resets, shape)
-        widths = tree.flatten(self.state_size)
-        inputs.check_initial_state(self.name, initial_state, widths, shape[0])
-        if self.stateful and self.states is not None:
-            batch = tree.flatten(self.states)[0].shape[0]
-            sequences = inputs.check_batch(self.name, sequences, batch)
-        self._callers.note()
-        # Where resets go back to: in a stateful layer not what was carried over.
-        fresh = initial_state
-        if initial_state is None and (resets is not None or not self.stateful):
-            fresh = self.get_initial_state(batch_size=ops.shape(sequences)[0])
-        if initial_state is None:
-            initial_state = self._carried.start(training) if self.stateful else fresh
-        state = self._in_compute_dtype(initial_state)
-        if resets is not None:
-            resets = Resets(resets, self._in_compute_dtype(fresh))
-        # Keras draws the masks once for the whole sequence and keeps them on the cell.
-        _keras.draw_dropout_masks(self, sequences[:, 0, :], state)
-        last, outputs, final = self.inner_loop(sequences, state, mask, training, resets)
-        _keras.clear_dropout_masks(self)
-        final = tree.map_structure(lambda s: ops.cast(s, self.compute_dtype), final)
-        if self.stateful:
-            self._carried.finish(final, training)
-        output = ops.cast(outputs if self.return_sequences else last, self.compute_dtype)
-        return (output, *final) if self.return_state else output
-
-    def _in_compute_dtype(self, states) -> list:
-        """States as Keras hands them to the loop: a list, in the cell's compute dtype."""
-        states = list(states) if tree.is_nested(states) else [states]
-        dtype = self.cell.compute_dtype
-        return tree.map_structure(lambda s: ops.convert_to_tensor(s, dtype=dtype), states)
+    def _build_further_weights(self) -> None:
+        """Adds weights beside those of the cell."""
 
     # The loop ---------------------------------------------------------------------------------
 
@@ -368,10 +298,10 @@ class TruncatedLayer(GradientOptions):
         return monitor
 
     def _recorder(self, effects: Effects) -> Callable[[Monitor], None]:
-        kept = effects.capture(self._norms)
+        kept, burnt = effects.capture(self._norms), self._burnt
 
         def record(measured: Monitor) -> None:
-            norms = measured.norms
+            norms = tf.pad(measured.norms, [[burnt, 0]]) if burnt else measured.norms
             if norms.shape[0] != self._norms_size:
                 # Filled up to a size that stays the same, as XLA wants it.
                 missing = tf.maximum(self._norms_size - tf.shape(norms)[0], 0)
@@ -385,4 +315,6 @@ class TruncatedLayer(GradientOptions):
         full = isinstance(self.truncation, truncations.Full)
         config["truncation"] = None if full else truncations.serialize(self.truncation)
         config["gradient_clip"] = self.gradient_clip
+        if self.trainable_initial_state:
+            config["trainable_initial_state"] = True
         return config

@@ -1,0 +1,190 @@
+"""What a layer does in a call, around its loop: checks, where the states begin, what is kept."""
+
+from typing import Any, Protocol
+
+import keras
+from keras import ops, tree
+
+from kbptt import _keras
+from kbptt._checks import count
+from kbptt.engine import Resets
+from kbptt.layers import inputs
+from kbptt.layers.burn_in import after_burn_in
+from kbptt.layers.options import GradientOptions
+from kbptt.layers.states import CarriedStates
+
+
+class Carry(Protocol):
+    """Carries states from call to call in place of a layer: `layer.temporarily(carry=…)`.
+
+    Attributes:
+        burn_in: Timesteps at the beginning of every call into which no gradient flows.
+        length: Timesteps after which a call's states are carried on; None for all of them.
+    """
+
+    burn_in: int
+    length: int | None
+
+    def begin(self, layer: Any, sequences: Any, fresh: Any, mask: Any) -> tuple[Any, Any]:
+        """Where a call begins and its mask.
+
+        Args:
+            layer: The layer.
+            sequences: ``(batch, timesteps, features)``.
+            fresh: The states at the beginning of a sequence, nested as the cell has them.
+            mask: Boolean ``(batch, timesteps)``, or None.
+        """
+        ...
+
+    def end(self, layer: Any, states: Any) -> None:
+        """Keeps the states after `length` timesteps."""
+        ...
+
+
+class StatefulCall(GradientOptions):
+    """Mixin with a layer's `call` and the states that it starts from.
+
+    `trainable_initial_state` makes the states at the beginning of a sequence weights of the layer,
+    one vector for each state.
+    """
+
+    _carry: Carry | None = None
+    _initial_state_weights: list[Any] | None = None
+
+    # State ------------------------------------------------------------------------------------
+
+    def _build_initial_state(self) -> None:
+        """Adds the weights of `trainable_initial_state`, which start at the cell's own values."""
+        if not self.trainable_initial_state:
+            return
+        start = tree.flatten(super().get_initial_state(1))
+        names = [f"initial_state_{i}" if len(start) > 1 else "initial_state" for i in range(9)]
+        self._initial_state_weights = [
+            self.add_weight(
+                (value.shape[-1],), lambda _, dtype, value=value: ops.cast(value[0], dtype), name=name
+            )
+            for name, value in zip(names, start, strict=False)
+        ]
+
+    def get_initial_state(self, batch_size: Any) -> Any:
+        """The states at the beginning of a sequence, each ``(batch, width)``."""
+        states = super().get_initial_state(batch_size)
+        if self._initial_state_weights is None:
+            return states
+        learned = [
+            ops.broadcast_to(ops.cast(weight, state.dtype), ops.shape(state))
+            for weight, state in zip(
+                self._initial_state_weights, tree.flatten(states), strict=True
+            )
+        ]
+        return tree.pack_sequence_as(states, learned)
+
+    def _create_state_variables(self, batch_size):
+        initial = None
+        if self.trainable_initial_state:
+
+            def initial():
+                return self.get_initial_state(batch_size)
+
+        with keras.name_scope(self.name):
+            start = super().get_initial_state(batch_size)
+            carried = CarriedStates(start, self.variable_dtype, initial)
+        # Not by `setattr`, which would count the variables among the weights.
+        self.__dict__.update(_carried=carried, states=carried.shown)
+
+    @property
+    def training_states(self) -> list[keras.Variable] | None:
+        """Where a stateful layer starts its next training pass; `states` if those are newer."""
+        return None if self.states is None else self._carried.training
+
+    @property
+    def inference_states(self) -> list[keras.Variable] | None:
+        """Where a stateful layer starts in `predict`, `evaluate` and calls without training."""
+        return None if self.states is None else self._carried.inference
+
+    def reset_state(self) -> None:
+        """Sets the states that a stateful layer keeps back to those a sequence begins with."""
+        if self.states is not None:
+            self._carried.reset()
+
+    # Calls ------------------------------------------------------------------------------------
+
+    def call(
+        self,
+        sequences: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: bool = False,
+        resets: Any = None,
+        burn_in: int = 0,
+    ) -> Any:
+        """Runs the layer.
+
+        Call arguments:
+            sequences: ``(batch, timesteps, features)``.
+            initial_state: Optional list of states ``(batch, units)``.
+            mask: Optional boolean ``(batch, timesteps)``; False holds the state.
+            training: Boolean. Whether dropout is active.
+            resets: Optional boolean ``(batch, timesteps)``. True returns that sample to its initial
+                state before the timestep; no gradient crosses such a place. The initial state is
+                `initial_state` if given, else the one of a fresh sequence (zeros for the cells of
+                Keras), in a stateful layer too.
+            burn_in: Integer of at least 0, below the number of timesteps. No gradient flows into
+                the first `burn_in` timesteps, nor into the initial state, except of samples that
+                are masked up to there: the steps only warm the state up (R2D2). Defaults to `0`.
+        """
+        sequences, initial_state, mask, resets = inputs.as_tensors(
+            sequences, initial_state, mask, resets
+        )
+        inputs.check_sequences(self.name, sequences)
+        shape = tuple(sequences.shape)
+        inputs.check_by_timestep(self.name, "mask", mask, shape)
+        inputs.check_by_timestep(self.name, "resets", resets, shape)
+        widths = tree.flatten(self.state_size)
+        inputs.check_initial_state(self.name, initial_state, widths, shape[0])
+        inputs.check_burn_in(self.name, count("burn_in", burn_in), shape)
+        carry, stateful = self._carry, self.stateful and self._carry is None
+        if stateful and self.states is not None:
+            batch = tree.flatten(self.states)[0].shape[0]
+            sequences = inputs.check_batch(self.name, sequences, batch)
+        self._callers.note()
+        # Where resets go back to: in a stateful layer not what was carried over.
+        fresh = initial_state
+        if initial_state is None and (resets is not None or not stateful):
+            fresh = self.get_initial_state(batch_size=ops.shape(sequences)[0])
+        if carry is not None:
+            initial_state, mask = carry.begin(self, sequences, fresh, mask)
+            burn_in = max(burn_in, carry.burn_in)
+        elif initial_state is None:
+            initial_state = self._carried.start(training) if stateful else fresh
+        state = self._in_compute_dtype(initial_state)
+        if resets is not None:
+            resets = Resets(resets, self._in_compute_dtype(fresh))
+        # Keras draws the masks once for the whole sequence and keeps them on the cell.
+        _keras.draw_dropout_masks(self, sequences[:, 0, :], state)
+        call = sequences, state, mask, training, resets
+        last, outputs, final = after_burn_in(self, burn_in, *call)
+        if carry is not None:
+            carry.end(self, self._carried_on(carry, final, *call))
+        _keras.clear_dropout_masks(self)
+        final = tree.map_structure(lambda s: ops.cast(s, self.compute_dtype), final)
+        if stateful:
+            self._carried.finish(final, training)
+        output = ops.cast(outputs if self.return_sequences else last, self.compute_dtype)
+        return (output, *final) if self.return_state else output
+
+    def _in_compute_dtype(self, states: Any) -> list:
+        """States as Keras hands them to the loop: a list, in the cell's compute dtype."""
+        states = list(states) if tree.is_nested(states) else [states]
+        dtype = self.cell.compute_dtype
+        return tree.map_structure(lambda s: ops.convert_to_tensor(s, dtype=dtype), states)
+
+    def _carried_on(self, carry, final, sequences, state, mask, training, resets):
+        """The states after the timesteps that `carry` counts; `final` are those after all."""
+        timesteps = sequences.shape[1]
+        if carry.length is None or carry.length == timesteps:
+            return final
+        first = slice(None), slice(carry.length)
+        mask = None if mask is None else mask[first]
+        resets = None if resets is None else resets._replace(at=resets.at[first])
+        return self.inner_loop(sequences[first], state, mask, training, resets)[2]

@@ -1,0 +1,183 @@
+"""The states of the rows of a stream, carried from window to window inside the traced steps.
+
+A layer knows nothing of streams. While a step of a model runs, `Rows` stands in for its own states:
+`kbptt.layers.call.Carry`. What it keeps are variables of its own, so that the model has no state
+outside a step.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+from keras import tree
+
+from kbptt import _keras
+from kbptt.data.windows import Places
+
+
+class _Window:
+    """A window as one replica reads it.
+
+    Attributes:
+        first: int32 ``(rows, 1)``, the first timestep that belongs to a sequence.
+        stop: int32 ``(rows, 1)``, the timestep after the last one.
+        fresh: Boolean ``(rows, 1)``: whether states are those of a fresh sequence before `first`.
+        after: For each layer that was called the states to carry on.
+    """
+
+    def __init__(self, first: tf.Tensor, stop: tf.Tensor, fresh: tf.Tensor) -> None:
+        self.first = first
+        self.stop = stop
+        self.fresh = fresh
+        self.after: dict[Any, list[tf.Tensor]] = {}
+
+
+class Rows:
+    """Carries the states of a model's layers: a `Carry` for all of them.
+
+    Args:
+        layers: The recurrent kbptt layers, built.
+        data: The `kbptt.data.Streams`.
+        strategy: The distribution strategy; each replica keeps its share of the rows.
+
+    Attributes:
+        burn_in: See `Carry`.
+        length: See `Carry`.
+    """
+
+    def __init__(self, layers: Sequence[Any], data: Any, strategy: tf.distribute.Strategy) -> None:
+        self.layers = list(layers)
+        self.timesteps: int = data.context + data.length
+        self.burn_in: int = 0 if data.context_gradient else data.context
+        self.length: int | None = data.length if data.context else None
+        self.rows: int = data.rows // strategy.num_replicas_in_sync
+        self._windows: dict[Any, _Window] = {}  # for each replica the one that is being traced
+        shape = len(data), data.rows
+        with strategy.scope():
+            self._first = tf.Variable(tf.zeros(shape, tf.int32), trainable=False)
+            self._stop = tf.Variable(tf.zeros(shape, tf.int32), trainable=False)
+            self._fresh = tf.Variable(tf.zeros(shape, tf.bool), trainable=False)
+            self._window = _own(tf.zeros([], tf.int64))
+            self._states: dict[Any, list[tf.Variable]] = {
+                layer: [
+                    _own(tf.zeros(state.shape, layer.variable_dtype))
+                    for state in tree.flatten(layer.get_initial_state(self.rows))
+                ]
+                for layer in self.layers
+            }
+
+    # Between steps ----------------------------------------------------------------------------
+
+    def start(self, places: Places, window: int) -> None:
+        """Begins an epoch at one of its windows."""
+        self._first.assign(places.first)
+        self._stop.assign(places.stop)
+        self._fresh.assign(places.fresh)
+        for value in _values(self._window):
+            value.assign(window)
+
+    def reset(self) -> None:
+        """Sets the states to zeros. At the beginning of an epoch all sequences start afresh."""
+        for variables in self._states.values():
+            for value in (v for variable in variables for v in _values(variable)):
+                value.assign(tf.zeros_like(value))
+
+    def states(self) -> list[tf.Tensor]:
+        """Of each layer each state ``(rows, width)``, rows of all replicas."""
+        variables = (variable for states in self._states.values() for variable in states)
+        return [tf.concat([v.read_value() for v in _values(variable)], 0) for variable in variables]
+
+    def set_states(self, values: Sequence[Any]) -> None:
+        """Sets what `states` returned."""
+        variables = [variable for states in self._states.values() for variable in states]
+        for variable, value in zip(variables, values, strict=True):
+            parts = _values(variable)
+            for part, share in zip(parts, tf.split(value, len(parts)), strict=True):
+                part.assign(share)
+
+    @contextlib.contextmanager
+    def carrying(self) -> Iterator[None]:
+        """A scope in which the layers' states are carried here."""
+        with contextlib.ExitStack() as stack:
+            for layer in self.layers:
+                stack.enter_context(layer.temporarily(carry=self))
+            yield
+
+    # In a step --------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def window(self) -> Iterator[None]:
+        """A step of one replica: at its end the states are kept and the next window comes."""
+        replica = _replica()
+        mine = slice(replica * self.rows, (replica + 1) * self.rows)
+        index = self._window.read_value()
+
+        def now(table: tf.Variable) -> tf.Tensor:
+            return tf.gather(table, index)[mine, None]
+
+        self._windows[replica] = _Window(now(self._first), now(self._stop), now(self._fresh))
+        try:
+            yield
+            window = self._windows[replica]
+        finally:
+            del self._windows[replica]
+        for layer, states in window.after.items():
+            for variable, state in zip(self._states[layer], states, strict=True):
+                variable.assign(tf.cast(state, variable.dtype))
+        self._window.assign(index + 1)
+
+    def begin(self, layer: Any, sequences: Any, fresh: Any, mask: Any) -> tuple[Any, Any]:
+        window = self._windows.get(_replica())
+        if window is None:  # shapes alone, as Keras infers them
+            return fresh, mask
+        self._check(layer, sequences, window)
+        carried = [
+            tf.where(window.fresh, tf.cast(start, variable.dtype), variable.read_value())
+            for start, variable in zip(tree.flatten(fresh), self._states[layer], strict=True)
+        ]
+        timesteps = tf.range(self.timesteps)[None]
+        inside = (window.first <= timesteps) & (timesteps < window.stop)
+        mask = mask[0] if isinstance(mask, (list, tuple)) else mask
+        mask = inside if mask is None else inside & tf.cast(mask, tf.bool)
+        return tree.pack_sequence_as(fresh, carried), mask
+
+    def end(self, layer: Any, states: Any) -> None:
+        window = self._windows.get(_replica())
+        # A second evaluation of the same step keeps nothing.
+        if window is not None and not _keras.is_symbolic():
+            window.after[layer] = [tf.stop_gradient(state) for state in tree.flatten(states)]
+
+    def _check(self, layer: Any, sequences: Any, window: _Window) -> None:
+        if layer in window.after and not _keras.is_symbolic():
+            raise ValueError(
+                f"StreamState carries one state for each row on, and layer '{layer.name}' is called "
+                "twice by the model. Use two layers."
+            )
+        expected, shape = (self.rows, self.timesteps), tuple(sequences.shape[:2])
+        if any(size not in (None, right) for size, right in zip(shape, expected, strict=True)):
+            raise ValueError(
+                f"Layer '{layer.name}' expected the windows of StreamState's Streams, (batch, "
+                f"timesteps) = {expected}. Received {shape}. Layers between the data and it must "
+                "keep batch and timesteps, and `fit` must be given the same Streams."
+            )
+
+
+def _own(value: tf.Tensor) -> tf.Variable:
+    """A variable of which each replica has its own value."""
+    return tf.Variable(
+        value,
+        trainable=False,
+        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+    )
+
+
+def _values(variable: Any) -> Sequence[Any]:
+    """The variable of each replica."""
+    return getattr(variable, "values", None) or [variable]
+
+
+def _replica() -> int:
+    context = tf.distribute.get_replica_context()
+    return 0 if context is None else context.replica_id_in_sync_group
