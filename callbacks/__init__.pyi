@@ -10,4 +10,5 @@ from .gradient_norm import GradientNorm as GradientNorm
 from .gradient_norm_penalty import GradientNormPenalty as GradientNormPenalty
 from .gradient_transform import GradientTransform as GradientTransform
 from .spectral_monitor import SpectralMonitor as SpectralMonitor
+from .stream_state import StreamState as StreamState
 from .z_clip import ZClip as ZClip

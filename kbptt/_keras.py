@@ -19,6 +19,11 @@ with _fence.importing():
         get_global_attribute,
         set_global_attribute,
     )
+    # The mask that Keras's losses and metrics read from a prediction, however it was made.
+    from keras.src.backend.common.masking import (
+        get_keras_mask as get_keras_mask,
+        set_keras_mask as set_keras_mask,
+    )
     from keras.src.backend.common.stateless_scope import in_stateless_scope
 
     # `fit` shuffles what a PyDataset yields unless told not to; an adapter it takes as it is.
@@ -53,6 +58,24 @@ def layer_being_built() -> keras.Layer | None:
     """
     scopes = get_global_attribute("name_scope_stack")
     return scopes[-1].caller if scopes else None
+
+
+def validation_data(model: keras.Model) -> Any:
+    """The adapter of the data that a model in `fit` is validated on, or None outside of `fit`.
+
+    A callback is not told what `evaluate` was called with.
+    """
+    iterator = vars(model).get("_eval_epoch_iterator")
+    return None if iterator is None else iterator.data_adapter
+
+
+def begin_with_epoch(model: keras.Model, epoch: int | None) -> None:
+    """Has the `fit` that calls `on_train_begin` begin with an epoch; None: as it was told.
+
+    What `keras.callbacks.BackupAndRestore` does.
+    """
+    _fence.get(model, "_initial_epoch")
+    model._initial_epoch = epoch
 
 
 # The call that is running.

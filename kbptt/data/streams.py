@@ -1,6 +1,7 @@
 """Windows of long sequences, one after the other: data to train on with the state carried on."""
 
 import copy
+import zlib
 from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
 
@@ -57,6 +58,9 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
             `resets` of kbptt's layers. Defaults to `False`.
         seed: Non-negative integer, for offsets and order. Defaults to `0`.
 
+    Attributes:
+        opened: Whether Keras has taken the data since this was last set to False.
+
     Raises:
         ValueError: If an argument is out of its range, or `x` and `y` do not fit together.
 
@@ -93,6 +97,7 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
                 "`pack=True` and `target='last'` exclude each other: several sequences may end in "
                 "one window of a row. Give a target for each step, with `target=None`."
             )
+        self.opened = False
         self._window = 0
         self._drawn: tuple[int, Epoch] = (0, self._draw(0))
 
@@ -136,6 +141,16 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
         other._drawn, other._window = (0, other._draw(0)), 0
         return other
 
+    def fingerprint(self) -> dict[str, Any]:
+        """What the windows of all epochs follow from, beside the content of the arrays."""
+        names = "length", "rows", "context", "context_gradient", "offset", "order", "pack", "seed"
+        values = {name: getattr(self, name) for name in names}
+        sizes = self.sequences.sizes.tolist()
+        steps = zlib.crc32(repr(sizes).encode())
+        return {
+            **values, "target": self.sequences.target, "sequences": len(sizes), "sizes": steps
+        }
+
     # An epoch ----------------------------------------------------------------------------------
 
     def _draw(self, number: int) -> Epoch:
@@ -176,6 +191,7 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
         return self._read()
 
     def get_tf_dataset(self) -> Any:
+        self.opened = True
         return dataset(self._read, self.epoch.window(0))
 
     @property

@@ -237,6 +237,10 @@ class ProjectedLayer(CellLayer):
 
         return record
 
+    def changing_variables(self) -> list[tf.Variable]:
+        own = [] if self._penalty is None else [self._updates]
+        return [*super().changing_variables(), *own]
+
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["normalization"] = normalizations.serialize(self.normalization)

@@ -310,6 +310,10 @@ class TruncatedLayer(StatefulCall):
 
         return record
 
+    def changing_variables(self) -> list[tf.Variable]:
+        """Variables that training changes and that are no weights: they are in no saved model."""
+        return [] if self._factors is None else [self._factors.seed.state.value]
+
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         full = isinstance(self.truncation, truncations.Full)

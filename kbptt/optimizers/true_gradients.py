@@ -177,7 +177,8 @@ class _Sparse:
         # Every slice takes the factor of its row. So an unchanged gradient keeps its slices as
         # they were: several optimizers of Keras square them one by one.
         zero = tf.equal(self.values, 0)
-        factor = tf.where(zero, tf.ones_like(values), values / tf.where(zero, 1.0, self.values))
+        ones = tf.ones_like(values)
+        factor = tf.where(zero, ones, values / tf.where(zero, ones, self.values))
         slices = self.slices * tf.gather(factor, self.row_of_slice) * tf.cast(share, values.dtype)
         slices = tf.cast(slices, self.gradient.dtype)
         return tf.IndexedSlices(slices, self.gradient.indices, self.gradient.dense_shape)

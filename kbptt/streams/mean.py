@@ -6,6 +6,7 @@ is what makes Keras count right.
 """
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ import tensorflow as tf
 from keras import tree
 
 from kbptt import _keras
+from kbptt.streams.rows import replica
 
 
 class RealSteps:
@@ -31,7 +33,7 @@ class RealSteps:
     def counting(self) -> Iterator[None]:
         """A scope in which the model's loss is a mean over the real steps."""
         attributes, before = vars(self.model), vars(self.model).get("compute_loss")
-        attributes["compute_loss"] = self._compute_loss
+        attributes["compute_loss"] = self._around(self.model.compute_loss)
         try:
             yield
         finally:
@@ -46,7 +48,7 @@ class RealSteps:
             tracker = _loss_tracker(self.model)
             before = None if tracker is None else (tracker.total + 0, tracker.count + 0)
             logs = step(data)
-            loss, steps = self._seen.pop(_keras.replica(), (None, None))
+            loss, steps = self._seen.pop(replica(), (None, None))
             if before is None or loss is None:
                 return logs
             total, count = before
@@ -55,3 +57,50 @@ class RealSteps:
             return {**logs, "loss": tracker.result()} if "loss" in logs else logs
 
         return counted
+
+    def _around(self, compute_loss: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(compute_loss)
+
+        def over_real_steps(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(*args, **kwargs)
+            weight, y_pred = (given.arguments.get(name) for name in ("sample_weight", "y_pred"))
+            if not tf.is_tensor(weight):
+                return compute_loss(*args, **kwargs)
+            masks = [_mask(output, weight) for output in tree.flatten(y_pred)]
+            context = tf.distribute.get_replica_context()
+            replicas = context.num_replicas_in_sync
+            counts = [tf.reduce_sum(tf.where(mask, weight, 0)) for mask in masks]
+            if replicas > 1:
+                # Each replica averages over its own real steps, and Keras over replicas.
+                everywhere = context.all_reduce(tf.distribute.ReduceOp.SUM, counts)
+                weights = [
+                    weight * tf.math.divide_no_nan(count * replicas, total)
+                    for count, total in zip(counts, everywhere, strict=True)
+                ]
+                given.arguments["sample_weight"] = tree.pack_sequence_as(y_pred, weights)
+                counts = [total / replicas for total in everywhere]
+            loss = compute_loss(*given.args, **given.kwargs)
+            if not _keras.is_symbolic():
+                self._seen[replica()] = loss * replicas, tf.cast(counts[0], loss.dtype)
+            return loss
+
+        return over_real_steps
+
+
+def _mask(output: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    """Marks the real steps of a prediction, for Keras too."""
+    mask = weight > 0
+    own = _keras.get_keras_mask(output)
+    if own is not None and own.shape.rank == mask.shape.rank:
+        mask &= tf.cast(own, tf.bool)
+    if output.shape.rank > mask.shape.rank or mask.shape.rank == 1:
+        _keras.set_keras_mask(output, mask)
+    return mask
+
+
+def _loss_tracker(model: keras.Model) -> Any:
+    """The metric in which Keras averages the loss over an epoch, or None."""
+    for metric in model.metrics:
+        if metric.name == "loss" and isinstance(metric, keras.metrics.Mean):
+            return metric
+    return None

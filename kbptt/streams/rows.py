@@ -109,26 +109,26 @@ class Rows:
     @contextlib.contextmanager
     def window(self) -> Iterator[None]:
         """A step of one replica: at its end the states are kept and the next window comes."""
-        replica = _replica()
-        mine = slice(replica * self.rows, (replica + 1) * self.rows)
+        number = replica()
+        mine = slice(number * self.rows, (number + 1) * self.rows)
         index = self._window.read_value()
 
         def now(table: tf.Variable) -> tf.Tensor:
             return tf.gather(table, index)[mine, None]
 
-        self._windows[replica] = _Window(now(self._first), now(self._stop), now(self._fresh))
+        self._windows[number] = _Window(now(self._first), now(self._stop), now(self._fresh))
         try:
             yield
-            window = self._windows[replica]
+            window = self._windows[number]
         finally:
-            del self._windows[replica]
+            del self._windows[number]
         for layer, states in window.after.items():
             for variable, state in zip(self._states[layer], states, strict=True):
                 variable.assign(tf.cast(state, variable.dtype))
         self._window.assign(index + 1)
 
     def begin(self, layer: Any, sequences: Any, fresh: Any, mask: Any) -> tuple[Any, Any]:
-        window = self._windows.get(_replica())
+        window = self._windows.get(replica())
         if window is None:  # shapes alone, as Keras infers them
             return fresh, mask
         self._check(layer, sequences, window)
@@ -143,7 +143,7 @@ class Rows:
         return tree.pack_sequence_as(fresh, carried), mask
 
     def end(self, layer: Any, states: Any) -> None:
-        window = self._windows.get(_replica())
+        window = self._windows.get(replica())
         # A second evaluation of the same step keeps nothing.
         if window is not None and not _keras.is_symbolic():
             window.after[layer] = [tf.stop_gradient(state) for state in tree.flatten(states)]
@@ -178,6 +178,8 @@ def _values(variable: Any) -> Sequence[Any]:
     return getattr(variable, "values", None) or [variable]
 
 
-def _replica() -> int:
+def replica() -> int:
+    """The number of the replica whose step is running."""
     context = tf.distribute.get_replica_context()
-    return 0 if context is None else context.replica_id_in_sync_group
+    number = 0 if context is None else context.replica_id_in_sync_group
+    return int(tf.get_static_value(number) if tf.is_tensor(number) else number)

@@ -1,0 +1,251 @@
+"""The callback that carries states from window to window of a stream."""
+
+import os
+from typing import Any, Literal
+
+import keras
+
+from kbptt import _checks, _keras
+from kbptt.callbacks import _step, _stream_checkpoint as checkpoints, _substitution
+from kbptt.callbacks._options import Frequency, epoch_or_steps
+from kbptt.data import Streams
+from kbptt.layers import find
+from kbptt.streams.mean import RealSteps
+from kbptt.streams.rows import Rows
+
+
+class StreamState(keras.callbacks.Callback):
+    """Carries the states of a model's recurrent layers from window to window of `Streams`.
+
+    ```python
+    data = kbptt.data.Streams(tokens, length=128, batch_size=16)
+    model.fit(data, epochs=10, callbacks=[kbptt.callbacks.StreamState(data)])
+    ```
+
+    Each row of the batch goes on with the states it had at the end of the window before; where a
+    sequence begins, it starts from the initial states of the layers. No gradient flows from a
+    window into the one before. Layers need no ``stateful=True``; between the steps the model has no
+    state, so that `predict`, `evaluate` and a saved file are those of a model that was trained on
+    whole sequences. The loss and the metrics are means over the timesteps that belong to a
+    sequence, in a window and over an epoch.
+
+    `data` counts the windows that were trained on: a second `fit` goes on where the first one
+    stopped, in the middle of an epoch too. Validation data that are `Streams` are read with states
+    of their own. `kbptt.evaluate_stream` does that outside of `fit`.
+
+    With `path`, a training run that was killed is continued by the same script: weights, optimizer,
+    states, random seeds, metrics and position are as in a run without interruption. The file is
+    removed when `fit` ends.
+
+    Args:
+        data: The `kbptt.data.Streams` that `fit` is given.
+        path: String, path-like or None: the file that keeps what is needed to go on. Defaults to
+            `None`.
+        save_freq: `"epoch"` or a positive integer, the windows between two files. Defaults to
+            `"epoch"`.
+
+    Raises:
+        ValueError: from `fit`, before training, if a layer cannot carry its state on
+            (`Bidirectional`, ``go_backwards``, layers of Keras that are not kbptt's), if `fit` is
+            given other data or part of an epoch, or if the file is that of another model or stream.
+    """
+
+    def __init__(
+        self,
+        data: Streams,
+        path: str | os.PathLike | None = None,
+        save_freq: Frequency = "epoch",
+    ) -> None:
+        super().__init__()
+        if not isinstance(data, Streams):
+            raise ValueError(
+                "`data` expected the kbptt.data.Streams that `fit` is given. Received: "
+                f"{type(data).__name__}."
+            )
+        self.data = data
+        self.path = None if path is None else os.fspath(path)
+        self.save_freq = epoch_or_steps("save_freq", save_freq)
+        self._training: _OnStream | None = None
+        self._testing: _OnStream | None = None
+        self._found: checkpoints.Checkpoint | None = None
+        self._trained = -1  # position after the last window that was trained on
+        self._begin = self._epoch = 0  # of the running epoch: its first position, Keras's number
+
+    # Training ---------------------------------------------------------------------------------
+
+    def on_train_begin(self, logs=None):
+        data = self.data
+        _check_layers(self.model)
+        _check_data(self.model, data, self.params)
+        if self._training is None or self._training.model is not self.model:
+            self._training, self._trained = _OnStream(self.model, data), -1
+        _substitution.of(self.model).join(wrapper=self._training)
+        if self.path is not None and os.path.exists(self.path):
+            self._found = checkpoints.read(self.path)
+            self._found.check_data(data)
+            data.seek(self._found.position)
+            _keras.begin_with_epoch(self.model, self._found.epoch)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        data, training = self.data, self._training
+        window = data.position % len(data)
+        self._begin, self._epoch = data.position - window, epoch
+        if self._found is not None:
+            # Here all callbacks have joined, and Keras has reset its metrics.
+            self._found.restore(self.model, training.rows)
+            self._found = None
+        elif window and data.position != self._trained:
+            training.rows.reset()
+        training.rows.start(data.epoch.places, window)
+        training.skip = window
+
+    def on_train_batch_begin(self, batch, logs=None):
+        _substitution.of(self.model).take_step()
+
+    def on_train_batch_end(self, batch, logs=None):
+        data, before = self.data, self.data.position
+        # `batch` is the last of a call that may run several.
+        window = min(batch + 1, len(data))
+        if self._begin + window <= before:
+            return  # trained on before
+        self._trained = self._begin + window
+        data.seek(self._trained)
+        if self.save_freq == "epoch":
+            due = window == len(data)
+        else:
+            due = self._trained // self.save_freq > before // self.save_freq
+        if self.path is not None and due:
+            epoch = self._epoch + window // len(data)
+            checkpoints.write(self.path, self.model, self._training.rows, data, epoch)
+
+    def on_train_end(self, logs=None):
+        _substitution.of(self.model).leave(wrapper=self._training)
+        _keras.begin_with_epoch(self.model, None)
+        if self.path is not None and os.path.exists(self.path):
+            os.remove(self.path)
+
+    # Validation -------------------------------------------------------------------------------
+
+    def on_test_begin(self, logs=None):
+        validation = _keras.validation_data(self.model)
+        data = self.data if validation is None else validation
+        if not isinstance(data, Streams):
+            self._testing = None
+            return
+        if self._testing is None or not self._testing.fits(self.model, data):
+            _check_layers(self.model)
+            self._testing = _OnStream(self.model, data)
+        window = data.position % len(data)
+        self._testing.rows.start(data.epoch.places, window)
+
+    def on_test_batch_begin(self, batch, logs=None):
+        if self._testing is not None:
+            self._testing.take_test_step()
+
+
+class _OnStream(_step.StepWrapper):
+    """The steps of a model on the windows of a stream.
+
+    Args:
+        model: The model, built.
+        data: The `Streams`.
+
+    Attributes:
+        rows: The `Rows` with its states.
+        skip: Windows at the beginning of the epoch that were trained on before.
+    """
+
+    TWICE = "Two StreamState callbacks in one fit. One is enough for all layers of the model."
+
+    def __init__(self, model: keras.Model, data: Streams) -> None:
+        self.model = model
+        self.data = data
+        self.rows = Rows(find.truncated_layers(model), data, model.distribute_strategy)
+        self.skip = 0
+        self._real = RealSteps(model)
+        self._own_function = self._function = None
+
+    def wrap(self, step: _step.Step) -> _step.Step:
+        counted = self._real.wrap(step)
+
+        def on_window(batch: Any) -> Any:
+            with self.rows.window():
+                return counted(batch)
+
+        return on_window
+
+    def run(self, function: Any, iterator: Any) -> Any:
+        if self.skip > 0:
+            self.skip -= self.model.steps_per_execution
+            return self.model.get_metrics_result()
+        with self.rows.carrying(), self._real.counting():
+            return function(iterator)
+
+    # `evaluate` -------------------------------------------------------------------------------
+
+    def fits(self, model: keras.Model, data: Streams) -> bool:
+        """Whether it was made for these, and the model was not compiled again since."""
+        own = self._own_function
+        return self.model is model and self.data is data and own is model.test_function
+
+    def take_test_step(self) -> None:
+        """Has the step of `evaluate` that is about to begin run on a window."""
+        model = self.model
+        if self._function is None:
+            self._own_function = model.test_function
+            self._function = _step.make_test_function(model, [self])
+        vars(model)["test_function"] = self._test
+
+    def _test(self, iterator: Any) -> Any:
+        vars(self.model)["test_function"] = self._own_function
+        return self.run(self._function, iterator)
+
+
+def _check_layers(model: keras.Model) -> None:
+    """Raises `ValueError` if a recurrent layer cannot carry its state on."""
+    found = find.recurrent_layers(model)
+    carrying = find.truncated_layers(model)
+    backwards = [layer.name for layer in found if layer.go_backwards]
+    others = [layer.name for layer in found if layer not in carrying]
+    if backwards:
+        raise ValueError(
+            f"Layer '{backwards[0]}' reads a window from its end (`Bidirectional` or "
+            "`go_backwards`) and would need the state of a window that comes later. A stream "
+            "needs layers that read forwards."
+        )
+    if others:
+        raise ValueError(
+            f"Layer '{others[0]}' is one of Keras's, which StreamState cannot carry on. Write it "
+            "as a layer of kbptt, or convert the model with kbptt.convert(model)."
+        )
+    if not carrying:
+        find.choose_layers(model)  # says so
+
+
+def _check_data(model: keras.Model, data: Streams, params: Any) -> None:
+    """Raises `ValueError` if `fit` cannot train on `data`, window after window."""
+    if not data.opened:
+        raise ValueError(
+            "`fit` expected the Streams that StreamState was given, and received other data: write "
+            "`model.fit(data, callbacks=[StreamState(data)])`. Batches of arrays, which `fit` "
+            "shuffles, do not follow each other in time."
+        )
+    data.opened = False
+    steps = (params or {}).get("steps")
+    if steps != len(data):
+        raise ValueError(
+            f"An epoch of these Streams is {len(data)} windows, and `fit` was told to take {steps} "
+            "steps: leave `steps_per_epoch` out."
+        )
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    if data.rows % replicas:
+        raise ValueError(
+            f"Each of {replicas} replicas carries its own rows: `batch_size` of Streams expected a "
+            f"multiple of {replicas}. Received: {data.rows}."
+        )
+    window = data.position % len(data)
+    if window % model.steps_per_execution:
+        raise ValueError(
+            f"Training goes on at window {window} of an epoch, and `steps_per_execution` expected "
+            f"a divisor of it. Received: {model.steps_per_execution}."
+        )
