@@ -68,13 +68,14 @@ class StreamState(keras.callbacks.Callback):
         self._training: _OnStream | None = None
         self._testing: _OnStream | None = None
         self._found: checkpoints.Checkpoint | None = None
+        self._fitting = False
         self._trained = -1  # position after the last window that was trained on
         self._begin = self._epoch = 0  # of the running epoch: its first position, Keras's number
 
     # Training ---------------------------------------------------------------------------------
 
     def on_train_begin(self, logs=None):
-        data = self.data
+        data, self._fitting = self.data, True
         _check_layers(self.model)
         _check_data(self.model, data, self.params)
         if self._training is None or self._training.model is not self.model:
@@ -119,6 +120,7 @@ class StreamState(keras.callbacks.Callback):
             checkpoints.write(self.path, self.model, self._training.rows, data, epoch)
 
     def on_train_end(self, logs=None):
+        self._fitting = False
         _substitution.of(self.model).leave(wrapper=self._training)
         _keras.begin_with_epoch(self.model, None)
         if self.path is not None and os.path.exists(self.path):
@@ -127,8 +129,7 @@ class StreamState(keras.callbacks.Callback):
     # Validation -------------------------------------------------------------------------------
 
     def on_test_begin(self, logs=None):
-        validation = _keras.validation_data(self.model)
-        data = self.data if validation is None else validation
+        data = _keras.validation_data(self.model) if self._fitting else self.data
         if not isinstance(data, Streams):
             self._testing = None
             return

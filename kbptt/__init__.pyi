@@ -11,11 +11,17 @@ from . import (
     normalization as normalization,
     optimizers as optimizers,
     regularizers as regularizers,
+    streams as streams,
     tasks as tasks,
     tensorboard as tensorboard,
     truncation as truncation,
 )
 from .explanation import explain as explain
 from .layers import GRU as GRU, LSTM as LSTM, RNN as RNN, SimpleRNN as SimpleRNN, convert as convert
+from .streams import (
+    evaluate_stream as evaluate_stream,
+    predict_stream as predict_stream,
+    streaming as streaming,
+)
 
 __version__: str

@@ -40,6 +40,21 @@ class Sequences:
         """The arrays that targets are read from."""
         return self.x if self.target == "next" else self.y
 
+    def divided(self, parts: int) -> "Sequences":
+        """The first sequence in contiguous parts of equal length, or but for one step."""
+        bounds = np.arange(parts + 1) * int(self.sizes[0]) // parts
+        start, sizes = bounds[:-1], np.diff(bounds)
+        start, sizes = start[sizes > 0], sizes[sizes > 0]
+        of = np.zeros(len(sizes), np.int64)
+        return dataclasses.replace(self, of=of, start=start, sizes=sizes)
+
+    def inputs(self) -> "Sequences":
+        """All steps of all arrays, those without a target too, with zeros for targets."""
+        zeros = np.zeros(len(self.x), np.float32)
+        sizes = np.array([len(array) for array in self.x], np.int64)
+        of, start = np.arange(len(sizes)), np.zeros(len(sizes), np.int64)
+        return Sequences(self.x, [zeros], "last", of, start, sizes)
+
     def read(self, sequence: int, first: int, stop: int) -> tuple[Any, Any]:
         """x of the steps from `first` up to `stop`, and their targets; None with "last"."""
         of, start = self.of[sequence], self.start[sequence]
@@ -51,12 +66,8 @@ class Sequences:
         return inputs, self.y[of][start + first : start + stop]
 
 
-def gather(x: Any, y: Any, target: Target, rows: int) -> Sequences:
-    """The `Sequences` of the arguments of `kbptt.data.Streams`.
-
-    One array is divided into `rows` contiguous parts of equal length, or but for one step; arrays of
-    a list stay whole.
-    """
+def gather(x: Any, y: Any, target: Target) -> Sequences:
+    """The `Sequences` of the arguments of `kbptt.data.Streams`, each of a whole array."""
     _checks.one_of("target", target, ("next", "last", None))
     if (y is None) != (target == "next"):
         raise ValueError(
@@ -97,11 +108,6 @@ def gather(x: Any, y: Any, target: Target, rows: int) -> Sequences:
             f"{sizes.min() + (target == 'next')}."
         )
     of, start = np.arange(len(arrays)), np.zeros(len(arrays), np.int64)
-    if one:
-        bounds = np.arange(rows + 1) * int(sizes[0]) // rows
-        start, sizes = bounds[:-1], np.diff(bounds)
-        start, sizes = start[sizes > 0], sizes[sizes > 0]
-        of = np.zeros(len(sizes), np.int64)
     return Sequences(arrays, targets, target, of, start, sizes)
 
 

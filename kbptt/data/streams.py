@@ -59,6 +59,7 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
         seed: Non-negative integer, for offsets and order. Defaults to `0`.
 
     Attributes:
+        one: Whether `x` is one array and not a list of them.
         opened: Whether Keras has taken the data since this was last set to False.
 
     Raises:
@@ -91,7 +92,9 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
         self.order: Order = _checks.one_of("order", order, ("given", "shuffled"))
         self.pack = bool(pack)
         self.seed = _checks.check_seed(seed)
-        self.sequences: Sequences = gather(x, y, target, self.rows)
+        self.one = not isinstance(x, (list, tuple))
+        self._whole: Sequences = gather(x, y, target)
+        self.sequences: Sequences = self._whole.divided(self.rows) if self.one else self._whole
         if self.pack and target == "last":
             raise ValueError(
                 "`pack=True` and `target='last'` exclude each other: several sequences may end in "
@@ -134,9 +137,23 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
             raise IndexError(f"Window {index} of {len(self)} was asked for.")
         return self.epoch.window(index)
 
-    def in_order(self) -> "Streams":
-        """The same sequences as inference reads them: no context, no offset, in the given order."""
+    def in_order(
+        self, batch_size: int | None = None, inputs_only: bool = False, multiple_of: int = 1
+    ) -> "Streams":
+        """The same sequences as inference reads them: whole, no context, no offset, not shuffled.
+
+        Args:
+            batch_size: Rows. Defaults to those of this one, or fewer for fewer sequences.
+            inputs_only: Whether steps without a target are read too, and no targets are.
+            multiple_of: Of which the rows are a multiple.
+        """
         other = copy.copy(self)
+        other.sequences = self._whole.inputs() if inputs_only else self._whole
+        if batch_size is None:
+            rows = min(self.rows, len(other.sequences))
+        else:
+            rows = _checks.positive_integer("batch_size", batch_size)
+        other.rows = -(-rows // multiple_of) * multiple_of
         other.context, other.offset, other.order = 0, 0, "given"
         other._drawn, other._window = (0, other._draw(0)), 0
         return other

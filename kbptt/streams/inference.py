@@ -1,0 +1,113 @@
+"""Evaluation and prediction on streams, with states of their own."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import tree
+
+from kbptt.data import Streams
+from kbptt.layers import find
+from kbptt.streams.rows import Rows
+
+
+def evaluate_stream(
+    model: keras.Model, data: Streams, batch_size: int | None = None
+) -> dict[str, float]:
+    """Loss and metrics of a model on whole sequences, read window by window.
+
+    Every sequence is read from its beginning to its end as if in one pass, in the order given: no
+    offset, no context, and one array is not divided. So the result depends neither on the length of
+    the windows nor on the number of rows. Means are over timesteps. States of a training run in
+    progress stay as they are.
+
+    Args:
+        model: A compiled model.
+        data: The `kbptt.data.Streams`; where it stands does not matter.
+        batch_size: Positive integer: sequences that are read side by side. Defaults to the rows of
+            `data`, or fewer if it has fewer sequences.
+
+    Returns:
+        Dict of `"loss"` and the metrics, as `model.evaluate(return_dict=True)`.
+
+    Raises:
+        ValueError: As `kbptt.callbacks.StreamState` in `fit`.
+    """
+    from kbptt.callbacks import StreamState
+
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    ordered = data.in_order(batch_size, multiple_of=replicas)
+    results = model.evaluate(ordered, callbacks=[StreamState(ordered)], verbose=0, return_dict=True)
+    return {name: float(value) for name, value in results.items()}
+
+
+def predict_stream(model: keras.Model, data: Streams, batch_size: int | None = None) -> Any:
+    """Outputs of a model for whole sequences, read window by window.
+
+    The same as one pass over each sequence, in memory that does not grow with its length except for
+    the outputs. See `evaluate_stream`.
+
+    Args:
+        model: A built model.
+        data: The `kbptt.data.Streams`; its targets are not read.
+        batch_size: Positive integer: sequences that are read side by side. Defaults to the rows of
+            `data`, or fewer if it has fewer sequences.
+
+    Returns:
+        For one array the outputs ``(timesteps, …)``; for a list of sequences a list of them, in its
+        order. For a model with one output for a sequence, at its last timestep, an array
+        ``(sequences, …)``. Nested as the outputs of the model.
+    """
+    ordered = data.in_order(batch_size, inputs_only=True)
+    if not model.built:
+        model.build(tree.map_structure(lambda v: v.shape, ordered[0][0]))
+    rows = Rows(find.choose_layers(model), ordered, tf.distribute.get_strategy())
+    epoch = ordered.epoch
+    rows.start(epoch.places, 0)
+
+    def predict(inputs: Any) -> Any:
+        with rows.window():
+            return model(inputs, training=False)
+
+    if not model.run_eagerly:
+        predict = tf.function(predict, jit_compile=model.jit_compile or None)
+    collected = None
+    with rows.carrying():
+        for index in range(len(epoch)):
+            inputs = tree.map_structure(tf.convert_to_tensor, ordered[index][0])
+            outputs = tree.map_structure(np.asarray, predict(inputs))
+            if collected is None:
+                collected = tree.map_structure(lambda v: _Collected(v, ordered), outputs)
+            tree.map_structure(lambda into, v: into.add(index, v), collected, outputs)
+    return tree.map_structure(lambda c: c.result(data.one), collected)
+
+
+class _Collected:
+    """Predictions of all sequences, filled window by window.
+
+    Args:
+        example: The output for a window.
+        data: The `Streams`.
+    """
+
+    def __init__(self, example: np.ndarray, data: Streams) -> None:
+        self.epoch = data.epoch
+        self.sizes = data.sequences.sizes
+        self.by_step = example.ndim > 1 and example.shape[1] == self.epoch.timesteps
+        shape = example.shape[2:] if self.by_step else example.shape[1:]
+        sizes = self.sizes if self.by_step else np.ones_like(self.sizes)
+        self.values = [np.empty((size, *shape), example.dtype) for size in sizes]
+
+    def add(self, window: int, outputs: np.ndarray) -> None:
+        for row in range(self.epoch.rows):
+            for sequence, first, stop, at in self.epoch.parts(window, row):
+                if self.by_step:
+                    self.values[sequence][first:stop] = outputs[row, at : at + stop - first]
+                elif stop == self.sizes[sequence]:
+                    self.values[sequence][0] = outputs[row]
+
+    def result(self, one: bool) -> Any:
+        if not self.by_step:
+            return np.concatenate(self.values)
+        return self.values[0] if one else self.values
