@@ -22,6 +22,10 @@ class StepWrapper:
         """The step that is traced in place of `step`, for each replica."""
         return step
 
+    def skips(self) -> bool:
+        """Whether the step that is about to begin is left out."""
+        return False
+
     def run(self, function: Callable[[Any], Any], iterator: Any) -> Any:
         """Calls the function that was made of the wrapped step: its logs."""
         return function(iterator)

@@ -52,10 +52,11 @@ class Checkpoint(NamedTuple):
             ValueError: If the model, its optimizer or the callbacks are others.
         """
         variables = _variables(model)
+        # Names differ from process to process.
         now = [(name, tuple(v.shape)) for name, v in variables]
         saved = [(name, value.shape) for name, value in self.variables]
-        if now != saved:
-            first = next((a, b) for a, b in _pairs(now, saved) if a != b)
+        first = next((p for p in _pairs(now, saved) if not p[0] or not p[1] or p[0][1] != p[1][1]), None)
+        if first is not None:
             raise ValueError(
                 f"The file {self.path} is that of another model, optimizer, or list of callbacks. "
                 f"Expected {_describe(first[0])}. Received {_describe(first[1])}. Remove the file "
@@ -116,8 +117,6 @@ def read(path: str) -> Checkpoint:
 
 def _variables(model: keras.Model) -> list[tuple[str, Any]]:
     """What changes in training, by name: weights, seeds, metrics, optimizer, clips, layers."""
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
     memory = _substitution.of(model).clipped
     layers = [v for layer in find.truncated_layers(model) for v in layer.changing_variables()]
     groups = [

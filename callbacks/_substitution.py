@@ -51,6 +51,7 @@ class Substitution:
         self.transforms: list[GradientTransform] = []
         self.wrappers: list[StepWrapper] = []
         self.clipped: Clipped | None = None
+        self._ran = False  # whether a step of this `fit` has run
         self._history = None  # of the `fit` that they joined
         # The model's own, and the train function that a step runs instead.
         self._optimizer = self._own_function = self._function = None
@@ -73,7 +74,7 @@ class Substitution:
             self.give_back()
             self._last = self.clipped, self._own_function, self._function
             self._history = getattr(self.model, "history", None)
-            self.transforms, self.wrappers = [], []
+            self.transforms, self.wrappers, self._ran = [], [], False
         if any(transform is other for other in self.transforms):
             raise ValueError(
                 f"The same {type(transform).__name__} object is twice in the list of callbacks; "
@@ -117,10 +118,13 @@ class Substitution:
             return model.train_function(iterator)
         # Past `Layer.__setattr__`, which tracks what it is given and takes longer than clipping.
         attributes["optimizer"] = self.clipped or self._optimizer
-        run = self._function
-        for wrapper in self.wrappers:
-            run = functools.partial(wrapper.run, run)
         try:
+            if any(wrapper.skips() for wrapper in self.wrappers):
+                return model.get_metrics_result()
+            self._ran = True
+            run = self._function
+            for wrapper in self.wrappers:
+                run = functools.partial(wrapper.run, run)
             return run(iterator)
         finally:
             attributes["optimizer"] = self._optimizer
@@ -133,7 +137,7 @@ class Substitution:
     def check_traced(self) -> None:
         """Raises `ValueError` if the steps so far have bypassed the optimizer."""
         changing = [transform for transform in self.transforms if not transform.observes_only]
-        if changing and self.clipped.traced_with is None and self.model.trainable_variables:
+        if changing and self._ran and self.clipped.traced_with is None and self.model.trainable_variables:
             raise ValueError(
                 f"{type(changing[0]).__name__} saw no gradient: the model's train_step "
                 "does not call `model.optimizer.apply_gradients` or `apply`."

@@ -4,6 +4,7 @@ import os
 from typing import Any, Literal
 
 import keras
+import numpy as np
 
 from kbptt import _checks, _keras
 from kbptt.callbacks import _step, _stream_checkpoint as checkpoints, _substitution
@@ -72,6 +73,12 @@ class StreamState(keras.callbacks.Callback):
         self._trained = -1  # position after the last window that was trained on
         self._begin = self._epoch = 0  # of the running epoch: its first position, Keras's number
 
+    def states(self) -> list[np.ndarray]:
+        """The states after the last window of training: each ``(rows, width)``, layer by layer."""
+        if self._training is None:
+            return []
+        return [np.asarray(state) for state in self._training.rows.states()]
+
     # Training ---------------------------------------------------------------------------------
 
     def on_train_begin(self, logs=None):
@@ -93,6 +100,7 @@ class StreamState(keras.callbacks.Callback):
         self._begin, self._epoch = data.position - window, epoch
         if self._found is not None:
             # Here all callbacks have joined, and Keras has reset its metrics.
+            _keras.build_for(self.model, data[0])
             self._found.restore(self.model, training.rows)
             self._found = None
         elif window and data.position != self._trained:
@@ -163,7 +171,7 @@ class _OnStream(_step.StepWrapper):
         self.data = data
         self.rows = Rows(find.truncated_layers(model), data, model.distribute_strategy)
         self.skip = 0
-        self._real = RealSteps(model)
+        self._real = RealSteps(model, self.rows)
         self._own_function = self._function = None
 
     def wrap(self, step: _step.Step) -> _step.Step:
@@ -175,10 +183,13 @@ class _OnStream(_step.StepWrapper):
 
         return on_window
 
-    def run(self, function: Any, iterator: Any) -> Any:
-        if self.skip > 0:
+    def skips(self) -> bool:
+        skip = self.skip > 0
+        if skip:
             self.skip -= self.model.steps_per_execution
-            return self.model.get_metrics_result()
+        return skip
+
+    def run(self, function: Any, iterator: Any) -> Any:
         with self.rows.carrying(), self._real.counting():
             return function(iterator)
 

@@ -5,6 +5,7 @@ states; kbptt keeps those of training and inference apart (`kbptt.layers.states`
 """
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,8 +57,27 @@ def layer_being_built() -> keras.Layer | None:
     An initializer is called with a shape alone, and `LSTMCell` with `unit_forget_bias` calls the
     bias initializer for two parts of the bias, whose shapes are those of smaller cells.
     """
-    scopes = get_global_attribute("name_scope_stack")
-    return scopes[-1].caller if scopes else None
+    return next(iter(layers_being_built()), None)
+
+
+def layers_being_built() -> list[keras.layers.Layer]:
+    """The layers whose `build` or call is running, from the innermost on."""
+    scopes = get_global_attribute("name_scope_stack") or []
+    return [scope.caller for scope in reversed(scopes)]
+
+
+def running_fit() -> dict[str, Any] | None:
+    """The arguments of the `fit` that is running, `x` as an array or a structure of them, or None.
+
+    No layer is told what its model is trained on, and by then it is a dataset.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        values = frame.f_locals if frame.f_code.co_name == "fit" else {}
+        if isinstance(values.get("self"), keras.Model) and "epoch_iterator" in values:
+            return {name: values.get(name) for name in ("x", "batch_size", "shuffle", "epochs")}
+        frame = frame.f_back
+    return None
 
 
 def validation_data(model: keras.Model) -> Any:
@@ -67,6 +87,14 @@ def validation_data(model: keras.Model) -> Any:
     """
     iterator = vars(model).get("_eval_epoch_iterator")
     return None if iterator is None else iterator.data_adapter
+
+
+def build_for(model: keras.Model, batch: Any) -> None:
+    """Makes all variables of a compiled model, those of its metrics and its optimizer too.
+
+    Keras makes them when the first step is traced; a file is restored before it.
+    """
+    _fence.get(model, "_symbolic_build")(data_batch=batch)
 
 
 def begin_with_epoch(model: keras.Model, epoch: int | None) -> None:

@@ -19,3 +19,16 @@ def working_directory(tmp_path: pathlib.Path, monkeypatch) -> pathlib.Path:
     """An empty directory that the test runs in."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def float64():
+    """Keras's default dtype is float64: also of losses, metrics and stacked cells."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy(before)

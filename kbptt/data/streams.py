@@ -101,6 +101,7 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
                 "one window of a row. Give a target for each step, with `target=None`."
             )
         self.opened = False
+        self._reset, self._begin = False, None
         self._window = 0
         self._drawn: tuple[int, Epoch] = (0, self._draw(0))
 
@@ -142,6 +143,8 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
     ) -> "Streams":
         """The same sequences as inference reads them: whole, no context, no offset, not shuffled.
 
+        Windows have as many timesteps, all of which are new.
+
         Args:
             batch_size: Rows. Defaults to those of this one, or fewer for fewer sequences.
             inputs_only: Whether steps without a target are read too, and no targets are.
@@ -154,6 +157,7 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
         else:
             rows = _checks.positive_integer("batch_size", batch_size)
         other.rows = -(-rows // multiple_of) * multiple_of
+        other.length += other.context
         other.context, other.offset, other.order = 0, 0, "given"
         other._drawn, other._window = (0, other._draw(0)), 0
         return other
@@ -196,19 +200,29 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
 
     def _read(self) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
         """The rest of an epoch, the one that `position` is in when the first window is read."""
-        (number, epoch), first = self._drawn, self._window
+        epoch, first = self.epoch, self._window
         for index in range(first, len(epoch)):
             yield epoch.window(index)
-        if self._drawn[0] == number and self._window == first:
-            self.seek((number + 1) * len(epoch))
 
     # What Keras asks for -----------------------------------------------------------------------
+
+    # Windows are read ahead and for other purposes too. That an epoch is over Keras tells as below;
+    # `StreamState` has moved the position by then.
+
+    def on_epoch_begin(self) -> None:
+        self._begin = self.position
+
+    def on_epoch_end(self) -> None:
+        # The first time it is called before training, to undo what looking at a batch has done.
+        if self._reset and self.position == self._begin:
+            self.seek((self._drawn[0] + 1) * len(self))
+        self._reset, self._begin = True, None
 
     def get_numpy_iterator(self) -> Iterator[Any]:
         return self._read()
 
     def get_tf_dataset(self) -> Any:
-        self.opened = True
+        self.opened, self._reset = True, False
         return dataset(self._read, self.epoch.window(0))
 
     @property

@@ -10,18 +10,20 @@ from kbptt.data.sequences import Sequences
 
 
 class Places(NamedTuple):
-    """Where the sequences stand in each window, all ``(windows, rows)``.
+    """Where the sequences stand in each window, ``(windows, rows)`` but for `real`.
 
     Attributes:
         first: int32, the first timestep of the window that belongs to a sequence.
         stop: int32, the timestep after the last one.
         fresh: Boolean, whether the states are initial before `first`; else they are carried over
             from the window before.
+        real: int64 ``(windows,)``, how many sample weights are not 0.
     """
 
     first: np.ndarray
     stop: np.ndarray
     fresh: np.ndarray
+    real: np.ndarray
 
 
 class Run(NamedTuple):
@@ -73,7 +75,14 @@ class Epoch:
         self.rows: int = schedule.sequence.shape[1]
         first, stop = schedule.bounds(context)
         fresh = (schedule.sequence != NOTHING) & (schedule.position <= context)
-        self.places: Places = Places(first.astype(np.int32), stop.astype(np.int32), fresh)
+        if sequences.target == "last":
+            ends = schedule.sizes[schedule.sequence] - schedule.position
+            real = (schedule.sequence != NOTHING) & (0 < ends) & (ends <= schedule.length)
+        else:
+            real = stop - np.minimum(np.maximum(first, context), stop)
+        self.places: Places = Places(
+            first.astype(np.int32), stop.astype(np.int32), fresh, real.sum(axis=1)
+        )
 
     def __len__(self) -> int:
         return len(self.schedule)

@@ -51,6 +51,9 @@ class StatefulCall(GradientOptions):
     _carry: Carry | None = None
     _initial_state_weights: list[Any] | None = None
 
+    # Whether a `fit` of this stateful layer was looked at.
+    _fit_checked = False
+
     # State ------------------------------------------------------------------------------------
 
     def _build_initial_state(self) -> None:
@@ -146,6 +149,7 @@ class StatefulCall(GradientOptions):
         carry, stateful = self._carry, self.stateful and self._carry is None
         if stateful and self.states is not None:
             batch = tree.flatten(self.states)[0].shape[0]
+            self._check_fit()
             sequences = inputs.check_batch(self.name, sequences, batch)
         self._callers.note()
         # Where resets go back to: in a stateful layer not what was carried over.
@@ -172,6 +176,13 @@ class StatefulCall(GradientOptions):
             self._carried.finish(final, training)
         output = ops.cast(outputs if self.return_sequences else last, self.compute_dtype)
         return (output, *final) if self.return_state else output
+
+    def _check_fit(self) -> None:
+        """Says once what goes wrong where arrays are given to the `fit` of a stateful layer."""
+        fit = None if self._fit_checked else _keras.running_fit()
+        if fit is not None:
+            self._fit_checked = True
+            inputs.check_fit(self.name, **fit)
 
     def _in_compute_dtype(self, states: Any) -> list:
         """States as Keras hands them to the loop: a list, in the cell's compute dtype."""

@@ -1,8 +1,10 @@
 """Checks of what a layer is called with, each with one clear error."""
 
+import warnings
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import tree
 
@@ -107,6 +109,39 @@ def check_batch(layer: str, sequences: Any, expected: int) -> Any:
     if batch not in (None, expected):
         raise ValueError(f"{message} Received a batch of {batch}.")
     return sequences
+
+
+def check_fit(layer: str, x: Any, batch_size: int | None, shuffle: Any, epochs: int) -> None:
+    """Looks at what `fit` makes of arrays for a stateful layer.
+
+    Raises:
+        ValueError: If the last batch is smaller than the others.
+
+    Warns:
+        UserWarning: If batches are shuffled, or epochs follow each other without a reset.
+    """
+    arrays = tree.flatten(x)
+    if not arrays or not all(isinstance(a, np.ndarray) or tf.is_tensor(a) for a in arrays):
+        return
+    samples, batch_size = len(arrays[0]), batch_size or 32
+    if samples % batch_size:
+        raise ValueError(
+            f"Layer '{layer}' is stateful: the batch size must stay the same, {batch_size}. Of {samples} "
+            f"samples in batches of {batch_size} the last one has {samples % batch_size}: leave these "
+            "out, or train on kbptt.data.Streams."
+        )
+    wrong = []
+    if shuffle is not False and samples > batch_size:
+        wrong.append("shuffles the batches that its states are carried through")
+    if epochs > 1:
+        wrong.append("begins every epoch with the last states of the one before")
+    if wrong:
+        warnings.warn(
+            f"Layer '{layer}' is stateful, and `fit` {' and '.join(wrong)}. Train on "
+            "kbptt.data.Streams with kbptt.callbacks.StreamState, which keep the order and reset "
+            "the states where a sequence begins.",
+            stacklevel=2,
+        )
 
 
 def _shape_of(value: Any) -> tuple | None:

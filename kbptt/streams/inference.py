@@ -34,12 +34,25 @@ def evaluate_stream(
     Raises:
         ValueError: As `kbptt.callbacks.StreamState` in `fit`.
     """
+    state = _evaluation(model, data, batch_size)
+    results = model.evaluate(state.data, callbacks=[state], verbose=0, return_dict=True)
+    return {name: float(value) for name, value in results.items()}
+
+
+_EVALUATION = "_kbptt_evaluation"  # of a model: its last one, whose trace serves for the next one
+
+
+def _evaluation(model: keras.Model, data: Streams, batch_size: int | None) -> Any:
+    """The `StreamState` that evaluates the model on these data."""
     from kbptt.callbacks import StreamState
 
-    replicas = model.distribute_strategy.num_replicas_in_sync
-    ordered = data.in_order(batch_size, multiple_of=replicas)
-    results = model.evaluate(ordered, callbacks=[StreamState(ordered)], verbose=0, return_dict=True)
-    return {name: float(value) for name, value in results.items()}
+    read, size, state = vars(model).get(_EVALUATION, (None, None, None))
+    if read is not data or size != batch_size:
+        replicas = model.distribute_strategy.num_replicas_in_sync
+        state = StreamState(data.in_order(batch_size, multiple_of=replicas))
+        vars(model)[_EVALUATION] = data, batch_size, state
+    state.data.seek(0)
+    return state
 
 
 def predict_stream(model: keras.Model, data: Streams, batch_size: int | None = None) -> Any:
@@ -78,7 +91,8 @@ def predict_stream(model: keras.Model, data: Streams, batch_size: int | None = N
             inputs = tree.map_structure(tf.convert_to_tensor, ordered[index][0])
             outputs = tree.map_structure(np.asarray, predict(inputs))
             if collected is None:
-                collected = tree.map_structure(lambda v: _Collected(v, ordered), outputs)
+                by_step = data.sequences.target != "last"
+                collected = tree.map_structure(lambda v: _Collected(v, ordered, by_step), outputs)
             tree.map_structure(lambda into, v: into.add(index, v), collected, outputs)
     return tree.map_structure(lambda c: c.result(data.one), collected)
 
@@ -89,12 +103,14 @@ class _Collected:
     Args:
         example: The output for a window.
         data: The `Streams`.
+        by_step: Whether outputs with a timestep axis have one for each step.
     """
 
-    def __init__(self, example: np.ndarray, data: Streams) -> None:
+    def __init__(self, example: np.ndarray, data: Streams, by_step: bool) -> None:
         self.epoch = data.epoch
         self.sizes = data.sequences.sizes
-        self.by_step = example.ndim > 1 and example.shape[1] == self.epoch.timesteps
+        timesteps = example.shape[1:2]  # of a model that answers once, there is none
+        self.by_step: bool = by_step and timesteps == (self.epoch.timesteps,)
         shape = example.shape[2:] if self.by_step else example.shape[1:]
         sizes = self.sizes if self.by_step else np.ones_like(self.sizes)
         self.values = [np.empty((size, *shape), example.dtype) for size in sizes]

@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras import tree
 
 from kbptt import _keras
-from kbptt.streams.rows import replica
+from kbptt.streams.rows import Rows, replica
 
 
 class RealSteps:
@@ -23,10 +23,12 @@ class RealSteps:
 
     Args:
         model: A compiled model.
+        rows: The `Rows` of its steps.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, rows: Rows) -> None:
         self.model = model
+        self.rows = rows
         self._seen: dict[Any, tuple[tf.Tensor, tf.Tensor]] = {}  # for each replica
 
     @contextlib.contextmanager
@@ -66,36 +68,34 @@ class RealSteps:
             weight, y_pred = (given.arguments.get(name) for name in ("sample_weight", "y_pred"))
             if not tf.is_tensor(weight):
                 return compute_loss(*args, **kwargs)
-            masks = [_mask(output, weight) for output in tree.flatten(y_pred)]
-            context = tf.distribute.get_replica_context()
-            replicas = context.num_replicas_in_sync
-            counts = [tf.reduce_sum(tf.where(mask, weight, 0)) for mask in masks]
-            if replicas > 1:
+            outputs = tree.flatten(y_pred)
+            masks = [_mask(output, weight) for output in outputs]
+            count = tf.cast(tf.math.count_nonzero(masks[0][0]), outputs[0].dtype)
+            replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+            if replicas > 1 and not any(own for _, own in masks):
                 # Each replica averages over its own real steps, and Keras over replicas.
-                everywhere = context.all_reduce(tf.distribute.ReduceOp.SUM, counts)
-                weights = [
-                    weight * tf.math.divide_no_nan(count * replicas, total)
-                    for count, total in zip(counts, everywhere, strict=True)
-                ]
-                given.arguments["sample_weight"] = tree.pack_sequence_as(y_pred, weights)
-                counts = [total / replicas for total in everywhere]
+                everywhere = tf.cast(self.rows.real_steps(), count.dtype) / replicas
+                factor = tf.math.divide_no_nan(count, everywhere)
+                given.arguments["sample_weight"] = tf.cast(weight, factor.dtype) * factor
+                count = everywhere
             loss = compute_loss(*given.args, **given.kwargs)
             if not _keras.is_symbolic():
-                self._seen[replica()] = loss * replicas, tf.cast(counts[0], loss.dtype)
+                self._seen[replica()] = loss * replicas, tf.cast(count, loss.dtype)
             return loss
 
         return over_real_steps
 
 
-def _mask(output: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """Marks the real steps of a prediction, for Keras too."""
+def _mask(output: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, bool]:
+    """Marks the real steps of a prediction, for Keras too; whether the model masks others."""
     mask = weight > 0
     own = _keras.get_keras_mask(output)
-    if own is not None and own.shape.rank == mask.shape.rank:
+    masked = own is not None and own.shape.rank == mask.shape.rank
+    if masked:
         mask &= tf.cast(own, tf.bool)
     if output.shape.rank > mask.shape.rank or mask.shape.rank == 1:
         _keras.set_keras_mask(output, mask)
-    return mask
+    return mask, masked
 
 
 def _loss_tracker(model: keras.Model) -> Any:

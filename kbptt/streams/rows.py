@@ -23,13 +23,17 @@ class _Window:
         first: int32 ``(rows, 1)``, the first timestep that belongs to a sequence.
         stop: int32 ``(rows, 1)``, the timestep after the last one.
         fresh: Boolean ``(rows, 1)``: whether states are those of a fresh sequence before `first`.
+        real: int64, how many sample weights of all replicas are not 0.
         after: For each layer that was called the states to carry on.
     """
 
-    def __init__(self, first: tf.Tensor, stop: tf.Tensor, fresh: tf.Tensor) -> None:
+    def __init__(
+        self, first: tf.Tensor, stop: tf.Tensor, fresh: tf.Tensor, real: tf.Tensor
+    ) -> None:
         self.first = first
         self.stop = stop
         self.fresh = fresh
+        self.real = real
         self.after: dict[Any, list[tf.Tensor]] = {}
 
 
@@ -58,6 +62,7 @@ class Rows:
             self._first = tf.Variable(tf.zeros(shape, tf.int32), trainable=False)
             self._stop = tf.Variable(tf.zeros(shape, tf.int32), trainable=False)
             self._fresh = tf.Variable(tf.zeros(shape, tf.bool), trainable=False)
+            self._real = tf.Variable(tf.zeros(shape[:1], tf.int64), trainable=False)
             self._window = _own(tf.zeros([], tf.int64))
             self._states: dict[Any, list[tf.Variable]] = {
                 layer: [
@@ -74,6 +79,7 @@ class Rows:
         self._first.assign(places.first)
         self._stop.assign(places.stop)
         self._fresh.assign(places.fresh)
+        self._real.assign(places.real)
         for value in _values(self._window):
             value.assign(window)
 
@@ -116,7 +122,9 @@ class Rows:
         def now(table: tf.Variable) -> tf.Tensor:
             return tf.gather(table, index)[mine, None]
 
-        self._windows[number] = _Window(now(self._first), now(self._stop), now(self._fresh))
+        self._windows[number] = _Window(
+            now(self._first), now(self._stop), now(self._fresh), tf.gather(self._real, index)
+        )
         try:
             yield
             window = self._windows[number]
@@ -126,6 +134,10 @@ class Rows:
             for variable, state in zip(self._states[layer], states, strict=True):
                 variable.assign(tf.cast(state, variable.dtype))
         self._window.assign(index + 1)
+
+    def real_steps(self) -> tf.Tensor:
+        """How many sample weights of the window, those of all replicas, are not 0: int64."""
+        return self._windows[replica()].real
 
     def begin(self, layer: Any, sequences: Any, fresh: Any, mask: Any) -> tuple[Any, Any]:
         window = self._windows.get(replica())

@@ -1,0 +1,56 @@
+"""What goes wrong with ``stateful=True`` is said in one sentence, before anything is trained."""
+
+import keras
+import numpy as np
+import pytest
+
+import kbptt
+
+
+def build(layer):
+    model = keras.Sequential([keras.Input(batch_shape=(4, 5, 3)), layer])
+    model.compile("sgd", "mse")
+    return model
+
+
+def fit(model, samples=8, **arguments):
+    before = model.get_weights()
+    x, y = np.zeros((samples, 5, 3)), np.zeros((samples, 2))
+    try:
+        model.fit(x, y, batch_size=4, verbose=0, **arguments)
+    except ValueError:
+        assert all(map(np.array_equal, model.get_weights(), before))
+        raise
+
+
+def test_shuffled_arrays_and_epochs_without_a_reset_are_warned_of_once():
+    with pytest.warns(UserWarning, match="shuffles the batches") as record:
+        model = build(kbptt.LSTM(2, stateful=True))
+        fit(model)
+        fit(model)
+    assert len(record) == 1
+    with pytest.warns(UserWarning, match="and `fit` begins every epoch with .*Streams"):
+        fit(build(kbptt.LSTM(2, stateful=True)), shuffle=False, epochs=2)
+
+
+def test_nothing_is_said_of_batches_in_order():
+    fit(build(kbptt.LSTM(2, stateful=True)), shuffle=False)
+    fit(build(kbptt.LSTM(2)), epochs=2)
+
+
+def test_a_smaller_last_batch_is_refused_before_training():
+    with pytest.raises(ValueError, match="Of 10 samples in batches of 4 the last one has 2"):
+        fit(build(kbptt.GRU(2, stateful=True)), samples=10, shuffle=False)
+
+
+def test_another_batch_size_is_refused():
+    model = build(kbptt.GRU(2, stateful=True))
+    fit(model, shuffle=False)
+    with pytest.raises(ValueError, match="stateful: the batch size must stay the same, 4"):
+        model(np.zeros((3, 5, 3)))
+
+
+def test_bidirectional_and_stateful_is_refused():
+    both = keras.layers.Bidirectional(kbptt.GRU(2, stateful=True))
+    with pytest.raises(ValueError, match="stateful inside of Bidirectional, which reads"):
+        both(np.zeros((4, 5, 3)))

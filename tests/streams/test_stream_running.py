@@ -1,0 +1,188 @@
+"""`StreamState` however Keras runs a step, beside validation, and after the process was killed."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from stream_loop import build, sequences
+
+import kbptt
+from kbptt.callbacks import ClipByGlobalNorm, GradientFlow, GradientNormPenalty, StreamState
+from kbptt.data import Streams
+
+HERE = pathlib.Path(__file__).parent
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def stream(**options):
+    x, y = sequences(17, 5, 9, 1, 12, 8)
+    return Streams(x, y, **{"target": None, "length": 4, "batch_size": 3, **options})
+
+
+def train(callbacks=(), epochs=2, data=None, cell="stack", timesteps=None, **compiled):
+    data = stream() if data is None else data
+    model = build(cell, timesteps)
+    model.compile(
+        keras.optimizers.Adam(0.01), keras.losses.MeanSquaredError(), metrics=["mae"], **compiled
+    )
+    state = StreamState(data)
+    history = model.fit(data, epochs=epochs, verbose=0, callbacks=[state, *callbacks]).history
+    return model.get_weights(), state.states(), history
+
+
+def assert_same(found, expected, tolerance=0.0):
+    for a, b in zip(found[:2], expected[:2], strict=True):
+        for one, other in zip(a, b, strict=True):
+            np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+    for name in ("loss", "mae"):
+        np.testing.assert_allclose(found[2][name], expected[2][name], rtol=max(tolerance, 1e-15))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"steps_per_execution": 3}, {"steps_per_execution": 7}, {"run_eagerly": True}],
+    ids=str,
+)
+def test_however_the_step_is_run(how):
+    assert_same(train(**how), train(), 1e-12)
+
+
+def test_a_step_that_xla_compiles():
+    data = [stream(length=5, context=c) for c in (3, 3)]
+    found = train(data=data[0], cell="LSTM", timesteps=8, jit_compile=True)
+    assert_same(found, train(data=data[1], cell="LSTM", timesteps=8), 1e-10)
+
+
+def test_two_devices():
+    script = HERE / "stream_on_two_devices.py"
+    support = str(HERE.parent / "support")
+    path = os.pathsep.join([support, os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(done.stdout.splitlines()[-1])
+    one, two = result["one"], result["two"]
+    for key in ("weights", "states"):
+        for a, b in zip(one[key], two[key], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12, err_msg=key)
+    for key in ("history", "evaluated"):
+        assert one[key].keys() == two[key].keys()
+        for name, value in one[key].items():
+            np.testing.assert_allclose(value, two[key][name], rtol=1e-6, err_msg=name)
+
+
+class InTheMiddle(keras.callbacks.Callback):
+    """Evaluates and predicts in every way after the fourth window of every epoch."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 3:
+            x, y = sequences(11, 7)
+            data = Streams(x, y, target=None, length=5, batch_size=2)
+            model = self.model
+            self.found = [
+                kbptt.evaluate_stream(model, data)["loss"],
+                *kbptt.predict_stream(model, data),
+                model.predict(x[0][None], verbose=0),
+                model(x[0][None]),
+            ]
+
+
+def test_validation_and_prediction_change_nothing():
+    expected = train()
+    in_the_middle = InTheMiddle()
+    found = train([in_the_middle])
+    assert_same(found[:2] + (expected[2],), expected)
+    np.testing.assert_allclose(in_the_middle.found[1], in_the_middle.found[3][0], rtol=1e-12)
+
+    model, data = build("stack"), stream()
+    model.compile(keras.optimizers.Adam(0.01), keras.losses.MeanSquaredError(), metrics=["mae"])
+    state, validation = StreamState(data), stream(length=3, batch_size=2, offset=0)
+    history = model.fit(
+        data, epochs=2, verbose=0, callbacks=[state], validation_data=validation
+    ).history
+    assert_same((model.get_weights(), state.states(), history), expected)
+    # Every sequence from its beginning to its end, over its real steps.
+    evaluated = kbptt.evaluate_stream(model, validation)
+    for name in ("loss", "mae"):
+        np.testing.assert_allclose(history[f"val_{name}"][-1], evaluated[name], rtol=1e-12)
+    direct = model.evaluate(
+        data, callbacks=[StreamState(data)], verbose=0, return_dict=True
+    )
+    np.testing.assert_allclose(direct["loss"], evaluated["loss"], rtol=1e-12)
+
+
+def test_beside_every_other_callback(tmp_path):
+    """A penalty evaluates the step again; clips and GradientFlow see what they always see."""
+    flow = GradientFlow(tmp_path, log_freq=1)
+    callbacks = [GradientNormPenalty(1e-3), ClipByGlobalNorm(1e3), flow]
+    found = train(callbacks)
+    penalty = GradientNormPenalty(1e-3)
+    other = train([ClipByGlobalNorm(1e3), penalty], run_eagerly=True)
+    assert_same(found, other, 1e-9)
+    assert len(flow.history) == 2
+    for steps, _ in flow.history.values():
+        assert len(steps) == 2 * len(stream())
+    plain = train()
+    assert np.any(np.abs(found[0][0] - plain[0][0]) > 1e-9)
+
+
+def test_the_model_is_as_it_was_after_an_exception_or_ctrl_c():
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 4:
+                raise KeyboardInterrupt
+
+    model, data = build("LSTM"), stream()
+    before = set(vars(model))
+    state = StreamState(data)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(data, epochs=2, verbose=0, callbacks=[state, Interrupt()])
+    assert data.position == 5
+    assert not {"compute_loss"} & (set(vars(model)) - before)
+    assert all(layer._carry is None for layer in model.layers if hasattr(layer, "_carry"))
+    # The next `fit` goes on in the middle of the epoch.
+    model.fit(data, epochs=2, verbose=0, callbacks=[state])
+    other, again = build("LSTM"), stream()
+    other.fit(again, epochs=2, verbose=0, callbacks=[StreamState(again)])
+    assert data.position == again.position == 2 * len(data)
+    for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def run(directory, what):
+    script = HERE / "train_on_stream.py"
+    return subprocess.run(
+        [sys.executable, script, directory, what], capture_output=True, text=True, timeout=300
+    )
+
+
+def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(tmp_path):
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole = run(tmp_path / "whole", "whole")
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    killed = run(tmp_path / "killed", "killed")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
+    assert os.listdir(tmp_path / "killed") == ["state.npz"]
+    resumed = run(tmp_path / "killed", "resumed")
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    expected, found = (json.loads(done.stdout.splitlines()[-1]) for done in (whole, resumed))
+    windows = expected["windows"]
+    assert windows < 17 < 2 * windows and 17 % 3
+    for key in ("position", "weights", "states", "left"):
+        assert found[key] == expected[key]
+    for name, values in expected["history"].items():
+        if name in ("loss", "accuracy"):  # of the epoch that was interrupted too
+            assert found["history"][name] == values[1:]
