@@ -14,6 +14,7 @@ from keras import tree
 
 from kbptt import _keras
 from kbptt.data.windows import Places
+from kbptt.streams.layers import check_called_once
 
 
 class _Window:
@@ -127,7 +128,9 @@ class Rows:
                 variable.assign(tf.cast(state, variable.dtype))
         self._window.assign(index + 1)
 
-    def begin(self, layer: Any, sequences: Any, fresh: Any, mask: Any) -> tuple[Any, Any]:
+    def begin(
+        self, layer: Any, sequences: Any, fresh: Any, mask: Any, given: bool
+    ) -> tuple[Any, Any]:
         window = self._windows.get(replica())
         if window is None:  # shapes alone, as Keras infers them
             return fresh, mask
@@ -148,12 +151,12 @@ class Rows:
         if window is not None and not _keras.is_symbolic():
             window.after[layer] = [tf.stop_gradient(state) for state in tree.flatten(states)]
 
+    def show(self, layer: Any, last: Any, outputs: Any, mask: Any) -> tuple[Any, Any]:
+        return last, outputs
+
     def _check(self, layer: Any, sequences: Any, window: _Window) -> None:
-        if layer in window.after and not _keras.is_symbolic():
-            raise ValueError(
-                f"StreamState carries one state for each row on, and layer '{layer.name}' is called "
-                "twice by the model. Use two layers."
-            )
+        if not _keras.is_symbolic():
+            check_called_once("StreamState", layer, window.after)
         expected, shape = (self.rows, self.timesteps), tuple(sequences.shape[:2])
         if any(size not in (None, right) for size, right in zip(shape, expected, strict=True)):
             raise ValueError(
