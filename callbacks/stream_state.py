@@ -1,11 +1,11 @@
 """The callback that carries states from window to window of a stream."""
 
 import os
-from typing import Any, Literal
+from typing import Any
 
 import keras
 
-from kbptt import _checks, _keras
+from kbptt import _keras
 from kbptt.callbacks import _step, _stream_checkpoint as checkpoints, _substitution
 from kbptt.callbacks._options import Frequency, epoch_or_steps
 from kbptt.data import Streams

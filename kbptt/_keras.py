@@ -19,6 +19,7 @@ with _fence.importing():
         get_global_attribute,
         set_global_attribute,
     )
+
     # The mask that Keras's losses and metrics read from a prediction, however it was made.
     from keras.src.backend.common.masking import (
         get_keras_mask as get_keras_mask,

@@ -1,6 +1,5 @@
 """Which layers can carry their states from call to call."""
 
-from collections.abc import Container
 from typing import Any
 
 import keras
@@ -36,9 +35,9 @@ def carrying_layers(who: str, model: keras.Model) -> list[Any]:
     return find.choose_layers(model)  # says so if there are none
 
 
-def check_called_once(who: str, layer: Any, called: Container[Any]) -> None:
-    """Raises `ValueError` if `layer` is among the layers that a step has called before."""
-    if layer in called:
+def check_called_once(who: str, layer: Any, called: bool) -> None:
+    """Raises `ValueError` if the step that is running has called `layer` before."""
+    if called:
         raise ValueError(
             f"{who} carries one state for each row on, and layer '{layer.name}' is called "
             "twice by the model. Use two layers."

@@ -156,7 +156,7 @@ class Rows:
 
     def _check(self, layer: Any, sequences: Any, window: _Window) -> None:
         if not _keras.is_symbolic():
-            check_called_once("StreamState", layer, window.after)
+            check_called_once("StreamState", layer, layer in window.after)
         expected, shape = (self.rows, self.timesteps), tuple(sequences.shape[:2])
         if any(size not in (None, right) for size, right in zip(shape, expected, strict=True)):
             raise ValueError(

@@ -111,7 +111,7 @@ def _traced(function: Callable[..., Any], *signature: Any) -> Any:
 
 
 def _sized(inputs: Any, batch_size: int | None, timesteps: int | None) -> Any:
-    """The specs with these sizes. Inputs with the first one's number of timesteps have timesteps."""
+    """The specs with these sizes; inputs with as many timesteps as the first one have timesteps."""
     first = tree.flatten(inputs)[0].shape
 
     def sized(spec: tf.TensorSpec) -> tf.TensorSpec:

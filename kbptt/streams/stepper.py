@@ -161,9 +161,10 @@ class Stepper:
         ```
 
         Its signatures, for a server, and those of a LiteRT file have flat names:
-        `"serving_default"` takes `x` (several inputs: their names) and `<layer>_state_<number>`,
-        and returns `outputs` (several: their names) and the new states by the same names;
-        `"initial_states"` returns them, given an int32 `batch_size` unless that is fixed.
+        `"serving_default"` takes `x` (several inputs: their names or keys) and
+        `<layer>_state_<number>`, and returns `outputs` (several: `outputs_<number>` or their keys)
+        and the new states by the same names; `"initial_states"` returns them, given an int32
+        `batch_size` unless that is fixed.
 
         Args:
             path: String or path-like: a folder, or a file of LiteRT.
@@ -235,7 +236,8 @@ class Stepper:
                     "on data before `export`."
                 )
             return self._specs
-        nested = inputs[0] if len(inputs) == 1 else self.model.input
+        nested = inputs if isinstance(self.model, keras.Sequential) else self.model.input
+        nested = inputs[0] if len(inputs) == 1 and not isinstance(nested, dict) else nested
         return tree.map_structure(lambda v: tf.TensorSpec(v.shape, v.dtype, v.name), nested)
 
 
@@ -261,7 +263,7 @@ class _StatesOfCall:
     def begin(
         self, layer: Any, sequences: Any, fresh: Any, mask: Any, given: bool
     ) -> tuple[Any, Any]:
-        check_called_once("A Stepper", layer.name, self.after)
+        check_called_once("A Stepper", layer, layer.name in self.after)
         if given:
             raise ValueError(
                 f"Layer '{layer.name}' is given an `initial_state` by the model, and expected to "

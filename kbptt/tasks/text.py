@@ -141,9 +141,9 @@ def generate(
         temperature: Float above 0: the logits are divided by it. Defaults to `1.0`.
         seed: Non-negative integer. Defaults to `0`.
     """
-    temperature = _checks.number("temperature", temperature, above=0)
     from kbptt.streams import streaming
 
+    temperature = _checks.number("temperature", temperature, above=0)
     generator = np.random.default_rng(check_seed(seed))
     if not prompt:
         prompt = "\n" if "\n" in task.characters else task.characters[0]
