@@ -12,6 +12,7 @@ from keras import tree
 
 from kbptt._checks import one_of, positive_integer
 from kbptt.engine.settings import using
+from kbptt.layers import find
 
 SUFFIX = ".tflite"
 
@@ -42,7 +43,7 @@ def export(
         least if value is None else positive_integer(name, value)
         for name, value in (("batch_size", batch_size), ("timesteps", timesteps))
     ]
-    module = _Module(stepper, _sized(inputs, *sizes), sizes[0])
+    module = _Module(stepper, sized(inputs, *sizes), sizes[0])
     if format == "saved_model":
         module.save(path)
         return
@@ -68,6 +69,10 @@ class _Module(tf.Module):
     def __init__(self, stepper: Any, inputs: Any, batch_size: int | None) -> None:
         super().__init__()
         self._variables: list[tf.Variable] = [v.value for v in stepper.model.variables]
+        # Tables, which are no variables.
+        self._lookups: list[Any] = [
+            one for one in find.all_layers(stepper.model) if hasattr(one, "lookup_table")
+        ]
         states = {
             name: [tf.TensorSpec([batch_size, s.shape[1]], s.dtype) for s in own]
             for name, own in stepper.initial_states(1).items()
@@ -110,7 +115,7 @@ def _traced(function: Callable[..., Any], *signature: Any) -> Any:
     return tf.function(function, input_signature=signature, autograph=False)
 
 
-def _sized(inputs: Any, batch_size: int | None, timesteps: int | None) -> Any:
+def sized(inputs: Any, batch_size: int | None, timesteps: int | None) -> Any:
     """The specs with these sizes; inputs with as many timesteps as the first one have timesteps."""
     first = tree.flatten(inputs)[0].shape
 

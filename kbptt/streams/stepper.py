@@ -94,7 +94,7 @@ class Stepper:
         example = self.initial_states(1)
         self._widths: dict[str, list[Any]] = tree.map_structure(lambda s: s.shape[1], example)
         self._dtypes = tree.map_structure(lambda s: s.dtype, example)
-        self._functions: dict[Settings, Any] = {}
+        self._functions: dict[tuple[Settings, Any], Any] = {}
         self._specs: Any = None  # of the inputs of the last call
 
     def initial_states(self, batch_size: int | tf.Tensor) -> States:
@@ -130,18 +130,14 @@ class Stepper:
             Tuple `(outputs, states)`: what the model returns, and the states to go on with.
 
         Raises:
-            ValueError: If `states` are those of another model or batch, if a layer is called twice
-                by the model, or is given an `initial_state` by it.
+            ValueError: If `states` are those of another model or batch, if there is no timestep, or
+                if a layer is called twice by the model or given an `initial_state` by it.
         """
         x = tree.map_structure(tf.convert_to_tensor, x)
         states = self._checked(states, tree.flatten(x)[0].shape[0])
         if not tf.executing_eagerly() or self.model.run_eagerly:
             return self._run(x, states)
-        self._specs = tree.map_structure(lambda v: tf.TensorSpec(v.shape, v.dtype), x)
-        key = settings()
-        if key not in self._functions:
-            self._functions[key] = tf.function(self._run, autograph=False, reduce_retracing=True)
-        return self._functions[key](x, states)
+        return self._function(x)(x, states)
 
     def export(
         self,
@@ -194,6 +190,43 @@ class Stepper:
             outputs = self.model(x, training=False)
         # A layer that this call did not need keeps its states.
         return outputs, {name: carry.after.get(name, before) for name, before in states.items()}
+
+    def _function(self, x: Any) -> Any:
+        """The step as a graph: one for single timesteps, and one for any number."""
+        first = tree.flatten(x)[0].shape
+        if 0 in first[:2]:
+            raise ValueError(
+                "A step expected inputs (batch, timesteps, …) of at least one row and timestep. "
+                f"Received the shape {tuple(first)}."
+            )
+        specs = tree.map_structure(lambda v: tf.TensorSpec(v.shape, v.dtype), x)
+        specs = self._specs = saved.sized(specs, None, 1 if first[1:2] == [1] else None)
+        key = settings(), tuple(map(tuple, tree.flatten_with_path(specs)))
+        if key not in self._functions:
+            self._check_features(tree.flatten(x))
+            states = {
+                name: [tf.TensorSpec([None, w], d) for w, d in zip(widths, dtypes, strict=True)]
+                for (name, widths), dtypes in zip(
+                    self._widths.items(), self._dtypes.values(), strict=True
+                )
+            }
+            signature = specs, states
+            self._functions[key] = tf.function(
+                self._run, input_signature=signature, autograph=False
+            )
+        return self._functions[key]
+
+    def _check_features(self, given: list[tf.Tensor]) -> None:
+        """Raises `ValueError` for inputs that a Sequential model or a loop would choke on later."""
+        expected = getattr(self.model, "inputs", None) or []
+        for one, right in zip(given, expected, strict=False):
+            same_rank = len(one.shape) == len(right.shape)
+            if same_rank and not one.shape[2:].is_compatible_with(right.shape[2:]):
+                shape = ", ".join(["batch", "timesteps", *map(str, right.shape[2:])])
+                raise ValueError(
+                    f"Model '{self.model.name}' expected inputs of shape ({shape}). Received: "
+                    f"{tuple(one.shape)}."
+                )
 
     def _checked(self, states: Any, batch: int | None) -> States:
         """The states as tensors of the dtypes that are carried."""

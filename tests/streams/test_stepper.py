@@ -259,6 +259,12 @@ def test_many_lengths_are_not_traced_one_by_one():
     for length in range(1, 9):
         stepper(X[:, :length], stepper.initial_states(BATCH))
     assert 1 <= len(traces) <= 2
+    # What is fixed stays so.
+    with pytest.raises(ValueError, match=r"timesteps, 4\).*\(3, 5, 3\)"):
+        stepper(X[:, :5, :3], stepper.initial_states(BATCH))
+    with pytest.raises(ValueError, match=r"at least one row and timestep.*\(3, 0, 4\)"):
+        stepper(X[:, :0], stepper.initial_states(BATCH))
+    stepper(X[:, :5], stepper.initial_states(BATCH))
 
 
 # Errors -----------------------------------------------------------------------------------------

@@ -181,6 +181,17 @@ def test_a_subclassed_model_once_it_was_called(tmp_path):
         np.testing.assert_allclose(outputs[name], value, rtol=0, atol=1e-6)
 
 
+def test_a_table_of_tokens(tmp_path):
+    lookup = layers.IntegerLookup(vocabulary=[3, 5, 6])
+    inputs = keras.Input((None,), dtype="int32")
+    inner = [inputs, lookup, layers.Embedding(4, 3), kbptt.GRU(4, return_sequences=True)]
+    model = randomize(keras.Sequential(inner))
+    kbptt.streaming(model).export(tmp_path / "saved")
+    tokens = TOKENS.astype("int32")
+    found = served(tmp_path / "saved", tokens)
+    np.testing.assert_allclose(found, model(tokens, training=False), rtol=0, atol=1e-6)
+
+
 def test_mixed_precision(tmp_path):
     with policy("mixed_float16"):
         model = sequential(kbptt.LSTM(5, return_sequences=True))
