@@ -152,10 +152,10 @@ def generate(
     outputs, states = stepper(task.encode(prompt)[None], states)
     written: list[int] = []
     for _ in range(_checks.positive_integer("count", count)):
-        logits = _check_finite(np.float64(outputs[0, -1]))
+        logits = _check_finite(np.asarray(outputs[0, -1], np.float64))
         scaled = (logits - logits.max()) / temperature
         weights = np.exp(scaled)
-        written.append(generator.choice(task.vocabulary, p=weights / weights.sum()))
+        written.append(generator.choice(len(weights), p=weights / weights.sum()))
         outputs, states = stepper(np.array([written[-1:]], np.int32), states)
     return task.decode(written)
 
