@@ -24,7 +24,7 @@ class Checkpoint(NamedTuple):
         position: Windows that the model was trained on.
         data: The `fingerprint` of the `Streams`.
         variables: Names and values of what changes in training.
-        states: What `Rows.states` returned.
+        states: What `Rows.everything` returned.
     """
 
     path: str
@@ -64,7 +64,7 @@ class Checkpoint(NamedTuple):
             )
         for (_, variable), (_, value) in zip(variables, self.variables, strict=True):
             variable.assign(value)
-        rows.set_states(self.states)
+        rows.set_everything(self.states)
 
 
 def write(path: str, model: keras.Model, rows: Rows, data: Streams, epoch: int) -> None:
@@ -78,7 +78,7 @@ def write(path: str, model: keras.Model, rows: Rows, data: Streams, epoch: int) 
         "variables": [name for name, _ in variables],
     }
     arrays = {f"variable_{i}": _array(v) for i, (_, v) in enumerate(variables)}
-    arrays |= {f"state_{i}": np.asarray(state) for i, state in enumerate(rows.states())}
+    arrays |= {f"state_{i}": np.asarray(state) for i, state in enumerate(rows.everything())}
     temporary = f"{path}.{os.getpid()}.tmp"
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     try:

@@ -1,16 +1,17 @@
 """The callback that carries states from window to window of a stream."""
 
 import os
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
 
-from kbptt import _checks, _keras
+from kbptt import _keras
 from kbptt.callbacks import _step, _stream_checkpoint as checkpoints, _substitution
 from kbptt.callbacks._options import Frequency, epoch_or_steps
 from kbptt.data import Streams
 from kbptt.layers import find
+from kbptt.streams.layers import carrying_layers
 from kbptt.streams.mean import RealSteps
 from kbptt.streams.rows import Rows
 
@@ -83,7 +84,7 @@ class StreamState(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         data, self._fitting = self.data, True
-        _check_layers(self.model)
+        carrying_layers("StreamState", self.model)
         _check_data(self.model, data, self.params)
         if self._training is None or self._training.model is not self.model:
             self._training, self._trained = _OnStream(self.model, data), -1
@@ -142,7 +143,7 @@ class StreamState(keras.callbacks.Callback):
             self._testing = None
             return
         if self._testing is None or not self._testing.fits(self.model, data):
-            _check_layers(self.model)
+            carrying_layers("StreamState", self.model)
             self._testing = _OnStream(self.model, data)
         window = data.position % len(data)
         self._testing.rows.start(data.epoch.places, window)
@@ -211,27 +212,6 @@ class _OnStream(_step.StepWrapper):
     def _test(self, iterator: Any) -> Any:
         vars(self.model)["test_function"] = self._own_function
         return self.run(self._function, iterator)
-
-
-def _check_layers(model: keras.Model) -> None:
-    """Raises `ValueError` if a recurrent layer cannot carry its state on."""
-    found = find.recurrent_layers(model)
-    carrying = find.truncated_layers(model)
-    backwards = [layer.name for layer in found if layer.go_backwards]
-    others = [layer.name for layer in found if layer not in carrying]
-    if backwards:
-        raise ValueError(
-            f"Layer '{backwards[0]}' reads a window from its end (`Bidirectional` or "
-            "`go_backwards`) and would need the state of a window that comes later. A stream "
-            "needs layers that read forwards."
-        )
-    if others:
-        raise ValueError(
-            f"Layer '{others[0]}' is one of Keras's, which StreamState cannot carry on. Write it "
-            "as a layer of kbptt, or convert the model with kbptt.convert(model)."
-        )
-    if not carrying:
-        find.choose_layers(model)  # says so
 
 
 def _check_data(model: keras.Model, data: Streams, params: Any) -> None:

@@ -20,6 +20,7 @@ with _fence.importing():
         get_global_attribute,
         set_global_attribute,
     )
+
     # The mask that Keras's losses and metrics read from a prediction, however it was made.
     from keras.src.backend.common.masking import (
         get_keras_mask as get_keras_mask,
@@ -49,6 +50,45 @@ def first_inputs(layer: keras.Layer) -> list[Any]:
     The public `layer.input` refuses a layer that is called twice.
     """
     return _fence.get(layer, "_inbound_nodes")[0].input_tensors
+
+
+@contextlib.contextmanager
+def any_timesteps(model: keras.Layer) -> Iterator[None]:
+    """A scope in which the functional models in `model` take inputs of any number of timesteps.
+
+    Their graphs run with any, and only the check of the inputs refuses another than that of
+    `keras.Input`. A copy of the graph on another `keras.Input` would leave nodes in its layers. The
+    public `input_spec` can be set; to set it back to what it was needs its attribute.
+    """
+    name, missing, kept = "_manual_input_spec", object(), []
+    try:
+        for one in flatten_layers(model):
+            if type(one).input_spec is not keras.Model.input_spec and isinstance(one, keras.Model):
+                kept.append((one, vars(one).get(name, missing)))
+                one.input_spec = _any_timesteps(one.input_spec)
+                _fence.get(one, name)
+        yield
+    finally:
+        for one, spec in kept:
+            if spec is missing:
+                vars(one).pop(name, None)
+            else:
+                vars(one)[name] = spec
+
+
+def _any_timesteps(specs: Any) -> Any:
+    if isinstance(specs, (list, tuple)):
+        return [_any_timesteps(spec) for spec in specs]
+    if specs is None or specs.shape is None or len(specs.shape) < 2:
+        return specs
+    return keras.layers.InputSpec(
+        dtype=specs.dtype,
+        shape=(specs.shape[0], None, *specs.shape[2:]),
+        axes=specs.axes,
+        allow_last_axis_squeeze=specs.allow_last_axis_squeeze,
+        name=specs.name,
+        optional=specs.optional,
+    )
 
 
 def layer_being_built() -> keras.Layer | None:

@@ -154,6 +154,18 @@ def test_inbound_nodes_begin_with_the_first_call():
     assert found is first
 
 
+def test_manual_input_spec_is_what_the_setter_of_a_functional_model_keeps():
+    model = keras.Model(inputs := keras.Input((3, 2)), keras.layers.Dense(1)(inputs))
+    x = np.ones((1, 5, 2), "float32")
+    with _keras.any_timesteps(model):
+        assert model(x).shape == (1, 5, 1)
+        with pytest.raises(ValueError, match="shape"):
+            model(x[:, :, :1])
+    assert model.input_spec[0].shape == (None, 3, 2) and "_manual_input_spec" not in vars(model)
+    with pytest.raises(ValueError, match="shape"):
+        model(x)
+
+
 def test_name_scope_stack_ends_with_the_cell_that_is_built():
     seen = []
 

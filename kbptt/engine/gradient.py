@@ -13,6 +13,7 @@ import tensorflow as tf
 from kbptt._tensorflow import is_being_exported, is_watched
 from kbptt.cells.base import Tensors
 from kbptt.engine.effects import Effects
+from kbptt.engine.settings import settings
 from kbptt.engine.tensors import in_this_graph
 
 
@@ -223,6 +224,10 @@ class Loop:
             x, start, restart, weights = tf.nest.pack_sequence_as(structure, values)
             resets = None if at is None else Resets(at, restart)
             return x, start, weights, context._replace(mask=mask, resets=resets)
+
+        if not settings().gradient:
+            outputs, final, _ = self.forward(*unpack([v for v in everything if v is not None]))
+            return outputs if context.sequences else None, tuple(final)
 
         @tf.custom_gradient
         def run(*given):

@@ -15,6 +15,8 @@ class Settings:
         jit: Boolean. Whether XLA compiles the TensorFlow loops.
         differentiable: Boolean. Whether layers run an ordinary loop that TensorFlow differentiates
             any number of times, see `differentiable`.
+        gradient: Boolean. Whether loops have a gradient. In a file that only runs forward, those of
+            kbptt would be functions that nobody can call.
         threads: Integer, threads of a C++ loop; None is as many as TensorFlow gives an operation.
         members: Integer, how many of those threads share rows, each with a part of the units; None
             is what `kbptt.engine.plan` says.
@@ -28,6 +30,7 @@ class Settings:
     native: bool = True
     jit: bool = True
     differentiable: bool = False
+    gradient: bool = True
     threads: int | None = None
     members: int | None = None
     kept_gates: int | None = None

@@ -43,7 +43,9 @@ class CellLayer(TruncatedLayer):
 
     def inner_loop(self, sequences, initial_state, mask, training=False, resets=None):
         problem = self._prepare(sequences, initial_state, mask, resets)
-        dtypes = sequences.dtype, [s.dtype for s in tree.flatten(initial_state)]
+        # A cell is called with its own dtype, whatever carries its states from call to call.
+        states = [tf.as_dtype(self.cell.compute_dtype)] * len(tree.flatten(initial_state))
+        dtypes = sequences.dtype, states
         last, outputs, final = self._run_any(
             self.cell, self.state_size, problem, dtypes, training=training
         )

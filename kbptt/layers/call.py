@@ -25,7 +25,9 @@ class Carry(Protocol):
     burn_in: int
     length: int | None
 
-    def begin(self, layer: Any, sequences: Any, fresh: Any, mask: Any) -> tuple[Any, Any]:
+    def begin(
+        self, layer: Any, sequences: Any, fresh: Any, mask: Any, given: bool
+    ) -> tuple[Any, Any]:
         """Where a call begins and its mask.
 
         Args:
@@ -33,11 +35,27 @@ class Carry(Protocol):
             sequences: ``(batch, timesteps, features)``.
             fresh: The states at the beginning of a sequence, nested as the cell has them.
             mask: Boolean ``(batch, timesteps)``, or None.
+            given: Whether `fresh` is the `initial_state` that the layer was called with.
         """
         ...
 
     def end(self, layer: Any, states: Any) -> None:
         """Keeps the states after `length` timesteps."""
+        ...
+
+    def show(self, layer: Any, last: Any, outputs: Any, mask: Any) -> tuple[Any, Any]:
+        """The last output and all outputs of a call, as the layer shows them.
+
+        A masked timestep repeats the output before it, which may be one of an earlier call; the
+        layer, which knows of none, has zeros there.
+
+        Args:
+            layer: The layer.
+            last: ``(batch, units)``.
+            outputs: ``(batch, timesteps, units)``, or ``(batch, 1, units)`` without
+                `return_sequences`.
+            mask: The mask that `begin` returned.
+        """
         ...
 
 
@@ -157,19 +175,25 @@ class StatefulCall(GradientOptions):
         if initial_state is None and (resets is not None or not stateful):
             fresh = self.get_initial_state(batch_size=ops.shape(sequences)[0])
         if carry is not None:
-            initial_state, mask = carry.begin(self, sequences, fresh, mask)
+            given = initial_state is not None
+            initial_state, mask = carry.begin(self, sequences, fresh, mask, given)
             burn_in = max(burn_in, carry.burn_in)
         elif initial_state is None:
             initial_state = self._carried.start(training) if stateful else fresh
         state = self._in_compute_dtype(initial_state)
+        example = state
+        if carry is not None:
+            # Not rounded between two calls, as nothing is between two timesteps of a loop.
+            state = list(initial_state) if tree.is_nested(initial_state) else [initial_state]
         if resets is not None:
             resets = Resets(resets, self._in_compute_dtype(fresh))
         # Keras draws the masks once for the whole sequence and keeps them on the cell.
-        _keras.draw_dropout_masks(self, sequences[:, 0, :], state)
+        _keras.draw_dropout_masks(self, sequences[:, 0, :], example)
         call = sequences, state, mask, training, resets
         last, outputs, final = after_burn_in(self, burn_in, *call)
         if carry is not None:
             carry.end(self, self._carried_on(carry, final, *call))
+            last, outputs = carry.show(self, last, outputs, mask)
         _keras.clear_dropout_masks(self)
         final = tree.map_structure(lambda s: ops.cast(s, self.compute_dtype), final)
         if stateful:

@@ -51,6 +51,11 @@ def choose_layers(model: keras.Model, layer: Any = None) -> list[Any]:
     return chosen
 
 
+def all_layers(model: keras.Layer) -> list[keras.Layer]:
+    """The model and all layers in it, at any depth."""
+    return _keras.flatten_layers(model)
+
+
 def contains(model: keras.Layer, layer: keras.Layer) -> bool:
     """Whether `layer` is the model or somewhere inside it."""
     return any(one is layer for one in _keras.flatten_layers(model))

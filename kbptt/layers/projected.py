@@ -12,7 +12,7 @@ from kbptt._frozen import frozen
 from kbptt._tensorflow import is_being_exported
 from kbptt.cells import ACTIVATION, CELLS, Cell, Weights, make
 from kbptt.cells.layer_norm import center
-from kbptt.engine import Effects, Monitor, Options, in_control_flow
+from kbptt.engine import Effects, Monitor, Options, in_control_flow, settings
 from kbptt.layers.any_cell import CellLayer, Part, as_tensors
 from kbptt.normalization import NormalizationLike
 from kbptt.regularizers import vanishing_gradient
@@ -161,7 +161,9 @@ class ProjectedLayer(CellLayer):
         problem = self._prepare(sequences, initial_state, mask, resets)
         known = self.cell, recurrence, self._weights()
         results = self._run_loop(*self._projected(*known, problem, training=training))
-        return results if self.gradient_regularizer is None else self._find_loss_scale(results)
+        if self.gradient_regularizer is None or not settings().gradient:
+            return results
+        return self._find_loss_scale(results)
 
     def parts(self, training: bool) -> list[Part]:
         why = "an activation is not one of the engine's, or the GRU has `reset_after=False`"

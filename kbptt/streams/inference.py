@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import tree
 
 from kbptt.data import Streams
-from kbptt.layers import find
+from kbptt.streams.layers import carrying_layers
 from kbptt.streams.rows import Rows
 
 
@@ -75,7 +75,8 @@ def predict_stream(model: keras.Model, data: Streams, batch_size: int | None = N
     ordered = data.in_order(batch_size, inputs_only=True)
     if not model.built:
         model.build(tree.map_structure(lambda v: v.shape, ordered[0][0]))
-    rows = Rows(find.choose_layers(model), ordered, tf.distribute.get_strategy())
+    layers = carrying_layers("predict_stream", model)
+    rows = Rows(layers, ordered, tf.distribute.get_strategy())
     epoch = ordered.epoch
     rows.start(epoch.places, 0)
 

@@ -14,6 +14,7 @@ from keras import tree
 
 from kbptt import _keras
 from kbptt.data.windows import Places
+from kbptt.streams.layers import check_called_once, output_width, repeat_before
 
 
 class _Window:
@@ -25,6 +26,8 @@ class _Window:
         fresh: Boolean ``(rows, 1)``: whether states are those of a fresh sequence before `first`.
         real: int64, how many sample weights of all replicas are not 0.
         after: For each layer that was called the states to carry on.
+        masked: The layers that the model itself gives a mask.
+        last: For these the last output.
     """
 
     def __init__(
@@ -35,6 +38,8 @@ class _Window:
         self.fresh = fresh
         self.real = real
         self.after: dict[Any, list[tf.Tensor]] = {}
+        self.masked: set[Any] = set()
+        self.last: dict[Any, tf.Tensor] = {}
 
 
 class Rows:
@@ -71,6 +76,10 @@ class Rows:
                 ]
                 for layer in self.layers
             }
+            self._last: dict[Any, tf.Variable] = {
+                layer: _own(tf.zeros([self.rows, output_width(layer)], layer.variable_dtype))
+                for layer in self.layers
+            }
 
     # Between steps ----------------------------------------------------------------------------
 
@@ -85,22 +94,27 @@ class Rows:
 
     def reset(self) -> None:
         """Sets the states to zeros. At the beginning of an epoch all sequences start afresh."""
-        for variables in self._states.values():
-            for value in (v for variable in variables for v in _values(variable)):
+        for variable in self._variables():
+            for value in _values(variable):
                 value.assign(tf.zeros_like(value))
 
     def states(self) -> list[tf.Tensor]:
         """Of each layer each state ``(rows, width)``, rows of all replicas."""
-        variables = (variable for states in self._states.values() for variable in states)
-        return [tf.concat([v.read_value() for v in _values(variable)], 0) for variable in variables]
+        return [_rows(v) for states in self._states.values() for v in states]
 
-    def set_states(self, values: Sequence[Any]) -> None:
-        """Sets what `states` returned."""
-        variables = [variable for states in self._states.values() for variable in states]
-        for variable, value in zip(variables, values, strict=True):
+    def everything(self) -> list[tf.Tensor]:
+        """All that is carried on: `states`, and of each layer the last output."""
+        return [_rows(variable) for variable in self._variables()]
+
+    def set_everything(self, values: Sequence[Any]) -> None:
+        """Sets what `everything` returned."""
+        for variable, value in zip(self._variables(), values, strict=True):
             parts = _values(variable)
             for part, share in zip(parts, tf.split(value, len(parts)), strict=True):
                 part.assign(share)
+
+    def _variables(self) -> list[tf.Variable]:
+        return [v for states in self._states.values() for v in states] + list(self._last.values())
 
     @contextlib.contextmanager
     def carrying(self) -> Iterator[None]:
@@ -133,13 +147,17 @@ class Rows:
         for layer, states in window.after.items():
             for variable, state in zip(self._states[layer], states, strict=True):
                 variable.assign(tf.cast(state, variable.dtype))
+        for layer, output in window.last.items():
+            self._last[layer].assign(tf.cast(output, self._last[layer].dtype))
         self._window.assign(index + 1)
 
     def real_steps(self) -> tf.Tensor:
         """How many sample weights of the window, those of all replicas, are not 0: int64."""
         return self._windows[replica()].real
 
-    def begin(self, layer: Any, sequences: Any, fresh: Any, mask: Any) -> tuple[Any, Any]:
+    def begin(
+        self, layer: Any, sequences: Any, fresh: Any, mask: Any, given: bool
+    ) -> tuple[Any, Any]:
         window = self._windows.get(replica())
         if window is None:  # shapes alone, as Keras infers them
             return fresh, mask
@@ -151,8 +169,10 @@ class Rows:
         timesteps = tf.range(self.timesteps)[None]
         inside = (window.first <= timesteps) & (timesteps < window.stop)
         mask = mask[0] if isinstance(mask, (list, tuple)) else mask
-        mask = inside if mask is None else inside & tf.cast(mask, tf.bool)
-        return tree.pack_sequence_as(fresh, carried), mask
+        if mask is not None:
+            inside &= tf.cast(mask, tf.bool)
+            window.masked.add(layer)
+        return tree.pack_sequence_as(fresh, carried), inside
 
     def end(self, layer: Any, states: Any) -> None:
         window = self._windows.get(replica())
@@ -160,12 +180,21 @@ class Rows:
         if window is not None and not _keras.is_symbolic():
             window.after[layer] = [tf.stop_gradient(state) for state in tree.flatten(states)]
 
+    def show(self, layer: Any, last: Any, outputs: Any, mask: Any) -> tuple[Any, Any]:
+        window = self._windows.get(replica())
+        if window is None or layer not in window.masked or layer.zero_output_for_mask:
+            return last, outputs
+        # The mask of the model itself: its first timesteps repeat the output before the window.
+        variable = self._last[layer]
+        before = tf.where(window.fresh, tf.zeros_like(variable), variable.read_value())
+        last, outputs = repeat_before(layer, tf.cast(before, last.dtype), last, outputs, mask)
+        if not _keras.is_symbolic():
+            window.last[layer] = tf.stop_gradient(last)
+        return last, outputs
+
     def _check(self, layer: Any, sequences: Any, window: _Window) -> None:
-        if layer in window.after and not _keras.is_symbolic():
-            raise ValueError(
-                f"StreamState carries one state for each row on, and layer '{layer.name}' is called "
-                "twice by the model. Use two layers."
-            )
+        if not _keras.is_symbolic():
+            check_called_once("StreamState", layer, layer in window.after)
         expected, shape = (self.rows, self.timesteps), tuple(sequences.shape[:2])
         if any(size not in (None, right) for size, right in zip(shape, expected, strict=True)):
             raise ValueError(
@@ -188,6 +217,10 @@ def _own(value: tf.Tensor) -> tf.Variable:
 def _values(variable: Any) -> Sequence[Any]:
     """The variable of each replica."""
     return getattr(variable, "values", None) or [variable]
+
+
+def _rows(variable: Any) -> tf.Tensor:
+    return tf.concat([value.read_value() for value in _values(variable)], 0)
 
 
 def replica() -> int:

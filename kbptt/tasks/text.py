@@ -130,8 +130,7 @@ def generate(
 ) -> str:
     """Returns text written by `model`, one sampled character after the other.
 
-    A stateful copy of the model processes one timestep at a time, so each character costs one
-    timestep, however long the text gets.
+    Each character costs one timestep, however long the text gets: see `kbptt.streaming`.
 
     Args:
         model: A model of `task`.
@@ -142,40 +141,26 @@ def generate(
         temperature: Float above 0: the logits are divided by it. Defaults to `1.0`.
         seed: Non-negative integer. Defaults to `0`.
     """
+    from kbptt.streams import streaming
+
     temperature = _checks.number("temperature", temperature, above=0)
     generator = np.random.default_rng(check_seed(seed))
     if not prompt:
         prompt = "\n" if "\n" in task.characters else task.characters[0]
-    stepper = _one_step(model)
-    for token in task.encode(prompt):
-        logits = stepper(token)
-    written = []
+    stepper = streaming(model)
+    states = stepper.initial_states(1)
+    outputs, states = stepper(task.encode(prompt)[None], states)
+    written: list[int] = []
     for _ in range(_checks.positive_integer("count", count)):
+        logits = _check_finite(np.asarray(outputs[0, -1], np.float64))
         scaled = (logits - logits.max()) / temperature
         weights = np.exp(scaled)
-        written.append(generator.choice(task.vocabulary, p=weights / weights.sum()))
-        logits = stepper(written[-1])
+        written.append(generator.choice(len(weights), p=weights / weights.sum()))
+        outputs, states = stepper(np.array([written[-1:]], np.int32), states)
     return task.decode(written)
 
 
-def _one_step(model):
-    """Returns a stateful function from a token to the logits of the next one."""
-    import keras
-
-    def stateful(layer):
-        config = layer.get_config()
-        if isinstance(layer, keras.layers.RNN):
-            config["stateful"] = True
-        return type(layer).from_config(config)
-
-    tokens = keras.Input(batch_shape=(1, 1), dtype="int32")
-    copy = keras.models.clone_model(model, input_tensors=tokens, clone_function=stateful)
-    copy.set_weights(model.get_weights())
-
-    def step(token):
-        logits = copy.predict_on_batch(np.array([[token]], np.int32))[0, -1].astype(np.float64)
-        if not math.isfinite(logits.sum()):
-            raise ValueError("The model's outputs are not finite: it has diverged.")
-        return logits
-
-    return step
+def _check_finite(logits: np.ndarray) -> np.ndarray:
+    if not math.isfinite(logits.sum()):
+        raise ValueError("The model's outputs are not finite: it has diverged.")
+    return logits
