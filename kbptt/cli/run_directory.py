@@ -57,6 +57,8 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
         "clip": training.get("clip"),
         "batch_size": training["batch_size"],
     }
+    if training.get("stream"):
+        found["stream"] = True
     if training["checkpoint"] != "last":
         found["checkpoint"] = training["checkpoint"]
     if name != "adam":

@@ -150,17 +150,17 @@ class Task:
 
     @property
     def has_streams(self) -> bool:
-        """Whether the sequences follow each other in time, so that `streams` has something to read."""
+        """Whether the sequences follow each other in time: whether there are `streams`."""
         return type(self).series is not Task.series
 
     def series(self, seed: int) -> TaskData:
         """The parts of a task whose sequences follow each other in time, each as one long sequence.
 
-        `x` and `y` of a part are its steps and their targets, ``(timesteps, …)``: for validation and
-        test the steps of the sequences of `data`, so that a score does not depend on how they are
+        `x` and `y` of a part are its steps and their targets, ``(timesteps, …)``: for validation
+        and test the steps of the sequences of `data`, so that scores compare, however the steps are
         read. Only for a task that answers at every timestep.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no streams: it overrides no `series`.")
+        raise NotImplementedError(f"{type(self).__name__} must override `series` to have streams.")
 
     def streams(self, seed: int, batch_size: int = 32) -> TaskStreams:
         """The task as `kbptt.data.Streams`, in windows of `length` steps.

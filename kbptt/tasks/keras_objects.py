@@ -6,9 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
-
-# Metrics wrap functions: then Keras leaves out the timesteps that a mask does, those of a stream that
-# belong to no sequence among them.
+# Metrics wrap functions: then Keras leaves out the timesteps that are masked, those of a stream
+# that belong to no sequence among them.
 
 
 def _bits(y_true, y_pred):
