@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from kbptt import tasks
+from kbptt import data, tasks
 from kbptt.callbacks import StreamState
 from kbptt.streams import evaluate_stream
 
@@ -93,9 +93,17 @@ class Streams:
         return evaluate_stream(model, self._data.test)
 
     def validation_windows(self, count: int) -> Labelled:
-        data = self._data.validation
-        x, y, _ = zip(*(data[index] for index in range(min(count, len(data)))), strict=True)
+        windows = self._data.validation
+        count = min(count, len(windows))
+        x, y, _ = zip(*(windows[index] for index in range(count)), strict=True)
         return np.concatenate(x), np.concatenate(y)
+
+
+def check(model: keras.Model) -> None:
+    """Raises `ValueError` if a layer of a model cannot carry its state on from window to window."""
+    state = StreamState(data.Streams(np.zeros(2), length=1, batch_size=1))
+    state.set_model(model)
+    state.on_test_begin()
 
 
 def of(task: tasks.Task, config: Mapping[str, Any]) -> Windows | Streams:
