@@ -87,9 +87,10 @@ def fitted(task, epochs, learning_rate=1e-3, **model):
     """What a trial of compare records, and its model."""
     built = tasks.build_model(task, units=5, cell="SimpleRNN", **model)
     built.compile(keras.optimizers.SGD(learning_rate), task.loss(), metrics=task.metrics())
-    data, training = task.data(0), {"epochs": epochs, "batch_size": 16}
-    flow = kbptt.callbacks.GradientFlow("run", 1, None, **reach.measured(task, data, epochs))
-    watch = monitor.Monitor(task, training, len(data.train[0]), flow)
+    data = task.data(0)
+    few = tuple(part[: reach.SEQUENCES] for part in data.validation)
+    flow = kbptt.callbacks.GradientFlow("run", 1, None, **reach.measured(task, few, epochs))
+    watch = monitor.Monitor(task, {"epochs": epochs}, 2, data.train[0].size, flow)
     built.fit(
         *data.train,
         batch_size=16,

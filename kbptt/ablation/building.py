@@ -31,7 +31,7 @@ def build(config: Mapping[str, Any]) -> tuple[Any, Any, list[Any]]:
         )
     metrics = task.metrics()
     _one_of(f"metric of task {task.name!r}", task.metric, [*(m.name for m in metrics), "loss"])
-    limits.check_memory(task, config["model"], config["training"]["batch_size"])
+    limits.check_memory(task, config["model"], config["training"])
     known = {"$timesteps": task.length}
     arguments = {n: v for n, v in config["model"].items() if n != "layer"}
     layer = {n: methods.make(v, known) for n, v in config["model"]["layer"].items()}
@@ -46,6 +46,10 @@ def build(config: Mapping[str, Any]) -> tuple[Any, Any, list[Any]]:
         loss=task.loss(),
         metrics=metrics,
     )
+    if config["training"].get("stream"):
+        from kbptt.ablation import feeding
+
+        feeding.check(model)
     callbacks = [methods.make(reference, known) for reference in method["callbacks"]]
     if (threshold := config["training"].get("clip")) is not None:
         callbacks.append(kbptt.callbacks.ClipByGlobalNorm(threshold))

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from kbptt import _checks, methods
 from kbptt.ablation import limits, options
@@ -61,7 +61,7 @@ class Grid:
         """
         imports = tuple(_names("imports", imports, empty=True))
         registry.import_modules(imports)
-        _task_config.cache_clear()  # a user's file may have changed
+        _planned_task.cache_clear()  # a user's file may have changed
         tasks = _names("tasks", tasks)
         for task in tasks:
             registry.options(task)
@@ -164,7 +164,7 @@ class Grid:
         """What the tasks report about the choices they made: `Task.describe` of each."""
         of_tasks = (arm.config["task"] for arm in self.arms)
         chosen = {(t["name"], json.dumps(t["options"])) for t in of_tasks}
-        notes = [(name, _task_config(name, given)[1]) for name, given in sorted(chosen)]
+        notes = [(name, _planned_task(name, given).note) for name, given in sorted(chosen)]
         return list(dict.fromkeys(f"{name}: {note}" for name, note in notes if note))
 
     def configuration(self) -> dict[str, Any]:
@@ -234,7 +234,9 @@ class Grid:
             raise ValueError(
                 f"An option of method {name!r}, task {task!r} is not a plain value: {error}."
             ) from error
-        config["task"] = _task_config(task, json.dumps(task_options))[0].copy()
+        planned = _planned_task(task, json.dumps(task_options))
+        config["task"] = planned.config.copy()
+        config["training"] = _training(config["training"], planned)
         ours = {k: v for k, v in axes.items() if k[0] not in ("task", *self.tasks)}
         theirs = {k: v for k, v in axes.items() if k[0] in ("task", task)}
         theirs = {("task", option): value for (_, option), value in theirs.items()}
@@ -335,14 +337,37 @@ def show(value: Any, path: Path | None = None) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
+class _PlannedTask(NamedTuple):
+    """A task as part of a configuration, what it says of itself, and whether it has streams."""
+
+    config: dict[str, Any]
+    note: str | None
+    has_streams: bool
+
+
 @functools.lru_cache(maxsize=256)
-def _task_config(name: str, given: str) -> tuple[dict[str, Any], str | None]:
-    """A task as part of a configuration, its options (JSON) checked; and its description."""
+def _planned_task(name: str, given: str) -> _PlannedTask:
+    """A task by its name and its options (JSON), which are checked."""
     chosen = json.loads(given)
     task = registry.get(name, **chosen)
     digest = task.digest()
     config = {"name": name, "options": chosen} | ({} if digest is None else {"file": digest})
-    return config, task.describe()
+    return _PlannedTask(config, task.describe(), task.has_streams)
+
+
+def _training(chosen: dict[str, Any], task: _PlannedTask) -> dict[str, Any]:
+    """The options of the training: whether on streams is decided, and what came later left out."""
+    stream = chosen.get("stream")
+    if stream == "auto":
+        chosen = chosen | {"stream": task.has_streams}
+    elif stream and not task.has_streams:
+        raise ValueError(
+            f"Task {task.config['name']!r} has no streams, since its sequences do not follow each "
+            "other in time. Train it on windows (`--windows`, stream=false), or with stream=auto "
+            "on streams only where a task has them."
+        )
+    later = {n: v for (section, n), v in options.LATER.items() if section == "training"}
+    return {n: v for n, v in chosen.items() if n not in later or v != later[n]}
 
 
 def _names(argument: str, value: Any, empty: bool = False) -> list[str]:

@@ -47,7 +47,8 @@ def labels(
 def _settings(config: dict[str, Any]) -> dict[options.Path, Any]:
     """Options of model, layer, optimizer and training that the method does not set."""
     definition = config["method"]["definition"]
-    found = {("model", n): v for n, v in config["model"].items() if n != "layer"}
+    found = dict(options.LATER)
+    found |= {("model", n): v for n, v in config["model"].items() if n != "layer"}
     for name, value in config["model"]["layer"].items():
         if name not in definition["layer"]:
             found["layer", name] = value

@@ -90,20 +90,22 @@ def check_file(path: str | os.PathLike[str]) -> None:
         raise ValueError(f"Cannot read {str(path)!r}: expected a file, but it is {kind}.")
 
 
-def check_memory(task: Any, model: Mapping[str, Any], batch_size: int) -> None:
+def check_memory(task: Any, model: Mapping[str, Any], training: Mapping[str, Any]) -> None:
     """Raises `ValueError` if a trial needs more memory than this process may use.
 
-    A lower bound: the data, the weights with Adam's two moments, and the residuals of one batch.
+    A lower bound: the data (those of streams the task has already), the weights with Adam's two
+    moments, and the residuals of one batch.
 
     Args:
         task: A `kbptt.tasks.Task`.
         model: Its `cell`, `units` and `layers`.
-        batch_size: Integer.
+        training: Its `batch_size`, and `stream` if on streams.
     """
     with optional_imports():
         from distributed.system import MEMORY_LIMIT  # respects control groups and limits
 
-    sizes = getattr(task, "sizes", (0, 0, 0))
+    sizes, batch_size = getattr(task, "sizes", (0, 0, 0)), training["batch_size"]
+    copied = 0 if training.get("stream") else sum(sizes)
     # Weights of the input, the recurrence and the bias for each unit: one row of gates.
     gates, units, layers = NAMES[model["cell"]].gates, model["units"], model["layers"]
     features = task.features if task.vocabulary is None else min(task.vocabulary, 256)
@@ -112,7 +114,7 @@ def check_memory(task: Any, model: Mapping[str, Any], batch_size: int) -> None:
     weights += task.outputs.units * units + (task.vocabulary or 0) * units
     parts = {
         f"the data, {' + '.join(map(str, sizes))} sequences of {task.length} timesteps": (
-            4 * sum(sizes) * task.length * (task.features if task.vocabulary is None else 1)
+            4 * copied * task.length * (task.features if task.vocabulary is None else 1)
         ),
         f"a model of {layers} × {units} units": 3 * 4 * weights,
         f"a batch of {min(batch_size, sizes[0])} sequences of {task.length} timesteps": (

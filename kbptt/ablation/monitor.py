@@ -25,8 +25,9 @@ class Monitor(keras.callbacks.Callback):
 
     Args:
         task: The task.
-        training: `epochs` and `batch_size`.
-        samples: Integer, the number of training sequences.
+        training: `epochs` and `checkpoint`.
+        steps_per_epoch: Integer.
+        timesteps: Integer, the real timesteps that an epoch trains on.
         flow: The `GradientFlow` before this callback, which measures gradients by lag where there
             is a loss at every timestep.
         first_epoch: Integer, the epoch that training starts at. Defaults to `0`.
@@ -36,7 +37,8 @@ class Monitor(keras.callbacks.Callback):
         self,
         task: tasks.Task,
         training: Mapping[str, Any],
-        samples: int,
+        steps_per_epoch: int,
+        timesteps: int,
         flow: Any,
         first_epoch: int = 0,
     ):
@@ -44,7 +46,8 @@ class Monitor(keras.callbacks.Callback):
         self.task = task
         self.flow = flow
         self.keeps_best: bool = training.get("checkpoint") == "best"
-        self.steps_per_epoch: int = -(-samples // training["batch_size"])
+        self.steps_per_epoch = steps_per_epoch
+        self.timesteps = timesteps
         first, end = (self.steps_per_epoch * e for e in (first_epoch, training["epochs"]))
         rows = np.linspace(first, end - 1, min(RECORDS, end - first))
         self.record_at: set[int] = set(rows.round().astype(int).tolist())
@@ -102,6 +105,7 @@ class Monitor(keras.callbacks.Callback):
     def result(self) -> dict[str, Any]:
         """The part of a trial's result that is recorded here."""
         steady = self.durations[1:] or self.durations  # the first step compiles
+        timesteps = self.timesteps / self.steps_per_epoch * len(steady)
         return {
             "status": "ok" if self.diverged_at is None else "diverged",
             "score": None,
@@ -113,6 +117,7 @@ class Monitor(keras.callbacks.Callback):
                 "seconds_per_step": float(np.median(steady)),
                 "first_step_seconds": self.durations[0],
                 "steps": self.step - self.first_step,
+                "timesteps_per_second": timesteps / sum(steady),
                 **_peak_memory(self.memory_before),
             },
         }

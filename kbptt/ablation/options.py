@@ -11,6 +11,7 @@ from kbptt import _checks, tasks
 from kbptt._checks import did_you_mean
 from kbptt.ablation import limits
 from kbptt.ablation.values import parse_assignment as parse_assignment
+from kbptt.tasks.base import check_flag
 from kbptt.tasks.model import get_cell
 
 Path = tuple[str, str]
@@ -27,6 +28,9 @@ DEFAULTS: dict[Path, Any] = {
     ("training", "checkpoint"): "best",
     ("training", "threads"): 1,
 }
+# Options that came later, with what was done before: a configuration in which one has this value
+# leaves it out, and so keeps the key that it has in older ledgers.
+LATER: dict[Path, Any] = {("training", "stream"): False}
 CHECKPOINTS = ("best", "last")
 # Further arguments of the recurrent layers of Keras and kbptt.
 LAYER = (
@@ -49,7 +53,7 @@ LAYER = (
 )
 # Every other section is "task", for all tasks, or the name of one.
 SECTIONS = ("model", "layer", "optimizer", "training")
-_OPTIONS = [*DEFAULTS, ("training", "clip")]
+_OPTIONS = [*DEFAULTS, ("training", "clip"), *LATER]
 _SHORT = {name: (section, name) for section, name in _OPTIONS if name != "name"}
 _SHORT |= {"optimizer": ("optimizer", "name")}
 _SHORT |= {name: ("layer", name) for name in LAYER}
@@ -146,6 +150,8 @@ def check(path: Path, value: Any, shown: str | None = None) -> Any:
         return get_cell(value)
     if path == ("training", "checkpoint"):
         return _checks.one_of(shown, value, CHECKPOINTS)
+    if path == ("training", "stream"):
+        return value if value == "auto" else check_flag(shown, value)
     if path == ("training", "clip"):
         return None if value is None else _checks.number(shown, value, above=0)
     if path == ("optimizer", "learning_rate"):

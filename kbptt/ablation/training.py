@@ -12,7 +12,8 @@ from typing import Any
 
 import keras
 
-from kbptt import callbacks, tasks
+from kbptt import callbacks
+from kbptt.ablation import feeding
 from kbptt.ablation.building import build
 from kbptt.ablation.grid import show
 from kbptt.ablation.monitor import Monitor
@@ -29,7 +30,7 @@ class Training:
     Attributes:
         task: The `kbptt.tasks.Task`.
         model: The compiled model; a checkpoint may replace it before `fit`.
-        data: The `TaskData` of the seed.
+        feed: The data: `kbptt.ablation.feeding.Windows` or `Streams`.
     """
 
     def __init__(self, config: Mapping[str, Any]):
@@ -39,8 +40,7 @@ class Training:
         self.task: Any
         self.model: Any
         self.task, self.model, self._callbacks = build(config)
-        self.data: tasks.TaskData = self.task.data(config["seed"])
-        self.steps_per_epoch: int = -(-len(self.data.train[0]) // self.settings["batch_size"])
+        self.feed: feeding.Windows | feeding.Streams = feeding.of(self.task, config)
 
     def fit(
         self,
@@ -59,44 +59,35 @@ class Training:
             profiles: Integer, about how many gradient profiles are logged, whatever the length.
             **flow_options: Further arguments of `kbptt.callbacks.GradientFlow`.
         """
-        epochs, batch_size = self.settings["epochs"], self.settings["batch_size"]
+        epochs, steps = self.settings["epochs"], self.feed.steps_per_epoch
         flow = callbacks.GradientFlow(
             str(directory),
-            max(1, self.steps_per_epoch * epochs // profiles),
+            max(1, steps * epochs // profiles),
             **flow_options,
-            **reach.measured(self.task, self.data, epochs),
+            **reach.measured(self.task, self.feed.validation_windows(reach.SEQUENCES), epochs),
         )
         self._monitor = Monitor(
-            self.task, self.settings, len(self.data.train[0]), flow, first_epoch
+            self.task, self.settings, steps, self.feed.timesteps, flow, first_epoch
         )
         self.model.fit(
-            tasks.batches(self.data.train, batch_size, self.config["seed"], epochs, first_epoch),
-            steps_per_epoch=self.steps_per_epoch,
+            **self.feed.arguments(epochs, first_epoch),
             initial_epoch=first_epoch,
             epochs=epochs,
-            validation_data=self.data.validation,
-            validation_batch_size=batch_size,
             callbacks=[
+                *self.feed.callbacks,
                 *self._callbacks,
                 flow,
                 keras.callbacks.TensorBoard(str(directory), write_graph=False),
                 self._monitor,
                 *observers,
             ],
-            shuffle=False,  # `batches` did it
+            shuffle=False,  # the data are in their order
             verbose=0,
         )
 
     def test(self) -> dict[str, float]:
         """All metrics of the model as it is, on the test data."""
-        return _floats(
-            self.model.evaluate(
-                *self.data.test,
-                batch_size=self.settings["batch_size"],
-                verbose=0,
-                return_dict=True,
-            )
-        )
+        return _floats(self.feed.evaluate(self.model))
 
     def result(self) -> dict[str, Any]:
         """What `kbptt.ablation.trial.run` returns, without environment and files.

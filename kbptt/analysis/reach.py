@@ -22,22 +22,21 @@ def lags_to_measure(timesteps: int) -> int:
     return max(2, min(timesteps, LAGS, max(32, _BUDGET // timesteps)))
 
 
-def measured(task: Any, data: Any, epochs: int) -> dict[str, Any]:
+def measured(task: Any, sequences: Any, epochs: int) -> dict[str, Any]:
     """Arguments of `kbptt.callbacks.GradientFlow` that measure the reach during training.
 
-    With a loss at every timestep: gradients by lag of a few validation sequences, before the first
-    step and after the last epoch. With a single loss: none, since ‖∂L/∂h_t‖ shows the reach.
+    With a loss at every timestep: gradients by lag of a few sequences, before the first step and
+    after the last epoch. With a single loss: none, since ‖∂L/∂h_t‖ shows the reach.
 
     Args:
         task: The `kbptt.tasks.Task`.
-        data: Its `TaskData`.
+        sequences: Some of its sequences, and their targets: `SEQUENCES` are enough.
         epochs: Integer. Epochs of the training.
     """
     if not task.outputs.per_timestep:
         return {}
-    x, y = (part[:SEQUENCES] for part in data.validation)
-    lags = lags_to_measure(y.shape[1])
-    return {"lag_data": (x, y), "lag_freq": epochs, "max_lags": lags}
+    lags = lags_to_measure(sequences[1].shape[1])
+    return {"lag_data": sequences, "lag_freq": epochs, "max_lags": lags}
 
 
 def statistics(

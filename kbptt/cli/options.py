@@ -28,6 +28,7 @@ class Shared(NamedTuple):
     help: str
     panel: str | None = None
     metavar: str | None = None
+    names: str | None = None
 
 
 SHARED = {
@@ -50,16 +51,23 @@ SHARED = {
         MODEL,
     ),
     "epochs": Shared(int, "Passes over the training data.", TRAINING),
-    "batch_size": Shared(int, "Sequences in a batch.", TRAINING),
+    "batch_size": Shared(int, "Sequences in a batch, or rows of a stream.", TRAINING),
     "optimizer": Shared(str, "An optimizer of Keras.", TRAINING),
     "learning_rate": Shared(float, "Learning rate.", TRAINING),
     "clip": Shared(
         float, "Clip the gradient to this global norm, besides what the method does.", TRAINING
     ),
     "checkpoint": Shared(str, "Epoch whose weights are tested: best or last.", TRAINING),
+    "stream": Shared(
+        bool,
+        "Read one long sequence (text, csv) window by window with the state carried on, or train "
+        "on independent, shuffled windows.",
+        TRAINING,
+        names="--stream/--windows",
+    ),
     "threads": Shared(int, "Threads of one trial.", TRAINING),
 }
-_NO_DEFAULT = {"normalization": "none", "clip": "no clipping"}
+_NO_DEFAULT = {"normalization": "none", "clip": "no clipping", "stream": "windows"}
 _ASSIGNMENTS = Annotated[
     list[str] | None,
     typer.Option(
@@ -191,6 +199,11 @@ def _expanded(signature: inspect.Signature, defaults: dict[str, str]) -> Iterato
                 path = options.path_of(name)
                 default = _NO_DEFAULT.get(name) or show(options.DEFAULTS.get(path), path)
                 text += f" Default: {defaults.get(name, default)}."
-            info = typer.Option(help=text, rich_help_panel=option.panel, metavar=option.metavar)
+            info = typer.Option(
+                *filter(None, [option.names]),
+                help=text,
+                rich_help_panel=option.panel,
+                metavar=option.metavar,
+            )
             annotation = Annotated[option.kind | None, info]
             yield inspect.Parameter(name, kind, default=None, annotation=annotation)

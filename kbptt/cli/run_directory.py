@@ -56,6 +56,7 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
         **optimizer,
         "clip": training.get("clip"),
         "batch_size": training["batch_size"],
+        "stream": training.get("stream", False),
     }
     if training["checkpoint"] != "last":
         found["checkpoint"] = training["checkpoint"]
@@ -80,7 +81,7 @@ def check_configuration(path: Path, config: Mapping[str, Any], resume: bool) -> 
             "--logdir."
         )
     try:
-        before = dict(json.loads(path.read_text()))
+        before = {"stream": False, **json.loads(path.read_text())}  # not there in older runs
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged. Choose another --logdir.") from error
     differences = [
@@ -90,7 +91,9 @@ def check_configuration(path: Path, config: Mapping[str, Any], resume: bool) -> 
     ]
     if differences:
         raise ValueError(
-            f"The run in {path.parent} has a different configuration: {'; '.join(differences)}."
+            f"The run in {path.parent} has a different configuration: {'; '.join(differences)}. "
+            "Give the options that it was begun with (--windows, if not on streams), or another "
+            "--logdir."
         )
     return True
 

@@ -16,11 +16,11 @@ from kbptt.tasks import base, registry
 
 RUN = "Run"
 # Where one run differs from the trials of a comparison, unless the user says otherwise.
-DEFAULTS = {"recurrent_initializer": "orthogonal", "checkpoint": "last"}
+DEFAULTS = {"recurrent_initializer": "orthogonal", "checkpoint": "last", "stream": "auto"}
 THREADS = ("training", "threads")
 
 
-@options.command(**DEFAULTS, threads="all cores")
+@options.command(**DEFAULTS | {"stream": "streams, if the task has them", "threads": "all cores"})
 def train(
     task: Annotated[
         str, typer.Argument(metavar="TASK", help=f"One of: {', '.join(tasks.names())}.")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -55,7 +56,7 @@ def run(config: Mapping[str, Any], logdir: Path, resume: bool, sample: int) -> b
     elif again:
         remove_events(logdir)
     write_atomically(logdir / "run.json", lambda path: path.write_text(json.dumps(known, indent=1)))
-    if note := training.task.describe():
+    for note in _notes(training):
         console.print(note, markup=False)
     result: dict[str, Any] = {}
     if first_epoch >= config["training"]["epochs"]:
@@ -89,7 +90,7 @@ def _fit(
     checkpoints: "Checkpoints",
 ) -> None:
     epochs, seed = training.config["training"]["epochs"], training.config["seed"]
-    progress = Progressed(console, training.task, epochs, training.steps_per_epoch)
+    progress = Progressed(console, training, epochs)
     try:
         with progress:
             training.fit(logdir, [EpochSeeds(seed), checkpoints, progress], first_epoch, PROFILES)
@@ -99,6 +100,17 @@ def _fit(
     except ValueError as error:
         # The arguments were checked before, so this is not the user's mistake.
         raise RuntimeError(f"Training failed. {error}") from error
+
+
+def _notes(training: Training) -> Iterator[str]:
+    """What the user should know about the task, and how it is read where there is a choice."""
+    if note := training.task.describe():
+        yield note
+    if training.task.has_streams:
+        found, other = training.feed.describe(), "--windows for independent windows"
+        if not training.config["training"].get("stream"):
+            other = "--stream to carry the state on"
+        yield f"{found[0].upper()}{found[1:]}; {other}."
 
 
 def _summary(
@@ -126,7 +138,9 @@ def _summary(
             if "clip_rate" in statistics:
                 table.add_row("steps clipped", f"{100 * statistics['clip_rate']:.0f} %")
     if result:
-        table.add_row("median step", f"{1000 * result['cost']['seconds_per_step']:.1f} ms")
+        cost, unit = result["cost"], task.counts_in
+        table.add_row("median step", f"{1000 * cost['seconds_per_step']:.1f} ms")
+        table.add_row(f"{unit} per second", f"{cost['timesteps_per_second']:,.0f}")
     return table
 
 
@@ -208,18 +222,25 @@ class EpochSeeds(keras.callbacks.Callback):
 
 
 class Progressed(keras.callbacks.Callback, contextlib.AbstractContextManager):
-    """Rich progress bar of the current epoch and one line for every finished one."""
+    """Rich progress bar of the current epoch and one line for every finished one.
 
-    def __init__(self, console: rich.console.Console, task: tasks.Task, epochs: int, steps: int):
+    The bar shows how many timesteps are trained on per second, since the epoch began but without
+    the first step of all, which compiles.
+    """
+
+    def __init__(self, console: rich.console.Console, training: Training, epochs: int):
         super().__init__()
-        self.task = task
+        self.task: tasks.Task = training.task
         self.epochs = epochs
-        self.steps = steps
+        self.steps: int = training.feed.steps_per_epoch
+        self.timesteps: float = training.feed.timesteps / self.steps  # of a step
+        self.seconds: list[float] | None = None  # of the steps of the epoch
         self.bar: Progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(16),  # all columns fit into 80 characters
             MofNCompleteColumn(),
             TextColumn("{task.fields[loss]}"),
+            TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             console=console,
             transient=True,
@@ -227,7 +248,7 @@ class Progressed(keras.callbacks.Callback, contextlib.AbstractContextManager):
 
     def __enter__(self) -> "Progressed":
         self.bar.start()
-        self.row = self.bar.add_task("", total=self.steps, loss="", visible=False)
+        self.row = self.bar.add_task("", total=self.steps, loss="", rate="", visible=False)
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -240,12 +261,28 @@ class Progressed(keras.callbacks.Callback, contextlib.AbstractContextManager):
             description=f"epoch {epoch + 1}/{self.epochs}",
             visible=True,
             loss="",
+            rate="",
         )
+        self.seconds = [] if self.seconds is not None else None
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.begun: float = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.bar.update(self.row, completed=batch + 1, loss=f"loss {logs['loss']:.4f}")
+        if self.seconds is None:
+            self.seconds = []
+        else:
+            self.seconds.append(time.perf_counter() - self.begun)
+        shown = {"loss": f"loss {logs['loss']:.4f}", "rate": self._rate()}
+        self.bar.update(self.row, completed=batch + 1, **shown)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         shown = ("loss", self.task.metric, "val_loss", f"val_{self.task.metric}")
         values = "  ".join(f"{key} {logs[key]:.4f}" for key in shown if key in logs)
         self.bar.console.print(f"epoch {epoch + 1}/{self.epochs}  {values}")
+
+    def _rate(self) -> str:
+        if not self.seconds:
+            return ""
+        rate = self.timesteps * len(self.seconds) / sum(self.seconds)
+        return f"{rate:,.0f} {self.task.counts_in}/s"

@@ -3,7 +3,7 @@
 Importing this package imports neither Keras nor TensorFlow.
 """
 
-from kbptt.tasks.base import Outputs, Task, TaskData, derive_seed
+from kbptt.tasks.base import Outputs, Task, TaskData, TaskStreams, derive_seed
 from kbptt.tasks.model import build_model
 from kbptt.tasks.order import batches
 from kbptt.tasks.registry import get, names, options, register
@@ -15,6 +15,7 @@ __all__ = [
     "Outputs",
     "Task",
     "TaskData",
+    "TaskStreams",
     "batches",
     "build_model",
     "csv_series",

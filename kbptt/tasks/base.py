@@ -14,6 +14,8 @@ from kbptt._checks import check_seed
 if TYPE_CHECKING:
     import keras
 
+    from kbptt.data import Streams
+
 SPLITS = ("train", "validation", "test")
 
 
@@ -29,6 +31,15 @@ class TaskData:
     train: tuple[np.ndarray, np.ndarray]
     validation: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskStreams:
+    """`kbptt.data.Streams` of a task, one for each split: see `Task.streams`."""
+
+    train: "Streams"
+    validation: "Streams"
+    test: "Streams"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +116,7 @@ class Task:
         outputs: The head, an `Outputs`.
         file: Path of the user's file that the data comes from, or `None`. An ablation records its
             digest, so that results of two versions of a file are never mixed.
+        counts_in: What the timesteps are, in the plural. Defaults to `"timesteps"`.
     """
 
     name: str = ""
@@ -117,6 +129,7 @@ class Task:
     vocabulary: int | None = None
     outputs: Outputs
     file: str | Path | None = None
+    counts_in: str = "timesteps"
 
     def __init__(self, length: int, sizes: Sequence[int]):
         self.length: int = _checks.positive_integer("length", length)
@@ -133,6 +146,58 @@ class Task:
                 self.sample(np.random.default_rng(derive_seed(seed, f"data/{split}")), size)
                 for split, size in zip(SPLITS, self.sizes, strict=True)
             )
+        )
+
+    @property
+    def has_streams(self) -> bool:
+        """Whether the sequences follow each other in time: whether there are `streams`."""
+        return type(self).series is not Task.series
+
+    def series(self, seed: int) -> TaskData:
+        """The parts of a task whose sequences follow each other in time, each as one long sequence.
+
+        `x` and `y` of a part are its steps and their targets, ``(timesteps, …)``: for validation
+        and test the steps of the sequences of `data`, so that scores compare, however the steps are
+        read. Only for a task that answers at every timestep.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must override `series` to have streams.")
+
+    def streams(self, seed: int, batch_size: int = 32) -> TaskStreams:
+        """The task as `kbptt.data.Streams`, in windows of `length` steps.
+
+        The training part is one stream in `batch_size` rows, its windows beginning elsewhere in
+        every epoch. Validation and test are each one row, read from the beginning to the end: one
+        pass with the states carried on, whatever the batch size.
+
+        Args:
+            seed: Non-negative integer, the seed of the run.
+            batch_size: Positive integer. Rows of the training stream; there are fewer if they would
+                be shorter than two windows, so that no state were carried on. Defaults to `32`.
+
+        Raises:
+            NotImplementedError: If the task has no `series`.
+        """
+        from kbptt.data import Streams
+
+        series = self.series(seed)
+
+        def windows(x: np.ndarray, y: np.ndarray, rows: int, offset: Any) -> "Streams":
+            return Streams(
+                x,
+                y,
+                length=self.length,
+                batch_size=rows,
+                target=None,
+                offset=offset,
+                seed=derive_seed(seed, "stream"),
+            )
+
+        rows = max(1, len(series.train[0]) // (2 * self.length))
+        batch_size = _checks.positive_integer("batch_size", batch_size)
+        return TaskStreams(
+            windows(*series.train, min(batch_size, rows), "random"),
+            windows(*series.validation, 1, 0),
+            windows(*series.test, 1, 0),
         )
 
     def describe(self) -> str | None:

@@ -30,6 +30,10 @@ class CSVSeries(Task):
     rows train, then come validation and test. The baseline is persistence: predicting the target's
     current value.
 
+    Either way the model answers at every row. `data` has windows, each from a zero state; those for
+    training overlap. `streams` has each part as one long sequence, read once, in which the state is
+    carried from window to window. Validation and test are the same rows, so the scores compare.
+
     Unusable data are refused with line and column: a missing value, a number in a different
     notation (`1,234`, `12%`, `$5`, `True`), a blank line, a value more than a million standard
     deviations away from the training part. A warning names the columns that are left out: those
@@ -42,8 +46,9 @@ class CSVSeries(Task):
         columns: Names of the input columns. Defaults to `None`: all numeric columns.
         horizon: Integer. Rows to look ahead. Defaults to `1`.
         length: Integer. Rows of one window. Defaults to `64`.
-        stride: Integer. Rows between the starts of the training windows; validation and test
-            windows do not overlap. Defaults to `None`: a quarter of `length`.
+        stride: Integer. Rows between the starts of the training windows of `data`; validation and
+            test windows do not overlap, nor do those of streams. Defaults to `None`: a quarter of
+            `length`.
         held_out: Float in (0, 0.45]. Fraction of the rows for validation, and again for test.
             Defaults to `0.2`.
         sizes: Optional. Numbers of windows for training, validation and test, to use only the
@@ -59,6 +64,7 @@ class CSVSeries(Task):
     metric: str = "mse"
     mode: str = "min"
     success: float | None = None
+    counts_in: str = "rows"
 
     def __init__(
         self,
@@ -121,6 +127,11 @@ class CSVSeries(Task):
         check_seed(seed)
         return TaskData(*map(self._windows, range(len(self._parts))))
 
+    def series(self, seed: int) -> TaskData:
+        """Returns the rows that the windows of each part cover, and the target of each."""
+        check_seed(seed)
+        return TaskData(*map(self._series, range(len(self._parts))))
+
     def describe(self) -> str:
         """Names the target, the inputs and the unit of the errors."""
         unit = (
@@ -137,11 +148,17 @@ class CSVSeries(Task):
     def _starts(self, rows: int, stride: int) -> np.ndarray:
         return np.arange(0, rows - self.length - self.horizon + 1, min(stride, rows))
 
-    def _windows(self, part: int) -> tuple[np.ndarray, np.ndarray]:
+    def _series(self, part: int) -> tuple[np.ndarray, np.ndarray]:
         values, starts = self._parts[part]
-        rows = starts[: self.sizes[part], None] + np.arange(self.length)
-        target = values[:, self.columns.index(self.target)]
-        return values[rows], target[rows + self.horizon][:, :, None]
+        end = starts[self.sizes[part] - 1] + self.length
+        target = values[self.horizon : end + self.horizon, self.columns.index(self.target)]
+        return values[:end], target[:, None]
+
+    def _windows(self, part: int) -> tuple[np.ndarray, np.ndarray]:
+        x, y = self._series(part)
+        starts = self._parts[part][1][: self.sizes[part], None]
+        rows = starts + np.arange(self.length)
+        return x[rows], y[rows]
 
 
 def standardize(values: np.ndarray, known: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,9 +6,24 @@ from typing import Any
 import keras
 from keras import ops
 
+# Metrics wrap functions: then Keras leaves out the timesteps that are masked, those of a stream
+# that belong to no sequence among them.
+
+
+def _bits(y_true, y_pred):
+    nats = keras.losses.sparse_categorical_crossentropy(
+        y_true, ops.cast(y_pred, "float32"), from_logits=True
+    )
+    return nats / math.log(2)
+
+
+def _is_within(y_true, y_pred, bound):
+    error = ops.square(ops.cast(y_pred, "float32") - ops.cast(y_true, "float32"))
+    return ops.cast(error <= bound, "float32")
+
 
 @keras.saving.register_keras_serializable(package="kbptt")
-class BitsPerSymbol(keras.metrics.Mean):
+class BitsPerSymbol(keras.metrics.MeanMetricWrapper):
     """Mean cross entropy of integer targets in bits (base-2 logarithm), from logits.
 
     Args:
@@ -17,17 +32,14 @@ class BitsPerSymbol(keras.metrics.Mean):
     """
 
     def __init__(self, name: str = "bits", dtype: Any = None):
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(_bits, name=name, dtype=dtype)
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        nats = keras.losses.sparse_categorical_crossentropy(
-            y_true, ops.cast(y_pred, "float32"), from_logits=True
-        )
-        super().update_state(nats / math.log(2), sample_weight)
+    def get_config(self):
+        return {"name": self.name, "dtype": self.dtype}
 
 
 @keras.saving.register_keras_serializable(package="kbptt")
-class WithinSquaredError(keras.metrics.Mean):
+class WithinSquaredError(keras.metrics.MeanMetricWrapper):
     """Share of the predictions whose squared error is at most `bound`.
 
     Args:
@@ -37,15 +49,11 @@ class WithinSquaredError(keras.metrics.Mean):
     """
 
     def __init__(self, bound: float, name: str = "solved", dtype: Any = None):
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(_is_within, name=name, dtype=dtype, bound=bound)
         self.bound = bound
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        error = ops.square(ops.cast(y_pred, "float32") - ops.cast(y_true, "float32"))
-        super().update_state(ops.cast(error <= self.bound, "float32"), sample_weight)
-
     def get_config(self):
-        return {**super().get_config(), "bound": self.bound}
+        return {"name": self.name, "dtype": self.dtype, "bound": self.bound}
 
 
 @keras.saving.register_keras_serializable(package="kbptt")

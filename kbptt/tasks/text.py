@@ -21,8 +21,11 @@ class Text(Task):
     """Character language model: predict each next character of a UTF-8 text file.
 
     The text is cut into windows of `length + 1` characters that share their ends: the first of
-    them train, then come validation, then test, so both are the tail of the text. Each window
-    starts from a zero state. The vocabulary is the set of characters in the whole file. The metric
+    them train, then come validation, then test, so both are the tail of the text. `data` has them
+    as sequences of their own, each from a zero state; `streams` as three long sequences, in which
+    the state is carried from window to window. The steps that are judged are the same.
+
+    The vocabulary is the set of characters in the whole file. The metric
     is bits per character. The baseline, computed from the file, is the best predictor without
     memory: the frequency of each character in the training part, with one added to each count.
 
@@ -38,6 +41,7 @@ class Text(Task):
     metric: str = "bits"
     mode: str = "min"
     success: float | None = None
+    counts_in: str = "characters"
 
     def __init__(
         self,
@@ -101,13 +105,20 @@ class Text(Task):
 
     def data(self, seed: int) -> TaskData:
         """Returns the windows in the order of the text, the same for every seed."""
-        check_seed(seed)
-        windows, length = sum(self._available), self.length
-        x = self._tokens[: windows * length].reshape(windows, length)
-        y = self._tokens[1 : windows * length + 1].reshape(windows, length)
-        starts = np.cumsum((0, *self._available[:2]))
+        series = self.series(seed)
+        parts = (series.train, series.validation, series.test)
         return TaskData(
-            *((x[a : a + n], y[a : a + n]) for a, n in zip(starts, self.sizes, strict=True))
+            *((x.reshape(-1, self.length), y.reshape(-1, self.length)) for x, y in parts)
+        )
+
+    def series(self, seed: int) -> TaskData:
+        """Returns the characters of each part and the next characters."""
+        check_seed(seed)
+        starts = self.length * np.cumsum((0, *self._available[:2]))
+        ends = starts + self.length * np.array(self.sizes)
+        tokens = self._tokens
+        return TaskData(
+            *((tokens[a:b], tokens[a + 1 : b + 1]) for a, b in zip(starts, ends, strict=True))
         )
 
     def _bits_of_frequencies(self) -> float:
