@@ -40,9 +40,7 @@ def make_train_function(
     return maker.train_function
 
 
-def make_test_function(
-    model: keras.Model, wrappers: Sequence[StepWrapper]
-) -> Callable[[Any], Any]:
+def make_test_function(model: keras.Model, wrappers: Sequence[StepWrapper]) -> Callable[[Any], Any]:
     """A test function of `model` with its `test_step` wrapped, the last one outermost."""
     maker = _Maker.of(model, model.test_step, wrappers)
     maker.make_test_function()

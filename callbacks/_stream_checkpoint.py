@@ -55,7 +55,9 @@ class Checkpoint(NamedTuple):
         # Names differ from process to process.
         now = [(name, tuple(v.shape)) for name, v in variables]
         saved = [(name, value.shape) for name, value in self.variables]
-        first = next((p for p in _pairs(now, saved) if not p[0] or not p[1] or p[0][1] != p[1][1]), None)
+        first = next(
+            (p for p in _pairs(now, saved) if not p[0] or not p[1] or p[0][1] != p[1][1]), None
+        )
         if first is not None:
             raise ValueError(
                 f"The file {self.path} is that of another model, optimizer, or list of callbacks. "

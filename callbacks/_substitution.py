@@ -137,7 +137,12 @@ class Substitution:
     def check_traced(self) -> None:
         """Raises `ValueError` if the steps so far have bypassed the optimizer."""
         changing = [transform for transform in self.transforms if not transform.observes_only]
-        if changing and self._ran and self.clipped.traced_with is None and self.model.trainable_variables:
+        if (
+            changing
+            and self._ran
+            and self.clipped.traced_with is None
+            and self.model.trainable_variables
+        ):
             raise ValueError(
                 f"{type(changing[0]).__name__} saw no gradient: the model's train_step "
                 "does not call `model.optimizer.apply_gradients` or `apply`."

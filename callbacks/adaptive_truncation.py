@@ -11,9 +11,9 @@ import numpy as np
 
 from kbptt import _checks, truncation
 from kbptt._attributes import Option
+from kbptt._checks import count
 from kbptt._typing import Labelled
 from kbptt.analysis import adaptive, lags
-from kbptt._checks import count
 from kbptt.callbacks._options import labelled_sequences, lags_count
 from kbptt.callbacks._run_logger import RunLogger
 from kbptt.layers import find

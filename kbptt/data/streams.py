@@ -168,9 +168,7 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
         values = {name: getattr(self, name) for name in names}
         sizes = self.sequences.sizes.tolist()
         steps = zlib.crc32(repr(sizes).encode())
-        return {
-            **values, "target": self.sequences.target, "sequences": len(sizes), "sizes": steps
-        }
+        return {**values, "target": self.sequences.target, "sequences": len(sizes), "sizes": steps}
 
     # An epoch ----------------------------------------------------------------------------------
 

@@ -82,7 +82,9 @@ class StatefulCall(GradientOptions):
         names = [f"initial_state_{i}" if len(start) > 1 else "initial_state" for i in range(9)]
         self._initial_state_weights = [
             self.add_weight(
-                (value.shape[-1],), lambda _, dtype, value=value: ops.cast(value[0], dtype), name=name
+                (value.shape[-1],),
+                lambda _, dtype, value=value: ops.cast(value[0], dtype),
+                name=name,
             )
             for name, value in zip(names, start, strict=False)
         ]
@@ -94,9 +96,7 @@ class StatefulCall(GradientOptions):
             return states
         learned = [
             ops.broadcast_to(ops.cast(weight, state.dtype), ops.shape(state))
-            for weight, state in zip(
-                self._initial_state_weights, tree.flatten(states), strict=True
-            )
+            for weight, state in zip(self._initial_state_weights, tree.flatten(states), strict=True)
         ]
         return tree.pack_sequence_as(states, learned)
 

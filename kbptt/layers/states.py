@@ -49,9 +49,7 @@ class CarriedStates:
     # Who wrote `shown` last: a value of `_writer`.
     USER, TRAINING, INFERENCE, NOBODY = range(4)
 
-    def __init__(
-        self, start: Any, dtype: str, initial: Callable[[], Any] | None = None
-    ) -> None:
+    def __init__(self, start: Any, dtype: str, initial: Callable[[], Any] | None = None) -> None:
         def variable(value: Any, kind: type = keras.Variable, **kwargs: Any) -> keras.Variable:
             return kind(value, trainable=False, dtype=dtype, name="rnn_state", **kwargs)
 

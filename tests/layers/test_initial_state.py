@@ -51,7 +51,9 @@ def test_the_gradient_against_finite_differences(cell):
             variable.assign(at - step)
             below = loss()
             variable.assign(at)
-            np.testing.assert_allclose(gradient[index], (above - below) / 2e-6, rtol=1e-5, atol=1e-7)
+            np.testing.assert_allclose(
+                gradient[index], (above - below) / 2e-6, rtol=1e-5, atol=1e-7
+            )
 
 
 @pytest.mark.parametrize("cell", RECURRENT)

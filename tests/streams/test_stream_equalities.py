@@ -130,7 +130,9 @@ def test_one_update_per_window_is_the_hand_loop_of_a_linear_rnn():
         # Half a squared norm, the guide's loss, is Keras's mean over two outputs.
         W_hx, W_hh, W_qh = (
             w - rate * g
-            for w, g in zip((W_hx, W_hh, W_qh), (result.W_hx, result.W_hh, result.W_qh), strict=True)
+            for w, g in zip(
+                (W_hx, W_hh, W_qh), (result.W_hx, result.W_hh, result.W_qh), strict=True
+            )
         )
     for found, expected in zip(model.get_weights(), (W_hx, W_hh, W_qh), strict=True):
         np.testing.assert_allclose(found, expected.T, rtol=1e-10, atol=1e-12)

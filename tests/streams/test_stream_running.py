@@ -117,9 +117,7 @@ def test_validation_and_prediction_change_nothing():
     evaluated = kbptt.evaluate_stream(model, validation)
     for name in ("loss", "mae"):
         np.testing.assert_allclose(history[f"val_{name}"][-1], evaluated[name], rtol=1e-12)
-    direct = model.evaluate(
-        data, callbacks=[StreamState(data)], verbose=0, return_dict=True
-    )
+    direct = model.evaluate(data, callbacks=[StreamState(data)], verbose=0, return_dict=True)
     np.testing.assert_allclose(direct["loss"], evaluated["loss"], rtol=1e-12)
 
 

@@ -1,12 +1,9 @@
 """`StreamState`: training over windows is what a loop by hand does, sequence by sequence."""
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from stream_loop import RECURRENT, Loop, build, sequences
 
-import kbptt
 from kbptt.callbacks import StreamState
 from kbptt.data import Streams
 from kbptt.engine import using

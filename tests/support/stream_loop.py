@@ -36,11 +36,11 @@ RECURRENT = {
         kbptt.LSTM(4, return_sequences=True, **o),
     ],
     "RNN": lambda **o: [
-        kbptt.RNN(
-            [cell(n, dtype=o.get("dtype")) for cell, n in CELLS], return_sequences=True, **o
-        )
+        kbptt.RNN([cell(n, dtype=o.get("dtype")) for cell, n in CELLS], return_sequences=True, **o)
     ],
-    "own cell": lambda **o: [kbptt.RNN(Scaled(4, dtype=o.get("dtype")), return_sequences=True, **o)],
+    "own cell": lambda **o: [
+        kbptt.RNN(Scaled(4, dtype=o.get("dtype")), return_sequences=True, **o)
+    ],
 }
 
 
@@ -60,7 +60,9 @@ def build(cell="LSTM", timesteps=None, pack=False, seed=0, optimizer=None, head=
     rng = np.random.default_rng(1)
     model.set_weights([0.6 * rng.normal(size=w.shape) for w in model.get_weights()])
     model.compile(
-        optimizer or keras.optimizers.SGD(RATE), keras.losses.MeanSquaredError(dtype="float64"), metrics=["mae"]
+        optimizer or keras.optimizers.SGD(RATE),
+        keras.losses.MeanSquaredError(dtype="float64"),
+        metrics=["mae"],
     )
     return model
 
