@@ -41,8 +41,8 @@ class Checkpoint(NamedTuple):
         if different:
             name = different[0]
             raise ValueError(
-                f"The file {self.path} is that of other Streams: `{name}` is {now[name]!r}, and was "
-                f"{self.data.get(name)!r}. Remove the file to begin anew."
+                f"The file {self.path} is that of other Streams: `{name}` is {now[name]!r}, and "
+                f"was {self.data.get(name)!r}. Remove the file to begin anew."
             )
 
     def restore(self, model: keras.Model, rows: Rows) -> None:
@@ -113,7 +113,7 @@ def read(path: str) -> Checkpoint:
             )
     except (OSError, KeyError, TypeError, ValueError, EOFError) as error:
         raise ValueError(
-            f"StreamState expected a file of its own at {path}, or none. It cannot be read: {error}."
+            f"StreamState cannot read {path}, and expected a file of its own or none: {error}."
         ) from error
 
 

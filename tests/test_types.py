@@ -25,6 +25,7 @@ def test_arguments_are_those_of_the_installed_keras_and_kbptts_own(name):
     *expected, kwargs = parameters(getattr(keras.layers, name))
     own = OWN if name != "RNN" else ["truncation", "gradient_clip"]
     expected += [(argument, None, inspect.Parameter.KEYWORD_ONLY) for argument in own]
+    expected.append(("trainable_initial_state", False, inspect.Parameter.KEYWORD_ONLY))
     assert parameters(getattr(kbptt, name)) == [*expected, kwargs]
 
 

@@ -30,8 +30,8 @@ class Schedule:
         length: Steps of a window.
 
     Attributes:
-        sequence: ``(windows, rows)``: number of the sequence that is read; `NOTHING` at the end of a
-            row that has fewer windows than others.
+        sequence: ``(windows, rows)``: number of the sequence that is read; `NOTHING` at the end of
+            a row that has fewer windows than others.
         position: ``(windows, rows)``: its step at the beginning of the window, below 0 within the
             lead.
     """

@@ -71,8 +71,8 @@ def gather(x: Any, y: Any, target: Target) -> Sequences:
     _checks.one_of("target", target, ("next", "last", None))
     if (y is None) != (target == "next"):
         raise ValueError(
-            "`target='next'` takes its targets from `x` and no `y`; `target=None` and 'last' expect "
-            f"`y`. Received: target={target!r}, y={'None' if y is None else type(y).__name__}."
+            "`target='next'` takes its targets from `x` and no `y`; `target=None` and 'last' "
+            f"expect `y`. Received: target={target!r}, y of type {type(y).__name__}."
         )
     one = not isinstance(x, (list, tuple))
     if one and target == "last":

@@ -126,9 +126,9 @@ def check_fit(layer: str, x: Any, batch_size: int | None, shuffle: Any, epochs: 
     samples, batch_size = len(arrays[0]), batch_size or 32
     if samples % batch_size:
         raise ValueError(
-            f"Layer '{layer}' is stateful: the batch size must stay the same, {batch_size}. Of {samples} "
-            f"samples in batches of {batch_size} the last one has {samples % batch_size}: leave these "
-            "out, or train on kbptt.data.Streams."
+            f"Layer '{layer}' is stateful: the batch size must stay the same, {batch_size}. Of "
+            f"{samples} samples in batches of {batch_size} the last has {samples % batch_size}: "
+            "leave these out, or train on kbptt.data.Streams."
         )
     wrong = []
     if shuffle is not False and samples > batch_size:

@@ -77,7 +77,7 @@ class CarriedStates:
             for shown, kept in zip(tree.flatten(self.shown), own, strict=True)
         ]
         if self._initial is not None:
-            # Not the values they had at the reset: the gradient flows into what they are learned by.
+            # Not the values they had at the reset: the gradient flows into the weights.
             fresh = ops.logical_and(
                 ops.cast(self._fresh[writer].value, "bool"), ops.not_equal(last, self.USER)
             )

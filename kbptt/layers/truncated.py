@@ -124,9 +124,9 @@ class TruncatedLayer(StatefulCall):
         within = _keras.layers_being_built()
         if self.stateful and any(isinstance(v, keras.layers.Bidirectional) for v in within):
             raise ValueError(
-                f"Layer '{self.name}' is stateful inside of Bidirectional, which reads a batch from "
-                "its end too: that half would go on from states that come later in time. Leave "
-                "`stateful` or Bidirectional out."
+                f"Layer '{self.name}' is stateful inside of Bidirectional, which reads a batch "
+                "from its end too: that half would go on from states that come later in time. "
+                "Leave `stateful` or Bidirectional out."
             )
         super().build(sequences_shape, initial_state_shape)
         self._build_further_weights()

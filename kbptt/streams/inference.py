@@ -86,16 +86,17 @@ def predict_stream(model: keras.Model, data: Streams, batch_size: int | None = N
 
     if not model.run_eagerly:
         predict = tf.function(predict, jit_compile=model.jit_compile or None)
-    collected = None
+    by_step = data.sequences.target != "last"
+    structure, collected = None, []
     with rows.carrying():
         for index in range(len(epoch)):
             inputs = tree.map_structure(tf.convert_to_tensor, ordered[index][0])
-            outputs = tree.map_structure(np.asarray, predict(inputs))
-            if collected is None:
-                by_step = data.sequences.target != "last"
-                collected = tree.map_structure(lambda v: _Collected(v, ordered, by_step), outputs)
-            tree.map_structure(lambda into, v: into.add(index, v), collected, outputs)
-    return tree.map_structure(lambda c: c.result(data.one), collected)
+            structure = predict(inputs)
+            outputs = [np.asarray(output) for output in tree.flatten(structure)]
+            collected = collected or [_Collected(output, ordered, by_step) for output in outputs]
+            for into, output in zip(collected, outputs, strict=True):
+                into.add(index, output)
+    return tree.pack_sequence_as(structure, [into.result(data.one) for into in collected])
 
 
 class _Collected:

@@ -39,7 +39,7 @@ def test_nothing_is_said_of_batches_in_order():
 
 
 def test_a_smaller_last_batch_is_refused_before_training():
-    with pytest.raises(ValueError, match="Of 10 samples in batches of 4 the last one has 2"):
+    with pytest.raises(ValueError, match="Of 10 samples in batches of 4 the last has 2"):
         fit(build(kbptt.GRU(2, stateful=True)), samples=10, shuffle=False)
 
 

@@ -1,6 +1,7 @@
 """`kbptt.data.Streams`: what is read when, and that nothing is left out or read twice."""
 
 import collections
+import itertools
 
 import keras
 import numpy as np
@@ -91,13 +92,16 @@ def walk(data):
 @SETTINGS
 @given(streams(context=0), st.integers(0, 2))
 def test_rows_go_on_where_they_stopped(given_streams, epoch):
-    """Read in order, a row's steps are whole sequences, and states are initial where each begins."""
-    data, sequences = given_streams
+    """Read in order, a row is whole sequences, and states are initial where each begins."""
+    data, _ = given_streams
     data.seek(epoch * len(data))
     starts = data.sequences.start[: len(data.sequences)]
-    begins = {int(data.sequences.x[of][start]) for of, start in zip(data.sequences.of, starts)}
+    begins = {
+        int(data.sequences.x[of][start])
+        for of, start in zip(data.sequences.of, starts, strict=True)
+    }
     for row in walk(data):
-        for (before, _), (step, fresh) in zip([(None, None), *row], row):
+        for (before, _), (step, fresh) in itertools.pairwise([(None, None), *row]):
             assert fresh == (step in begins)
             assert fresh or step == before + 1
 

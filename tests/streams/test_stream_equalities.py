@@ -200,8 +200,8 @@ def test_one_target_for_each_sequence():
 
 
 def test_other_rows_do_not_matter():
-    """A row of which the sequence before is another starts afresh; the rest is the same, bitwise."""
-    x, y = sequences(6, 8, 9, 7)
+    """A row whose sequence before is another starts afresh; the rest is the same, bitwise."""
+    x, _ = sequences(6, 8, 9, 7)
     model = build("LSTM", head=False)
     other = [2 * x[0], *x[1:]]
     one, two = (

@@ -103,7 +103,7 @@ def test_validation_and_prediction_change_nothing():
     expected = train()
     in_the_middle = InTheMiddle()
     found = train([in_the_middle])
-    assert_same(found[:2] + (expected[2],), expected)
+    assert_same((*found[:2], expected[2]), expected)
     np.testing.assert_allclose(in_the_middle.found[1], in_the_middle.found[3][0], rtol=1e-12)
 
     model, data = build("stack"), stream()
