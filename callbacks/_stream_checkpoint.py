@@ -2,6 +2,8 @@
 
 import json
 import os
+import zipfile
+import zlib
 from typing import Any, NamedTuple
 
 import keras
@@ -13,6 +15,8 @@ from kbptt.layers import find
 from kbptt.streams.rows import Rows
 
 _VERSION = 1
+# What NumPy raises for a file that is damaged or another one.
+UNREADABLE = (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class Checkpoint(NamedTuple):
@@ -101,7 +105,7 @@ def read(path: str) -> Checkpoint:
         ValueError: If it is another kind of file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             if header["version"] != _VERSION:
                 raise ValueError(f"its version is {header['version']}, not {_VERSION}")
@@ -111,7 +115,7 @@ def read(path: str) -> Checkpoint:
             return Checkpoint(
                 path, header["epoch"], header["position"], header["data"], variables, states
             )
-    except (OSError, KeyError, TypeError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"StreamState cannot read {path}, and expected a file of its own or none: {error}."
         ) from error

@@ -85,10 +85,11 @@ class StreamState(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         data, self._fitting = self.data, True
         carrying_layers("StreamState", self.model)
-        _check_data(self.model, data, self.params)
+        _check_replicas(self.model, data)
         if self._training is None or self._training.model is not self.model:
             self._training, self._trained = _OnStream(self.model, data), -1
         _substitution.of(self.model).join(wrapper=self._training)
+        _check_data(self.model, data, self.params)
         if self.path is not None and os.path.exists(self.path):
             self._found = checkpoints.read(self.path)
             self._found.check_data(data)
@@ -214,6 +215,16 @@ class _OnStream(_step.StepWrapper):
         return self.run(self._function, iterator)
 
 
+def _check_replicas(model: keras.Model, data: Streams) -> None:
+    """Raises `ValueError` if the rows cannot be shared out."""
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    if data.rows % replicas:
+        raise ValueError(
+            f"Each of {replicas} replicas carries its own rows: `batch_size` of Streams expected a "
+            f"multiple of {replicas}. Received: {data.rows}."
+        )
+
+
 def _check_data(model: keras.Model, data: Streams, params: Any) -> None:
     """Raises `ValueError` if `fit` cannot train on `data`, window after window."""
     if not data.opened:
@@ -228,12 +239,6 @@ def _check_data(model: keras.Model, data: Streams, params: Any) -> None:
         raise ValueError(
             f"An epoch of these Streams is {len(data)} windows, and `fit` was told to take {steps} "
             "steps: leave `steps_per_epoch` out."
-        )
-    replicas = model.distribute_strategy.num_replicas_in_sync
-    if data.rows % replicas:
-        raise ValueError(
-            f"Each of {replicas} replicas carries its own rows: `batch_size` of Streams expected a "
-            f"multiple of {replicas}. Received: {data.rows}."
         )
     window = data.position % len(data)
     if window % model.steps_per_execution:
