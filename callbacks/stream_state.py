@@ -52,6 +52,9 @@ class StreamState(keras.callbacks.Callback):
             given other data or part of an epoch, or if the file is that of another model or stream.
     """
 
+    # By which the data know that they are not read as windows alone.
+    carries_streams = True
+
     def __init__(
         self,
         data: Streams,
@@ -70,8 +73,8 @@ class StreamState(keras.callbacks.Callback):
         self._training: _OnStream | None = None
         self._testing: _OnStream | None = None
         self._found: checkpoints.Checkpoint | None = None
-        self._fitting = False
         self._trained = -1  # position after the last window that was trained on
+        self._tested = 0  # position before validation
         self._begin = self._epoch = 0  # of the running epoch: its first position, Keras's number
 
     def states(self) -> list[np.ndarray]:
@@ -83,7 +86,7 @@ class StreamState(keras.callbacks.Callback):
     # Training ---------------------------------------------------------------------------------
 
     def on_train_begin(self, logs=None):
-        data, self._fitting = self.data, True
+        data = self.data
         carrying_layers("StreamState", self.model)
         _check_replicas(self.model, data)
         if self._training is None or self._training.model is not self.model:
@@ -100,14 +103,15 @@ class StreamState(keras.callbacks.Callback):
         data, training = self.data, self._training
         window = data.position % len(data)
         self._begin, self._epoch = data.position - window, epoch
-        if self._found is not None:
+        found, self._found = self._found, None
+        if window:
+            _keras.build_for(self.model, data[0])  # steps that are skipped report metrics
+        if found is not None:
             # Here all callbacks have joined, and Keras has reset its metrics.
             _keras.build_for(self.model, data[0])
-            self._found.restore(self.model, training.rows)
-            self._found = None
-        elif window and data.position != self._trained:
-            training.rows.reset()
-        training.rows.start(data.epoch.places, window)
+            found.restore(self.model, training.rows)
+        afresh = found is None and data.position != self._trained
+        training.rows.start(data.epoch.places, window, afresh)
         training.skip = window
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -130,7 +134,6 @@ class StreamState(keras.callbacks.Callback):
             checkpoints.write(self.path, self.model, self._training.rows, data, epoch)
 
     def on_train_end(self, logs=None):
-        self._fitting = False
         _substitution.of(self.model).leave(wrapper=self._training)
         _keras.begin_with_epoch(self.model, None)
         if self.path is not None and os.path.exists(self.path):
@@ -139,15 +142,20 @@ class StreamState(keras.callbacks.Callback):
     # Validation -------------------------------------------------------------------------------
 
     def on_test_begin(self, logs=None):
-        data = _keras.validation_data(self.model) if self._fitting else self.data
+        data = (_keras.running("evaluate") or {}).get("x", self.data)
         if not isinstance(data, Streams):
             self._testing = None
             return
         if self._testing is None or not self._testing.fits(self.model, data):
             carrying_layers("StreamState", self.model)
             self._testing = _OnStream(self.model, data)
-        window = data.position % len(data)
-        self._testing.rows.start(data.epoch.places, window)
+        self._tested = data.position
+        self._testing.rows.start(data.epoch.places, self._tested % len(data), afresh=True)
+
+    def on_test_end(self, logs=None):
+        if self._testing is not None:
+            # The next validation reads the same windows; training, where it is on them, goes on.
+            self._testing.data.seek(self._tested)
 
     def on_test_batch_begin(self, batch, logs=None):
         if self._testing is not None:
@@ -227,13 +235,19 @@ def _check_replicas(model: keras.Model, data: Streams) -> None:
 
 def _check_data(model: keras.Model, data: Streams, params: Any) -> None:
     """Raises `ValueError` if `fit` cannot train on `data`, window after window."""
-    if not data.opened:
+    fit = _keras.running("fit") or {"x": data}
+    if fit["x"] is not data:
         raise ValueError(
             "`fit` expected the Streams that StreamState was given, and received other data: write "
             "`model.fit(data, callbacks=[StreamState(data)])`. Batches of arrays, which `fit` "
             "shuffles, do not follow each other in time."
         )
-    data.opened = False
+    for name in ("y", "sample_weight", "class_weight"):
+        if fit.get(name) is not None:
+            raise ValueError(
+                f"`fit` expected Streams alone, which have targets and weights, and received "
+                f"`{name}` too. Leave it out."
+            )
     steps = (params or {}).get("steps")
     if steps != len(data):
         raise ValueError(

@@ -106,27 +106,21 @@ def layers_being_built() -> list[keras.layers.Layer]:
     return [scope.caller for scope in reversed(scopes)]
 
 
-def running_fit() -> dict[str, Any] | None:
-    """The arguments of the `fit` that is running, `x` as an array or a structure of them, or None.
+def running(method: str) -> dict[str, Any] | None:
+    """The arguments of the innermost `fit`, `evaluate` or `predict` that is running, or None.
 
-    No layer is told what its model is trained on, and by then it is a dataset.
+    Neither a layer nor a callback is told what a model is trained on, nor data how: by the time
+    they are called it is an iterator. The arguments are those of the Python frame.
     """
     frame = inspect.currentframe()
     while frame is not None:
-        values = frame.f_locals if frame.f_code.co_name == "fit" else {}
-        if isinstance(values.get("self"), keras.Model) and "epoch_iterator" in values:
-            return {name: values.get(name) for name in ("x", "batch_size", "shuffle", "epochs")}
+        code, values = frame.f_code, frame.f_locals
+        if code.co_name == method and isinstance(values.get("self"), keras.Model):
+            names = code.co_varnames[: code.co_argcount]
+            if "epoch_iterator" in code.co_varnames:  # Keras's own, which others may call
+                return {name: values[name] for name in names if name in values}
         frame = frame.f_back
     return None
-
-
-def validation_data(model: keras.Model) -> Any:
-    """The adapter of the data that a model in `fit` is validated on, or None outside of `fit`.
-
-    A callback is not told what `evaluate` was called with.
-    """
-    iterator = vars(model).get("_eval_epoch_iterator")
-    return None if iterator is None else iterator.data_adapter
 
 
 def build_for(model: keras.Model, batch: Any) -> None:

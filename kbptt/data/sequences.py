@@ -113,7 +113,8 @@ def gather(x: Any, y: Any, target: Target) -> Sequences:
 
 def _array(name: str, value: Any) -> Any:
     """An array as it is, memory-mapped ones too; numbers in lists as one."""
-    array = value if hasattr(value, "shape") and hasattr(value, "dtype") else np.asarray(value)
+    is_array = hasattr(value, "shape") and isinstance(getattr(value, "dtype", None), np.dtype)
+    array = value if is_array else np.asarray(value)
     if len(array.shape) < 1 or array.dtype == object:
         raise ValueError(
             f"`{name}` expected an array (timesteps, …) or a list of such arrays. Received "

@@ -1,6 +1,7 @@
 """Windows of long sequences, one after the other: data to train on with the state carried on."""
 
 import copy
+import warnings
 import zlib
 from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
@@ -14,6 +15,7 @@ from kbptt.data.schedule import Schedule
 from kbptt.data.sequences import Sequences, Target, gather
 from kbptt.data.tensorflow import dataset
 from kbptt.data.windows import Epoch, Run
+from kbptt.layers import find
 
 Offset: TypeAlias = Literal["random", 0]
 Order: TypeAlias = Literal["given", "shuffled"]
@@ -60,7 +62,6 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
 
     Attributes:
         one: Whether `x` is one array and not a list of them.
-        opened: Whether Keras has taken the data since this was last set to False.
 
     Raises:
         ValueError: If an argument is out of its range, or `x` and `y` do not fit together.
@@ -100,7 +101,6 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
                 "`pack=True` and `target='last'` exclude each other: several sequences may end in "
                 "one window of a row. Give a target for each step, with `target=None`."
             )
-        self.opened = False
         self._reset, self._begin = False, None
         self._window = 0
         self._drawn: tuple[int, Epoch] = (0, self._draw(0))
@@ -202,6 +202,27 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
         for index in range(first, len(epoch)):
             yield epoch.window(index)
 
+    def _check_carried(self) -> None:
+        """Warns where Keras takes windows and nothing carries the states on."""
+        for method in ("evaluate", "predict", "fit"):
+            arguments = _keras.running(method)
+            if arguments is not None and arguments.get("x") is self:
+                given = arguments.get("callbacks")
+                given = getattr(given, "callbacks", given) or []
+                given = given if isinstance(given, (list, tuple)) else [given]
+                carried = any(hasattr(callback, "carries_streams") for callback in given)
+                recurrent = find.recurrent_layers(arguments["self"])
+                by_hand = any(layer.stateful for layer in recurrent)
+                if (carried and method != "predict") or by_hand or not recurrent:
+                    return
+                mend = "add kbptt.callbacks.StreamState to `callbacks`, which carries them on"
+                warnings.warn(
+                    f"`{method}` reads windows of Streams, and each starts from initial states: "
+                    f"{mend if method == 'fit' else f'use kbptt.{method}_stream'}.",
+                    stacklevel=2,
+                )
+                return
+
     # What Keras asks for -----------------------------------------------------------------------
 
     # Windows are read ahead and for other purposes too. That an epoch is over Keras tells as below;
@@ -220,7 +241,8 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
         return self._read()
 
     def get_tf_dataset(self) -> Any:
-        self.opened, self._reset = True, False
+        self._reset = False
+        self._check_carried()
         return dataset(self._read, self.epoch.window(0))
 
     @property

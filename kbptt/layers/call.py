@@ -26,7 +26,7 @@ class Carry(Protocol):
     length: int | None
 
     def begin(
-        self, layer: Any, sequences: Any, fresh: Any, mask: Any, given: bool
+        self, layer: Any, sequences: Any, fresh: Any, mask: Any, given: bool, resets: bool
     ) -> tuple[Any, Any]:
         """Where a call begins and its mask.
 
@@ -36,6 +36,7 @@ class Carry(Protocol):
             fresh: The states at the beginning of a sequence, nested as the cell has them.
             mask: Boolean ``(batch, timesteps)``, or None.
             given: Whether `fresh` is the `initial_state` that the layer was called with.
+            resets: Whether the layer was called with `resets`.
         """
         ...
 
@@ -176,7 +177,8 @@ class StatefulCall(GradientOptions):
             fresh = self.get_initial_state(batch_size=ops.shape(sequences)[0])
         if carry is not None:
             given = initial_state is not None
-            initial_state, mask = carry.begin(self, sequences, fresh, mask, given)
+            reset = resets is not None
+            initial_state, mask = carry.begin(self, sequences, fresh, mask, given, reset)
             burn_in = max(burn_in, carry.burn_in)
         elif initial_state is None:
             initial_state = self._carried.start(training) if stateful else fresh
@@ -203,10 +205,10 @@ class StatefulCall(GradientOptions):
 
     def _check_fit(self) -> None:
         """Says once what goes wrong where arrays are given to the `fit` of a stateful layer."""
-        fit = None if self._fit_checked else _keras.running_fit()
+        fit = None if self._fit_checked else _keras.running("fit")
         if fit is not None:
             self._fit_checked = True
-            inputs.check_fit(self.name, **fit)
+            inputs.check_fit(self.name, fit)
 
     def _in_compute_dtype(self, states: Any) -> list:
         """States as Keras hands them to the loop: a list, in the cell's compute dtype."""

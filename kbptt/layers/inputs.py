@@ -111,8 +111,8 @@ def check_batch(layer: str, sequences: Any, expected: int) -> Any:
     return sequences
 
 
-def check_fit(layer: str, x: Any, batch_size: int | None, shuffle: Any, epochs: int) -> None:
-    """Looks at what `fit` makes of arrays for a stateful layer.
+def check_fit(layer: str, arguments: dict[str, Any]) -> None:
+    """Looks at what a `fit` with these arguments makes of arrays for a stateful layer.
 
     Raises:
         ValueError: If the last batch is smaller than the others.
@@ -120,10 +120,10 @@ def check_fit(layer: str, x: Any, batch_size: int | None, shuffle: Any, epochs: 
     Warns:
         UserWarning: If batches are shuffled, or epochs follow each other without a reset.
     """
-    arrays = tree.flatten(x)
+    arrays = tree.flatten(arguments["x"])
     if not arrays or not all(isinstance(a, np.ndarray) or tf.is_tensor(a) for a in arrays):
         return
-    samples, batch_size = len(arrays[0]), batch_size or 32
+    samples, batch_size = len(arrays[0]), arguments["batch_size"] or 32
     if samples % batch_size:
         raise ValueError(
             f"Layer '{layer}' is stateful: the batch size must stay the same, {batch_size}. Of "
@@ -131,9 +131,9 @@ def check_fit(layer: str, x: Any, batch_size: int | None, shuffle: Any, epochs: 
             "leave these out, or train on kbptt.data.Streams."
         )
     wrong = []
-    if shuffle is not False and samples > batch_size:
+    if arguments["shuffle"] is not False and samples > batch_size:
         wrong.append("shuffles the batches that its states are carried through")
-    if epochs > 1:
+    if arguments["epochs"] > 1:
         wrong.append("begins every epoch with the last states of the one before")
     if wrong:
         warnings.warn(

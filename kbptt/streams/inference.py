@@ -34,7 +34,7 @@ def evaluate_stream(
     Raises:
         ValueError: As `kbptt.callbacks.StreamState` in `fit`.
     """
-    state = _evaluation(model, data, batch_size)
+    state = _evaluation(model, _streams(data), batch_size)
     results = model.evaluate(state.data, callbacks=[state], verbose=0, return_dict=True)
     return {name: float(value) for name, value in results.items()}
 
@@ -72,7 +72,7 @@ def predict_stream(model: keras.Model, data: Streams, batch_size: int | None = N
         order. For a model with one output for a sequence, at its last timestep, an array
         ``(sequences, …)``. Nested as the outputs of the model.
     """
-    ordered = data.in_order(batch_size, inputs_only=True)
+    ordered = _streams(data).in_order(batch_size, inputs_only=True)
     if not model.built:
         model.build(tree.map_structure(lambda v: v.shape, ordered[0][0]))
     layers = carrying_layers("predict_stream", model)
@@ -97,6 +97,15 @@ def predict_stream(model: keras.Model, data: Streams, batch_size: int | None = N
             for into, output in zip(collected, outputs, strict=True):
                 into.add(index, output)
     return tree.pack_sequence_as(structure, [into.result(data.one) for into in collected])
+
+
+def _streams(data: Any) -> Streams:
+    if not isinstance(data, Streams):
+        raise ValueError(
+            f"`data` expected kbptt.data.Streams. Received: {type(data).__name__}. Make them of "
+            "arrays by kbptt.data.Streams(x, …)."
+        )
+    return data
 
 
 class _Collected:

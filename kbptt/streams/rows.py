@@ -57,6 +57,7 @@ class Rows:
 
     def __init__(self, layers: Sequence[Any], data: Any, strategy: tf.distribute.Strategy) -> None:
         self.layers = list(layers)
+        self.packed: bool = data.pack
         self.timesteps: int = data.context + data.length
         self.burn_in: int = 0 if data.context_gradient else data.context
         self.length: int | None = data.length if data.context else None
@@ -83,20 +84,22 @@ class Rows:
 
     # Between steps ----------------------------------------------------------------------------
 
-    def start(self, places: Places, window: int) -> None:
-        """Begins an epoch at one of its windows."""
+    def start(self, places: Places, window: int, afresh: bool = False) -> None:
+        """Begins an epoch at one of its windows.
+
+        Args:
+            places: The `Places` of the epoch.
+            window: Number of the window.
+            afresh: Whether all rows start from the states of a fresh sequence there.
+        """
+        fresh = places.fresh.copy()
+        fresh[window] |= afresh
         self._first.assign(places.first)
         self._stop.assign(places.stop)
-        self._fresh.assign(places.fresh)
+        self._fresh.assign(fresh)
         self._real.assign(places.real)
         for value in _values(self._window):
             value.assign(window)
-
-    def reset(self) -> None:
-        """Sets the states to zeros. At the beginning of an epoch all sequences start afresh."""
-        for variable in self._variables():
-            for value in _values(variable):
-                value.assign(tf.zeros_like(value))
 
     def states(self) -> list[tf.Tensor]:
         """Of each layer each state ``(rows, width)``, rows of all replicas."""
@@ -156,8 +159,13 @@ class Rows:
         return self._windows[replica()].real
 
     def begin(
-        self, layer: Any, sequences: Any, fresh: Any, mask: Any, given: bool
+        self, layer: Any, sequences: Any, fresh: Any, mask: Any, given: bool, resets: bool
     ) -> tuple[Any, Any]:
+        if self.packed and not resets:
+            raise ValueError(
+                f"Layer '{layer.name}' expected `resets`, since sequences begin inside the windows "
+                "of Streams(pack=True): give it the second input of the model, `resets=`."
+            )
         window = self._windows.get(replica())
         if window is None:  # shapes alone, as Keras infers them
             return fresh, mask

@@ -299,7 +299,7 @@ class _StatesOfCall:
         self.after: States = {}
 
     def begin(
-        self, layer: Any, sequences: Any, fresh: Any, mask: Any, given: bool
+        self, layer: Any, sequences: Any, fresh: Any, mask: Any, given: bool, resets: bool
     ) -> tuple[Any, Any]:
         check_called_once("A Stepper", layer, layer.name in self.after)
         if given:

@@ -164,6 +164,11 @@ def test_offsets_are_drawn():
     assert len(first) > 4
 
 
+def test_tensors_and_lists_of_numbers():
+    for x in (keras.ops.arange(9), list(map(np.asarray, ([1, 2, 3], [4, 5])))):
+        assert Streams(x, length=2, batch_size=1)[0][0].dtype in (np.int32, np.int64)
+
+
 def test_seek():
     data = Streams(np.arange(100), length=10, batch_size=2)
     assert len(data) in (5, 6)

@@ -86,6 +86,25 @@ def test_other_data_than_those_of_the_callback():
         StreamState(X)
 
 
+@pytest.mark.parametrize("name", ["y", "sample_weight", "class_weight"])
+def test_what_streams_have_themselves(name):
+    refused(
+        f"expected Streams alone, which have targets and weights, and received `{name}`",
+        model(lstm()), stream(), **{name: {0: 1.0} if name == "class_weight" else X},
+    )  # fmt: skip
+
+
+def test_windows_whose_states_nobody_carries_on_are_warned_of():
+    found = model(lstm())
+    for method in ("fit", "evaluate", "predict"):
+        cure = "add kbptt.callbacks.StreamState" if method == "fit" else f"kbptt.{method}_stream"
+        match = f"`{method}` reads windows of Streams, and each starts from initial .*{cure}"
+        with pytest.warns(UserWarning, match=match):
+            getattr(found, method)(stream(), verbose=0)
+    data = stream()
+    found.fit(data, validation_data=stream(), verbose=0, callbacks=[StreamState(data)])
+
+
 def test_a_part_of_an_epoch():
     data = stream()
     assert len(data) > 2
@@ -93,6 +112,21 @@ def test_a_part_of_an_epoch():
         f"An epoch of these Streams is {len(data)} windows, and `fit` was told to take 2",
         model(lstm()), data, steps_per_epoch=2,
     )  # fmt: skip
+
+
+def test_packed_sequences_and_a_layer_without_resets():
+    x, resets = keras.Input((None, 2)), keras.Input((None,), dtype="bool")
+    h = kbptt.GRU(2, return_sequences=True)(x, resets=resets)
+    h = kbptt.GRU(2, return_sequences=True, name="second")(h)
+    without = keras.Model([x, resets], h)
+    without.compile("sgd", "mse")
+    refused(r"'second' expected `resets`.*pack=True", without, stream(pack=True))
+
+
+def test_arrays_in_place_of_streams():
+    for function in (kbptt.evaluate_stream, kbptt.predict_stream):
+        with pytest.raises(ValueError, match=r"expected kbptt.data.Streams. Received: ndarray"):
+            function(model(lstm()), X)
 
 
 def test_two_callbacks():

@@ -159,6 +159,37 @@ def test_the_model_is_as_it_was_after_an_exception_or_ctrl_c():
         np.testing.assert_array_equal(a, b)
 
 
+def test_beginning_in_the_middle_of_an_epoch():
+    """Rows start from initial states there, whatever was carried before; metrics or none."""
+    for metrics in ([], ["mae"], None):
+        data, model = stream(), build("LSTM", trainable_initial_state=True)
+        model.compile(keras.optimizers.SGD(0.0), "mse", metrics=metrics)
+        data.seek(3)
+        states = [StreamState(data), StreamState(data)]
+        model.fit(data, verbose=0, callbacks=states[:1])
+        first = states[0].states()
+        assert data.position == len(data)
+        data.seek(3)  # another object knows of no states, the same one of those at the end
+        for state in reversed(states):
+            model.fit(data, verbose=0, callbacks=[state])
+            for a, b in zip(state.states(), first, strict=True):
+                np.testing.assert_array_equal(a, b)
+            data.seek(3)
+
+
+def test_validation_on_the_training_stream():
+    data, again = stream(), stream()
+    expected = train(data=data)
+    model = build("stack")
+    model.compile(keras.optimizers.Adam(0.01), keras.losses.MeanSquaredError(), metrics=["mae"])
+    state = StreamState(again)
+    history = model.fit(
+        again, epochs=2, verbose=0, callbacks=[state], validation_data=again
+    ).history
+    assert again.position == data.position == 2 * len(data)
+    assert_same((model.get_weights(), state.states(), history), expected)
+
+
 def run(directory, what):
     script = HERE / "train_on_stream.py"
     return subprocess.run(
