@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -117,3 +118,19 @@ def test_a_checkout_without_compiled_loops_is_refused(tmp_path):
     assert "Traceback" not in done.stderr
     missing = script("benchmark.py", "--against", "kbptt", cwd=tmp_path)
     assert missing.returncode == 2 and "expects a checkout of kbptt" in missing.stderr
+
+
+def test_training_on_a_stream(tmp_path):
+    text = "the cat sat on the mat. the dog sat on the log. " * 40
+    (tmp_path / "book.txt").write_text(text)
+    size = ("--length", 16, "--rows", 4, "--units", 8, "--epochs", 2, "--logdir", "runs/a")
+    done = script("train_on_stream.py", "book.txt", *size, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Epoch 2/2" in done.stdout and "val_loss" in done.stdout
+    *_, result, sample, command = done.stdout.splitlines()
+    bits = float(result.split()[0])
+    assert 0 < bits < np.log2(len(set(text))) and "bits per character" in result
+    assert len(sample) == 300 and set(sample) <= set(text)
+    assert command.endswith("tensorboard --logdir runs/a")
+    assert list((tmp_path / "runs/a").glob("events*"))
+    assert not (tmp_path / "runs/a/state.npz").exists()  # training is over
