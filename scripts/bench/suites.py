@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from .builds import build
-from .sizes import CELLS, FIT, INFERENCE, LONG, SHARED, WIDE, Size
+from .sizes import CELLS, FIT, INFERENCE, LONG, SHARED, STREAMS, WIDE, Size
 from .steps import applies, missing, parse
+from .stream_steps import WINDOWS
 from .workers import measure, measure_alone
 
 Row = dict[str, Any]
@@ -226,6 +227,7 @@ def costs(*callbacks: str) -> tuple[Ratio, ...]:
 
 TORCH = ("torch", "torch detach", "torch time-major")
 BEST = ("kbptt", "kbptt windowed")
+STREAM = ("kbptt stream",)
 PEERS = (
     Ratio("torch/kbptt", TORCH, BEST),
     Ratio("jax/kbptt", ("jax", "jax detach"), BEST),
@@ -319,6 +321,17 @@ SUITES = {
         ["SimpleRNN", "LSTM"],
     ),
     "floor": option("the matrix products alone", "windowed/floor", "kbptt windowed", "floor"),
+    "streams": Suite(
+        f"epochs of {WINDOWS} windows of one long sequence: Streams and StreamState against stateful "
+        "layers by hand; drawing the windows alone",
+        (
+            Ratio("keras/kbptt", ("keras stateful", "keras stateful jit"), STREAM),
+            Ratio("torch/kbptt", ("torch stateful", "torch stateful time-major"), STREAM),
+            Ratio("stream/by hand", STREAM, ("kbptt stateful",)),
+            Ratio("windows/stream", ("kbptt windows",), STREAM),
+        ),
+        STREAMS,
+    ),
     "inference": Suite(
         "predict and evaluate; one sample, one timestep at a time",
         tuple(
