@@ -43,10 +43,10 @@ def train(tokens: np.ndarray, cell: str, epochs: int, seed: int) -> float:
     data = kbptt.data.Streams(tokens, length=35, batch_size=32, seed=seed)
     one_hot = keras.layers.Embedding(len(SYMBOLS), len(SYMBOLS), "identity", trainable=False)
     recurrent = getattr(kbptt, cell)(256, return_sequences=True)
-    model = keras.Sequential([one_hot, recurrent, keras.layers.Dense(len(SYMBOLS))])
+    layers = [keras.Input((35,), dtype="int32"), one_hot, recurrent]
+    model = keras.Sequential([*layers, keras.layers.Dense(len(SYMBOLS))])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(1.0), loss)
-    model.build((32, 35))
     callbacks = [kbptt.callbacks.ClipByGlobalNorm(1.0), kbptt.callbacks.StreamState(data)]
     history = model.fit(data, epochs=epochs, verbose=0, callbacks=callbacks)
     return math.exp(history.history["loss"][-1])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROWS, LENGTH, FEATURES, UNITS = 16, 128, 8, 32
+STEPS = 10_000, 100_000, 1_000_000
 PART = 100_000  # steps that are written at a time
 
 
@@ -79,3 +80,19 @@ def highest(cell: str, steps: int, epochs: int = 1) -> dict[str, Any]:
             raise SystemExit("A process ended early; its error is above.") from None
         finally:
             process.join()
+
+
+def rows(cell: str) -> list[dict[str, Any]]:
+    """For each number of steps the highest values, over those of the fewest steps."""
+    found, least = [], {}
+    for steps in STEPS:
+        values = highest(cell, steps)
+        seconds = values.pop("seconds")
+        least = least or values
+        ratios = {f"{kind}/shortest": value / least[kind] for kind, value in values.items()}
+        line = ", ".join(f"{kind} {value / 2**20:.0f} MiB" for kind, value in values.items())
+        line += "".join(f"  {label} {ratio:.3f}" for label, ratio in ratios.items())
+        print(f"{cell:10}{steps:10,} steps  {seconds:3.0f} s  {line}", flush=True)
+        size = f"({steps} steps)"
+        found.append({"cell": cell, "size": size, "bytes": values, "ratios": ratios})
+    return found

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import stream_memory
 from .builds import build
 from .sizes import CELLS, FIT, INFERENCE, LONG, SHARED, STREAMS, WIDE, Size
 from .steps import applies, missing, parse
@@ -159,6 +160,13 @@ class Memory(Suite):
             )
             rows.append({"cell": "LSTM", "size": str(size), "bytes": used, "ratios": ratios})
         return rows
+
+
+class StreamMemory(Suite):
+    """Highest memory of an epoch on a memory-mapped file, over that on the shortest of them."""
+
+    def run(self, cells, sizes, rounds):
+        return [row for cell in cells for row in stream_memory.rows(cell)]
 
 
 OTHER_BLOCKS = {
@@ -322,8 +330,8 @@ SUITES = {
     ),
     "floor": option("the matrix products alone", "windowed/floor", "kbptt windowed", "floor"),
     "streams": Suite(
-        f"epochs of {WINDOWS} windows of one long sequence: Streams and StreamState against stateful "
-        "layers by hand; drawing the windows alone",
+        f"epochs of {WINDOWS} windows of one long sequence: Streams and StreamState against "
+        "stateful layers by hand; drawing the windows alone",
         (
             Ratio("keras/kbptt", ("keras stateful", "keras stateful jit"), STREAM),
             Ratio("torch/kbptt", ("torch stateful", "torch stateful time-major"), STREAM),
@@ -331,6 +339,11 @@ SUITES = {
             Ratio("windows/stream", ("kbptt windows",), STREAM),
         ),
         STREAMS,
+    ),
+    "stream-memory": StreamMemory(
+        "peak memory of an epoch on a memory-mapped file, anonymous pages and those of files",
+        (),
+        cells=["GRU"],
     ),
     "inference": Suite(
         "predict and evaluate; one sample, one timestep at a time",
