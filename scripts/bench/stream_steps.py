@@ -15,7 +15,7 @@ from .cores import cores
 from .pacing import paced
 from .sizes import Size
 
-WINDOWS = 50
+WINDOWS = 20
 FOREVER = 1_000_000  # epochs
 Options = dict[str, str]
 
