@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import numpy as np
 import pytest
@@ -64,6 +65,18 @@ def test_temporal_order_in_pieces(tmp_path):
     again = script("temporal_order.py", "--methods", "clip+omega", *arguments, cwd=tmp_path)
     assert again.stdout.strip() in done.stdout  # read from the file, not run again
     assert len((tmp_path / "a/results.csv").read_text().splitlines()) == 2
+
+
+def test_a_text_is_trained_on_as_a_stream(tmp_path):
+    """After two epochs it knows more than that there are 28 symbols."""
+    text = "\n".join(topics[name] for name in sorted(topics))
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    arguments = ("--cell", "SimpleRNN", "GRU", "--epochs", 2)
+    done = script("time_machine.py", "text.txt", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [line[:2] for line in lines] == [["SimpleRNN", "perplexity"], ["GRU", "perplexity"]]
+    assert all(1 < float(line[2]) < 28 for line in lines)
 
 
 def test_reading_is_measured_beside_the_plain_ways(tmp_path):

@@ -89,12 +89,13 @@ class Epoch:
 
     def parts(self, window: int, row: int) -> Iterator[Part]:
         """What a row reads in a window."""
-        number = int(self.schedule.sequence[window, row])
+        at = window, row
+        number = self.schedule.sequence.item(at)
         if number == NOTHING:
             return
-        begin = int(self.schedule.position[window, row]) - self.context  # the step at timestep 0
-        first = begin + int(self.places.first[window, row])
-        stop = begin + int(self.places.stop[window, row])
+        begin = self.schedule.position.item(at) - self.context  # the step at timestep 0
+        first = begin + self.places.first.item(at)
+        stop = begin + self.places.stop.item(at)
         if self.runs is None:
             if first < stop:
                 yield Part(number, first, stop, first - begin)
@@ -115,17 +116,23 @@ class Epoch:
         x = np.zeros((rows, timesteps, *sequences.x[0].shape[1:]), sequences.x[0].dtype)
         targets = sequences.targets[0]
         y = np.zeros((rows, *([timesteps] if by_step else []), *targets.shape[1:]), targets.dtype)
-        weight = np.zeros((rows, timesteps) if by_step else rows, np.float32)
-        resets = np.zeros((rows, timesteps), np.bool_)
+        if by_step:
+            at = np.arange(timesteps)
+            first = np.maximum(self.places.first[index], self.context)[:, None]
+            stop = self.places.stop[index][:, None]
+            weight = ((first <= at) & (at < stop)).astype(np.float32)
+        else:
+            weight = np.zeros(rows, np.float32)
+        resets = None if self.runs is None else np.zeros((rows, timesteps), np.bool_)
         for row in range(rows):
             for sequence, first, stop, at in self.parts(index, row):
                 end = at + stop - first
                 inputs, labels = sequences.read(sequence, first, stop)
                 x[row, at:end] = inputs
-                resets[row, at] |= first == 0
+                if resets is not None:
+                    resets[row, at] |= first == 0
                 if by_step:
                     y[row, at:end] = labels
-                    weight[row, max(at, self.context) : end] = 1
                 elif stop == sequences.sizes[sequence] and end > self.context:
                     y[row], weight[row] = targets[sequence], 1
-        return x if self.runs is None else (x, resets), y, weight
+        return x if resets is None else (x, resets), y, weight

@@ -61,10 +61,9 @@ class RealSteps:
         return counted
 
     def _around(self, compute_loss: Callable[..., Any]) -> Callable[..., Any]:
-        signature = inspect.signature(compute_loss)
-
         def over_real_steps(*args: Any, **kwargs: Any) -> Any:
-            given = signature.bind(*args, **kwargs)
+            # Here, where a step is traced, and not before every step: it takes 0.1 ms.
+            given = inspect.signature(compute_loss).bind(*args, **kwargs)
             weight, y_pred = (given.arguments.get(name) for name in ("sample_weight", "y_pred"))
             if not tf.is_tensor(weight):
                 return compute_loss(*args, **kwargs)

@@ -3,12 +3,13 @@
 import ast
 import contextlib
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from . import stream_steps
+from .pacing import paced
 from .sizes import Size
 
 Options = dict[str, str]
@@ -21,7 +22,8 @@ def make(options: Options, cell: str, size: Size, library: str = "keras") -> Cal
 
     Args:
         options: `predict`, `evaluate`, `fit` (through Keras's loop, with a callback), `once` (the
-            layer called without a graph): in place of the train function alone.
+            layer called without a graph) or one of `stream_steps`: in place of the train function
+            alone.
             `jit`: `compile(jit_compile=True)`. `windowed`, `stride=…`, `artbp`, `layernorm`,
             `omega`, `unrecorded`: options of kbptt. `threads`, `members`, `kept_gates`: of its
             `kbptt.engine.Settings`. `span`: of `kbptt.engine.plan`. Anything else is an argument of
@@ -89,48 +91,23 @@ def once(options: Options, size: Size, model: Any) -> Callable[[], object]:
 
 
 def fit(options: Options, size: Size, model: Any) -> Callable[[], object]:
-    """One step of a `fit` with a callback; in a thread, which waits before every step.
+    """One step of a `fit` with a callback.
 
     The time of a step includes what follows it: the hooks at its end and at the end of an epoch.
     """
-    import keras
-
     from .keras_callbacks import CALLBACKS, EPOCH
 
-    go, arrived, failed = threading.Semaphore(0), threading.Semaphore(0), []
+    def run(gate: Any) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            callbacks = [gate, *CALLBACKS[options["fit"]](Path(folder))]
+            data = dataset(options, size).repeat()
+            epochs = {"epochs": 1_000_000, "steps_per_epoch": EPOCH}
+            model.fit(data, shuffle=False, verbose=0, callbacks=callbacks, **epochs)
 
-    def wait(batch, logs=None):
-        arrived.release()
-        go.acquire()
-
-    def run():
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                gate = keras.callbacks.LambdaCallback(on_train_batch_begin=wait)
-                callbacks = [gate, *CALLBACKS[options["fit"]](Path(folder))]
-                data = dataset(options, size).repeat()
-                epochs = {"epochs": 1_000_000, "steps_per_epoch": EPOCH}
-                model.fit(data, shuffle=False, verbose=0, callbacks=callbacks, **epochs)
-        except BaseException as error:
-            failed.append(error)
-            arrived.release()
-
-    def arrive():
-        arrived.acquire()
-        if failed:
-            raise failed[0]
-
-    def step():
-        go.release()
-        arrive()
-
-    threading.Thread(target=run, daemon=True).start()
-    arrive()
-    step()
-    return step
+    return paced(run, "on_train_batch_begin")
 
 
-MODES = {"predict": predict, "evaluate": evaluate, "once": once, "fit": fit}
+MODES = {"predict": predict, "evaluate": evaluate, "once": once, "fit": fit, **stream_steps.MODES}
 
 # The model ----------------------------------------------------------------------------------------
 
@@ -141,13 +118,14 @@ def build(options: Options, cell: str, size: Size, library: str) -> Any:
 
     keras.utils.set_random_seed(0)
     dtype = options.get("dtype", "float32")
-    shape = (size.batch if size.stateful else None, size.timesteps)
+    arguments = layer_arguments(options, size)
+    shape = (size.batch if arguments.get("stateful") else None, size.timesteps)
     if size.words:
         layers = [keras.Input(batch_shape=shape, dtype="int32")]
-        layers.append(keras.layers.Embedding(size.words, size.features, dtype=dtype))
+        fixed = {"embeddings_initializer": "identity", "trainable": False} if size.one_hot else {}
+        layers.append(keras.layers.Embedding(size.words, size.features, dtype=dtype, **fixed))
     else:
         layers = [keras.Input(batch_shape=(*shape, size.features), dtype=dtype)]
-    arguments = layer_arguments(options, size)
     for number in range(1, size.layers + 1):
         sequences = number < size.layers or not size.last
         layer = recurrent(library, cell, size.units, return_sequences=sequences, **arguments)
@@ -181,7 +159,9 @@ def layer_arguments(options: Options, size: Size) -> dict[str, Any]:
 
     arguments: dict[str, Any] = {"stateful": True} if size.stateful else {}
     for name, value in options.items():
-        if name == "windowed":
+        if name == "stateful":
+            arguments["stateful"] = True
+        elif name == "windowed":
             arguments["truncation"] = size.window
         elif name == "stride":
             arguments["truncation"] = kbptt.truncation.Windowed(size.window, int(value))

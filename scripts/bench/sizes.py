@@ -6,6 +6,7 @@ from typing import Any
 
 GATES = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4}
 CELLS = list(GATES)
+FLAGS = ("one_hot", "last", "bidirectional", "stateful")  # of a size
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Size:
         layers: Number of recurrent layers.
         words: Size of the vocabulary: the model begins with an embedding and ends with a softmax
             over it. 0: inputs are numbers, and the model ends with one unit and the squared error.
+        one_hot: Whether the embedding is fixed: as many features as words, 1 for the one read.
         last: Whether only the last output of the last layer has a loss.
         bidirectional: Whether each recurrent layer is bidirectional; outputs are concatenated.
         stateful: Whether a batch begins in the state in which the one before ended.
@@ -33,6 +35,7 @@ class Size:
     window: int
     layers: int = 1
     words: int = 0
+    one_hot: bool = False
     last: bool = False
     bidirectional: bool = False
     stateful: bool = False
@@ -44,7 +47,7 @@ class Size:
         traits: dict[str, Any] = {}
         for word in words[5:]:
             name, _, value = word.partition("=")
-            if name not in ("layers", "words", "last", "bidirectional", "stateful"):
+            if name not in ("layers", "words", *FLAGS):
                 raise ValueError(f"unknown trait of a size: {word}")
             traits[name] = int(value) if value else True
         return cls(*numbers, **traits)
@@ -52,7 +55,7 @@ class Size:
     def __str__(self) -> str:
         numbers = [self.batch, self.timesteps, self.features, self.units, self.window]
         traits = [f"{n}={v}" for n, v in (("layers", self.layers), ("words", self.words)) if v > 1]
-        traits += [n for n in ("last", "bidirectional", "stateful") if getattr(self, n)]
+        traits += [name for name in FLAGS if getattr(self, name)]
         return f"({', '.join([*map(str, numbers), *traits])})"
 
     @property
@@ -70,7 +73,7 @@ def products(cell: str, size: Size) -> Iterator[tuple[int, int, int]]:
     rows, width = size.batch * size.timesteps, GATES[cell] * size.units
     features = size.features
     for layer in range(size.layers):
-        wanted = layer > 0 or size.words > 0  # something below needs ∂L/∂x
+        wanted = layer > 0 or (size.words > 0 and not size.one_hot)  # something below needs ∂L/∂x
         for _ in range(size.directions):
             yield from [(rows, width, features)] * (3 if wanted else 2)  # x·W, dW, dx
             yield from [(rows, width, size.units)] * 3  # h·U, dU, dh
@@ -119,4 +122,8 @@ SHARED = [  # few rows, many units
     Size(4, 128, 64, 512, 32),
     Size(32, 64, 128, 512, 16),
     Size(32, 32, 128, 1024, 8),
+]
+STREAMS = [
+    Size(16, 128, 64, 128, 128),
+    Size(32, 35, 28, 256, 35, words=28, one_hot=True),  # of the guide
 ]

@@ -52,6 +52,8 @@ def applies(variant: str, size: Size) -> bool:
         return False
     if "detach" in options and size.bidirectional:
         return False  # the second direction's state comes from the other side
+    if library == "jax" and size.one_hot:
+        return False
     if "once" in options:
         return size.timesteps == 1
     if options.keys() & {"predict", "evaluate"}:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import stream_memory
 from .builds import build
-from .sizes import CELLS, FIT, INFERENCE, LONG, SHARED, WIDE, Size
+from .sizes import CELLS, FIT, INFERENCE, LONG, SHARED, STREAMS, WIDE, Size
 from .steps import applies, missing, parse
+from .stream_steps import WINDOWS
 from .workers import measure, measure_alone
 
 Row = dict[str, Any]
@@ -160,6 +162,13 @@ class Memory(Suite):
         return rows
 
 
+class StreamMemory(Suite):
+    """Highest memory of an epoch on a memory-mapped file, over that on the shortest of them."""
+
+    def run(self, cells, sizes, rounds):
+        return [row for cell in cells for row in stream_memory.rows(cell)]
+
+
 OTHER_BLOCKS = {
     "GROUP": (48, 192),
     "GROUP_BYTES": (2**17, 2**19),
@@ -226,6 +235,7 @@ def costs(*callbacks: str) -> tuple[Ratio, ...]:
 
 TORCH = ("torch", "torch detach", "torch time-major")
 BEST = ("kbptt", "kbptt windowed")
+STREAM = ("kbptt stream",)
 PEERS = (
     Ratio("torch/kbptt", TORCH, BEST),
     Ratio("jax/kbptt", ("jax", "jax detach"), BEST),
@@ -319,6 +329,22 @@ SUITES = {
         ["SimpleRNN", "LSTM"],
     ),
     "floor": option("the matrix products alone", "windowed/floor", "kbptt windowed", "floor"),
+    "streams": Suite(
+        f"epochs of {WINDOWS} windows of one long sequence: Streams and StreamState against "
+        "stateful layers by hand; drawing the windows alone",
+        (
+            Ratio("keras/kbptt", ("keras stateful", "keras stateful jit"), STREAM),
+            Ratio("torch/kbptt", ("torch stateful", "torch stateful time-major"), STREAM),
+            Ratio("stream/by hand", STREAM, ("kbptt stateful",)),
+            Ratio("windows/stream", ("kbptt windows",), STREAM),
+        ),
+        STREAMS,
+    ),
+    "stream-memory": StreamMemory(
+        "peak memory of an epoch on a memory-mapped file, anonymous pages and those of files",
+        (),
+        cells=["GRU"],
+    ),
     "inference": Suite(
         "predict and evaluate; one sample, one timestep at a time",
         tuple(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from .cores import cores
 from .sizes import Size
+from .stream_steps import torch_epoch
 
 
 def make(options: dict[str, str], cell: str, size: Size) -> Callable[[], object]:
@@ -14,7 +15,8 @@ def make(options: dict[str, str], cell: str, size: Size) -> Callable[[], object]
 
     Args:
         options: `detach`: chunk by chunk, the state detached in between, one update for the
-            sequence. `time-major`: `batch_first=False`, with data laid out like that.
+            sequence. `time-major`: `batch_first=False`, with data laid out like that. `stateful`:
+            an epoch of `stream_steps` in place of a step.
         cell: "SimpleRNN", "GRU" or "LSTM".
         size: The model and its batch.
     """
@@ -33,6 +35,8 @@ def make(options: dict[str, str], cell: str, size: Size) -> Callable[[], object]
     )
     head = torch.nn.Linear(size.directions * size.units, size.outputs)
     embedding = torch.nn.Embedding(size.words, size.features) if size.words else torch.nn.Identity()
+    if size.one_hot:
+        embedding = torch.nn.Embedding.from_pretrained(torch.eye(size.words))
     modules = torch.nn.ModuleList([embedding, rnn, head])
     optimizer = torch.optim.Adam(modules.parameters())
     shape = (size.timesteps, size.batch) if major else (size.batch, size.timesteps)
@@ -51,6 +55,12 @@ def make(options: dict[str, str], cell: str, size: Size) -> Callable[[], object]
     def detached(state):
         return tuple(s.detach() for s in state) if cell == "LSTM" else state.detach()
 
+    def forward(x, state):
+        output, state = rnn(embedding(x), state)
+        return output, detached(state)
+
+    if "stateful" in options:
+        return torch_epoch(size, major, forward, lambda o, y: loss(o, y).div(y.numel()), optimizer)
     length = size.window if "detach" in options else size.timesteps
     carried = None
 
@@ -63,12 +73,11 @@ def make(options: dict[str, str], cell: str, size: Size) -> Callable[[], object]
             at = part if major else (slice(None), part)
             ends = start + length >= size.timesteps
             with torch.set_grad_enabled(ends or not size.last):
-                output, state = rnn(embedding(x[at]), state)
+                output, state = forward(x[at], state)
             if ends and size.last:
                 loss(output[-1] if major else output[:, -1], y).div(y.numel()).backward()
             elif not size.last:
                 loss(output, y[at]).div(y.numel()).backward()
-            state = detached(state)
         optimizer.step()
         carried = state if size.stateful else None
 
