@@ -104,6 +104,7 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
         self._reset, self._begin = False, None
         self._window = 0
         self._drawn: tuple[int, Epoch] = (0, self._draw(0))
+        self._reading = self._drawn  # the same of the windows that are read ahead
 
     # Where it stands ---------------------------------------------------------------------------
 
@@ -160,6 +161,7 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
         other.length += other.context
         other.context, other.offset, other.order = 0, 0, "given"
         other._drawn, other._window = (0, other._draw(0)), 0
+        other._reading = other._drawn
         return other
 
     def fingerprint(self) -> dict[str, Any]:
@@ -196,11 +198,17 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
             return schedules.deal(costs, self.rows, generator)
         return schedules.queue_up(costs, self.rows)
 
-    def _read(self) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
-        """The rest of an epoch, the one that `position` is in when the first window is read."""
-        epoch, first = self.epoch, self._window
-        for index in range(first, len(epoch)):
-            yield epoch.window(index)
+    def _rest(self) -> tuple[int, int]:
+        """The positions of the rest of the epoch, from the present one on."""
+        self._reading = self._drawn
+        return self.position, (self._drawn[0] + 1) * len(self)
+
+    def _read(self, position: int) -> tuple[Any, np.ndarray, np.ndarray]:
+        """The window at a position. By the time it is read ahead, `position` may have moved on."""
+        number, window = divmod(position, len(self))
+        if number != self._reading[0]:
+            self._reading = number, self._draw(number)
+        return self._reading[1].window(window)
 
     def _check_carried(self) -> None:
         """Warns where Keras takes windows and nothing carries the states on."""
@@ -238,12 +246,12 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
         self._reset, self._begin = True, None
 
     def get_numpy_iterator(self) -> Iterator[Any]:
-        return self._read()
+        return map(self._read, range(*self._rest()))
 
     def get_tf_dataset(self) -> Any:
         self._reset = False
         self._check_carried()
-        return dataset(self._read, self.epoch.window(0))
+        return dataset(self._rest, self._read, self.epoch.window(0))
 
     @property
     def num_batches(self) -> int:

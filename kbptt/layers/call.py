@@ -1,6 +1,6 @@
 """What a layer does in a call, around its loop: checks, where the states begin, what is kept."""
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import keras
 from keras import ops, tree
@@ -12,6 +12,20 @@ from kbptt.layers import inputs
 from kbptt.layers.burn_in import after_burn_in
 from kbptt.layers.options import GradientOptions
 from kbptt.layers.states import CarriedStates
+
+
+class Beginning(NamedTuple):
+    """Where a call begins.
+
+    Attributes:
+        states: Nested as the cell has them.
+        mask: Boolean ``(batch, timesteps)``, or None.
+        holds: Whether the mask only holds the states: no one reads the outputs at masked timesteps.
+    """
+
+    states: Any
+    mask: Any
+    holds: bool = False
 
 
 class Carry(Protocol):
@@ -27,8 +41,8 @@ class Carry(Protocol):
 
     def begin(
         self, layer: Any, sequences: Any, fresh: Any, mask: Any, given: bool, resets: bool
-    ) -> tuple[Any, Any]:
-        """Where a call begins and its mask.
+    ) -> Beginning:
+        """Where a call begins.
 
         Args:
             layer: The layer.
@@ -165,7 +179,7 @@ class StatefulCall(GradientOptions):
         widths = tree.flatten(self.state_size)
         inputs.check_initial_state(self.name, initial_state, widths, shape[0])
         inputs.check_burn_in(self.name, count("burn_in", burn_in), shape)
-        carry, stateful = self._carry, self.stateful and self._carry is None
+        carry, stateful, holds = self._carry, self.stateful and self._carry is None, False
         if stateful and self.states is not None:
             batch = tree.flatten(self.states)[0].shape[0]
             self._check_fit()
@@ -178,7 +192,7 @@ class StatefulCall(GradientOptions):
         if carry is not None:
             given = initial_state is not None
             reset = resets is not None
-            initial_state, mask = carry.begin(self, sequences, fresh, mask, given, reset)
+            initial_state, mask, holds = carry.begin(self, sequences, fresh, mask, given, reset)
             burn_in = max(burn_in, carry.burn_in)
         elif initial_state is None:
             initial_state = self._carried.start(training) if stateful else fresh
@@ -192,7 +206,8 @@ class StatefulCall(GradientOptions):
         # Keras draws the masks once for the whole sequence and keeps them on the cell.
         _keras.draw_dropout_masks(self, sequences[:, 0, :], example)
         call = sequences, state, mask, training, resets
-        last, outputs, final = after_burn_in(self, burn_in, *call)
+        with self.temporarily(holds=holds):
+            last, outputs, final = after_burn_in(self, burn_in, *call)
         if carry is not None:
             carry.end(self, self._carried_on(carry, final, *call))
             last, outputs = carry.show(self, last, outputs, mask)

@@ -60,6 +60,8 @@ class TruncatedLayer(StatefulCall):
     gradient is computed, and how far back it flows, changes.
     """
 
+    # Whether no one reads the outputs at masked timesteps: `kbptt.layers.call.Beginning`.
+    _holds = False
     # Timesteps that were processed before those of a loop, which keep no norm.
     _burnt = 0
 
@@ -220,7 +222,7 @@ class TruncatedLayer(StatefulCall):
 
     def _show(self, outputs, last, mask):
         """Last and all outputs ``(batch, timesteps, units)`` as Keras shows them under a mask."""
-        if mask is not None:
+        if mask is not None and not self._holds:
             # A masked step repeats the output before it, which is zero before the first one.
             shown = mask
             if not self.zero_output_for_mask:

@@ -14,6 +14,7 @@ from keras import tree
 
 from kbptt import _keras
 from kbptt.data.windows import Places
+from kbptt.layers.call import Beginning
 from kbptt.streams.layers import check_called_once, output_width, repeat_before
 
 
@@ -160,7 +161,7 @@ class Rows:
 
     def begin(
         self, layer: Any, sequences: Any, fresh: Any, mask: Any, given: bool, resets: bool
-    ) -> tuple[Any, Any]:
+    ) -> Beginning:
         if self.packed and not resets:
             raise ValueError(
                 f"Layer '{layer.name}' expected `resets`, since sequences begin inside the windows "
@@ -168,7 +169,7 @@ class Rows:
             )
         window = self._windows.get(replica())
         if window is None:  # shapes alone, as Keras infers them
-            return fresh, mask
+            return Beginning(fresh, mask)
         self._check(layer, sequences, window)
         carried = [
             tf.where(window.fresh, tf.cast(start, variable.dtype), variable.read_value())
@@ -180,7 +181,8 @@ class Rows:
         if mask is not None:
             inside &= tf.cast(mask, tf.bool)
             window.masked.add(layer)
-        return tree.pack_sequence_as(fresh, carried), inside
+        # The sample weights of the other timesteps are 0.
+        return Beginning(tree.pack_sequence_as(fresh, carried), inside, holds=mask is None)
 
     def end(self, layer: Any, states: Any) -> None:
         window = self._windows.get(replica())

@@ -13,6 +13,7 @@ from kbptt import _keras
 from kbptt._checks import positive_integer
 from kbptt.engine.settings import Settings, settings
 from kbptt.layers import find
+from kbptt.layers.call import Beginning
 from kbptt.layers.projected import ProjectedLayer
 from kbptt.streams import saved
 from kbptt.streams.layers import (
@@ -300,7 +301,7 @@ class _StatesOfCall:
 
     def begin(
         self, layer: Any, sequences: Any, fresh: Any, mask: Any, given: bool, resets: bool
-    ) -> tuple[Any, Any]:
+    ) -> Beginning:
         check_called_once("A Stepper", layer, layer.name in self.after)
         if given:
             raise ValueError(
@@ -309,7 +310,7 @@ class _StatesOfCall:
             )
         own = self.states[layer.name]
         own = own[:-1] if layer in self.remembering else own
-        return tree.pack_sequence_as(fresh, own), mask
+        return Beginning(tree.pack_sequence_as(fresh, own), mask)
 
     def end(self, layer: Any, states: Any) -> None:
         self.after[layer.name] = tree.flatten(states)
