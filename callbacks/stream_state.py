@@ -55,7 +55,7 @@ class StreamState(keras.callbacks.Callback):
     def __init__(
         self,
         data: Streams,
-        path: str | os.PathLike | None = None,
+        path: str | os.PathLike[str] | None = None,
         save_freq: Frequency = "epoch",
     ) -> None:
         super().__init__()
@@ -64,14 +64,14 @@ class StreamState(keras.callbacks.Callback):
                 "`data` expected the kbptt.data.Streams that `fit` is given. Received: "
                 f"{type(data).__name__}."
             )
-        self.data = data
-        self.path = None if path is None else os.fspath(path)
-        self.save_freq = epoch_or_steps("save_freq", save_freq)
+        self.data: Streams = data
+        self.path: str | None = None if path is None else os.fspath(path)
+        self.save_freq: Frequency = epoch_or_steps("save_freq", save_freq)
         self._training: _OnStream | None = None
         self._testing: _OnStream | None = None
         self._found: checkpoints.Checkpoint | None = None
-        self._fitting = False
-        self._trained = -1  # position after the last window that was trained on
+        self._fitting: bool = False
+        self._trained: int = -1  # position after the last window that was trained on
         self._begin = self._epoch = 0  # of the running epoch: its first position, Keras's number
 
     def states(self) -> list[np.ndarray]:
@@ -82,7 +82,7 @@ class StreamState(keras.callbacks.Callback):
 
     # Training ---------------------------------------------------------------------------------
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         data, self._fitting = self.data, True
         carrying_layers("StreamState", self.model)
         _check_data(self.model, data, self.params)
@@ -95,7 +95,7 @@ class StreamState(keras.callbacks.Callback):
             data.seek(self._found.position)
             _keras.begin_with_epoch(self.model, self._found.epoch)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         data, training = self.data, self._training
         window = data.position % len(data)
         self._begin, self._epoch = data.position - window, epoch
@@ -109,10 +109,10 @@ class StreamState(keras.callbacks.Callback):
         training.rows.start(data.epoch.places, window)
         training.skip = window
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         _substitution.of(self.model).take_step()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         data, before = self.data, self.data.position
         # `batch` is the last of a call that may run several.
         window = min(batch + 1, len(data))
@@ -128,7 +128,7 @@ class StreamState(keras.callbacks.Callback):
             epoch = self._epoch + window // len(data)
             checkpoints.write(self.path, self.model, self._training.rows, data, epoch)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._fitting = False
         _substitution.of(self.model).leave(wrapper=self._training)
         _keras.begin_with_epoch(self.model, None)
@@ -137,7 +137,7 @@ class StreamState(keras.callbacks.Callback):
 
     # Validation -------------------------------------------------------------------------------
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         data = _keras.validation_data(self.model) if self._fitting else self.data
         if not isinstance(data, Streams):
             self._testing = None
@@ -148,7 +148,7 @@ class StreamState(keras.callbacks.Callback):
         window = data.position % len(data)
         self._testing.rows.start(data.epoch.places, window)
 
-    def on_test_batch_begin(self, batch, logs=None):
+    def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._testing is not None:
             self._testing.take_test_step()
 

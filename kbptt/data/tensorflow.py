@@ -8,7 +8,7 @@ import tensorflow as tf
 AHEAD = 2  # batches that are read while a step runs
 
 
-def dataset(read: Callable[[], Iterator[Any]], example: Any) -> tf.data.Dataset:
+def dataset(read: Callable[[], Iterator[Any]], example: Any) -> "tf.data.Dataset[Any]":
     """A dataset of the batches that `read` yields, anew for each iteration.
 
     Args:
