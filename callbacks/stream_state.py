@@ -58,7 +58,7 @@ class StreamState(keras.callbacks.Callback):
     def __init__(
         self,
         data: Streams,
-        path: str | os.PathLike | None = None,
+        path: str | os.PathLike[str] | None = None,
         save_freq: Frequency = "epoch",
     ) -> None:
         super().__init__()
@@ -67,14 +67,14 @@ class StreamState(keras.callbacks.Callback):
                 "`data` expected the kbptt.data.Streams that `fit` is given. Received: "
                 f"{type(data).__name__}."
             )
-        self.data = data
-        self.path = None if path is None else os.fspath(path)
-        self.save_freq = epoch_or_steps("save_freq", save_freq)
+        self.data: Streams = data
+        self.path: str | None = None if path is None else os.fspath(path)
+        self.save_freq: Frequency = epoch_or_steps("save_freq", save_freq)
         self._training: _OnStream | None = None
         self._testing: _OnStream | None = None
         self._found: checkpoints.Checkpoint | None = None
-        self._trained = -1  # position after the last window that was trained on
-        self._tested = 0  # position before validation
+        self._trained: int = -1  # position after the last window that was trained on
+        self._tested: int = 0  # position before validation
         self._begin = self._epoch = 0  # of the running epoch: its first position, Keras's number
 
     def states(self) -> list[np.ndarray]:
@@ -85,7 +85,7 @@ class StreamState(keras.callbacks.Callback):
 
     # Training ---------------------------------------------------------------------------------
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         data = self.data
         carrying_layers("StreamState", self.model)
         _check_replicas(self.model, data)
@@ -99,7 +99,7 @@ class StreamState(keras.callbacks.Callback):
             data.seek(self._found.position)
             _keras.begin_with_epoch(self.model, self._found.epoch)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         data, training = self.data, self._training
         window = data.position % len(data)
         self._begin, self._epoch = data.position - window, epoch
@@ -114,10 +114,10 @@ class StreamState(keras.callbacks.Callback):
         training.rows.start(data.epoch.places, window, afresh)
         training.skip = window
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         _substitution.of(self.model).take_step()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         data, before = self.data, self.data.position
         # `batch` is the last of a call that may run several.
         window = min(batch + 1, len(data))
@@ -133,7 +133,7 @@ class StreamState(keras.callbacks.Callback):
             epoch = self._epoch + window // len(data)
             checkpoints.write(self.path, self.model, self._training.rows, data, epoch)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         _substitution.of(self.model).leave(wrapper=self._training)
         _keras.begin_with_epoch(self.model, None)
         if self.path is not None and os.path.exists(self.path):
@@ -141,7 +141,7 @@ class StreamState(keras.callbacks.Callback):
 
     # Validation -------------------------------------------------------------------------------
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         data = (_keras.running("evaluate") or {}).get("x", self.data)
         if not isinstance(data, Streams):
             self._testing = None
@@ -152,12 +152,12 @@ class StreamState(keras.callbacks.Callback):
         self._tested = data.position
         self._testing.rows.start(data.epoch.places, self._tested % len(data), afresh=True)
 
-    def on_test_end(self, logs=None):
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._testing is not None:
             # The next validation reads the same windows; training, where it is on them, goes on.
             self._testing.data.seek(self._tested)
 
-    def on_test_batch_begin(self, batch, logs=None):
+    def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._testing is not None:
             self._testing.take_test_step()
 

@@ -4,7 +4,7 @@ import copy
 import warnings
 import zlib
 from collections.abc import Iterator
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import keras
 import numpy as np
@@ -20,8 +20,19 @@ from kbptt.layers import find
 Offset: TypeAlias = Literal["random", 0]
 Order: TypeAlias = Literal["given", "shuffled"]
 
+# Type checkers that do not read Keras's sources know none of its classes, and would know nothing of
+# what has such a base, nor of the functions that take it.
+if TYPE_CHECKING:
 
-class Streams(_keras.DataAdapter, keras.utils.PyDataset):
+    class _Data:
+        """Data as Keras takes them."""
+else:
+
+    class _Data(_keras.DataAdapter, keras.utils.PyDataset):
+        """Data as Keras takes them."""
+
+
+class Streams(_Data):
     """Long sequences as batches of windows, in which each row goes on where it stopped.
 
     Truncated BPTT with an update per window: `model.fit` reads a window, updates the weights, and
@@ -88,12 +99,12 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
         self.length: int = _checks.positive_integer("length", length)
         self.rows: int = _checks.positive_integer("batch_size", batch_size)
         self.context: int = _checks.count("context", context)
-        self.context_gradient = bool(context_gradient)
+        self.context_gradient: bool = bool(context_gradient)
         self.offset: Offset = _checks.one_of("offset", offset, ("random", 0))
         self.order: Order = _checks.one_of("order", order, ("given", "shuffled"))
-        self.pack = bool(pack)
-        self.seed = _checks.check_seed(seed)
-        self.one = not isinstance(x, (list, tuple))
+        self.pack: bool = bool(pack)
+        self.seed: int = _checks.check_seed(seed)
+        self.one: bool = not isinstance(x, (list, tuple))
         self._whole: Sequences = gather(x, y, target)
         self.sequences: Sequences = self._whole.divided(self.rows) if self.one else self._whole
         if self.pack and target == "last":
@@ -101,10 +112,13 @@ class Streams(_keras.DataAdapter, keras.utils.PyDataset):
                 "`pack=True` and `target='last'` exclude each other: several sequences may end in "
                 "one window of a row. Give a target for each step, with `target=None`."
             )
-        self._reset, self._begin = False, None
-        self._window = 0
+        self._reset: bool = False
+        self._begin: int | None = None
+        self._window: int = 0
         self._drawn: tuple[int, Epoch] = (0, self._draw(0))
-        self._reading = self._drawn  # the same of the windows that are read ahead
+        self._reading: tuple[int, Epoch] = (
+            self._drawn
+        )  # the same of the windows that are read ahead
 
     # Where it stands ---------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ AHEAD = 2  # batches that are read while a step runs
 
 def dataset(
     rest: Callable[[], tuple[int, int]], read: Callable[[int], Any], example: Any
-) -> tf.data.Dataset:
+) -> "tf.data.Dataset[Any]":
     """A dataset of batches that have numbers, anew for each iteration.
 
     Args:

@@ -3,6 +3,7 @@
 Reference: [Kapturowski et al., 2019](https://openreview.net/forum?id=r1lyTjAqYX) (R2D2).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -28,11 +29,12 @@ def after_burn_in(
     )
     x, early, restart = first
     last, before, warm = layer.inner_loop(x, state, early, training, restart)
-    last, before, warm = tree.map_structure(tf.stop_gradient, (last, before, warm))
+    last, before = tf.stop_gradient(last), tf.stop_gradient(before)
+    warm = _mapped(tf.stop_gradient, warm)
     if early is not None:
         # A sample that has not begun holds its initial state, which may be learned.
         begun = tf.reduce_any(tf.cast(early, tf.bool), axis=1, keepdims=True)
-        warm = tree.map_structure(
+        warm = _mapped(
             lambda w, s: tf.where(begun, w, tf.cast(s, w.dtype)), warm, _like(warm, state)
         )
     x, late, restart = rest
@@ -66,6 +68,10 @@ def _divide_resets(resets: Resets | None, timesteps: int, backwards: bool) -> tu
         return None, None
     first, rest = divide(resets.at, timesteps, backwards)
     return resets._replace(at=first), resets._replace(at=rest)
+
+
+def _mapped(function: Callable[..., Any], *structures: Any) -> Any:
+    return tree.map_structure(function, *structures)
 
 
 def _like(structure: Any, state: Any) -> Any:

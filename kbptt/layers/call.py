@@ -85,7 +85,7 @@ class StatefulCall(GradientOptions):
     _initial_state_weights: list[Any] | None = None
 
     # Whether a `fit` of this stateful layer was looked at.
-    _fit_checked = False
+    _fit_checked: bool = False
 
     # State ------------------------------------------------------------------------------------
 
@@ -115,13 +115,11 @@ class StatefulCall(GradientOptions):
         ]
         return tree.pack_sequence_as(states, learned)
 
-    def _create_state_variables(self, batch_size):
-        initial = None
-        if self.trainable_initial_state:
+    def _create_state_variables(self, batch_size: Any) -> None:
+        def learned() -> Any:
+            return self.get_initial_state(batch_size)
 
-            def initial():
-                return self.get_initial_state(batch_size)
-
+        initial = learned if self.trainable_initial_state else None
         with keras.name_scope(self.name):
             start = super().get_initial_state(batch_size)
             carried = CarriedStates(start, self.variable_dtype, initial)
@@ -202,7 +200,7 @@ class StatefulCall(GradientOptions):
             # Not rounded between two calls, as nothing is between two timesteps of a loop.
             state = list(initial_state) if tree.is_nested(initial_state) else [initial_state]
         if resets is not None:
-            resets = Resets(resets, self._in_compute_dtype(fresh))
+            resets = Resets(resets, tuple(self._in_compute_dtype(fresh)))
         # Keras draws the masks once for the whole sequence and keeps them on the cell.
         _keras.draw_dropout_masks(self, sequences[:, 0, :], example)
         call = sequences, state, mask, training, resets
@@ -225,11 +223,14 @@ class StatefulCall(GradientOptions):
             self._fit_checked = True
             inputs.check_fit(self.name, fit)
 
-    def _in_compute_dtype(self, states: Any) -> list:
+    def _in_compute_dtype(self, states: Any) -> list[Any]:
         """States as Keras hands them to the loop: a list, in the cell's compute dtype."""
         states = list(states) if tree.is_nested(states) else [states]
         dtype = self.cell.compute_dtype
-        return tree.map_structure(lambda s: ops.convert_to_tensor(s, dtype=dtype), states)
+        return [
+            tree.map_structure(lambda s: ops.convert_to_tensor(s, dtype=dtype), state)
+            for state in states
+        ]
 
     def _carried_on(self, carry, final, sequences, state, mask, training, resets):
         """The states after the timesteps that `carry` counts; `final` are those after all."""

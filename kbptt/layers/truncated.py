@@ -77,8 +77,8 @@ class TruncatedLayer(StatefulCall):
                 f"'tensorflow'. Received: '{keras.backend.backend()}'. Set the environment "
                 "variable KERAS_BACKEND=tensorflow before Keras is imported."
             )
-        self._norms = None
-        self.trainable_initial_state = bool(trainable_initial_state)
+        self._norms: tf.Variable | None = None
+        self.trainable_initial_state: bool = bool(trainable_initial_state)
         self._set_options(truncation, gradient_clip)
         self.supports_masking = True
         # cuDNN, which XLA cannot contain, is not used here.
@@ -146,7 +146,7 @@ class TruncatedLayer(StatefulCall):
                 name="gradient_norms",
             )
             self._versions = tf.Variable(
-                self._changes, trainable=False, name="versions", dtype=tf.int64
+                tf.constant(self._changes, tf.int64), trainable=False, name="versions"
             )
 
     def _build_further_weights(self) -> None:
@@ -271,8 +271,10 @@ class TruncatedLayer(StatefulCall):
             sizes = (first, second) if loop.time_major else (second, first)
             (drawn,) = effects.before((factors(*sizes),))
 
-            def factors(timesteps, batch):
+            def factors_before(timesteps: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
                 return drawn
+
+            factors = factors_before
 
         if self._lag_recorder is None and self.record_gradient_norms and not self._warned:
             self._warned = True
@@ -307,10 +309,14 @@ class TruncatedLayer(StatefulCall):
         return monitor
 
     def _recorder(self, effects: Effects) -> Callable[[Monitor], None]:
+        assert self._norms is not None
         kept, burnt = effects.capture(self._norms), self._burnt
 
         def record(measured: Monitor) -> None:
-            norms = tf.pad(measured.norms, [[burnt, 0]]) if burnt else measured.norms
+            norms = measured.norms
+            assert norms is not None
+            if burnt:
+                norms = tf.pad(norms, [[burnt, 0]])
             if norms.shape[0] != self._norms_size:
                 # Filled up to a size that stays the same, as XLA wants it.
                 missing = tf.maximum(self._norms_size - tf.shape(norms)[0], 0)

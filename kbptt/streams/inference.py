@@ -46,11 +46,11 @@ def _evaluation(model: keras.Model, data: Streams, batch_size: int | None) -> An
     """The `StreamState` that evaluates the model on these data."""
     from kbptt.callbacks import StreamState
 
-    read, size, state = vars(model).get(_EVALUATION, (None, None, None))
+    read, size, state = model.__dict__.get(_EVALUATION, (None, None, None))
     if read is not data or size != batch_size:
         replicas = model.distribute_strategy.num_replicas_in_sync
         state = StreamState(data.in_order(batch_size, multiple_of=replicas))
-        vars(model)[_EVALUATION] = data, batch_size, state
+        model.__dict__[_EVALUATION] = data, batch_size, state
     state.data.seek(0)
     return state
 

@@ -34,7 +34,8 @@ class RealSteps:
     @contextlib.contextmanager
     def counting(self) -> Iterator[None]:
         """A scope in which the model's loss is a mean over the real steps."""
-        attributes, before = vars(self.model), vars(self.model).get("compute_loss")
+        attributes: dict[str, Any] = self.model.__dict__
+        before = attributes.get("compute_loss")
         attributes["compute_loss"] = self._around(self.model.compute_loss)
         try:
             yield
@@ -50,10 +51,11 @@ class RealSteps:
             tracker = _loss_tracker(self.model)
             before = None if tracker is None else (tracker.total + 0, tracker.count + 0)
             logs = step(data)
-            loss, steps = self._seen.pop(replica(), (None, None))
-            if before is None or loss is None:
+            seen = self._seen.pop(replica(), None)
+            if tracker is None or before is None or seen is None:
                 return logs
             total, count = before
+            loss, steps = seen
             tracker.total.assign(total + tf.cast(loss * steps, tracker.dtype))
             tracker.count.assign(count + tf.cast(steps, tracker.dtype))
             return {**logs, "loss": tracker.result()} if "loss" in logs else logs
@@ -65,7 +67,7 @@ class RealSteps:
             # Here, where a step is traced, and not before every step: it takes 0.1 ms.
             given = inspect.signature(compute_loss).bind(*args, **kwargs)
             weight, y_pred = (given.arguments.get(name) for name in ("sample_weight", "y_pred"))
-            if not tf.is_tensor(weight):
+            if weight is None or not tf.is_tensor(weight):
                 return compute_loss(*args, **kwargs)
             outputs = tree.flatten(y_pred)
             masks = [_mask(output, weight) for output in outputs]
@@ -90,7 +92,7 @@ def _mask(output: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, bool]:
     mask = weight > 0
     own = _keras.get_keras_mask(output)
     masked = own is not None and own.shape.rank == mask.shape.rank
-    if masked:
+    if own is not None and masked:
         mask &= tf.cast(own, tf.bool)
     if output.shape.rank > mask.shape.rank or mask.shape.rank == 1:
         _keras.set_keras_mask(output, mask)

@@ -49,15 +49,15 @@ class Rows:
     Args:
         layers: The recurrent kbptt layers, built.
         data: The `kbptt.data.Streams`.
-        strategy: The distribution strategy; each replica keeps its share of the rows.
+        strategy: The `tf.distribute.Strategy`; each replica keeps its share of the rows.
 
     Attributes:
         burn_in: See `Carry`.
         length: See `Carry`.
     """
 
-    def __init__(self, layers: Sequence[Any], data: Any, strategy: tf.distribute.Strategy) -> None:
-        self.layers = list(layers)
+    def __init__(self, layers: Sequence[Any], data: Any, strategy: Any) -> None:
+        self.layers: list[Any] = list(layers)
         self.packed: bool = data.pack
         self.timesteps: int = data.context + data.length
         self.burn_in: int = 0 if data.context_gradient else data.context

@@ -20,7 +20,7 @@ SUFFIX = ".tflite"
 def export(
     stepper: Any,
     inputs: Any,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     batch_size: int | None,
     timesteps: int | None,
     format: str | None,
@@ -105,7 +105,7 @@ class _Module(tf.Module):
             "initial_states": _traced(start, *([size] if batch_size is None else [])),
         }
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         # A file must run on any machine, which XLA's programs do not.
         with using(native=False, jit=False, gradient=False):
             tf.saved_model.save(self, os.fspath(path), signatures=self.served)

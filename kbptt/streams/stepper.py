@@ -98,8 +98,12 @@ class Stepper:
         masks = _may_make_masks(model)
         self._remembering: list[Any] = [one for one in self.layers if masks and _hides_output(one)]
         example = self.initial_states(1)
-        self._widths: dict[str, list[Any]] = tree.map_structure(lambda s: s.shape[1], example)
-        self._dtypes = tree.map_structure(lambda s: s.dtype, example)
+        self._widths: dict[str, list[Any]] = {
+            name: [state.shape[1] for state in own] for name, own in example.items()
+        }
+        self._dtypes: dict[str, list[Any]] = {
+            name: [state.dtype for state in own] for name, own in example.items()
+        }
         self._functions: dict[tuple[Settings, Any], Any] = {}
         self._specs: Any = None  # of the inputs of the last call
 
@@ -114,7 +118,7 @@ class Stepper:
         """
         if not tf.is_tensor(batch_size):
             batch_size = positive_integer("batch_size", batch_size)
-        states = {}
+        states: States = {}
         for layer in self.layers:
             own = [_whole(state) for state in tree.flatten(layer.get_initial_state(batch_size))]
             if layer in self._remembering:
@@ -147,7 +151,7 @@ class Stepper:
 
     def export(
         self,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         batch_size: int | None = None,
         timesteps: int | None = None,
         format: str | None = None,
@@ -236,6 +240,7 @@ class Stepper:
 
     def _checked(self, states: Any, batch: int | None) -> States:
         """The states as tensors of the dtypes that are carried."""
+        given: dict[str, list[Any]] = {}
         try:
             given = {name: list(states[name]) for name in self._widths}
             complete = len(given) == len(states)

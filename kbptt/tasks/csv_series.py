@@ -202,7 +202,7 @@ def _check_magnitudes(
 ) -> None:
     """Refuses values that float64 cannot distinguish, and those too far away for a score."""
     largest = np.abs(values[:known]).max(axis=0)
-    for index in np.flatnonzero((deviation == 0) & (largest >= 2**53)):
+    for index in np.flatnonzero((deviation == 0) & (largest >= 2**53)).tolist():
         raise ValueError(
             f"{table.path}, line {table.line(0)}, column {_quoted(columns[index].name)}: the "
             f"{known} training rows are all about {values[0, index]:g}, where float64 does not "

@@ -78,7 +78,7 @@ class Column:
             part = np.array([float(field) if is_number(field) else math.nan for field in fields])
         finite = np.isfinite(part)
         if not finite.all():
-            self._add_faults([(int(row), fields[row]) for row in np.flatnonzero(~finite)])
+            self._add_faults([(row, fields[row]) for row in np.flatnonzero(~finite).tolist()])
         self.add_numbers(part, finite)
 
     def add_numbers(self, part: np.ndarray, finite: np.ndarray | bool = True) -> None:

@@ -31,6 +31,14 @@ class _TwoMarkedNumbers(Task):
     features: int = 2
     outputs: Outputs = Outputs(1)
 
+    def mark_ranges(self) -> list[tuple[int, int]]:
+        """Where each of the two marks may be: the first timestep, and the one after the last."""
+        raise NotImplementedError
+
+    def combine(self, marked: np.ndarray) -> np.ndarray:
+        """The answers to the marked numbers, ``(samples, 2)``."""
+        raise NotImplementedError
+
     def sample(self, generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
         values = generator.random((count, self.length), dtype=np.float32)
         positions = np.stack(

@@ -74,7 +74,7 @@ class Text(Task):
                 f"{path} has only one distinct character, {self.characters[0]!r}: there is "
                 "nothing to predict. Give a text with two or more."
             )
-        self.outputs: Outputs = Outputs(self.vocabulary, per_timestep=True)
+        self.outputs: Outputs = Outputs(len(self.characters), per_timestep=True)
         self._available = available
         self._tokens = self.encode(text)
         self.baseline: float = self._bits_of_frequencies()
@@ -123,7 +123,7 @@ class Text(Task):
 
     def _bits_of_frequencies(self) -> float:
         data = self.data(0)
-        counts = np.bincount(data.train[1].ravel(), minlength=self.vocabulary) + 1
+        counts = np.bincount(data.train[1].ravel(), minlength=len(self.characters)) + 1
         return float(-np.log2(counts / counts.sum())[data.test[1]].mean())
 
 

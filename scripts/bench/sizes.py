@@ -43,14 +43,14 @@ class Size:
     @classmethod
     def parse(cls, words: Sequence[str]) -> "Size":
         """A size from five numbers and traits, such as ``64 100 128 128 25 layers=2 last``."""
-        numbers = map(int, words[:5])
-        traits: dict[str, Any] = {}
+        numbers = ("batch", "timesteps", "features", "units", "window")
+        given: dict[str, Any] = dict(zip(numbers, map(int, words[:5]), strict=False))
         for word in words[5:]:
             name, _, value = word.partition("=")
             if name not in ("layers", "words", *FLAGS):
                 raise ValueError(f"unknown trait of a size: {word}")
-            traits[name] = int(value) if value else True
-        return cls(*numbers, **traits)
+            given[name] = int(value) if value else True
+        return cls(**given)
 
     def __str__(self) -> str:
         numbers = [self.batch, self.timesteps, self.features, self.units, self.window]
