@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 import zipfile
 import zlib
 from typing import Any, NamedTuple
@@ -73,6 +74,14 @@ class Checkpoint(NamedTuple):
         rows.set_everything(self.states)
 
 
+def check_writable(path: str) -> None:
+    """Raises `OSError` now rather than after an epoch if the file cannot be written."""
+    folder = os.path.dirname(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 def write(path: str, model: keras.Model, rows: Rows, data: Streams, epoch: int) -> None:
     """Replaces the file at once: whenever the process is killed, one of both is whole."""
     variables = _variables(model)
@@ -86,7 +95,6 @@ def write(path: str, model: keras.Model, rows: Rows, data: Streams, epoch: int) 
     arrays = {f"variable_{i}": _array(v) for i, (_, v) in enumerate(variables)}
     arrays |= {f"state_{i}": np.asarray(state) for i, state in enumerate(rows.everything())}
     temporary = f"{path}.{os.getpid()}.tmp"
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     try:
         with open(temporary, "wb") as file:
             np.savez(file, header=np.array(json.dumps(header)), **arrays)

@@ -17,7 +17,7 @@ Callbacks that change more of a step than its gradient, such as `GradientNormPen
 
 import functools
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -25,6 +25,24 @@ from kbptt.callbacks._step import StepWrapper, make_train_function
 from kbptt.optimizers import Clipped, GradientTransform
 
 _ATTRIBUTE, _MEMORY = "_kbptt_substitution", "_kbptt_memory"  # of a model
+
+
+class _Made(NamedTuple):
+    """What the steps of a `fit` run with.
+
+    Attributes:
+        optimizer: The model's own.
+        clipped: What takes its place, or None.
+        own: The model's own train function.
+        wrappers: Those that went into `function`.
+        function: The train function that a step runs instead.
+    """
+
+    optimizer: Any = None
+    clipped: Clipped | None = None
+    own: Any = None
+    wrappers: list[StepWrapper] | None = None
+    function: Any = None
 
 
 def of(model: Any) -> "Substitution":
@@ -53,9 +71,7 @@ class Substitution:
         self.clipped: Clipped | None = None
         self._ran = False  # whether a step of this `fit` has run
         self._history = None  # of the `fit` that they joined
-        # The model's own, and the train function that a step runs instead.
-        self._optimizer = self._own_function = self._function = None
-        self._last: tuple = (None, None, None)  # clipped and both functions of the last `fit`
+        self._made = self._last = _Made()  # of this `fit` and the last one
 
     def in_fit(self) -> bool:
         """Whether the model is still in the `fit` that the transforms joined."""
@@ -72,7 +88,7 @@ class Substitution:
         """
         if not self.in_fit():
             self.give_back()
-            self._last = self.clipped, self._own_function, self._function
+            self._last = self._made
             self._history = getattr(self.model, "history", None)
             self.transforms, self.wrappers, self._ran = [], [], False
         if any(transform is other for other in self.transforms):
@@ -100,39 +116,39 @@ class Substitution:
         model = self.model
         if model.train_function == self._step:
             return  # another callback was here before
-        if model.optimizer is not self._optimizer:
+        if model.optimizer is not self._made.optimizer:
             raise ValueError(
                 "The model was compiled again after callbacks of kbptt joined its `fit`. Call "
                 "`compile` before `fit`."
             )
-        if model.train_function is not self._own_function:
+        if model.train_function is not self._made.own:
             self._prepare()  # another callback asked for a new one
         vars(model)["train_function"] = self._step
 
     def _step(self, iterator: Any) -> Any:
         """`model.train_function` for one step."""
         model, attributes = self.model, vars(self.model)
-        attributes["train_function"] = self._own_function
+        attributes["train_function"] = self._made.own
         # Another callback may have raised before the step that this was meant for.
         if not self.in_fit() or isinstance(iterator, Generator):  # that of `train_on_batch`
             return model.train_function(iterator)
         # Past `Layer.__setattr__`, which tracks what it is given and takes longer than clipping.
-        attributes["optimizer"] = self.clipped or self._optimizer
+        attributes["optimizer"] = self.clipped or self._made.optimizer
         try:
             if any(wrapper.skips() for wrapper in self.wrappers):
                 return model.get_metrics_result()
             self._ran = True
-            run = self._function
+            run = self._made.function
             for wrapper in self.wrappers:
                 run = functools.partial(wrapper.run, run)
             return run(iterator)
         finally:
-            attributes["optimizer"] = self._optimizer
+            attributes["optimizer"] = self._made.optimizer
 
     def give_back(self) -> None:
         """Gives the model its own train function back, unless it has it."""
         if self.model.train_function == self._step:
-            self.model.train_function = self._own_function
+            self.model.train_function = self._made.own
 
     def check_traced(self) -> None:
         """Raises `ValueError` if the steps so far have bypassed the optimizer."""
@@ -164,23 +180,31 @@ class Substitution:
                 function = self._make_function()
             finally:
                 model.optimizer, model.train_function = optimizer, own
-        self._optimizer, self._own_function, self._function = optimizer, own, function
+        self._made = _Made(optimizer, clipped, own, self.wrappers, function)
         self.clipped = clipped
         if clipped is not None:
             vars(model)[_MEMORY] = clipped.memory  # Keras would take it for a layer of the model
 
     def _made_before(self, optimizer: Any, own: Any) -> tuple[Clipped | None, Any]:
         """Optimizer and train function of this or the last `fit`, where they would be the same."""
-        now = self.clipped, self._own_function, self._function
-        for clipped, own_before, function in (now, self._last):
-            if clipped is None or clipped.inner is not optimizer:
+        found = None
+        for made in (self._made, self._last):
+            clipped = made.clipped
+            if made.optimizer is not optimizer or (clipped is None) == bool(self.transforms):
                 continue
-            if _same(clipped.transforms, self.transforms):
+            traced = made.own is own and _same(made.wrappers, self.wrappers)
+            if clipped is None:
+                traced = traced and bool(self.wrappers)  # else it is Keras's own, not kept here
+            elif _same(clipped.transforms, self.transforms):
+                found = clipped
                 clipped.attach()
                 settings = [transform.settings() for transform in self.transforms]
-                traced = own is own_before and _same(clipped.traced_with, settings)
-                return clipped, function if traced and not self.wrappers else None
-        return None, None
+                traced = traced and _same(clipped.traced_with, settings)
+            else:
+                continue
+            if traced:
+                return clipped, made.function
+        return found, None
 
     def _make_function(self) -> Callable[[Any], Any]:
         if self.wrappers:

@@ -18,14 +18,6 @@ from kbptt.optimizers.wrapper import Wrapper
 from kbptt.regularizers import gradient_norm
 
 
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected a boolean. Received: {name}={value!r}."
-        )
-    return value
-
-
 @keras.saving.register_keras_serializable(package="kbptt")
 class GradientNormPenalty(keras.callbacks.Callback):
     """Minimizes L + λ‖∂L/∂θ‖² (or L + λ‖∂L/∂θ‖) instead of L, during `fit` only.
@@ -77,7 +69,7 @@ class GradientNormPenalty(keras.callbacks.Callback):
 
     form = Option(functools.partial(_checks.one_of, valid=["finite_difference", "exact"]))
     radius = Option(functools.partial(_checks.number, above=0))
-    squared = Option(_flag)
+    squared = Option(_checks.flag)
 
     def __init__(
         self,

@@ -75,6 +75,7 @@ class StreamState(keras.callbacks.Callback):
         self._found: checkpoints.Checkpoint | None = None
         self._trained: int = -1  # position after the last window that was trained on
         self._tested: int = 0  # position before validation
+        self._first = True  # whether no epoch of this `fit` has begun
         self._begin = self._epoch = 0  # of the running epoch: its first position, Keras's number
 
     def states(self) -> list[np.ndarray]:
@@ -86,33 +87,48 @@ class StreamState(keras.callbacks.Callback):
     # Training ---------------------------------------------------------------------------------
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        data = self.data
+        data, self._found = self.data, None
         carrying_layers("StreamState", self.model)
         _check_replicas(self.model, data)
         if self._training is None or self._training.model is not self.model:
             self._training, self._trained = _OnStream(self.model, data), -1
         _substitution.of(self.model).join(wrapper=self._training)
         _check_data(self.model, data, self.params)
-        if self.path is not None and os.path.exists(self.path):
-            self._found = checkpoints.read(self.path)
-            self._found.check_data(data)
-            data.seek(self._found.position)
-            _keras.begin_with_epoch(self.model, self._found.epoch)
+        self._first = True
+        if self.path is None:
+            return
+        checkpoints.check_writable(self.path)
+        if os.path.exists(self.path):
+            self._found = found = checkpoints.read(self.path)
+            found.check_data(data)
+            data.seek(found.position)
+            _keras.begin_with_epoch(self.model, found.epoch)
+            if found.epoch >= (self.params or {}).get("epochs", 0):
+                self._restore()  # no epoch is left
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         data, training = self.data, self._training
+        if self._first and epoch and not data.position:
+            data.seek(epoch * len(data))  # `initial_epoch`, or another callback's
+        self._first = False
         window = data.position % len(data)
         self._begin, self._epoch = data.position - window, epoch
-        found, self._found = self._found, None
         if window:
             _keras.build_for(self.model, data[0])  # steps that are skipped report metrics
-        if found is not None:
+        if self._found is not None:
             # Here all callbacks have joined, and Keras has reset its metrics.
-            _keras.build_for(self.model, data[0])
-            found.restore(self.model, training.rows)
-        afresh = found is None and data.position != self._trained
+            self._restore()
+        afresh = data.position != self._trained
         training.rows.start(data.epoch.places, window, afresh)
         training.skip = window
+
+    def _restore(self) -> None:
+        found, self._found = self._found, None
+        _keras.build_for(self.model, self.data[0])
+        found.restore(self.model, self._training.rows)
+        if found.position % len(self.data) == 0:
+            self.model.reset_metrics()  # those of the epoch before
+        self._trained = found.position
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         _substitution.of(self.model).take_step()
@@ -125,13 +141,18 @@ class StreamState(keras.callbacks.Callback):
             return  # trained on before
         self._trained = self._begin + window
         data.seek(self._trained)
-        if self.save_freq == "epoch":
-            due = window == len(data)
-        else:
-            due = self._trained // self.save_freq > before // self.save_freq
-        if self.path is not None and due:
-            epoch = self._epoch + window // len(data)
-            checkpoints.write(self.path, self.model, self._training.rows, data, epoch)
+        # At the end of an epoch after validation, which else would be missing.
+        if self.save_freq != "epoch" and window < len(data):
+            if self._trained // self.save_freq > before // self.save_freq:
+                self._save(self._epoch)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.data.position == self._begin + len(self.data):
+            self._save(epoch + 1)
+
+    def _save(self, epoch: int) -> None:
+        if self.path is not None:
+            checkpoints.write(self.path, self.model, self._training.rows, self.data, epoch)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         _substitution.of(self.model).leave(wrapper=self._training)

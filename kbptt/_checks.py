@@ -79,6 +79,16 @@ def check_seed(seed: Any) -> int:
     return int(seed)
 
 
+def flag(name: str, value: Any) -> bool:
+    """Returns `value` if it is a bool, or raises `ValueError`."""
+    if not isinstance(value, bool) and type(value).__name__ not in ("bool_", "bool"):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected True or False. "
+            f"Received: {name}={value!r} (of type {type(value).__name__})."
+        )
+    return bool(value)
+
+
 def _message(name: str, expected: str, value: Any, mend: str) -> str:
     message = (
         f"Invalid value for argument `{name}`. Expected {expected}. "

@@ -97,10 +97,10 @@ def layer_being_built() -> keras.Layer | None:
     An initializer is called with a shape alone, and `LSTMCell` with `unit_forget_bias` calls the
     bias initializer for two parts of the bias, whose shapes are those of smaller cells.
     """
-    return next(iter(layers_being_built()), None)
+    return next(iter(running_layers()), None)
 
 
-def layers_being_built() -> list[keras.layers.Layer]:
+def running_layers() -> list[keras.layers.Layer]:
     """The layers whose `build` or call is running, from the innermost on."""
     scopes = get_global_attribute("name_scope_stack") or []
     return [scope.caller for scope in reversed(scopes)]

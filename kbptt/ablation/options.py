@@ -11,7 +11,6 @@ from kbptt import _checks, tasks
 from kbptt._checks import did_you_mean
 from kbptt.ablation import limits
 from kbptt.ablation.values import parse_assignment as parse_assignment
-from kbptt.tasks.base import check_flag
 from kbptt.tasks.model import get_cell
 
 Path = tuple[str, str]
@@ -151,7 +150,7 @@ def check(path: Path, value: Any, shown: str | None = None) -> Any:
     if path == ("training", "checkpoint"):
         return _checks.one_of(shown, value, CHECKPOINTS)
     if path == ("training", "stream"):
-        return value if value == "auto" else check_flag(shown, value)
+        return value if value == "auto" else _checks.flag(shown, value)
     if path == ("training", "clip"):
         return None if value is None else _checks.number(shown, value, above=0)
     if path == ("optimizer", "learning_rate"):

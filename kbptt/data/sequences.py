@@ -74,7 +74,12 @@ def gather(x: Any, y: Any, target: Target) -> Sequences:
             "`target='next'` takes its targets from `x` and no `y`; `target=None` and 'last' "
             f"expect `y`. Received: target={target!r}, y of type {type(y).__name__}."
         )
-    one = not isinstance(x, (list, tuple))
+    if isinstance(x, (tuple, dict)):
+        raise ValueError(
+            "`x` expected one array, or a list of sequences; a model on streams has one input. "
+            f"Received a {type(x).__name__}."
+        )
+    one = not isinstance(x, list)
     if one and target == "last":
         raise ValueError(
             "`target='last'` expected a list of sequences in `x`, one target for each in `y`. "
@@ -86,7 +91,7 @@ def gather(x: Any, y: Any, target: Target) -> Sequences:
     _check_alike("x", arrays)
     targets: list[Any] = []
     if target == "last":
-        targets = [np.asarray(y)]
+        targets = [np.atleast_1d(np.asarray(y))]
         if len(targets[0]) != len(arrays):
             raise ValueError(
                 f"`y` expected one target for each of {len(arrays)} sequences. Received "

@@ -99,12 +99,13 @@ class Streams(_Data):
         self.length: int = _checks.positive_integer("length", length)
         self.rows: int = _checks.positive_integer("batch_size", batch_size)
         self.context: int = _checks.count("context", context)
-        self.context_gradient: bool = bool(context_gradient)
+        self.context_gradient: bool = _checks.flag("context_gradient", context_gradient)
+        offset = offset if offset == "random" else _checks.count("offset", offset)
         self.offset: Offset = _checks.one_of("offset", offset, ("random", 0))
         self.order: Order = _checks.one_of("order", order, ("given", "shuffled"))
-        self.pack: bool = bool(pack)
+        self.pack: bool = _checks.flag("pack", pack)
         self.seed: int = _checks.check_seed(seed)
-        self.one: bool = not isinstance(x, (list, tuple))
+        self.one: bool = not isinstance(x, list)
         self._whole: Sequences = gather(x, y, target)
         self.sequences: Sequences = self._whole.divided(self.rows) if self.one else self._whole
         if self.pack and target == "last":
@@ -222,7 +223,8 @@ class Streams(_Data):
         number, window = divmod(position, len(self))
         if number != self._reading[0]:
             self._reading = number, self._draw(number)
-        return self._reading[1].window(window)
+        # A subclass may change what it yields.
+        return self[window] if number == self._drawn[0] else self._reading[1].window(window)
 
     def _check_carried(self) -> None:
         """Warns where Keras takes windows and nothing carries the states on."""

@@ -204,6 +204,7 @@ class CellFunction:
         self.is_layer: bool = isinstance(cell, keras.layers.Layer)
         # A layer casts its variables itself; other cells rely on the scope of the RNN layer.
         self.scope: Any = None if self.is_layer else _keras.autocast_scope()
+        self.training: bool = bool(training)
         self.arguments: dict[str, Any] = {}
         if self.is_layer and "training" in cell.call_signature_parameters:
             self.arguments["training"] = training
@@ -221,7 +222,9 @@ class CellFunction:
         if self.is_layer:
             # In an order that freezing a part of the cell does not change.
             variables = tuple(v for v in self.cell.variables if _is_float(v))
-        if any(c.dropout and _keras.dropout_masks(c)[0] is None for c in self.masked_cells):
+        if self.training and any(
+            c.dropout and _keras.dropout_masks(c)[0] is None for c in self.masked_cells
+        ):
             # A wrapper hides its cell from Keras, which then makes the masks inside the loop.
             self.stateful_call(x, state)
         # Keras clears the masks after the forward pass; the backward pass needs their structure.

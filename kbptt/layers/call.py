@@ -202,7 +202,8 @@ class StatefulCall(GradientOptions):
         if resets is not None:
             resets = Resets(resets, tuple(self._in_compute_dtype(fresh)))
         # Keras draws the masks once for the whole sequence and keeps them on the cell.
-        _keras.draw_dropout_masks(self, sequences[:, 0, :], example)
+        if training:  # Keras draws in inference too, and training would go on with other numbers
+            _keras.draw_dropout_masks(self, sequences[:, 0, :], example)
         call = sequences, state, mask, training, resets
         with self.temporarily(holds=holds):
             last, outputs, final = after_burn_in(self, burn_in, *call)
@@ -221,6 +222,12 @@ class StatefulCall(GradientOptions):
         fit = None if self._fit_checked else _keras.running("fit")
         if fit is not None:
             self._fit_checked = True
+            if any(isinstance(v, keras.layers.Bidirectional) for v in _keras.running_layers()):
+                raise ValueError(
+                    f"Layer '{self.name}' is stateful inside of Bidirectional, which reads a batch "
+                    "from its end too: that half would go on from states that come later in time. "
+                    "Leave `stateful` or Bidirectional out."
+                )
             inputs.check_fit(self.name, fit)
 
     def _in_compute_dtype(self, states: Any) -> list[Any]:

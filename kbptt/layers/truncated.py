@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops, tree
 
-from kbptt import _keras, truncation as truncations
+from kbptt import truncation as truncations
 from kbptt._tensorflow import is_being_exported
 from kbptt.engine import (
     Context,
@@ -123,13 +123,6 @@ class TruncatedLayer(StatefulCall):
 
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         inputs.check_shape(self.name, tuple(sequences_shape))
-        within = _keras.layers_being_built()
-        if self.stateful and any(isinstance(v, keras.layers.Bidirectional) for v in within):
-            raise ValueError(
-                f"Layer '{self.name}' is stateful inside of Bidirectional, which reads a batch "
-                "from its end too: that half would go on from states that come later in time. "
-                "Leave `stateful` or Bidirectional out."
-            )
         super().build(sequences_shape, initial_state_shape)
         self._build_further_weights()
         self._build_initial_state()

@@ -1,5 +1,8 @@
 """Evaluation and prediction on streams, with states of their own."""
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -7,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
+from kbptt import _keras
 from kbptt.data import Streams
 from kbptt.streams.layers import carrying_layers
 from kbptt.streams.rows import Rows
@@ -18,9 +22,10 @@ def evaluate_stream(
     """Loss and metrics of a model on whole sequences, read window by window.
 
     Every sequence is read from its beginning to its end as if in one pass, in the order given: no
-    offset, no context, and one array is not divided. So the result depends neither on the length of
-    the windows nor on the number of rows. Means are over timesteps. States of a training run in
-    progress stay as they are.
+    offset, no context, and one array is not divided. The loss and the metrics are means over all
+    timesteps, so the result depends neither on the length of the windows nor on the number of rows.
+    (A loss with ``reduction="sum"``, or one that returns a scalar, is averaged over windows.) A
+    `fit` that is running is not touched: neither states nor metrics.
 
     Args:
         model: A compiled model.
@@ -35,24 +40,45 @@ def evaluate_stream(
         ValueError: As `kbptt.callbacks.StreamState` in `fit`.
     """
     state = _evaluation(model, _streams(data), batch_size)
-    results = model.evaluate(state.data, callbacks=[state], verbose=0, return_dict=True)
+    with _metrics_kept(model):
+        results = model.evaluate(state.data, callbacks=[state], verbose=0, return_dict=True)
     return {name: float(value) for name, value in results.items()}
 
 
-_EVALUATION = "_kbptt_evaluation"  # of a model: its last one, whose trace serves for the next one
+_EVALUATIONS = "_kbptt_evaluations"  # of a model: the last ones, whose traces serve for the next
+_KEPT = 4
+_LOOKING = threading.RLock()
 
 
 def _evaluation(model: keras.Model, data: Streams, batch_size: int | None) -> Any:
     """The `StreamState` that evaluates the model on these data."""
     from kbptt.callbacks import StreamState
 
-    read, size, state = model.__dict__.get(_EVALUATION, (None, None, None))
-    if read is not data or size != batch_size:
+    evaluations = model.__dict__.setdefault(_EVALUATIONS, [])
+    found = (state for d, size, state in evaluations if d is data and size == batch_size)
+    state = next(found, None)
+    if state is None:
         replicas = model.distribute_strategy.num_replicas_in_sync
         state = StreamState(data.in_order(batch_size, multiple_of=replicas))
-        model.__dict__[_EVALUATION] = data, batch_size, state
+        evaluations.append((data, batch_size, state))
+        del evaluations[:-_KEPT]
     state.data.seek(0)
     return state
+
+
+@contextlib.contextmanager
+def _metrics_kept(model: keras.Model) -> Iterator[None]:
+    """A scope after which a `fit` that is running goes on with its metrics as they were."""
+    if _keras.running("fit") is None:
+        yield
+        return
+    kept = [(variable, variable.numpy()) for variable in model.metrics_variables]
+    try:
+        yield
+    finally:
+        model.reset_metrics()
+        for variable, value in kept:
+            variable.assign(value)
 
 
 def predict_stream(model: keras.Model, data: Streams, batch_size: int | None = None) -> Any:
@@ -84,18 +110,27 @@ def predict_stream(model: keras.Model, data: Streams, batch_size: int | None = N
         with rows.window():
             return model(inputs, training=False)
 
-    if not model.run_eagerly:
-        predict = tf.function(predict, jit_compile=model.jit_compile or None)
+    def traced(inputs: Any) -> Any:
+        return tf.function(predict, jit_compile=model.jit_compile or None).get_concrete_function(
+            inputs
+        )
+
     by_step = data.sequences.target != "last"
-    structure, collected = None, []
-    with rows.carrying():
-        for index in range(len(epoch)):
-            inputs = tree.map_structure(tf.convert_to_tensor, ordered[index][0])
-            structure = predict(inputs)
-            outputs = [np.asarray(output) for output in tree.flatten(structure)]
-            collected = collected or [_Collected(output, ordered, by_step) for output in outputs]
-            for into, output in zip(collected, outputs, strict=True):
-                into.add(index, output)
+    step, structure, collected = predict, None, []
+    for index in range(len(epoch)):
+        inputs = tree.map_structure(tf.convert_to_tensor, ordered[index][0])
+        if step is predict:
+            # Layers look at the rows only where a step is traced, or run eagerly; those of one
+            # prediction at a time.
+            with _LOOKING, rows.carrying():
+                step = predict if model.run_eagerly else traced(inputs)
+                structure = step(inputs)
+        else:
+            structure = step(inputs)
+        outputs = [np.asarray(output) for output in tree.flatten(structure)]
+        collected = collected or [_Collected(output, ordered, by_step) for output in outputs]
+        for into, output in zip(collected, outputs, strict=True):
+            into.add(index, output)
     return tree.pack_sequence_as(structure, [into.result(data.one) for into in collected])
 
 

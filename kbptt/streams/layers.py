@@ -42,7 +42,7 @@ def check_called_once(who: str, layer: Any, called: bool) -> None:
     if called:
         raise ValueError(
             f"{who} carries one state for each row on, and layer '{layer.name}' is called "
-            "twice by the model. Use two layers."
+            "twice by the model. Use two layers, or call the model once in a step."
         )
 
 

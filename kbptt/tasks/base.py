@@ -262,13 +262,3 @@ def check_sizes(sizes: Any) -> tuple[int, int, int]:
         for split, size in zip(SPLITS, sizes, strict=True)
     )
     return train, validation, test
-
-
-def check_flag(name: str, value: Any) -> bool:
-    """Returns `value` if it is a bool, or raises `ValueError`."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected True or False. "
-            f"Received: {name}={value!r} (of type {type(value).__name__})."
-        )
-    return bool(value)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kbptt import _checks
-from kbptt.tasks.base import Outputs, Task, TaskData, check_flag, check_seed, check_sizes
+from kbptt.tasks.base import Outputs, Task, TaskData, check_seed, check_sizes
 from kbptt.tasks.csv_table import Column, Table, is_data
 from kbptt.tasks.registry import register
 
@@ -84,7 +84,7 @@ class CSVSeries(Task):
         stride = max(1, length // 4) if stride is None else stride
         self.stride: int = _checks.positive_integer("stride", stride)
         held_out = _checks.number("held_out", held_out, above=0, at_most=0.45)
-        table = Table(path, header is None or check_flag("header", header))
+        table = Table(path, header is None or _checks.flag("header", header))
         target = _as_name(target)
         if columns is None:
             used, target = _numeric_columns(table, target, header is None)

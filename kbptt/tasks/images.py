@@ -10,7 +10,7 @@ import numpy as np
 
 from kbptt import _checks
 from kbptt._extras import require
-from kbptt.tasks.base import Outputs, Task, TaskData, check_flag, derive_seed
+from kbptt.tasks.base import Outputs, Task, TaskData, derive_seed
 from kbptt.tasks.registry import register
 
 # What zipfile, zlib and NumPy raise for a file that is not an archive of arrays, or is damaged.
@@ -34,7 +34,7 @@ class _PixelByPixel(Task):
     pixels: int
 
     def __init__(self, permuted: bool, blank: int, repeat: int, sizes: Sequence[int]):
-        self.permuted: bool = check_flag("permuted", permuted)
+        self.permuted: bool = _checks.flag("permuted", permuted)
         self.blank: int = _checks.positive_integer("blank", blank) if blank != 0 else 0
         self.repeat: int = _checks.positive_integer("repeat", repeat)
         super().__init__(self.pixels * self.repeat + self.blank, sizes)

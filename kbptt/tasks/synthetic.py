@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kbptt import _checks
-from kbptt.tasks.base import Outputs, Task, check_flag
+from kbptt.tasks.base import Outputs, Task
 from kbptt.tasks.registry import register
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class CopyMemory(Task):
         self.lag: int = _checks.positive_integer("lag", lag)
         self.items: int = _checks.positive_integer("items", items)
         self.symbols: int = _at_least("symbols", symbols, 2)
-        self.variable: bool = check_flag("variable", variable)
+        self.variable: bool = _checks.flag("variable", variable)
         super().__init__(self.lag + 2 * self.items, sizes)
         self.vocabulary: int | None = self.symbols + 2
         self.outputs: Outputs = Outputs(self.symbols + 1, per_timestep=True)

@@ -235,3 +235,16 @@ def test_keras_takes_it_as_it_is():
 def test_errors_say_what_was_expected(arguments, message):
     with pytest.raises(ValueError, match=message):
         kbptt.data.Streams(**arguments)
+
+
+def test_a_subclass_that_changes_what_is_read():
+    class Doubled(Streams):
+        def __getitem__(self, index):
+            x, y, weight = super().__getitem__(index)
+            return 2 * x, y, weight
+
+    data = Doubled(np.arange(60), length=5, batch_size=2)
+    for (x, _, _), (doubled, _, _) in zip(
+        Streams(np.arange(60), length=5, batch_size=2), data.get_tf_dataset(), strict=True
+    ):
+        np.testing.assert_array_equal(2 * x, doubled)

@@ -201,3 +201,33 @@ def test_files_of_others(tmp_path):
 def test_save_freq(wrong):
     with pytest.raises(ValueError, match="save_freq"):
         StreamState(stream(), "state.npz", save_freq=wrong)
+
+
+def test_outputs_that_are_not_one_for_each_target():
+    last = model(kbptt.LSTM(2))
+    refused(r"expected outputs \(batch, timesteps, …\).*`return_sequences=True`", last, stream())
+    data = Streams([X, X], np.zeros((2, 2)), target="last", length=LENGTH, batch_size=ROWS)
+    refused(r"`target='last'` expected one output .*`return_sequences=False`", model(lstm()), data)
+
+
+@pytest.mark.parametrize("wrong", [(X, X), {"a": X}])
+def test_several_inputs(wrong):
+    with pytest.raises(ValueError, match=r"a model on streams has one input. Received a"):
+        Streams(wrong, length=LENGTH)
+
+
+def test_flags():
+    for name in ("context_gradient", "pack"):
+        with pytest.raises(ValueError, match=f"`{name}`. Expected True or False"):
+            stream(**{name: "no"})
+    for wrong in (False, 1, "given", None):
+        with pytest.raises(ValueError, match="offset"):
+            stream(offset=wrong)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    data = stream()
+    with pytest.raises(OSError):
+        found = model(lstm())
+        found.fit(data, verbose=0, callbacks=[StreamState(data, tmp_path / "file" / "state.npz")])

@@ -96,3 +96,72 @@ def test_several_outputs():
         expected = model(one[None])
         np.testing.assert_allclose(predicted["a"][number], expected["a"][0], rtol=1e-12)
         np.testing.assert_array_equal(predicted["b"][0][number], expected["b"][0][0])
+
+
+def test_metrics_that_read_no_mask_get_real_steps_alone():
+    """AUC, precision and the like, and metrics of the user's own."""
+
+    class Own(keras.metrics.Mean):
+        def update_state(self, y_true, y_pred, sample_weight=None):
+            super().update_state(keras.ops.abs(y_true - y_pred), sample_weight)
+
+    def metrics():
+        return [
+            keras.metrics.AUC(name="auc"),
+            keras.metrics.Precision(name="precision"),
+            keras.metrics.FalsePositives(name="false"),
+            keras.metrics.RootMeanSquaredError(name="rmse"),
+            keras.metrics.BinaryAccuracy(name="accuracy"),
+            Own(name="own"),
+        ]
+
+    x, _ = sequences(17, 5, 9, 1)
+    rng = np.random.default_rng(4)
+    y = [rng.integers(0, 2, (len(one), 1)).astype("float64") for one in x]
+    head = keras.layers.Dense(1, "sigmoid", kernel_initializer="ones")
+    lstm = kbptt.LSTM(4, return_sequences=True)
+    model = frozen(
+        keras.Sequential([keras.Input((None, 3)), lstm, head]),
+        "binary_crossentropy",
+        metrics=metrics(),
+    )
+    data = Streams(x, y, target=None, length=4, batch_size=3)
+    outputs = np.concatenate([np.asarray(model(one[None]))[0] for one in x])
+    expected = {}
+    for metric in metrics():
+        metric.update_state(np.concatenate(y), outputs)
+        expected[metric.name] = float(metric.result())
+    for found in results(model, data):
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("head", ["(T, 1)", "(T,)"])
+@pytest.mark.parametrize("rows, length", [(1, 4), (4, 4), (3, 4), (2, 1)])
+def test_a_number_for_each_timestep(rows, length, head):
+    """Targets ``(timesteps,)``: Keras takes the last axis of a loss for features, not for time."""
+    x, _ = sequences(20, 5, 9)
+    y = [np.random.default_rng(len(one)).normal(size=len(one)) for one in x]
+    layers = [kbptt.LSTM(4, return_sequences=True), keras.layers.Dense(1)]
+    if head == "(T,)":
+        layers.append(keras.layers.Lambda(lambda h: h[..., 0]))
+    model = frozen(keras.Sequential([keras.Input((None, 3)), *layers]), metrics=["mae"])
+    outputs = np.concatenate([np.ravel(model(one[None])) for one in x])
+    error = outputs - np.concatenate(y)
+    data = Streams(x, y, target=None, length=length, batch_size=rows)
+    for found in results(model, data):
+        np.testing.assert_allclose(found["loss"], np.mean(error**2), rtol=1e-10)
+        np.testing.assert_allclose(found["mae"], np.mean(np.abs(error)), rtol=1e-10)
+    series = Streams(y[0], length=length, batch_size=rows)
+    assert series[0][0].shape == (rows, length)
+
+
+def test_many_steps_in_half_precision():
+    """Their number is beyond what float16 can count."""
+    x = np.zeros((70_000, 1), "float32")
+    layers = [kbptt.SimpleRNN(1, return_sequences=True), keras.layers.Dense(1, dtype="float16")]
+    model = keras.Sequential([keras.Input((None, 1)), *layers])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    data = Streams(x, x + 1, target=None, length=100, batch_size=700, offset=0)
+    loss = model.fit(data, verbose=0, callbacks=[StreamState(data)]).history["loss"]
+    np.testing.assert_allclose(loss, 1.0, rtol=1e-3)

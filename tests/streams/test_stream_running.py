@@ -6,6 +6,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -103,7 +104,7 @@ def test_validation_and_prediction_change_nothing():
     expected = train()
     in_the_middle = InTheMiddle()
     found = train([in_the_middle])
-    assert_same((*found[:2], expected[2]), expected)
+    assert_same(found, expected)
     np.testing.assert_allclose(in_the_middle.found[1], in_the_middle.found[3][0], rtol=1e-12)
 
     model, data = build("stack"), stream()
@@ -215,3 +216,151 @@ def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(tmp_path):
     for name, values in expected["history"].items():
         if name in ("loss", "accuracy"):  # of the epoch that was interrupted too
             assert found["history"][name] == values[1:]
+
+
+def test_a_second_fit_is_not_traced_again_and_goes_on():
+    traced = []
+
+    class Counted(keras.Model):
+        def train_step(self, batch):
+            traced.append(1)
+            return super().train_step(batch)
+
+    def made():
+        inner = build("LSTM")
+        model = Counted(inner.inputs, inner.outputs)
+        model.compile(keras.optimizers.Adam(0.01), keras.losses.MeanSquaredError())
+        return model
+
+    model, data = made(), stream()
+    state, clip = StreamState(data), ClipByGlobalNorm(0.1)
+    first, counts = state, []
+    for callbacks in ([state], [state], [clip, state], [clip, state]):
+        model.fit(data, verbose=0, callbacks=callbacks)
+        counts.append(len(traced))
+    assert counts[0] == counts[1] < counts[2] == counts[3]
+    other, again = made(), stream()
+    state = StreamState(again)
+    other.fit(again, epochs=2, verbose=0, callbacks=[state])
+    other.fit(again, epochs=2, verbose=0, callbacks=[ClipByGlobalNorm(0.1), state])
+    assert data.position == again.position == 4 * len(data)
+    for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # What is changed in between is seen.
+    before = len(traced)
+    model.layers[1].truncation = 1
+    model.fit(data, verbose=0, callbacks=[first])
+    assert len(traced) > before
+
+
+def test_dropout_and_metrics_of_training_go_on_beside_every_evaluation():
+    """Neither seeds nor the metrics of the running epoch are touched."""
+
+    def fit(callbacks=(), **arguments):
+        data = stream()
+        model = build("LSTM", dropout=0.3, recurrent_dropout=0.2, seed=5)
+        model.compile(keras.optimizers.Adam(0.01), keras.losses.MeanSquaredError(), metrics=["mae"])
+        state = StreamState(data)
+        history = model.fit(
+            data, epochs=2, verbose=0, callbacks=[state, *callbacks], **arguments
+        ).history
+        return model.get_weights(), state.states(), history
+
+    expected = fit()
+    assert_same(fit([InTheMiddle()]), expected)
+    assert_same(fit(validation_data=stream(length=3, offset=0)), expected)
+
+
+def test_threads_that_predict_at_once():
+    x, y = sequences(23, 18, 9, 14)
+    model = build("stack")
+    data = [
+        Streams([one], [two], target=None, length=3, batch_size=1)
+        for one, two in zip(x, y, strict=True)
+    ]
+    expected = [kbptt.predict_stream(model, one)[0] for one in data]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            found = pool.map(lambda one: kbptt.predict_stream(model, one)[0], data)
+            for a, b in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+class StopAt(keras.callbacks.Callback):
+    """Raises after that many batches, or when the epoch of that number is validated or ends."""
+
+    def __init__(self, batches=None, validation=None):
+        super().__init__()
+        self.batches, self.validation, self.epoch = batches, validation, -1
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.batches is not None:
+            self.batches -= 1
+            if self.batches < 0:
+                raise KeyboardInterrupt
+
+    def on_test_begin(self, logs=None):
+        if self.validation == self.epoch:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("save_freq", ["epoch", 4])
+def test_wherever_a_run_is_stopped_it_goes_on(save_freq, tmp_path):
+    """By new objects, as in a new process; a kill leaves no more than this exception."""
+
+    def fit(path=None, stop=None, epochs=3):
+        data, recorded = stream(), []
+        model = build("LSTM", dropout=0.2, seed=5)
+        model.compile(keras.optimizers.Adam(0.01), keras.losses.MeanSquaredError(), metrics=["mae"])
+        state = StreamState(data, path, save_freq=save_freq)
+        log = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: recorded.append(logs))
+        validation = stream(offset=0)
+        try:
+            model.fit(
+                data, epochs=epochs, verbose=0, validation_data=validation,
+                callbacks=[log, state, *([] if stop is None else [stop])],
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            assert path.exists()
+        return model.get_weights(), state.states(), recorded, data.position
+
+    weights, states, recorded, position = fit()
+    windows = len(stream())
+    assert windows % 4
+    stops = [windows + 1, 2 * windows - 1, 2 * windows, 3 * windows - 1]
+    stops = [StopAt(batches) for batches in stops] + [StopAt(validation=n) for n in (1, 2)]
+    for number, stop in enumerate(stops):
+        path = tmp_path / f"{number}.npz"
+        fit(path, stop)
+        found = fit(path)
+        assert found[3] == position and not path.exists()
+        for a, b in zip((*found[0], *found[1]), (*weights, *states), strict=True):
+            np.testing.assert_array_equal(a, b)
+        # Every epoch that was not over is reported again, validation included.
+        assert found[2] == recorded[-len(found[2]) :] and found[2]
+    # Started again with fewer epochs than there were: nothing is left but what was restored.
+    path, stop = tmp_path / "fewer.npz", StopAt(windows + 1)
+    stopped = fit(path, stop)
+    found = fit(path, epochs=1)
+    assert found[3] == {"epoch": windows, 4: 8}[save_freq] and found[2] == []
+    if save_freq == "epoch":
+        stopped = fit(epochs=1)
+        for a, b in zip(found[0], stopped[0], strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert np.any(found[0][0] != build("LSTM").get_weights()[0])
+
+
+def test_initial_epoch_reads_its_own_windows():
+    data, again = stream(), stream()
+    expected = train(data=data, epochs=3)
+    model = build("stack")
+    model.compile(keras.optimizers.Adam(0.01), keras.losses.MeanSquaredError(), metrics=["mae"])
+    model.fit(again, epochs=2, verbose=0, callbacks=[StreamState(again)])
+    later = stream()
+    model.fit(later, initial_epoch=2, epochs=3, verbose=0, callbacks=[StreamState(later)])
+    assert later.position == 3 * len(later)
+    for a, b in zip(model.get_weights(), expected[0], strict=True):
+        np.testing.assert_array_equal(a, b)
