@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple, Protocol
 
 import keras
+import tensorflow as tf
 from keras import ops, tree
 
 from kbptt import _keras
@@ -176,6 +177,8 @@ class StatefulCall(GradientOptions):
         inputs.check_by_timestep(self.name, "resets", resets, shape)
         widths = tree.flatten(self.state_size)
         inputs.check_initial_state(self.name, initial_state, widths, shape[0])
+        if tf.is_tensor(burn_in):  # Keras makes one of a number of NumPy's
+            burn_in = tf.get_static_value(burn_in).item()
         inputs.check_burn_in(self.name, count("burn_in", burn_in), shape)
         carry, stateful, holds = self._carry, self.stateful and self._carry is None, False
         if stateful and self.states is not None:

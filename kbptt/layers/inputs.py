@@ -120,16 +120,15 @@ def check_fit(layer: str, arguments: dict[str, Any]) -> None:
     Warns:
         UserWarning: If batches are shuffled, or epochs follow each other without a reset.
     """
-    arrays = tree.flatten(arguments["x"])
-    if not arrays or not all(isinstance(a, np.ndarray) or tf.is_tensor(a) for a in arrays):
+    samples, batch_size = _samples(arguments["x"]), arguments["batch_size"] or 32
+    validation = arguments.get("validation_data")
+    validation = _samples(validation[0] if isinstance(validation, (list, tuple)) else validation)
+    if (arguments.get("steps_per_epoch") or samples) * batch_size > samples:
+        _check_last(layer, samples, batch_size)
+    if not arguments.get("validation_steps"):
+        _check_last(layer, validation, arguments.get("validation_batch_size") or batch_size)
+    if not samples:
         return
-    samples, batch_size = len(arrays[0]), arguments["batch_size"] or 32
-    if samples % batch_size:
-        raise ValueError(
-            f"Layer '{layer}' is stateful: the batch size must stay the same, {batch_size}. Of "
-            f"{samples} samples in batches of {batch_size} the last has {samples % batch_size}: "
-            "leave these out, or train on kbptt.data.Streams."
-        )
     wrong = []
     if arguments["shuffle"] is not False and samples > batch_size:
         wrong.append("shuffles the batches that its states are carried through")
@@ -141,6 +140,23 @@ def check_fit(layer: str, arguments: dict[str, Any]) -> None:
             "kbptt.data.Streams with kbptt.callbacks.StreamState, which keep the order and reset "
             "the states where a sequence begins.",
             stacklevel=2,
+        )
+
+
+def _samples(x: Any) -> int:
+    """How many samples arrays have; 0 if they are no arrays."""
+    arrays = tree.flatten(x)
+    if not arrays or not all(isinstance(a, np.ndarray) or tf.is_tensor(a) for a in arrays):
+        return 0
+    return len(arrays[0])
+
+
+def _check_last(layer: str, samples: int, batch_size: int) -> None:
+    if samples % batch_size:
+        raise ValueError(
+            f"Layer '{layer}' is stateful: the batch size must stay the same, {batch_size}. Of "
+            f"{samples} samples in batches of {batch_size} the last has {samples % batch_size}: "
+            "leave these out, or train on kbptt.data.Streams."
         )
 
 

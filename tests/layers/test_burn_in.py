@@ -139,6 +139,11 @@ def test_in_a_model_that_is_saved(tmp_path):
     np.testing.assert_array_less(0, again.layers[-1].gradient_norms[K:])
 
 
+def test_a_number_of_numpy():
+    layer, (x, _) = kbptt.GRU(4), numbers()
+    np.testing.assert_array_equal(layer(x, burn_in=np.int64(K)), layer(x, burn_in=K))
+
+
 def test_what_is_refused():
     layer = kbptt.GRU(4, truncation=Randomized(0.5))
     x, _ = numbers()

@@ -43,6 +43,17 @@ def test_a_smaller_last_batch_is_refused_before_training():
         fit(build(kbptt.GRU(2, stateful=True)), samples=10, shuffle=False)
 
 
+def test_a_smaller_last_batch_of_validation_is_refused_before_training():
+    model = build(kbptt.GRU(2, stateful=True))
+    validation = np.zeros((6, 5, 3)), np.zeros((6, 2))
+    with pytest.raises(ValueError, match="Of 6 samples in batches of 4 the last has 2"):
+        fit(model, shuffle=False, validation_data=validation)
+    model = build(kbptt.GRU(2, stateful=True))
+    with pytest.raises(ValueError, match="Of 2 samples in batches of 4 the last has 2"):
+        fit(model, samples=10, shuffle=False, validation_split=0.2)
+    fit(build(kbptt.GRU(2, stateful=True)), samples=10, shuffle=False, steps_per_epoch=2)
+
+
 def test_another_batch_size_is_refused():
     model = build(kbptt.GRU(2, stateful=True))
     fit(model, shuffle=False)
