@@ -100,7 +100,8 @@ class Streams(_Data):
         self.rows: int = _checks.positive_integer("batch_size", batch_size)
         self.context: int = _checks.count("context", context)
         self.context_gradient: bool = _checks.flag("context_gradient", context_gradient)
-        offset = offset if offset == "random" else _checks.count("offset", offset)
+        if offset != "random":
+            _checks.count("offset", offset)  # False is none
         self.offset: Offset = _checks.one_of("offset", offset, ("random", 0))
         self.order: Order = _checks.one_of("order", order, ("given", "shuffled"))
         self.pack: bool = _checks.flag("pack", pack)

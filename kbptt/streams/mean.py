@@ -127,7 +127,9 @@ class RealSteps:
             The sample weight, or None where there is nothing to count, and for each prediction the
             mask of its real steps, and whether the model itself has masked some.
         """
-        weight, y, y_pred = (given.get(name) for name in ("sample_weight", "y", "y_pred"))
+        weight: Any = given.get("sample_weight")
+        y: Any = given.get("y")
+        y_pred: Any = given.get("y_pred")
         if weight is None or not tf.is_tensor(weight):
             return None, []
         for output in tree.flatten(y_pred):
