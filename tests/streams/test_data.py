@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -248,3 +249,24 @@ def test_a_subclass_that_changes_what_is_read():
         Streams(np.arange(60), length=5, batch_size=2), data.get_tf_dataset(), strict=True
     ):
         np.testing.assert_array_equal(2 * x, doubled)
+
+
+def test_a_window_reads_its_own_steps_and_no_others():
+    """An array may be larger than memory: it is never read as a whole."""
+
+    class Recorded:
+        shape, dtype = (10**9, 3), np.dtype("float32")
+        read: ClassVar[list] = []
+
+        def __len__(self):
+            return self.shape[0]
+
+        def __getitem__(self, steps):
+            self.read.append((steps.start, steps.stop))
+            return np.zeros((steps.stop - steps.start, 3), self.dtype)
+
+    x = Recorded()
+    data = Streams(x, x, target=None, length=100, batch_size=4, context=20)
+    assert x.read == []
+    data[5]
+    assert len(x.read) == 8 and all(0 < stop - start <= 120 for start, stop in x.read)
