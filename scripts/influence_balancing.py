@@ -76,12 +76,13 @@ class Record(keras.callbacks.Callback):
 def train(truncation: Truncation, steps: int, learning_rate: float) -> np.ndarray:
     """θ after every step of SGD, each on the next `TIMESTEPS` timesteps of one sequence."""
     cell = InfluenceBalancingCell(UNITS, POSITIVE)
-    layer = kbptt.RNN(cell, truncation=truncation, return_sequences=True, stateful=True)
-    model = keras.Sequential([keras.Input(batch_shape=(1, TIMESTEPS, 1)), layer])
+    layer = kbptt.RNN(cell, truncation=truncation, return_sequences=True)
+    model = keras.Sequential([keras.Input((TIMESTEPS, 1)), layer])
     model.compile(keras.optimizers.SGD(learning_rate), lambda y, s: 0.5 * (s - y) ** 2)
-    nothing, target = np.zeros((1, TIMESTEPS, 1)), np.ones((1, TIMESTEPS, 1))
+    nothing, target = np.zeros((steps * TIMESTEPS, 1)), np.ones((steps * TIMESTEPS, 1))
+    data = kbptt.data.Streams(nothing, target, TIMESTEPS, batch_size=1, target=None, offset=0)
     record = Record(cell)
-    model.fit(nothing, target, batch_size=1, epochs=steps, verbose=0, callbacks=[record])
+    model.fit(data, verbose=0, callbacks=[kbptt.callbacks.StreamState(data), record])
     return np.array([cell.theta_start, *record.values])
 
 

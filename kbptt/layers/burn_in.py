@@ -16,8 +16,6 @@ def after_burn_in(
     layer: Any, burn_in: int, sequences: Any, state: Any, mask: Any, training: bool, resets: Any
 ) -> tuple[Any, Any, Any]:
     """What `layer.inner_loop` returns, run as two loops, the first of which keeps no gradient."""
-    if burn_in == 0:
-        return layer.inner_loop(sequences, state, mask, training, resets)
     first, rest = (
         (x, m, r)
         for x, m, r in zip(

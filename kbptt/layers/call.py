@@ -209,7 +209,10 @@ class StatefulCall(GradientOptions):
             _keras.draw_dropout_masks(self, sequences[:, 0, :], example)
         call = sequences, state, mask, training, resets
         with self.temporarily(holds=holds):
-            last, outputs, final = after_burn_in(self, burn_in, *call)
+            if burn_in:
+                last, outputs, final = after_burn_in(self, burn_in, *call)
+            else:
+                last, outputs, final = self.inner_loop(*call)
         if carry is not None:
             carry.end(self, self._carried_on(carry, final, *call))
             last, outputs = carry.show(self, last, outputs, mask)
