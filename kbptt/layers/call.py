@@ -212,7 +212,8 @@ class StatefulCall(GradientOptions):
             if burn_in:
                 last, outputs, final = after_burn_in(self, burn_in, *call)
             else:
-                last, outputs, final = self.inner_loop(*call)
+                loop: Any = self.inner_loop  # which takes `resets` too
+                last, outputs, final = loop(*call)
         if carry is not None:
             carry.end(self, self._carried_on(carry, final, *call))
             last, outputs = carry.show(self, last, outputs, mask)
