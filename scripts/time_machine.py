@@ -42,7 +42,13 @@ def train(tokens: np.ndarray, cell: str, epochs: int, seed: int) -> float:
     keras.utils.set_random_seed(seed)
     data = kbptt.data.Streams(tokens, length=35, batch_size=32, seed=seed)
     one_hot = keras.layers.Embedding(len(SYMBOLS), len(SYMBOLS), "identity", trainable=False)
-    recurrent = getattr(kbptt, cell)(256, return_sequences=True)
+    # The initial weights of PyTorch, which the book's models have.
+    weights = ("kernel", "recurrent", "bias")
+    uniform = keras.initializers.RandomUniform
+    initial = {
+        f"{w}_initializer": uniform(-1 / 16, 1 / 16, seed + i) for i, w in enumerate(weights)
+    }
+    recurrent = getattr(kbptt, cell)(256, return_sequences=True, **initial)
     layers = [keras.Input((35,), dtype="int32"), one_hot, recurrent]
     model = keras.Sequential([*layers, keras.layers.Dense(len(SYMBOLS))])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
