@@ -307,7 +307,7 @@ class StopAt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("save_freq", ["epoch", 4])
+@pytest.mark.parametrize("save_freq", [pytest.param("epoch", marks=pytest.mark.slow), 4])
 def test_wherever_a_run_is_stopped_it_goes_on(save_freq, tmp_path):
     """By new objects, as in a new process; a kill leaves no more than this exception."""
 
