@@ -103,8 +103,6 @@ class StreamState(keras.callbacks.Callback):
             found.check_data(data)
             data.seek(found.position)
             _keras.begin_with_epoch(self.model, found.epoch)
-            if found.epoch >= (self.params or {}).get("epochs", 0):
-                self._restore()  # no epoch is left
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         data, training = self.data, self._training
@@ -155,6 +153,8 @@ class StreamState(keras.callbacks.Callback):
             checkpoints.write(self.path, self.model, self._training.rows, self.data, epoch)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if self._found is not None:
+            self._restore()  # no epoch was left
         _substitution.of(self.model).leave(wrapper=self._training)
         _keras.begin_with_epoch(self.model, None)
         if self.path is not None and os.path.exists(self.path):
