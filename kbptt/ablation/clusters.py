@@ -53,6 +53,9 @@ def _local(workers: int) -> Iterator[Any]:
 
     settings = {
         "distributed.scheduler.allowed-failures": 0,  # the runner counts retries
+        # Silence is measured by the wall clock: a computer that slept would lose every trial. The
+        # end of a process shows at once all the same.
+        "distributed.scheduler.worker-ttl": None,
         "distributed.worker.daemon": True,
         # Sampling a trial's stack a hundred times a second costs a tenth of its time.
         "distributed.worker.profile.enabled": False,

@@ -6,12 +6,26 @@ import pathlib
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def in_process_client():
+    """A client of a worker thread, for one file; its threads take time from no other test."""
+    import dask
     from distributed import Client
 
-    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
-    with Client(processes=False, set_as_default=False, silence_logs=50, **options) as client:
+    settings = {
+        "distributed.scheduler.worker-ttl": None,  # as in kbptt.ablation.clusters
+        "distributed.worker.profile.enabled": False,
+    }
+    options = {
+        "n_workers": 1,
+        "threads_per_worker": 1,
+        "memory_limit": None,
+        "dashboard_address": "127.0.0.1:0",
+    }
+    with (
+        dask.config.set(settings),
+        Client(processes=False, set_as_default=False, silence_logs=50, **options) as client,
+    ):
         yield client
 
 
