@@ -14,7 +14,7 @@ import pytest
 from command_line import kbptt
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kbptt.cli import run_directory, training
+from kbptt.cli import run_directory, terminal, training
 
 HERE = pathlib.Path(__file__).parent
 DIGITS = ["train", "digits", "--units", "4", "-o", "sizes=[64,32,32]", "--batch-size", "16"]
@@ -147,6 +147,24 @@ def interrupted_at(monkeypatch, step, *arguments):
         result = kbptt(*arguments)
     assert result.exit_code == 130 and "--resume --logdir run" in result.stdout
     assert result.stderr == "Interrupted.\n"
+
+
+def test_an_interrupt_that_got_lost_ends_the_training_at_the_next_step(
+    working_directory, monkeypatch
+):
+    """Python drops an exception that is raised in a finalizer or a callback of C code."""
+    steps = itertools.count(1)
+    before = training.Progressed.on_train_batch_begin
+
+    def lose(self, batch, logs=None):
+        before(self, batch, logs)
+        if next(steps) == 3:
+            monkeypatch.setattr(terminal, "interrupted", lambda: True)
+
+    monkeypatch.setattr(training.Progressed, "on_train_batch_begin", lose)
+    result = kbptt(*DIGITS, "--epochs", 100_000, "--logdir", "run")
+    assert result.exit_code == 130 and "--resume --logdir run" in result.stdout
+    assert result.stderr == "Interrupted.\n" and next(steps) == 4
 
 
 def profiles(logdir):

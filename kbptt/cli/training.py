@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kbptt import tasks
 from kbptt.ablation.training import Training
 from kbptt.analysis import reach
+from kbptt.cli import terminal
 from kbptt.cli.run_directory import (
     check_configuration,
     describe,
@@ -226,6 +227,9 @@ class Progressed(keras.callbacks.Callback, contextlib.AbstractContextManager):
 
     The bar shows how many timesteps are trained on per second, since the epoch began but without
     the first step of all, which compiles.
+
+    Ctrl-C ends the training at the next step at the latest: Python drops a `KeyboardInterrupt` that
+    is raised in a finalizer.
     """
 
     def __init__(self, console: rich.console.Console, training: Training, epochs: int):
@@ -273,6 +277,8 @@ class Progressed(keras.callbacks.Callback, contextlib.AbstractContextManager):
             self.seconds = []
         else:
             self.seconds.append(time.perf_counter() - self.begun)
+        if terminal.interrupted():
+            raise KeyboardInterrupt
         shown = {"loss": f"loss {logs['loss']:.4f}", "rate": self._rate()}
         self.bar.update(self.row, completed=batch + 1, **shown)
 
