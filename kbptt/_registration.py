@@ -26,6 +26,7 @@ SERIALIZABLE = {
         "SpectralMonitor",
         "ZClip",
     ),
+    "gradient_clip": ("ByNorm",),
     "initializers": (
         "Cayley",
         "Chrono",

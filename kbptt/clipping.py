@@ -1,3 +1,4 @@
-"""The functions of `kbptt.optimizers.clipping`, under the name they had first."""
+"""`ByNorm` for ``gradient_clip=``, and the functions of `kbptt.optimizers.clipping`."""
 
+from kbptt.gradient_clip import ByNorm as ByNorm
 from kbptt.optimizers.clipping import *  # noqa: F403

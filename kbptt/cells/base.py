@@ -4,6 +4,7 @@ All states and gradients are tuples of tensors ``(rows, width)``; a row is one s
 of one window in the backward pass.
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 import tensorflow as tf
@@ -46,8 +47,13 @@ class Step(Protocol):
         residuals: Tensors,
         gradient: Tensors,
         weights: Any,
+        back: Callable[[tf.Tensor], tf.Tensor],
     ) -> tuple[Tensors, Tensors]:
-        """J_tᵀ ∂L/∂h_t (guide 2.4), and the local gradients that `weight_gradients` sums."""
+        """J_tᵀ ∂L/∂h_t (guide 2.4), and the local gradients that `weight_gradients` sums.
+
+        `back` takes ∂L/∂(h_{t−1}·U) to what reaches h_{t−1} through U. A step of which nothing is
+        known but its call does without.
+        """
         ...
 
     def weight_gradients(

@@ -56,10 +56,10 @@ class GRU(Cell):
         dr = dn * hn * sigma.grad(kept_r)
         return dh * z, tf.concat([dz, dr, dn * r], axis=-1), dn
 
-    def vjp(self, x, previous, state, residuals, gradient, weights):
+    def vjp(self, x, previous, state, residuals, gradient, weights, back):
         direct, dhu, dn = self.local_gradients(previous[0], residuals[0], gradient[0])
         da = self.product_gradient(dhu, residuals, weights)
-        return (direct + tf.matmul(da, weights.recurrent_kernel, transpose_b=True),), (dhu, dn)
+        return (direct + back(da),), (dhu, dn)
 
     def product_gradient(self, dhu, residuals, weights):
         """∂L/∂(h·U) from the gradient of what enters the gates."""

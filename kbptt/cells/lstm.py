@@ -63,14 +63,14 @@ class LSTM(Cell):
         h = o * self.activation(c[1:])
         return tf.concat([start[0][None], h], axis=0), c
 
-    def vjp(self, x, previous, state, residuals, gradient, weights):
+    def vjp(self, x, previous, state, residuals, gradient, weights, back):
         dh, dc = gradient
         (i, f, g, o), (di, df, dg, do) = self.kept_gates(residuals[0])
         y = self.activation(state[1])
         dc = dc + dh * o * self.activation.grad(self.activation.kept(state[1], y))
         parts = dc * g * di, dc * previous[1] * df, dc * i * dg, dh * y * do
         dz = tf.concat(parts, axis=-1)
-        return (tf.matmul(dz, weights.recurrent_kernel, transpose_b=True), dc * f), (dz,)
+        return (back(dz), dc * f), (dz,)
 
     def weight_gradients(self, x, previous, residuals, local, weights):
         (dz,) = local
@@ -99,7 +99,7 @@ class NormalizedLSTM(LSTM):
     def recover(self, start, residuals, written):
         return written
 
-    def vjp(self, x, previous, state, residuals, gradient, weights):
+    def vjp(self, x, previous, state, residuals, gradient, weights, back):
         dh, dc = gradient
         kept, standard, inverse, c_standard, c_inverse = residuals
         (i, f, g, o), (di, df, dg, do) = self.kept_gates(kept)
@@ -114,8 +114,7 @@ class NormalizedLSTM(LSTM):
         parts = dc * g * di, dc * previous[1] * df, dc * i * dg, dh * y * do
         dz = tf.concat(parts, axis=-1)
         da = scale_vjp(dz * weights.recurrent_gain, standard, inverse)
-        carried = tf.matmul(da, weights.recurrent_kernel, transpose_b=True), dc * f
-        return carried, (dz, d_normalized)
+        return (back(da), dc * f), (dz, d_normalized)
 
     def weight_gradients(self, x, previous, residuals, local, weights):
         dz, d_normalized = local

@@ -22,10 +22,10 @@ class SimpleRNN(Cell):
         z = x + tf.matmul(state[0], weights.recurrent_kernel)
         return (self.activation(z),), (z,) if self.activation.keeps_argument else ()
 
-    def vjp(self, x, previous, state, residuals, gradient, weights):
+    def vjp(self, x, previous, state, residuals, gradient, weights, back):
         (kept,) = residuals or state
         dz = gradient[0] * self.activation.grad(kept)
-        return (tf.matmul(dz, weights.recurrent_kernel, transpose_b=True),), (dz,)
+        return (back(dz),), (dz,)
 
     def weight_gradients(self, x, previous, residuals, local, weights):
         (dz,) = local
@@ -47,11 +47,11 @@ class NormalizedSimpleRNN(SimpleRNN):
         y = weights.recurrent_gain * standard
         return y if weights.bias is None else y + weights.bias
 
-    def vjp(self, x, previous, state, residuals, gradient, weights):
+    def vjp(self, x, previous, state, residuals, gradient, weights, back):
         kept = self.activation.kept(self.argument(residuals[0], weights), state[0])
         dy = gradient[0] * self.activation.grad(kept)
         da = scale_vjp(dy * weights.recurrent_gain, *residuals)
-        return (tf.matmul(da, weights.recurrent_kernel, transpose_b=True),), (dy,)
+        return (back(da),), (dy,)
 
     def weight_gradients(self, x, previous, residuals, local, weights):
         (dy,) = local

@@ -7,10 +7,11 @@ timesteps with a gradient of its own; the loop around it is an ordinary one.
 
 import tensorflow as tf
 
-from kbptt.cells.base import Step
+from kbptt.cells.base import Step, Tensors
 from kbptt.engine.blocks import divide
 from kbptt.engine.gradient import Context, Loop, Monitor, Options
-from kbptt.engine.tensors import norm_per_sample, select, size
+from kbptt.engine.tensors import clip, norm_per_sample, select, size
+from kbptt.engine.zoneout import held, hold
 
 
 class AutodiffLoop(Loop):
@@ -24,7 +25,7 @@ class AutodiffLoop(Loop):
         options: The `Options`. Windows must not overlap (``stride == length``).
 
     Raises:
-        ValueError: If windows overlap.
+        ValueError: If windows overlap, or at a call that leaves out what flows through h alone.
     """
 
     time_major = True
@@ -42,16 +43,23 @@ class AutodiffLoop(Loop):
             )
 
     def __call__(self, x, start, weights, context):
+        if context.through is not None:
+            raise ValueError(
+                "h-detach cannot be expressed by an ordinary loop, which is what runs inside "
+                "kbptt.engine.differentiable(). Expected h_detach == 0."
+            )
         timesteps, batch = size(x, 0), tf.shape(x)[1]
         factors = self._factors(timesteps, batch, start[0].dtype, context)
         tap = self._tap(x, start, weights, context)
         mask, resets, hidden = context.mask, context.resets, self.step.hidden
+        holds = held(self.options.zoneout, context.zoneout_key, timesteps, tuple(start))
 
         def body(t, state, histories):
-            previous = tuple(_carry(s, factors[t][:, None], self.options.clip) for s in state)
+            previous = _carry(state, factors[t][:, None], self.options)
             if resets is not None:
                 previous = select(resets.at[t][:, None], resets.states, previous)
             new, _ = self.step.forward(x[t], previous, weights)
+            new = hold(tuple(d[t] for d in holds), previous, new)
             if mask is not None:
                 new = select(mask[t][:, None], new, previous)
             new = tuple(s + tap[t] if index == hidden else s for index, s in enumerate(new))
@@ -103,17 +111,17 @@ class AutodiffLoop(Loop):
         return zeros(*sources)
 
 
-def _carry(state: tf.Tensor, factor: tf.Tensor, clip: float | None) -> tf.Tensor:
+def _carry(state: Tensors, factor: tf.Tensor, options: Options) -> Tensors:
     """The identity; multiplies its gradient J_tᵀ ∂L/∂h_t (guide 2.4) by `factor` and clips it."""
 
     @tf.custom_gradient
-    def identity(state, factor):
-        def gradient(upstream):
-            carried = tf.where(factor == 0, tf.zeros_like(upstream), upstream * factor)
-            if clip is not None:
-                carried = tf.clip_by_value(carried, -clip, clip)
-            return carried, None
+    def identity(factor, *state):
+        def gradient(*upstream):
+            carried = tuple(tf.where(factor == 0, tf.zeros_like(d), d * factor) for d in upstream)
+            if options.clip is not None:
+                carried = clip(carried, options.clip, options.clip_by_norm)
+            return None, *carried
 
-        return tf.identity(state), gradient
+        return tuple(map(tf.identity, state)), gradient
 
-    return identity(state, factor)
+    return identity(factor, *state)

@@ -43,7 +43,7 @@ class CellStep:
     def recover(self, start, residuals, written):
         return written
 
-    def vjp(self, x, previous, state, residuals, gradient, weights):
+    def vjp(self, x, previous, state, residuals, gradient, weights, back):
         previous = in_this_graph(previous)
         with tf.GradientTape() as tape:
             tape.watch(previous)

@@ -104,6 +104,8 @@ class CPULoop(Loop):
     @staticmethod
     def why_not(cell: Cell, options: Options, dtype: tf.DType) -> str | None:
         """Why the compiled loops cannot run such a cell here; None if they can."""
+        if options.zoneout or options.clip_by_norm:
+            return "zoneout and clipping by norm are not among the C++ loops yet"
         if options.lags:
             return "gradients are measured by lag"
         if dtype not in (tf.float32, tf.float64):

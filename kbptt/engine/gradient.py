@@ -18,13 +18,14 @@ from kbptt.engine.tensors import in_this_graph
 
 
 class Options(NamedTuple):
-    """How the backward pass treats the carried gradient.
+    """How the backward pass treats the carried gradient, and what both passes hold.
 
     Attributes:
         length: Timesteps a window reaches back; None for the whole sequence.
         stride: Timesteps between the ends of two windows.
         align: `"end"` or `"start"`: from where windows are counted.
         clip: Bound on every element of the carried gradient, or None.
+        clip_by_norm: Whether `clip` bounds the norm of each sample's instead.
         record: Whether the norms of every timestep are wanted.
         lags: Whether the gradients by lag are wanted too. For windows of stride 1, or where only
             the final state has a gradient.
@@ -32,15 +33,18 @@ class Options(NamedTuple):
             of which timesteps count, both ``(timesteps, batch)``. Returns a penalty and its
             gradient with respect to the first argument. It adds to the gradient of the recurrent
             kernel alone.
+        zoneout: For each state the probability that a unit keeps its value; empty without zoneout.
     """
 
     length: int | None = None
     stride: int | None = None
     align: str = "end"
     clip: float | None = None
+    clip_by_norm: bool = False
     record: bool = True
     lags: bool = False
     penalty: Callable[..., Any] | None = None
+    zoneout: tuple[float, ...] = ()
 
 
 class Monitor(NamedTuple):
@@ -111,9 +115,11 @@ class Context(NamedTuple):
         factors: Called in the backward pass with (timesteps, batch); returns ξ as ``(timesteps,
             batch or 1)``, time-major in any case, with which the carried gradient is multiplied.
             Or None.
+        through: Likewise for factors on what flows from t to t−1 through the recurrent kernel.
         monitor: Called with the `Monitor` of each backward pass. Or None.
         penalty_weight: Called for the weight of `Options.penalty`. Or None.
         dropout: `Dropout` of a loop that knows it: `kbptt.engine.cpu`.
+        zoneout_key: What zoneout draws from, two uint64; None for its expectation.
         watched: What the tapes watch when run eagerly; None in a graph.
     """
 
@@ -122,9 +128,11 @@ class Context(NamedTuple):
     resets: Resets | None = None
     sequences: bool = True
     factors: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
+    through: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
     monitor: Callable[[Monitor], None] | None = None
     penalty_weight: Callable[[], tf.Tensor] | None = None
     dropout: Dropout = Dropout()
+    zoneout_key: tf.Tensor | None = None
     watched: Watched | None = None
 
 
@@ -135,12 +143,14 @@ class Upstream(NamedTuple):
         outputs: Gradient of the outputs of all timesteps, or None.
         final: Gradients of the final states.
         xi: ξ ``(timesteps, batch or 1)``, or None.
+        through: Likewise the factors on what flows through the recurrent kernel.
         penalty_weight: Weight of the penalty, a scalar, or None.
     """
 
     outputs: tf.Tensor | None
     final: Tensors
     xi: tf.Tensor | None
+    through: tf.Tensor | None
     penalty_weight: tf.Tensor | None
 
 
@@ -202,15 +212,16 @@ class Loop:
         """
         resets = context.resets
         # The gradient of a branch sees no tensors of the graphs around it.
-        structure, mask, at, dropout = in_this_graph(
+        structure, mask, at, dropout, key = in_this_graph(
             (
                 (x, tuple(start), () if resets is None else tuple(resets.states), weights),
                 context.mask,
                 None if resets is None else resets.at,
                 context.dropout,
+                context.zoneout_key,
             )
         )
-        context = context._replace(dropout=dropout)
+        context = context._replace(dropout=dropout, zoneout_key=key)
         everything = tf.nest.flatten(structure)
         if tf.executing_eagerly():
             # Here: inside, no tape records.
@@ -261,15 +272,17 @@ class Loop:
         """Draws ξ, runs the backward pass and reports what it has measured."""
         x, start, weights, context = problem
         outputs, final = (gradients[0], gradients[1:]) if context.sequences else (None, gradients)
-        xi = weight = None
-        if context.factors is not None:
-            shape = tf.shape(x)
-            time, batch = (0, 1) if self.time_major else (1, 0)
-            xi = tf.cast(context.factors(shape[time], shape[batch]), start[0].dtype)
+        weight = None
+        shape = tf.shape(x)
+        time, batch = (0, 1) if self.time_major else (1, 0)
+        xi, through = (
+            None if draw is None else tf.cast(draw(shape[time], shape[batch]), start[0].dtype)
+            for draw in (context.factors, context.through)
+        )
         if self.options.penalty is not None:
             weight = 0 if context.penalty_weight is None else context.penalty_weight()
             weight = tf.cast(weight, start[0].dtype)
-        upstream = Upstream(outputs, final, xi, weight)
+        upstream = Upstream(outputs, final, xi, through, weight)
         found, measured = self.backward(x, start, weights, context, residuals, upstream)
         if context.monitor is not None:
             context.monitor(measured)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from kbptt.cells.base import Step, Tensors
 from kbptt.engine.blocks import Blocks, divide
 from kbptt.engine.gradient import Options
-from kbptt.engine.tensors import norm_per_sample, select, size, write
+from kbptt.engine.tensors import clip, norm_per_sample, select, size, write
 from kbptt.truncation.windows import Windows
 
 
@@ -21,11 +21,13 @@ class Given(NamedTuple):
     Attributes:
         x: Inputs.
         previous: States before the step.
-        states: States after it.
+        states: States after it, before zoneout.
         residuals: Of the step.
         mask: Boolean, or None.
         resets: Boolean, or None.
         xi: ξ ``(timesteps, batch or 1)``, or None.
+        through: Likewise the factors on what flows through the recurrent kernel.
+        held: For each state what zoneout holds of it; empty without it.
         outputs: e_t, the gradient of the outputs, or None.
     """
 
@@ -36,6 +38,8 @@ class Given(NamedTuple):
     mask: tf.Tensor | None
     resets: tf.Tensor | None
     xi: tf.Tensor | None
+    through: tf.Tensor | None
+    held: Tensors
     outputs: tf.Tensor | None
 
 
@@ -97,8 +101,7 @@ class Recurrence:
         self.overlapping: bool = self.windows.overlapping
         self.penalized: bool = options.penalty is not None
         self.by_block: list[Tensors] = [
-            tuple(map(self.blocks.split, group))
-            for group in ((given.x,), given.previous, given.states, given.residuals)
+            tuple(map(self.blocks.split, group)) for group in self._groups()
         ]
         self.e: tf.Tensor | None = (
             None if given.outputs is None else self.blocks.split(given.outputs)
@@ -139,7 +142,37 @@ class Recurrence:
         bounds = tf.where(self.blocks.real(), tf.constant(clip, self.dtype), self.dtype.max)
         return self._each(bounds)
 
+    def _groups(self) -> tuple[Tensors, ...]:
+        """What `_vjp` reads of each timestep."""
+        given, through = self.given, ()
+        if given.through is not None:
+            shape = [self.timesteps, self.batch]
+            through = (tf.broadcast_to(given.through, shape)[:, :, None],)
+        return (given.x,), given.previous, given.states, given.residuals, given.held, through
+
     # One step ---------------------------------------------------------------------------------
+
+    def _vjp(self, gradient, inputs, previous, states, residuals, held, through):
+        """J_tᵀ ∂L/∂h_t, the local gradients, and those of the weights if they are summed here."""
+        (x,), passed = inputs, ()
+        if held:  # what zoneout holds passes the step by
+            passed = tuple(d * g for d, g in zip(held, gradient, strict=True))
+            gradient = tuple((1 - d) * g for d, g in zip(held, gradient, strict=True))
+        found: Tensors = ()
+        if self.sums_weights:
+            carried, *local, found = self.step.vjp_of_all(x, previous, gradient, self.weights)
+        else:
+
+            def back(product: tf.Tensor) -> tf.Tensor:
+                kernel = self.weights.recurrent_kernel
+                hidden = tf.matmul(product, kernel, transpose_b=True)
+                return hidden * through[0] if through else hidden
+
+            step = x, previous, states, residuals, gradient, self.weights
+            carried, local = self.step.vjp(*step, back)
+        if held:
+            carried = tuple(a + b for a, b in zip(carried, passed, strict=True))
+        return carried, tuple(local), found
 
     def _read(self, at: tuple, tensor: tf.Tensor) -> tf.Tensor:
         """A timestep of `count` blocks as rows; `at` is the first block and the place in it."""
@@ -159,14 +192,9 @@ class Recurrence:
         step, stride = self.step, self.windows.stride
         at = (self.blocks.before - j // stride, stride - 1 - j % stride)
         gradient = self._add_loss(carried, j, at)  # ∂L/∂h_t
-        (x,), previous, states, residuals = (
-            tuple(self._read(at, v) for v in group) for group in self.by_block
-        )
-        if self.sums_weights:
-            carried, dx, found = step.vjp_of_all(x, previous, gradient, self.weights)
-            local, sums = (dx,), tuple(a + b for a, b in zip(sums, found, strict=True))
-        else:
-            carried, local = step.vjp(x, previous, states, residuals, gradient, self.weights)
+        rows = (tuple(self._read(at, v) for v in group) for group in self.by_block)
+        carried, local, found = self._vjp(gradient, *rows)
+        sums = tuple(a + b for a, b in zip(sums, found, strict=True))
         if self.penalized and not self.overlapping:
             vjp = self._place(vjp, carried[step.hidden], at)
         real = gradient[step.hidden]
@@ -206,7 +234,7 @@ class Recurrence:
             carried = tuple(v * xi for v in carried)
         if self.options.clip is not None:
             bound = self.options.clip if self.clip is None else self._read(at, self.clip)
-            carried = tuple(tf.clip_by_value(v, -bound, bound) for v in carried)
+            carried = clip(carried, bound, self.options.clip_by_norm)
         return carried, restart
 
     def _record(self, norms, gradient, real, j, at):
@@ -245,11 +273,8 @@ class Recurrence:
         example = carried
         if not self.overlapping:
             # Traced for its shapes alone; XLA removes the computation.
-            (x,), previous, states, residuals = (
-                tuple(self._read((0, 0), v) for v in group) for group in self.by_block
-            )
-            _, example = step.vjp(x, previous, states, residuals, carried, self.weights)
-            example = (x,) if self.sums_weights else example
+            rows = (tuple(self._read((0, 0), v) for v in group) for group in self.by_block)
+            _, example, _ = self._vjp(carried, *rows)
         shape = [self.blocks.before + windows.count, windows.stride, self.batch]
         hidden = carried[step.hidden]
         vector = size(hidden, 1) if self.options.lags else 0
@@ -315,11 +340,11 @@ class Recurrence:
         if self.options.lags:
             count = self.windows.count
             lags, sums = measured[:, :count], measured[:, count:]
-        (x,), previous, states, residuals, flat = (
+        flat, *groups = (
             tuple(tf.reshape(v, [rows, size(v, 2)]) for v in group)
-            for group in ((given.x,), given.previous, given.states, given.residuals, gradient)
+            for group in (gradient, *self._groups())
         )
-        back, local = step.vjp(x, previous, states, residuals, flat, self.weights)
+        back, local, _ = self._vjp(flat, *groups)
         local = tuple(tf.reshape(v, [self.timesteps, self.batch, size(v, 1)]) for v in local)
         if given.mask is not None:
             keep = given.mask[:, :, None]

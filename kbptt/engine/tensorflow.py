@@ -28,6 +28,7 @@ from kbptt.engine.gradient import Loop, Monitor, Options
 from kbptt.engine.recurrence import Given, Recurrence
 from kbptt.engine.settings import settings
 from kbptt.engine.tensors import select, size, write
+from kbptt.engine.zoneout import held, hold
 
 
 class Trace(NamedTuple):
@@ -37,10 +38,12 @@ class Trace(NamedTuple):
         residuals: Of the step, each ``(timesteps, batch, width)``.
         trajectory: The states from the initial one on, ``(timesteps + 1, batch, width)``: all but
             the first are the states, all but the last the previous states, and neither is a copy.
+        candidates: The states before zoneout, ``(timesteps, batch, width)``; empty without it.
     """
 
     residuals: Tensors
     trajectory: Tensors
+    candidates: Tensors
 
 
 class TensorFlowLoop(Loop):
@@ -62,24 +65,34 @@ class TensorFlowLoop(Loop):
         self.compiled_backward = Compiled(self._backward, self.jit)
 
     def forward(self, x, start, weights, context):
-        final, trace = self.compiled_forward(x, start, weights, context.mask, context.resets)
+        final, trace = self.compiled_forward(
+            x, start, weights, context.mask, context.resets, context.zoneout_key
+        )
         return trace.trajectory[self.output][1:], final, trace
 
-    def _forward(self, x, start, weights, mask, resets) -> tuple[Tensors, Trace]:
+    def _forward(self, x, start, weights, mask, resets, key) -> tuple[Tensors, Trace]:
         """Runs the recurrence; returns the final states and the trace."""
         step, jit = self.step, self.jit
         timesteps = size(x, 0)
-        _, example = step.forward(x[0], start, weights)
-        # Without masks and resets some states can be recomputed from others, so only
+        candidates, example = step.forward(x[0], start, weights)
+        kept = len(example)
+        holds = held(self.options.zoneout, key, timesteps, tuple(start))
+        # Without masks, resets and zoneout some states can be recomputed from others, so only
         # `step.written` is stored.
-        everything = mask is not None or resets is not None
+        everything = mask is not None or resets is not None or bool(holds)
         written = range(len(start)) if everything else step.written
+
+        if holds:
+            example = (*example, *candidates)
 
         def body(t, state, residuals, stored):
             previous = state
             if resets is not None:
                 previous = select(resets.at[t][:, None], resets.states, previous)
-            state, values = step.forward(x[t], previous, weights)
+            candidates, values = step.forward(x[t], previous, weights)
+            state = hold(tuple(d[t] for d in holds), previous, candidates)
+            if holds:
+                values = (*values, *candidates)
             if mask is not None:
                 state = select(mask[t][:, None], state, previous)
             residuals = _write_all(residuals, values, t, jit)
@@ -101,15 +114,17 @@ class TensorFlowLoop(Loop):
         )
         if not everything:
             stored = step.recover(start, residuals, stored)
-        return final, Trace(residuals, stored)
+        return final, Trace(residuals[:kept], stored, residuals[kept:])
 
     def backward(self, x, start, weights, context, trace, upstream):
         mask, resets = context.mask, context.resets
         previous = tuple(h[:-1] for h in trace.trajectory)
-        states = tuple(h[1:] for h in trace.trajectory)
+        states = trace.candidates or tuple(h[1:] for h in trace.trajectory)
         if resets is not None:
             restart = tuple(s[None] for s in resets.states)
             previous = select(resets.at[:, :, None], restart, previous)
+        key = context.zoneout_key
+        holds = held(self.options.zoneout, key, size(x, 0), tuple(start))
         first = 0
         windows = divide(size(x, 0), self.options)
         one_window = isinstance(windows.count, int) and windows.count == 1
@@ -129,6 +144,8 @@ class TensorFlowLoop(Loop):
             mask=cut(mask),
             resets=None if resets is None else cut(resets.at),
             xi=cut(upstream.xi),
+            through=cut(upstream.through),
+            held=tuple(map(cut, holds)),
             outputs=upstream.outputs,
         )
         found = self.compiled_backward(

@@ -1,5 +1,6 @@
 """Small operations on tensors and tuples of tensors that the loops share."""
 
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -59,3 +60,30 @@ def norm_per_sample(gradient: tf.Tensor) -> tf.Tensor:
     # A product with ones is a vectorized sum; XLA's own reduction over a row is not, on a CPU.
     ones = tf.ones([size(gradient, -1), 1], tf.float64)
     return tf.cast(tf.sqrt(tf.matmul(gradient * gradient, ones)[..., 0]), tf.float32)
+
+
+def clip(gradient: Tensors, bound: float | tf.Tensor, by_norm: bool) -> Tensors:
+    """The gradient of the states with every element in ±bound, or with every row's norm below it.
+
+    Args:
+        gradient: Each ``(rows, width)``. A row's norm is that of all its states together.
+        bound: Number, or ``(rows, 1)``.
+        by_norm: Whether norms are bounded.
+    """
+    if not by_norm:
+        return tuple(tf.clip_by_value(d, -bound, bound) for d in gradient)
+    # The norm relative to the largest element, whose square could overflow; one that is infinite
+    # counts as the largest number there is.
+    largest = gradient[0].dtype.max
+    finite = [tf.clip_by_value(d, -largest, largest) for d in gradient]
+    tops = [tf.reduce_max(tf.abs(d), axis=-1, keepdims=True) for d in finite]
+    top = functools.reduce(tf.maximum, tops)
+    safe = tf.where(top > 0, top, tf.ones_like(top))
+    directions = [d / safe for d in finite]
+    squares = [tf.reduce_sum(d * d, axis=-1, keepdims=True) for d in directions]
+    norm = tf.sqrt(tf.add_n(squares))  # between 1 and the root of the number of elements
+    clips = norm > bound / safe
+    return tuple(
+        tf.where(clips, direction * (bound / norm), d)
+        for direction, d in zip(directions, gradient, strict=True)
+    )

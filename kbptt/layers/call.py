@@ -204,9 +204,7 @@ class StatefulCall(GradientOptions):
             state = list(initial_state) if tree.is_nested(initial_state) else [initial_state]
         if resets is not None:
             resets = Resets(resets, tuple(self._in_compute_dtype(fresh)))
-        # Keras draws the masks once for the whole sequence and keeps them on the cell.
-        if training:  # Keras draws in inference too, and training would go on with other numbers
-            _keras.draw_dropout_masks(self, sequences[:, 0, :], example)
+        self._draw(training, sequences[:, 0, :], example)
         call = sequences, state, mask, training, resets
         with self.temporarily(holds=holds):
             if burn_in:
@@ -223,6 +221,11 @@ class StatefulCall(GradientOptions):
             self._carried.finish(final, training)
         output = ops.cast(outputs if self.return_sequences else last, self.compute_dtype)
         return (output, *final) if self.return_state else output
+
+    def _draw(self, training: bool, step_input: Any, states: Any) -> None:
+        """Draws what a call draws once for the whole sequence."""
+        if training:  # Keras draws in inference too, and training would go on with other numbers
+            _keras.draw_dropout_masks(self, step_input, states)
 
     def _check_fit(self) -> None:
         """Says once what goes wrong where arrays are given to the `fit` of a stateful layer."""

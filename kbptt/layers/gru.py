@@ -6,7 +6,9 @@ import keras
 from keras import ops
 
 from kbptt._typing import Activation, Constraint, GatedOptions, Initializer, Regularizer, Seed
+from kbptt.gradient_clip import GradientClipLike
 from kbptt.layers.projected import ProjectedLayer
+from kbptt.layers.zoneout import ZoneoutLike
 from kbptt.normalization import NormalizationLike
 from kbptt.regularizers.vanishing_gradient import GradientRegularizerLike
 from kbptt.truncation.policies import TruncationLike
@@ -39,7 +41,8 @@ class GRU(ProjectedLayer, keras.layers.GRU):
         dropout: Float in [0, 1]. Fraction of the inputs to drop. Defaults to `0.0`.
         recurrent_dropout: Float in [0, 1]. Fraction of the state to drop on its way into the
             recurrent product; one mask for all timesteps. Defaults to `0.0`.
-        seed: Integer, `keras.random.SeedGenerator` or None. Seed of dropout. Defaults to `None`.
+        seed: Integer, `keras.random.SeedGenerator` or None. Seed of all that is drawn at random.
+            Defaults to `None`.
         return_sequences: Boolean. Return the outputs of all timesteps, not only the last. Defaults
             to `False`.
         return_state: Boolean. Return the last state beside the output. Defaults to `False`.
@@ -58,6 +61,10 @@ class GRU(ProjectedLayer, keras.layers.GRU):
         gradient_clip: See `kbptt.LSTM`.
         trainable_initial_state: Boolean. Learn the states that a sequence begins with, and that a
             reset goes back to, as weights ``(units,)``; they start at zeros. Defaults to `False`.
+        zoneout: Float in [0, 1). Probability that a unit keeps its value for a timestep in
+            training; in inference states are mixed by it. Defaults to `0.0`.
+        h_detach: Float in [0, 1]. Probability for each timestep that no gradient flows from it to
+            the one before through the recurrent kernel; through z ⊙ h it does. Defaults to `0.0`.
         **kwargs: `name`, `dtype`, `trainable`, `zero_output_for_mask` and `implementation`, as in
             Keras.
 
@@ -97,8 +104,10 @@ class GRU(ProjectedLayer, keras.layers.GRU):
         truncation: TruncationLike = None,
         normalization: NormalizationLike = None,
         gradient_regularizer: GradientRegularizerLike = None,
-        gradient_clip: float | None = None,
+        gradient_clip: GradientClipLike = None,
         trainable_initial_state: bool = False,
+        zoneout: ZoneoutLike = 0.0,
+        h_detach: float = 0.0,
         **kwargs: Unpack[GatedOptions],
     ) -> None:
         super().__init__(
@@ -129,7 +138,13 @@ class GRU(ProjectedLayer, keras.layers.GRU):
             **kwargs,
         )
         self._set_up(
-            truncation, gradient_clip, normalization, gradient_regularizer, trainable_initial_state
+            truncation,
+            gradient_clip,
+            normalization,
+            gradient_regularizer,
+            trainable_initial_state,
+            zoneout,
+            h_detach,
         )
 
     def _recurrence(self):

@@ -5,7 +5,9 @@ from typing import Literal, Unpack
 import keras
 
 from kbptt._typing import Activation, Constraint, GatedOptions, Initializer, Regularizer, Seed
+from kbptt.gradient_clip import GradientClipLike
 from kbptt.layers.projected import ProjectedLayer
+from kbptt.layers.zoneout import ZoneoutLike
 from kbptt.normalization import NormalizationLike
 from kbptt.regularizers.vanishing_gradient import GradientRegularizerLike
 from kbptt.truncation.policies import TruncationLike
@@ -47,7 +49,8 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
         dropout: Float in [0, 1]. Fraction of the inputs to drop. Defaults to `0.0`.
         recurrent_dropout: Float in [0, 1]. Fraction of the state to drop on its way into the
             recurrent product; one mask for all timesteps. Defaults to `0.0`.
-        seed: Integer, `keras.random.SeedGenerator` or None. Seed of dropout. Defaults to `None`.
+        seed: Integer, `keras.random.SeedGenerator` or None. Seed of all that is drawn at random.
+            Defaults to `None`.
         return_sequences: Boolean. Return the outputs of all timesteps, not only the last. Defaults
             to `False`.
         return_state: Boolean. Return the last state beside the output. Defaults to `False`.
@@ -65,10 +68,16 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
             `None`.
         gradient_regularizer: None, or a `kbptt.regularizers` identifier such as
             `"vanishing_gradient"` (Pascanu's Ω). Defaults to `None`.
-        gradient_clip: None, or a positive float that bounds every element of the gradient carried
-            from one timestep to the one before (Graves, 2013). Defaults to `None`.
+        gradient_clip: None, a positive float that bounds every element of the gradient carried from
+            one timestep to the one before (Graves, 2013), or `kbptt.clipping.ByNorm`, which bounds
+            its norm. Defaults to `None`.
         trainable_initial_state: Boolean. Learn the states that a sequence begins with, and that a
             reset goes back to, as weights ``(units,)``; they start at zeros. Defaults to `False`.
+        zoneout: Float in [0, 1), or one for h and one for c. Probability that a unit keeps its
+            value for a timestep in training; in inference states are mixed by it. The authors take
+            0.05 for h and 0.5 for c. Defaults to `0.0`.
+        h_detach: Float in [0, 1]. Probability for each timestep that no gradient flows from it to
+            the one before through h; through c it does. Defaults to `0.0`.
         **kwargs: `name`, `dtype`, `trainable`, `zero_output_for_mask` and `implementation`, as in
             Keras.
 
@@ -108,8 +117,10 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
         truncation: TruncationLike = None,
         normalization: NormalizationLike = None,
         gradient_regularizer: GradientRegularizerLike = None,
-        gradient_clip: float | None = None,
+        gradient_clip: GradientClipLike = None,
         trainable_initial_state: bool = False,
+        zoneout: ZoneoutLike = 0.0,
+        h_detach: float = 0.0,
         **kwargs: Unpack[GatedOptions],
     ) -> None:
         super().__init__(
@@ -140,5 +151,11 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
             **kwargs,
         )
         self._set_up(
-            truncation, gradient_clip, normalization, gradient_regularizer, trainable_initial_state
+            truncation,
+            gradient_clip,
+            normalization,
+            gradient_regularizer,
+            trainable_initial_state,
+            zoneout,
+            h_detach,
         )

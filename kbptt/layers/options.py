@@ -7,27 +7,51 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from kbptt import truncation as truncations
-from kbptt._checks import number
+from kbptt import gradient_clip as gradient_clips, truncation as truncations
 from kbptt._frozen import frozen
 from kbptt.engine import Effects, Monitor, Options, draw_factors
+from kbptt.gradient_clip import GradientClipLike
 from kbptt.layers.callers import Callers
 from kbptt.truncation.policies import TruncationLike
 
 
-class Factors:
-    """Draws the ξ of randomized truncation, new for every backward pass.
+class Uniform:
+    """Uniform random numbers of backward passes, new ones for each.
 
-    Its random state is no weight: Keras does not look into such an object.
+    Its state is no weight: Keras does not look into such an object.
     """
+
+    def __init__(self, seed: Any) -> None:
+        self.generator: keras.random.SeedGenerator = keras.random.SeedGenerator(seed)
+
+    @property
+    def state(self) -> tf.Variable:
+        return self.generator.state.value
+
+    def drawer(self, effects: Effects) -> Callable[[list[Any]], tf.Tensor]:
+        """A function of a shape that draws numbers in [0, 1), float32."""
+        state = effects.capture(self.state)
+
+        def draw(shape):
+            # What keras.random.uniform does with this seed, whose variable it would not capture.
+            seed = state.read()
+            state.assign(seed + tf.constant([0, 1], seed.dtype))
+            seed = tf.cast(tf.math.floormod(seed, tf.int32.max - 1), tf.int32)
+            return tf.random.stateless_uniform(shape, seed)
+
+        return draw
+
+
+class Factors:
+    """Draws the ξ of randomized truncation, new for every backward pass."""
 
     def __init__(self, truncation: truncations.Randomized) -> None:
         self.truncation = truncation
-        self.seed: keras.random.SeedGenerator = keras.random.SeedGenerator(truncation.seed)
+        self.uniform: Uniform = Uniform(truncation.seed)
 
     def drawer(self, effects: Effects) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         """A function of (timesteps, batch) that draws ξ ``(timesteps, batch or 1)``."""
-        state = effects.capture(self.seed.state.value)
+        uniform = self.uniform.drawer(effects)
 
         def draw(timesteps, batch):
             schedule = getattr(self.truncation, "keep_probability", None)
@@ -38,12 +62,27 @@ class Factors:
             factors = self.truncation.factors(timesteps, columns)
             if factors is not None:
                 return factors
-            # What keras.random.uniform does with this seed, whose variable it would not capture.
-            seed = state.read()
-            state.assign(seed + tf.constant([0, 1], seed.dtype))
-            seed = tf.cast(tf.math.floormod(seed, tf.int32.max - 1), tf.int32)
-            uniform = tf.random.stateless_uniform([timesteps, columns], seed)
-            return draw_factors(uniform, self.truncation.cut_probability)
+            return draw_factors(uniform([timesteps, columns]), self.truncation.cut_probability)
+
+        return draw
+
+
+class Detachment:
+    """Draws at which timesteps h-detach lets the gradient through, for every backward pass.
+
+    Reference: [Kanuparthi et al., 2019](https://arxiv.org/abs/1810.03023), algorithm 1.
+    """
+
+    def __init__(self, rate: float, seed: Any) -> None:
+        self.rate = rate
+        self.uniform: Uniform = Uniform(seed)
+
+    def drawer(self, effects: Effects) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        """A function of (timesteps, batch) that draws zeros and ones, ``(timesteps, 1)``."""
+        uniform = self.uniform.drawer(effects)
+
+        def draw(timesteps, batch):
+            return tf.cast(uniform([timesteps, 1]) >= self.rate, tf.float32)
 
         return draw
 
@@ -60,11 +99,12 @@ class GradientOptions(RNN):
     _versions: tf.Variable | None = None
     _lag_recorder: Callable[[Monitor], None] | None = None
 
-    def _set_options(self, truncation: TruncationLike, gradient_clip: float | None) -> None:
+    def _set_options(self, truncation: TruncationLike, gradient_clip: GradientClipLike) -> None:
         self._callers = Callers()
         self._changes = [0, 0]
         self._record_gradient_norms = True
         self._factors = None
+        self._detachment: Detachment | None = None
         self.gradient_clip = gradient_clip
         self.truncation = truncation
 
@@ -90,13 +130,14 @@ class GradientOptions(RNN):
             self._options_changed(windows_or_clip=before is None and self._factors is None)
 
     @property
-    def gradient_clip(self) -> float | None:
-        """Bound on every element of the gradient carried from a timestep to the one before."""
+    def gradient_clip(self) -> float | gradient_clips.ByNorm | None:
+        """Bound on the gradient carried from a timestep to the one before: a number for every
+        element, or `kbptt.clipping.ByNorm`."""
         return self._gradient_clip
 
     @gradient_clip.setter
-    def gradient_clip(self, value: float | None) -> None:
-        self._gradient_clip = None if value is None else number("gradient_clip", value, above=0)
+    def gradient_clip(self, value: GradientClipLike) -> None:
+        self._gradient_clip = frozen(gradient_clips.get(value))
         self._options_changed(windows_or_clip=True)
 
     @property
@@ -140,4 +181,7 @@ class GradientOptions(RNN):
         t = self.truncation
         record = self.record_gradient_norms
         lags = self._lag_recorder is not None
-        return Options(t.length, t.stride, t.align, self.gradient_clip, record, lags)
+        clip = self.gradient_clip
+        by_norm = isinstance(clip, gradient_clips.ByNorm)
+        bound = clip.norm if isinstance(clip, gradient_clips.ByNorm) else clip
+        return Options(t.length, t.stride, t.align, bound, by_norm, record, lags)

@@ -8,12 +8,16 @@ import tensorflow as tf
 from keras import ops
 
 from kbptt import normalization as normalizations
+from kbptt._checks import number
 from kbptt._frozen import frozen
 from kbptt._tensorflow import is_being_exported
 from kbptt.cells import ACTIVATION, CELLS, Cell, Weights, make
 from kbptt.cells.layer_norm import center
-from kbptt.engine import Effects, Monitor, Options, in_control_flow, settings
+from kbptt.engine import Context, Effects, Loop, Monitor, Options, in_control_flow, settings
+from kbptt.gradient_clip import GradientClipLike
 from kbptt.layers.any_cell import CellLayer, Part, as_tensors
+from kbptt.layers.options import Detachment
+from kbptt.layers.zoneout import ZoneoutLike, zoneout_rates
 from kbptt.normalization import NormalizationLike
 from kbptt.regularizers import vanishing_gradient
 from kbptt.regularizers.vanishing_gradient import GradientRegularizerLike
@@ -59,12 +63,17 @@ class ProjectedLayer(CellLayer):
     def _set_up(
         self,
         truncation: TruncationLike,
-        gradient_clip: float | None,
+        gradient_clip: GradientClipLike,
         normalization: NormalizationLike = None,
         regularizer: GradientRegularizerLike = None,
         trainable_initial_state: bool = False,
+        zoneout: ZoneoutLike = 0.0,
+        h_detach: float = 0.0,
     ) -> None:
         super()._set_up(truncation, gradient_clip, trainable_initial_state)
+        self._zoneout_key: tf.Tensor | None = None
+        self.zoneout = zoneout
+        self.h_detach = h_detach
         self._normalization = frozen(normalizations.get(normalization))
         self._penalty = None
         self.gradient_regularizer = regularizer
@@ -85,6 +94,44 @@ class ProjectedLayer(CellLayer):
         if self.built:
             self._build_regularizer()
         self._options_changed(windows_or_clip=False)
+
+    @property
+    def zoneout(self) -> float | tuple[float, ...]:
+        """The probability that a unit keeps its value for a timestep, or that for each state."""
+        return self._zoneout
+
+    @zoneout.setter
+    def zoneout(self, value: ZoneoutLike) -> None:
+        states = CELLS[self.cell_name].states
+        self._zoneout, self._zoneout_rates = zoneout_rates(value, states)
+        self._options_changed(windows_or_clip=False)
+
+    @property
+    def h_detach(self) -> float:
+        """The probability that no gradient flows through h of a timestep; through c it does."""
+        return 0.0 if self._detachment is None else self._detachment.rate
+
+    @h_detach.setter
+    def h_detach(self, value: float) -> None:
+        rate = number("h_detach", value, at_least=0, at_most=1)
+        seed = self.cell.seed if isinstance(self.cell.seed, int) else None
+        self._detachment = Detachment(rate, seed) if rate else None
+        self._options_changed(windows_or_clip=False)
+
+    def _draw(self, training: bool, step_input: Any, states: Any) -> None:
+        super()._draw(training, step_input, states)
+        self._zoneout_key = None
+        if training and self._zoneout_rates:
+            # As the dropout masks, once for the whole sequence and from the same generator.
+            seed = ops.cast(self.cell.seed_generator.next(), "uint64")
+            self._zoneout_key = seed[0] + seed[1] * tf.constant(2**32, tf.uint64)
+
+    def _context(self, x: tf.Tensor, loop: Loop) -> Context:
+        context = super()._context(x, loop)
+        if self._zoneout_key is None:
+            return context
+        key = tf.stack([self._zoneout_key, tf.constant(self._burnt, tf.uint64)])
+        return context._replace(zoneout_key=key)
 
     def _recurrence(self) -> Cell | None:
         """The cell of the loops, or None if the layer's options need the path for any cell."""
@@ -170,8 +217,8 @@ class ProjectedLayer(CellLayer):
         return [self._part(self.cell, self._recurrence(), why)]
 
     def _check_plain(self) -> None:
-        for name in ("normalization", "gradient_regularizer"):
-            if getattr(self, name) is not None:
+        for name in ("normalization", "gradient_regularizer", "h_detach"):
+            if getattr(self, name):
                 raise ValueError(
                     f"Layer '{self.name}': `{name}` needs activations among "
                     f"{sorted(ACTIVATION)} with default arguments, no recurrent dropout, "
@@ -181,7 +228,8 @@ class ProjectedLayer(CellLayer):
     # The regularizer ----------------------------------------------------------------------------
 
     def _options(self) -> Options:
-        return super()._options()._replace(penalty=self.gradient_regularizer)
+        more = {"penalty": self.gradient_regularizer, "zoneout": self._zoneout_rates}
+        return super()._options()._replace(**more)
 
     def _find_loss_scale(self, results):
         """Returns `results`; their backward pass sets `_loss_scale`, the factor on the loss.
@@ -247,6 +295,9 @@ class ProjectedLayer(CellLayer):
         config = super().get_config()
         config["normalization"] = normalizations.serialize(self.normalization)
         regularizer = self.gradient_regularizer
+        for name in ("zoneout", "h_detach"):
+            if getattr(self, name):
+                config[name] = getattr(self, name)
         config["gradient_regularizer"] = (
             None if regularizer is None else keras.saving.serialize_keras_object(regularizer)
         )

@@ -8,6 +8,7 @@ from keras import tree
 
 from kbptt._typing import Cell, RNNOptions
 from kbptt.cells import Cell as Equations, Weights
+from kbptt.gradient_clip import GradientClipLike
 from kbptt.layers import keras_cells
 from kbptt.layers.any_cell import CellLayer, Part
 from kbptt.layers.projected import masks_per_gate
@@ -59,7 +60,7 @@ class RNN(CellLayer, keras.layers.RNN):
         zero_output_for_mask: bool = False,
         *,
         truncation: TruncationLike = None,
-        gradient_clip: float | None = None,
+        gradient_clip: GradientClipLike = None,
         trainable_initial_state: bool = False,
         **kwargs: Unpack[RNNOptions],
     ) -> None:

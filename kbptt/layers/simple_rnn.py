@@ -5,7 +5,9 @@ from typing import Unpack
 import keras
 
 from kbptt._typing import Activation, Constraint, Initializer, Regularizer, Seed, SimpleRNNOptions
+from kbptt.gradient_clip import GradientClipLike
 from kbptt.layers.projected import ProjectedLayer
+from kbptt.layers.zoneout import ZoneoutLike
 from kbptt.normalization import NormalizationLike
 from kbptt.regularizers.vanishing_gradient import GradientRegularizerLike
 from kbptt.truncation.policies import TruncationLike
@@ -46,13 +48,16 @@ class SimpleRNN(ProjectedLayer, keras.layers.SimpleRNN):
             `False`.
         unroll: Boolean. Accepted for compatibility; the loop is never unrolled. Defaults to
             `False`.
-        seed: Integer, `keras.random.SeedGenerator` or None. Seed of dropout. Defaults to `None`.
+        seed: Integer, `keras.random.SeedGenerator` or None. Seed of all that is drawn at random.
+            Defaults to `None`.
         truncation: See `kbptt.LSTM`.
         normalization: See `kbptt.LSTM`.
         gradient_regularizer: See `kbptt.LSTM`.
         gradient_clip: See `kbptt.LSTM`.
         trainable_initial_state: Boolean. Learn the states that a sequence begins with, and that a
             reset goes back to, as weights ``(units,)``; they start at zeros. Defaults to `False`.
+        zoneout: Float in [0, 1). Probability that a unit keeps its value for a timestep in
+            training; in inference states are mixed by it. Defaults to `0.0`.
         **kwargs: `name`, `dtype`, `trainable` and `zero_output_for_mask`, as in Keras.
 
     Raises:
@@ -88,8 +93,9 @@ class SimpleRNN(ProjectedLayer, keras.layers.SimpleRNN):
         truncation: TruncationLike = None,
         normalization: NormalizationLike = None,
         gradient_regularizer: GradientRegularizerLike = None,
-        gradient_clip: float | None = None,
+        gradient_clip: GradientClipLike = None,
         trainable_initial_state: bool = False,
+        zoneout: ZoneoutLike = 0.0,
         **kwargs: Unpack[SimpleRNNOptions],
     ) -> None:
         super().__init__(
@@ -119,5 +125,10 @@ class SimpleRNN(ProjectedLayer, keras.layers.SimpleRNN):
         # Keras 3.15's SimpleRNN takes this argument and drops it.
         self.activity_regularizer = keras.regularizers.get(activity_regularizer)
         self._set_up(
-            truncation, gradient_clip, normalization, gradient_regularizer, trainable_initial_state
+            truncation,
+            gradient_clip,
+            normalization,
+            gradient_regularizer,
+            trainable_initial_state,
+            zoneout,
         )

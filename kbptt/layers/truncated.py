@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops, tree
 
-from kbptt import truncation as truncations
+from kbptt import gradient_clip as gradient_clips, truncation as truncations
 from kbptt._tensorflow import is_being_exported
 from kbptt.engine import (
     Context,
@@ -23,6 +23,7 @@ from kbptt.engine import (
     effects_are_possible,
     settings,
 )
+from kbptt.gradient_clip import GradientClipLike
 from kbptt.layers import inputs
 from kbptt.layers.call import StatefulCall
 from kbptt.truncation.policies import TruncationLike
@@ -35,6 +36,10 @@ UNKNOWN_TIMESTEPS = 2**16
 def _swap(x: Any) -> Any:
     """Batch-major as time-major and back; None stays None."""
     return None if x is None else ops.swapaxes(x, 0, 1)
+
+
+def _constant(value: tf.Tensor) -> Callable[..., tf.Tensor]:
+    return lambda *_: value
 
 
 def _swap_resets(resets: Resets | None) -> Resets | None:
@@ -68,7 +73,7 @@ class TruncatedLayer(StatefulCall):
     def _set_up(
         self,
         truncation: TruncationLike,
-        gradient_clip: float | None,
+        gradient_clip: GradientClipLike,
         trainable_initial_state: bool = False,
     ) -> None:
         if keras.backend.backend() != "tensorflow":
@@ -118,7 +123,7 @@ class TruncatedLayer(StatefulCall):
                 keeping `gradient_norms`.
         """
         windows = truncations.Windowed(maximum, stride=1)
-        with self.temporarily(truncation=windows, lag_recorder=record):
+        with self.temporarily(truncation=windows, detachment=None, lag_recorder=record):
             yield
 
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
@@ -251,24 +256,22 @@ class TruncatedLayer(StatefulCall):
         effects = Effects()
         if is_being_exported():
             return Context(effects)  # a gradient that is saved is never run
-        factors = self._factors and self._factors.drawer(effects)
+        drawers = {
+            name: draws.drawer(effects)
+            for name, draws in (("factors", self._factors), ("through", self._detachment))
+            if draws is not None
+        }
         if effects_are_possible():
             return Context(
                 effects,
-                factors=factors,
+                **drawers,
                 monitor=self._monitor(effects, loop.reads_windows_late),
                 penalty_weight=self._penalty_weight(effects),
             )
-        if factors is not None:
-            first, second = tf.unstack(tf.shape(x)[:2])
-            sizes = (first, second) if loop.time_major else (second, first)
-            (drawn,) = effects.before((factors(*sizes),))
-
-            def factors_before(timesteps: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
-                return drawn
-
-            factors = factors_before
-
+        first, second = tf.unstack(tf.shape(x)[:2])
+        sizes = (first, second) if loop.time_major else (second, first)
+        drawn = effects.before(tuple(draw(*sizes) for draw in drawers.values()))
+        drawers = {name: _constant(v) for name, v in zip(drawers, drawn, strict=True)}
         if self._lag_recorder is None and self.record_gradient_norms and not self._warned:
             self._warned = True
             warnings.warn(
@@ -278,7 +281,7 @@ class TruncatedLayer(StatefulCall):
                 "`record_gradient_norms = False` to silence this warning.",
                 stacklevel=2,
             )
-        return Context(effects, factors=factors, monitor=self._lag_recorder)
+        return Context(effects, **drawers, monitor=self._lag_recorder)
 
     def _monitor(self, effects: Effects, reads_late: bool) -> Callable[[Monitor], None] | None:
         """Keeps what the backward pass measures, unless the options have changed since."""
@@ -320,13 +323,14 @@ class TruncatedLayer(StatefulCall):
 
     def changing_variables(self) -> list[tf.Variable]:
         """Variables that training changes and that are no weights: they are in no saved model."""
-        return [] if self._factors is None else [self._factors.seed.state.value]
+        drawn = self._factors, self._detachment
+        return [draws.uniform.state for draws in drawn if draws is not None]
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         full = isinstance(self.truncation, truncations.Full)
         config["truncation"] = None if full else truncations.serialize(self.truncation)
-        config["gradient_clip"] = self.gradient_clip
+        config["gradient_clip"] = gradient_clips.serialize(self.gradient_clip)
         if self.trainable_initial_state:
             config["trainable_initial_state"] = True
         return config
