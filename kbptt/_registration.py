@@ -36,7 +36,7 @@ SERIALIZABLE = {
         "SpectralRadius",
     ),
     "layers": ("GRU", "LSTM", "RNN", "SimpleRNN"),
-    "normalization": ("LayerNormalization",),
+    "normalization": ("LayerNormalization", "RMSNormalization"),
     "optimizers": (
         "Clipped",
         "optimizers.AdaptiveGradientClip",

@@ -32,6 +32,9 @@ class LayerNormalization(Freezable):
     Reference: [Ba, Kiros & Hinton, 2016](https://arxiv.org/abs/1607.06450), eqs. 4 and 20 to 31.
     """
 
+    centred = True
+    """Whether the mean is subtracted."""
+
     def __init__(self, epsilon: float = 1e-5, carry_normalized: bool = False) -> None:
         self.epsilon = number("epsilon", epsilon, above=0)
         self.carry_normalized = bool(one_of("carry_normalized", carry_normalized, (True, False)))
@@ -44,8 +47,22 @@ class LayerNormalization(Freezable):
         return cls(**config)
 
 
+@keras.saving.register_keras_serializable(package="kbptt")
+class RMSNormalization(LayerNormalization):
+    """Root-mean-square normalization: layer normalization that subtracts no mean.
+
+    ``RMS(a) = a / √(mean(a²) + ε)`` stands where `LayerNormalization` has LN; arguments and weights
+    are the same.
+
+    Reference: [Zhang & Sennrich, 2019](https://arxiv.org/abs/1910.07467), eq. 4.
+    """
+
+    centred = False
+
+
 NAMES = {
     "layer": LayerNormalization,
+    "rms": RMSNormalization,
     "layer_carried": lambda: LayerNormalization(epsilon=1e-3, carry_normalized=True),
 }
 
@@ -54,7 +71,7 @@ NormalizationLike: TypeAlias = str | Config | LayerNormalization | None
 
 
 def get(identifier: NormalizationLike) -> LayerNormalization | None:
-    """Returns the normalization for None, `"layer"`, `"layer_carried"`, a config or an object.
+    """Returns the normalization for None, a name in `NAMES`, a config or an object.
 
     Raises:
         ValueError: If the identifier is none of these.

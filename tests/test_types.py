@@ -9,7 +9,17 @@ import pytest
 import kbptt
 
 LAYERS = ["GRU", "LSTM", "RNN", "SimpleRNN"]
-OWN = ["truncation", "normalization", "gradient_regularizer", "gradient_clip"]
+ANY_CELL = {"truncation": None, "gradient_clip": None, "trainable_initial_state": False}
+SIMPLE = {
+    "truncation": None,
+    "normalization": None,
+    "gradient_regularizer": None,
+    "gradient_clip": None,
+    "trainable_initial_state": False,
+    "zoneout": 0.0,
+}
+GATED = SIMPLE | {"h_detach": 0.0}
+OWN = {"RNN": ANY_CELL, "SimpleRNN": SIMPLE, "GRU": GATED, "LSTM": GATED}
 
 every_layer = pytest.mark.parametrize("name", LAYERS)
 
@@ -23,9 +33,7 @@ def parameters(cls):
 def test_arguments_are_those_of_the_installed_keras_and_kbptts_own(name):
     """Names, order, defaults and kinds; a newer Keras with one more argument is noticed."""
     *expected, kwargs = parameters(getattr(keras.layers, name))
-    own = OWN if name != "RNN" else ["truncation", "gradient_clip"]
-    expected += [(argument, None, inspect.Parameter.KEYWORD_ONLY) for argument in own]
-    expected.append(("trainable_initial_state", False, inspect.Parameter.KEYWORD_ONLY))
+    expected += [(*own, inspect.Parameter.KEYWORD_ONLY) for own in OWN[name].items()]
     assert parameters(getattr(kbptt, name)) == [*expected, kwargs]
 
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from kbptt.cells.activations import Activation
 from kbptt.cells.base import Cell, Weights, sum_over_time
-from kbptt.cells.layer_norm import inverse_deviation, scale_vjp
+from kbptt.cells.layer_norm import center, inverse_deviation, scale_vjp
 from kbptt.cells.names import NAMES
 
 
@@ -88,7 +88,7 @@ class NormalizedLSTM(LSTM):
         (i, f, g, o), kept = self.gate_values(x + weights.recurrent_gain * standard)
         c = f * state[1] + i * g
         # Unlike h·U, the cell state is centred inside the step.
-        centred = c - tf.reduce_mean(c, axis=-1, keepdims=True)
+        centred = center(c, (c.shape[-1],)) if self.normalization.centred else c
         c_inverse = inverse_deviation(centred, epsilon)
         c_standard = centred * c_inverse
         normalized = weights.state_gain * c_standard + weights.state_bias
@@ -109,7 +109,8 @@ class NormalizedLSTM(LSTM):
         if self.normalization.carry_normalized:
             d_normalized += dc
         d_cell = scale_vjp(d_normalized * weights.state_gain, c_standard, c_inverse)
-        d_cell -= tf.reduce_mean(d_cell, axis=-1, keepdims=True)
+        if self.normalization.centred:
+            d_cell = center(d_cell, (d_cell.shape[-1],))
         dc = d_cell if self.normalization.carry_normalized else dc + d_cell
         parts = dc * g * di, dc * previous[1] * df, dc * i * dg, dh * y * do
         dz = tf.concat(parts, axis=-1)

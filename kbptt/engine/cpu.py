@@ -28,36 +28,13 @@ from kbptt.engine.blocks import divide
 from kbptt.engine.compiled import UNSAVABLE, refuse_saving
 from kbptt.engine.gradient import Context, Loop, Monitor, Options
 from kbptt.engine.native import why_not_usable
+from kbptt.engine.native.arrays import BESIDE, GIVEN, RESIDUALS, RESTARTS, STATES, check_shapes
 from kbptt.engine.native.buffers import Buffers
 from kbptt.engine.native.library import Loops, Problem, library
 from kbptt.engine.native.pool import InPool
 from kbptt.engine.numpy_op import numpy_op
 from kbptt.engine.settings import settings
 from kbptt.truncation.windows import Windows
-
-STATES = ("h_start", "c_start")
-RESTARTS = ("h_restart", "c_restart")
-# What a forward pass may be given.
-BESIDE = ("mask", "resets", "x_masks", "h_masks")  # no gradient is asked for of these
-GIVEN = ("x", *Weights._fields, *STATES, *RESTARTS, *BESIDE)
-
-# What a forward pass keeps for the backward pass besides h.
-RESIDUALS = ("c", "gates", "slots")
-
-# Sizes of what is given, with the letters of ``native/problem.hpp``: the loops trust them.
-SHAPES = {
-    "x": "BTD",
-    "kernel": "DN",
-    "recurrent_kernel": "uN",
-    **dict.fromkeys(("bias", "input_gain", "recurrent_gain"), "N"),
-    **dict.fromkeys(("recurrent_bias", "state_gain", "state_bias"), "u"),
-    **dict.fromkeys((*STATES, *RESTARTS, "dh_final", "dc_final"), "Bu"),
-    **dict.fromkeys(("h", "dh"), "BTu"),
-    **dict.fromkeys(("mask", "resets"), "BT"),
-    "factors": "TB",
-    "x_masks": "gBD",
-    "h_masks": "gBu",
-}
 
 
 class CPULoop(Loop):
@@ -97,15 +74,15 @@ class CPULoop(Loop):
             self.settings["normalized"] = True
             self.settings["epsilon"] = normalization.epsilon
             self.settings["carry_normalized"] = normalization.carry_normalized
+            self.settings["centred"] = normalization.centred
         if options.penalty is not None:
             self.settings["penalty"] = 2 if options.penalty.squared else 1
             self.settings["smallest_norm"] = options.penalty.SMALLEST_NORM
+        self.settings |= zip(("zoneout_h", "zoneout_c"), options.zoneout, strict=False)
 
     @staticmethod
     def why_not(cell: Cell, options: Options, dtype: tf.DType) -> str | None:
         """Why the compiled loops cannot run such a cell here; None if they can."""
-        if options.zoneout or options.clip_by_norm:
-            return "zoneout and clipping by norm are not among the C++ loops yet"
         if options.lags:
             return "gradients are measured by lag"
         if dtype not in (tf.float32, tf.float64):
@@ -133,7 +110,8 @@ class CPULoop(Loop):
     @property
     def whole_rows(self) -> bool:
         """Whether a row cannot be divided: its units are summed up in each timestep."""
-        return self.cell.normalization is not None or self.options.penalty is not None
+        summed = self.cell.normalization is not None or self.options.penalty is not None
+        return summed or self.current().clip_by_norm
 
     def group(
         self,
@@ -159,7 +137,9 @@ class CPULoop(Loop):
 
     def gates_width(self, units: int) -> int:
         """Numbers of a row of gates that the backward pass reads."""
-        return _loops().residuals(self.cell.name, self.cell.activations) * units
+        width = _loops().residuals(self.cell.name, self.cell.activations)
+        # Where zoneout has put other values into h, it is not what the step computed.
+        return max(width, bool(self.options.zoneout)) * units
 
     def most_gates(self, windows: Windows) -> int:
         """Bytes up to which gates are kept; more are computed again."""
@@ -188,12 +168,15 @@ class CPULoop(Loop):
         given = {n: v for n, v in arrays.items() if n not in BESIDE}
         arrays |= residuals
         arrays |= zip(("dh_final", "dc_final"), upstream.final, strict=False)
-        factors = upstream.xi
-        if factors is not None:
-            factors = tf.broadcast_to(factors, [tf.shape(x)[1], tf.shape(x)[0]])
+        shape = [tf.shape(x)[1], tf.shape(x)[0]]
+        factors, through = (
+            None if f is None else tf.broadcast_to(f, shape)
+            for f in (upstream.xi, upstream.through)
+        )
         more = {
             "dh": upstream.outputs,
             "factors": factors,
+            "through_factors": through,
             "penalty_weight": upstream.penalty_weight,
         }
         arrays |= {name: value for name, value in more.items() if value is not None}
@@ -218,7 +201,8 @@ class CPULoop(Loop):
     @staticmethod
     def _arrays(x, start, weights: Weights, context: Context) -> dict[str, tf.Tensor]:
         """What there is, by the names of `Problem`."""
-        arrays = {"x": x, "mask": context.mask, **weights._asdict(), **context.dropout._asdict()}
+        arrays = {"x": x, "mask": context.mask, "zoneout_key": context.zoneout_key}
+        arrays |= weights._asdict() | context.dropout._asdict()
         arrays |= zip(STATES, start, strict=False)
         if context.resets is not None:
             arrays["resets"] = context.resets.at
@@ -310,6 +294,7 @@ class CPULoop(Loop):
         made["penalty_value"] = np.zeros([sharing.teams * sharing.members])
         problem = self._problem(arrays | made | bounds)
         problem.clip = math.inf if options.clip is None else options.clip
+        problem.clip_by_norm = options.clip_by_norm
         problem.overlapping = overlapping
         backward = _loops().backward
         calls = self._calls(True, problem, dtype, rows, sharing)
@@ -345,17 +330,7 @@ class CPULoop(Loop):
         ]
 
     def _problem(self, arrays: dict[str, np.ndarray]) -> Problem:
-        batch, timesteps, features = arrays["x"].shape
-        units, columns = arrays["recurrent_kernel"].shape
-        sizes = {"B": batch, "T": timesteps, "D": features, "u": units, "N": columns}
-        sizes["g"] = columns // units
-        for name in arrays.keys() & SHAPES.keys():
-            expected = tuple(sizes[letter] for letter in SHAPES[name])
-            if arrays[name].shape != expected:
-                raise ValueError(
-                    f"The recurrent loop expected `{name}` of shape {expected}, as `x` of shape "
-                    f"{arrays['x'].shape} asks for. Received shape {arrays[name].shape}."
-                )
+        batch, timesteps, features, units = check_shapes(arrays)
         problem = Problem(batch, timesteps, features, units, **self.settings)
         problem.windows = len(arrays.get("ends", ()))
         problem.span = plan.SPAN

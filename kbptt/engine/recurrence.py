@@ -166,7 +166,7 @@ class Recurrence:
             def back(product: tf.Tensor) -> tf.Tensor:
                 kernel = self.weights.recurrent_kernel
                 hidden = tf.matmul(product, kernel, transpose_b=True)
-                return hidden * through[0] if through else hidden
+                return tf.math.multiply_no_nan(hidden, through[0]) if through else hidden
 
             step = x, previous, states, residuals, gradient, self.weights
             carried, local = self.step.vjp(*step, back)

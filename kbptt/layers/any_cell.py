@@ -129,8 +129,6 @@ class CellLayer(TruncatedLayer):
     def _why_not_compiled(self, recurrence: Cell) -> str | None:
         if settings().differentiable:
             return "inside `kbptt.engine.differentiable()`"
-        if self._detachment is not None:
-            return "h-detach is not among the C++ loops yet"
         return CPULoop.why_not(recurrence, self._options(), self._loop_dtype())
 
     def parts(self, training: bool) -> list[Part]:

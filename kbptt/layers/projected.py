@@ -141,7 +141,7 @@ class ProjectedLayer(CellLayer):
     def _weights(self) -> Weights:
         """What the cell reads."""
         kernel, recurrent = self.cell.kernel, self.cell.recurrent_kernel
-        if self.normalization is not None:
+        if self.normalization is not None and self.normalization.centred:
             groups = CELLS[self.cell_name].groups(self.units)
             kernel, recurrent = (
                 center(ops.convert_to_tensor(w), groups) for w in (kernel, recurrent)

@@ -73,6 +73,14 @@ class Case:
         # Timesteps replayed at a time; and other windows than those for which states were kept.
         self.members = pick([None, None, 1, 2, 3])
         self.span, self.moves = pick([1, 2, 3, 16]), flag(0.2)
+        self.clip_by_norm, self.centred = flag(), flag(0.7)
+        self.zoneout = pick([(), (), (0.3, 0.6), (0.0, 0.5), (0.5, 0.0)])
+        if self.zoneout and flag(0.8):
+            words = rng.integers(2**64, size=2, dtype=np.uint64) >> np.array([0, 50], np.uint64)
+            self.arrays["zoneout_key"] = words
+        if flag(0.3):
+            kept = rng.random([self.timesteps, self.batch]) > 0.4
+            self.arrays["through_factors"] = kept.astype(self.dtype)
 
     def pick(self, values):
         return values[self.rng.integers(len(values))]
@@ -139,8 +147,12 @@ class Case:
             self.clip,
             self.penalty,
             1e-10,
+            self.centred,
+            self.clip_by_norm,
+            self.zoneout,
         )
-        a = {n: v if v.dtype == bool else v.astype(dtype) for n, v in self.arrays.items()}
+        kept = (np.bool_, np.uint64)
+        a = {n: v if v.dtype in kept else v.astype(dtype) for n, v in self.arrays.items()}
         h, c, values = numpy_bptt.forward(net, a)
         planned = windows(self.timesteps, self.length, self.stride, self.align)
         found = numpy_bptt.backward(net, a, values, planned)
@@ -156,21 +168,25 @@ class Case:
         normalization = None
         if self.epsilon is not None:
             normalization = types.SimpleNamespace(
-                epsilon=self.epsilon, carry_normalized=self.carry_normalized
+                epsilon=self.epsilon,
+                carry_normalized=self.carry_normalized,
+                centred=self.centred,
             )
         options = Options(
             length=self.length,
             stride=self.stride,
             align=self.align,
             clip=self.clip,
+            clip_by_norm=self.clip_by_norm,
             record=self.record,
             penalty=penalty,
+            zoneout=self.zoneout[: 1 + (self.cell == "LSTM")],
         )
         activations = (self.activation, self.recurrent_activation)
         activations = activations[: 1 + (self.cell != "SimpleRNN")]
         loop = CPULoop(cells.make(self.cell, activations, normalization), options)
         given = dict(self.arrays)
-        backward = "dh dh_final dc_final factors penalty_weight".split()
+        backward = "dh dh_final dc_final factors through_factors penalty_weight".split()
         upstream = {n: given.pop(n) for n in backward if n in given}
         if self.moves:
             loop.current = lambda: options._replace(length=5, stride=5)
@@ -260,6 +276,7 @@ def test_hostile_inputs(value):
             # The square of 1e30 is no float: see the test below.
             continue
         case.activation, case.recurrent_activation, case.penalty = "tanh", "sigmoid", None
+        case.clip_by_norm = False  # see test_clip.py
         for name in ("penalty_weight", "x_masks", "h_masks"):
             case.arrays.pop(name, None)
         if case.epsilon is not None:
@@ -293,6 +310,7 @@ def test_large_floats_saturate(cell, value):
         if case.cell != cell or case.epsilon is not None:
             continue
         case.activation, case.recurrent_activation, case.penalty = "tanh", "sigmoid", None
+        case.clip_by_norm = False  # see test_clip.py
         for name in ("penalty_weight", "x_masks", "h_masks"):
             case.arrays.pop(name, None)
         case.arrays["x"][0] = 0

@@ -1,24 +1,28 @@
 """Layer-normalised layers against a step-by-step reference, in float64."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import kbptt
-from kbptt.normalization import LayerNormalization
+from kbptt.normalization import LayerNormalization, RMSNormalization
 
 B, T, D, U = 2, 7, 3, 4
 
 
-def layer_norm(x, epsilon):
-    mean = tf.reduce_mean(x, axis=-1, keepdims=True)
+def layer_norm(x, epsilon, centred=True):
+    mean = tf.reduce_mean(x, axis=-1, keepdims=True) if centred else 0.0
     variance = tf.reduce_mean((x - mean) ** 2, axis=-1, keepdims=True)
     return (x - mean) / tf.sqrt(variance + epsilon)
 
 
-def reference(name, x, w, epsilon, carry_normalized, cuts=()):
+def reference(name, x, w, normalization, cuts=()):
     """The equations of Ba, Kiros & Hinton (2016), one timestep after the other."""
+    centred = type(normalization) is LayerNormalization
+    norm = functools.partial(layer_norm, epsilon=normalization.epsilon, centred=centred)
     h = c = tf.zeros([B, U], tf.float64)
     outputs = []
     for t in range(T):
@@ -26,23 +30,19 @@ def reference(name, x, w, epsilon, carry_normalized, cuts=()):
             h, c = tf.stop_gradient(h), tf.stop_gradient(c)
         xw, hu = x[:, t] @ w["kernel"], h @ w["recurrent_kernel"]
         if name == "SimpleRNN":
-            h = tf.tanh(w["recurrent_gain"] * layer_norm(xw + hu, epsilon) + w["bias"])
+            h = tf.tanh(w["recurrent_gain"] * norm(xw + hu) + w["bias"])
         elif name == "LSTM":
-            z = (
-                w["input_gain"] * layer_norm(xw, epsilon)
-                + w["recurrent_gain"] * layer_norm(hu, epsilon)
-                + w["bias"]
-            )
+            z = w["input_gain"] * norm(xw) + w["recurrent_gain"] * norm(hu) + w["bias"]
             i, f, g, o = tf.split(z, 4, axis=-1)
             c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
-            normalized = w["state_gain"] * layer_norm(c, epsilon) + w["state_bias"]
+            normalized = w["state_gain"] * norm(c) + w["state_bias"]
             h = tf.sigmoid(o) * tf.tanh(normalized)
-            c = normalized if carry_normalized else c
+            c = normalized if normalization.carry_normalized else c
         else:
             parts = []
             for sums, gain in ((xw, w["input_gain"]), (hu, w["recurrent_gain"])):
-                gates = gain[: 2 * U] * layer_norm(sums[:, : 2 * U], epsilon)
-                parts.append((gates, gain[2 * U :] * layer_norm(sums[:, 2 * U :], epsilon)))
+                gates = gain[: 2 * U] * norm(sums[:, : 2 * U])
+                parts.append((gates, gain[2 * U :] * norm(sums[:, 2 * U :])))
             (x_zr, x_n), (h_zr, h_n) = parts
             zr = tf.sigmoid(x_zr + h_zr + w["bias"][0, : 2 * U] + w["bias"][1, : 2 * U])
             z, r = tf.split(zr, 2, axis=-1)
@@ -61,10 +61,13 @@ def make(name, **arguments):
 
 
 @pytest.mark.parametrize("name", ["SimpleRNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("kind", [LayerNormalization, RMSNormalization])
 @pytest.mark.parametrize("carry_normalized", [False, True])
 @pytest.mark.parametrize("truncation", [None, 3])
-def test_outputs_and_gradients_equal_the_equations_of_the_paper(name, carry_normalized, truncation):
-    normalization = LayerNormalization(1e-3, carry_normalized)
+def test_outputs_and_gradients_equal_the_equations_of_the_paper(
+    name, kind, carry_normalized, truncation
+):
+    normalization = kind(1e-3, carry_normalized)
     layer = make(name, normalization=normalization, truncation=truncation)
     rng = np.random.default_rng(1)
     x, weighting = tf.constant(rng.normal(size=(B, T, D))), rng.normal(size=(B, T, U))
@@ -74,7 +77,7 @@ def test_outputs_and_gradients_equal_the_equations_of_the_paper(name, carry_norm
         loss = tf.reduce_sum(ours * weighting)
         weights = {v.name: tf.convert_to_tensor(v.value) for v in layer.trainable_variables}
         cuts = () if truncation is None else (1, 4)
-        theirs = reference(name, x, weights, 1e-3, carry_normalized, cuts)
+        theirs = reference(name, x, weights, normalization, cuts)
         expected = tf.reduce_sum(theirs * weighting)
     np.testing.assert_allclose(ours, theirs, atol=1e-12)
     variables = [v.value for v in layer.trainable_variables]
@@ -136,7 +139,7 @@ def test_half_precision_trains(policy):
     assert np.isfinite(layer.gradient_norms).all()
 
 
-@pytest.mark.parametrize("identifier", ["layer", "layer_carried", LayerNormalization(1e-4)])
+@pytest.mark.parametrize("identifier", ["layer", "layer_carried", "rms", LayerNormalization(1e-4)])
 def test_saved_and_loaded(identifier, tmp_path):
     model = keras.Sequential([keras.Input((T, D)), kbptt.GRU(U, normalization=identifier)])
     x = np.random.default_rng(0).normal(size=(2, T, D)).astype("float32")
@@ -186,7 +189,5 @@ def test_arguments_out_of_range_are_refused(arguments):
     ],
 )
 def test_what_is_no_normalization_is_refused_with_those_that_are(bad):
-    with pytest.raises(
-        ValueError, match=r"`normalization`. Expected None, 'layer', 'layer_carried'"
-    ):
+    with pytest.raises(ValueError, match=r"`normalization`. Expected None, 'layer', 'rms'"):
         kbptt.GRU(3, normalization=bad)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.special
+from numpy_zoneout import held
 from reference_bptt import Window
 
 Arrays = dict[str, np.ndarray]
@@ -99,6 +100,9 @@ class Net:
     clip: float | None = None
     penalty: str | None = None  # "ratio" or "squared"
     smallest_norm: float = 0.0
+    centred: bool = True
+    clip_by_norm: bool = False
+    zoneout: tuple[float, ...] = ()
 
     def groups(self, z):
         """Columns that are normalized together."""
@@ -155,14 +159,14 @@ class Net:
         i, f, g, o = (a(z) for a, z in zip((sigma, sigma, phi, sigma), v["arguments"], strict=True))
         new = shown = f * c + i * g
         if self.epsilon is not None:
-            centred = new - new.mean(1, keepdims=True)
+            centred = new - new.mean(1, keepdims=True) * self.centred
             v["c_inverse"] = 1 / np.sqrt((centred**2).mean(1, keepdims=True) + self.epsilon)
             v["c_standard"] = centred * v["c_inverse"]
             shown = w["state_gain"] * v["c_standard"] + w["state_bias"]
             new = shown if self.carry_normalized else new
         return o * phi(shown), new, v | {"shown": shown}
 
-    def pull(self, v, dh, dc, w: Arrays):
+    def pull(self, v, dh, dc, w: Arrays, through=1.0):
         """Gradients of the previous h and c; per sample, those of x·W, h·U, biases and gains."""
         phi, d_phi = FUNCTIONS[self.activation]
         sigma, d_sigma = FUNCTIONS[self.recurrent_activation]
@@ -176,7 +180,10 @@ class Net:
                 gained = dz * w["recurrent_gain"]
                 dz = self.standardize_back(gained, v["standard"], v["inverse"])
             back = times_back(dz, w["recurrent_kernel"], w.get("h_masks"))
-            return (direct + back, None), d | {"xz": dz, "hu": dz}
+            return (direct + np.where(through == 0, 0, through * back), None), d | {
+                "xz": dz,
+                "hu": dz,
+            }
         if self.cell == "GRU":
             z, r, n, hn = sigma(v["az"]), sigma(v["ar"]), phi(v["an"]), v["hn"]
             dn = dh * (1 - z) * d_phi(v["an"])
@@ -196,7 +203,7 @@ class Net:
                 d_standard = d_shown * w["state_gain"]
                 mean = (d_standard * v["c_standard"]).mean(1, keepdims=True)
                 d_cell = v["c_inverse"] * (d_standard - v["c_standard"] * mean)
-                dc = dc + d_cell - d_cell.mean(1, keepdims=True)
+                dc = dc + d_cell - d_cell.mean(1, keepdims=True) * self.centred
             inputs = dc * g * d_sigma(ai), dc * v["c"] * d_sigma(af), dc * i * d_phi(ag)
             dz = dhu = np.hstack([*inputs, dh * y * d_sigma(ao)])
             d_previous_c = dc * f
@@ -206,7 +213,10 @@ class Net:
             dz = self.standardize_back(dz * w["input_gain"], v["x_standard"], v["x_inverse"])
             dhu = self.standardize_back(dhu * w["recurrent_gain"], v["h_standard"], v["h_inverse"])
         back = times_back(dhu, w["recurrent_kernel"], w.get("h_masks"))
-        return (direct + back, d_previous_c), d | {"xz": dz, "hu": dhu}
+        return (direct + np.where(through == 0, 0, through * back), d_previous_c), d | {
+            "xz": dz,
+            "hu": dhu,
+        }
 
 
 # Products with a mask ``(gates, batch, width)`` on what each gate reads: dropout ------------------
@@ -248,6 +258,13 @@ def forward(net: Net, a: Arrays):
             h = np.where(reset, a["h_restart"], h)
             c = None if c is None else np.where(reset, a["c_restart"], c)
         new_h, new_c, v = net.step(a["x"][:, t], h, c, a)
+        if net.zoneout:
+            key, dtype = a.get("zoneout_key"), a["x"].dtype
+            v["held"] = [
+                d.astype(dtype) for d in held(net.zoneout[: 1 + (c is not None)], key, t, *h.shape)
+            ]
+            states = zip(v["held"], (h, c), (new_h, new_c), strict=False)
+            new_h, new_c = (*(d * old + (1 - d) * new for d, old, new in states), None)[:2]
         if "mask" in a:
             read = a["mask"][:, t, None]
             new_h = np.where(read, new_h, h)
@@ -257,6 +274,24 @@ def forward(net: Net, a: Arrays):
         cs.append(c)
         values.append(v)
     return np.stack(hs, 1), None if c is None else np.stack(cs, 1), values
+
+
+def pull(net: Net, v, dh, dc, a: Arrays, t: int):
+    """`Net.pull` with what is around a step: h-detach and zoneout."""
+    through = a["through_factors"][t, :, None] if "through_factors" in a else 1.0
+    if not net.zoneout:
+        return net.pull(v, dh, dc, a, through)
+    kept_h, kept_c = (*v["held"], 0.0)[:2]
+    (back_h, back_c), d = net.pull(v, (1 - kept_h) * dh, (1 - kept_c) * dc, a, through)
+    return (back_h + kept_h * dh, None if back_c is None else back_c + kept_c * dc), d
+
+
+def clipped(net: Net, carried: list[np.ndarray]) -> list[np.ndarray]:
+    """The bound on elements, or on the norm of each sample's h and c together."""
+    if not net.clip_by_norm:
+        return [np.clip(d, -net.clip, net.clip) for d in carried]
+    norm = np.linalg.norm(np.hstack(carried), axis=1, keepdims=True)
+    return [d * np.minimum(1, net.clip / np.maximum(norm, 1e-300)) for d in carried]
 
 
 def backward(net: Net, a: Arrays, values: Sequence, windows: Sequence[Window]) -> Arrays:
@@ -282,7 +317,7 @@ def backward(net: Net, a: Arrays, values: Sequence, windows: Sequence[Window]) -
                 dh = dh + a["dh"][:, t]
             total_h[:, t] += dh
             total_c[:, t] += dc
-            (back_h, back_c), _ = net.pull(values[t], dh, dc, a)
+            (back_h, back_c), _ = pull(net, values[t], dh, dc, a, t)
             read = a["mask"][:, t, None] if "mask" in a else np.ones([batch, 1], bool)
             dh, dc = np.where(read, back_h, dh), np.where(read, back_c, dc) if lstm else dc
             carried = []
@@ -293,11 +328,12 @@ def backward(net: Net, a: Arrays, values: Sequence, windows: Sequence[Window]) -
                     d = np.where(reset, 0, d)
                 if "factors" in a:
                     d = d * a["factors"][t, :, None]
-                if net.clip is not None:
-                    d = np.clip(d, -net.clip, net.clip)
+                carried.append(d)
+            if net.clip is not None:
+                carried = clipped(net, carried)
+            for d, name in zip(carried, "hc", strict=False):
                 if t == 0:
                     out[f"d_{name}_start"] += d
-                carried.append(d)
             dh, dc = carried if lstm else (carried[0], dc)
     first = min(window.start for window in windows)
     return out | _weight_gradients(net, a, values, total_h, total_c, first)
@@ -314,7 +350,7 @@ def _weight_gradients(net, a, values, total_h, total_c, first) -> Arrays:
     for t in range(first, timesteps):
         v, dh = values[t], total_h[:, t]
         read = a["mask"][:, t] if "mask" in a else np.ones(batch, bool)
-        (pulled, _), d = net.pull(v, dh, total_c[:, t], a)
+        (pulled, _), d = pull(net, v, dh, total_c[:, t], a, t)
         d = {name: np.where(read[:, None], value, 0) for name, value in d.items()}
         before = v["h"]
         if net.penalty and t > 0:

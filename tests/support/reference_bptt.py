@@ -37,7 +37,7 @@ def gru(x, state, weights, activation=tf.tanh, recurrent_activation=tf.sigmoid):
     hz, hr, hn = tf.split(product, 3, axis=-1)
     z = recurrent_activation(xz + hz)
     n = activation(xn + recurrent_activation(xr + hr) * hn)
-    return (z * state[0] + (1 - z) * n,)
+    return (z * state[-1] + (1 - z) * n,)  # the same h, but where h-detach tells them apart
 
 
 CELLS = {"SimpleRNN": simple_rnn, "GRU": gru, "LSTM": lstm}
@@ -82,6 +82,9 @@ class Problem:
         restart: Where resets go back to; None for the initial states.
         xi: ``(timesteps, batch or 1)`` or None, the factors of the carried gradient.
         clip: Bound on the elements of the carried gradient, or None.
+        clip_norm: Bound on the norm of each sample's carried gradient, all states together.
+        held: For each state what zoneout holds, ``(timesteps, batch, units or 1)``.
+        through: ``(timesteps, batch or 1)`` or None, factors on the gradient through h·U alone.
         zero_output_for_mask: As in `keras.layers.RNN`.
     """
 
@@ -96,6 +99,9 @@ class Problem:
     restart: Sequence[np.ndarray] | None = None
     xi: np.ndarray | None = None
     clip: float | None = None
+    clip_norm: float | None = None
+    held: Sequence[np.ndarray] = ()
+    through: np.ndarray | None = None
     zero_output_for_mask: bool = False
 
 
@@ -163,32 +169,45 @@ def _forward(p, x, start, weights):
 
 def _step(p, x, state, start, weights, t):
     xi = 1.0 if p.xi is None or t == 0 else np.asarray(p.xi, "float64")[t][:, None]
-    previous = tuple(_gate(s, xi, p.clip) for s in state)
+    previous = _gate(state, xi, p.clip, p.clip_norm)
     if p.resets is not None:
         reset = p.resets[:, t, None]
         fresh = start if p.restart is None else p.restart
         previous = tuple(tf.where(reset, a, b) for a, b in zip(fresh, previous, strict=True))
     if p.mask is not None:
         x = tf.where(p.mask[:, t, None], x, tf.zeros_like(x))
-    new = p.cell(x, previous, weights)
+    read = previous
+    if p.through is not None:
+        factor = np.asarray(p.through, "float64")[t][:, None]
+        (h,) = _gate(previous[:1], factor, None, None)
+        read = (h, *(previous[1:] or previous))
+    new = p.cell(x, read, weights)
+    if p.held:
+        kept = zip(p.held, previous, new, strict=True)
+        new = tuple(d[t] * s + (1 - d[t]) * n for d, s, n in kept)
     if p.mask is not None:
         kept = p.mask[:, t, None]
         new = tuple(tf.where(kept, a, b) for a, b in zip(new, previous, strict=True))
     return new
 
 
-def _gate(state, xi, clip):
+def _gate(state, xi, clip, clip_norm):
     """The identity; what comes back is multiplied by ξ and clipped."""
 
     @tf.custom_gradient
-    def identity(s):
-        def gradient(upstream):
-            carried = upstream * xi
-            return carried if clip is None else tf.clip_by_value(carried, -clip, clip)
+    def identity(*state):
+        def gradient(*upstream):
+            carried = [d * xi for d in upstream]
+            if clip is not None:
+                carried = [tf.clip_by_value(d, -clip, clip) for d in carried]
+            if clip_norm is not None:
+                norm = tf.norm(tf.concat(carried, axis=1), axis=1, keepdims=True)
+                carried = [d * tf.minimum(1.0, clip_norm / norm) for d in carried]
+            return carried
 
-        return tf.identity(s), gradient
+        return tuple(map(tf.identity, state)), gradient
 
-    return identity(state)
+    return identity(*state)
 
 
 def _shown(p, h, t):

@@ -20,7 +20,7 @@ gru = kbptt.GRU(
 rnn = kbptt.SimpleRNN(4, "relu", normalization="layer", gradient_clip=1.0, seed=1)
 stack = kbptt.RNN([keras.layers.GRUCell(3), keras.layers.LSTMCell(3)], truncation="artbp")
 assert_type(stack.truncation, kbptt.truncation.Truncation)
-assert_type(rnn.gradient_clip, float | None)
+assert_type(rnn.gradient_clip, float | kbptt.clipping.ByNorm | None)
 
 model = keras.Sequential([keras.Input((None, 8)), lstm, gru, keras.layers.Dense(1)])
 model.compile(optimizer="adam", loss="mse")

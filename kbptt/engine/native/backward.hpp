@@ -5,6 +5,7 @@
    the cell and one product with Uᵀ (2.4); as ∂L/∂h_t is cached, the gradients of the kernels are
    sums over t (2.5), taken BATCHED rows at a time. */
 #pragma once
+#include "carry.hpp"
 #include "omega.hpp"
 #include "replay.hpp"
 
@@ -44,7 +45,6 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
        to `totals`: see `tile`. What is not to be summed goes to the sink. */
     T *d_kernel, *d_recurrent, *sums, *totals, *sink;
     const int64_t vectors = 3 * ld + 3 * lw;
-    T *d_start[states], *d_restart[states];
     double penalty = 0;
 
     /* Rows buffered for the weight- and input-gradient products, with their (b, t). The team's
@@ -55,8 +55,11 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
     /* The group of rows that goes back in time: (b, t), carried gradients, ‖∂L/∂h_t‖. */
     int64_t bs[GROUP], ts[GROUP];
     T *carried[states], *through; /* Uᵀ of one block */
+    /* Whether what flows through U is multiplied on its way. */
+    const bool factored = blocks > 1 || p.h_masks || p.through_factors;
     double norms[GROUP];
     Replay<T, Isa, Cell, normalized> replay{step, most};
+    const Carry<T, states> carry{p, slice};
 
     /* Where windows overlap: this team's samples, and Σ over the windows of ∂L/∂h_t and ∂L/∂c_t,
        (samples, timesteps, w). */
@@ -114,7 +117,7 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
         arena.take(xs, blocks * batched * D);
         arena.take(hs, blocks * batched * u);
         arena.take(dxs, p.dx ? batched * xl : 0);
-        arena.take(through, blocks > 1 || p.h_masks ? GROUP * lw : 0);
+        arena.take(through, factored ? GROUP * lw : 0);
         for (int i = 0; i < states; i++) {
             arena.take_zeros(carried[i], GROUP * lw);
             arena.take_zeros(total_gradient[i], p.overlapping ? samples * timesteps * w : 0);
@@ -125,12 +128,6 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
     /* Of all (window, sample) rows those from `first` up to `last`; where windows overlap, all
        windows of the samples from `first` up to `last`. */
     void run() {
-        T *const starts[] = {p.d_h_start, p.d_c_start};
-        T *const restarts[] = {p.d_h_restart, p.d_c_restart};
-        for (int i = 0; i < states; i++) {
-            d_start[i] = starts[i] + slice.team * batch * u + slice.first;
-            if (p.resets) d_restart[i] = restarts[i] + slice.team * batch * u + slice.first;
-        }
         prepare();
         if (p.overlapping) {
             bptt_windows(0, p.windows * samples);
@@ -182,7 +179,10 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
                 if (replay.needed && (s == 0 || (steps - s) % replay.span == 0))
                     replay.run(bs, ts, R, (steps - s - 1) % replay.span + 1);
                 step_vjp(R, !p.overlapping);
-                carry_gradient(R);
+                for (int64_t r = 0; r < R; r++) {
+                    T *const d[] = {carried[0] + r * lw, carried[states - 1] + r * lw};
+                    carry.run(ts[r], bs[r], d);
+                }
             }
             row += R;
         }
@@ -259,7 +259,7 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
     /* Adds Uᵀ ∂L/∂(h_{t−1}·U) to the carried gradient. */
     void back_through_kernel(int64_t R) {
         const T *const left = dhu + buffered * dz_ld;
-        if (!p.h_masks && blocks == 1)
+        if (!factored)
             return multiply_back(left, R, 0, recurrent_t, lw, carried[0]);
         for (int64_t g = 0; g < blocks; g++) {
             fill_zeros(through, R * lw);
@@ -268,7 +268,9 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
                 if (p.h_masks)
                     CellStep::scale(through + r * lw,
                                     step.mask_of(p.h_masks, bs[r], g, u) + slice.first, w);
-                accumulate(carried[0] + r * lw, through + r * lw, w);
+                const T factor = p.through_factors ? p.through_factors[ts[r] * batch + bs[r]] : T(1);
+                for (int64_t j = 0; j < w && factor != 0; j++) /* 0 keeps infinities out, too */
+                    carried[0][r * lw + j] += factor * through[r * lw + j];
             }
         }
     }
@@ -301,33 +303,15 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
             return;
         }
         const Residuals<T> s = replay.needed ? replay.residuals(t, b, r) : step.kept(t, b);
+        step.zoneout.release(t, b, dh, dc);
         step.vjp(s, dh, dc, dz + row, dhu + row, vectors_in(summed ? sums : sink));
+        step.zoneout.pass(dh, dc);
     }
 
     void penalize(int64_t r) {
         const int64_t t = ts[r], b = bs[r];
         if (t == 0 || masked_at(p, t, b) || resets_at(p, t, b)) return;
         penalty += omega<Isa>(p, norms[r], carried[0] + r * lw, hs + (buffered + r) * u);
-    }
-
-    /* Apply resets, ξ (1.3) and clipping to the gradient carried from t to t−1. */
-    void carry_gradient(int64_t R) {
-        const T clip = T(p.clip);
-        for (int64_t r = 0; r < R; r++)
-            for (int i = 0; i < states; i++) {
-                const int64_t t = ts[r], b = bs[r];
-                T *d = carried[i] + r * lw;
-                if (resets_at(p, t, b)) {
-                    accumulate(d_restart[i] + b * u, d, w);
-                    fill_zeros(d, w);
-                }
-                if (p.factors)
-                    for (int64_t j = 0; j < w; j++) d[j] *= p.factors[t * batch + b];
-                if (clip < INFINITY)
-                    for (int64_t j = 0; j < w; j++)
-                        d[j] = d[j] < -clip ? -clip : d[j] > clip ? clip : d[j];
-                if (t == 0) accumulate(d_start[i] + b * u, d, w);
-            }
     }
 
     /* 2.5: ∂L/∂W_hh += Σ h_{t−1}ᵀ·dhu, ∂L/∂W_hx += Σ x_tᵀ·dz, and ∂L/∂x_t = dz·Wᵀ, over the

@@ -83,7 +83,11 @@ template <class T, class Isa, class Cell, bool normalized> class Forward {
             c = c_at(p, t, b) + slice.first;
             if (before != c) copy(c, before, w);
         }
-        if (!masked_at(p, t, b)) advance(t, b, z_row, hu_row, h, c);
+        if (!masked_at(p, t, b)) {
+            step.zoneout.remember(h, c);
+            advance(t, b, z_row, hu_row, h, c);
+            step.zoneout.hold(t, b, h, c);
+        }
         if (Cell::states > 1 && p.slots && p.slots[t])
             copy(p.c + (p.slots[t] * p.batch + b) * u + slice.first, c, w);
     }

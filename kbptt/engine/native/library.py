@@ -21,14 +21,16 @@ class Problem(ctypes.Structure):
 
     _integers = (
         "batch timesteps features units windows cell activation recurrent_activation normalized "
-        "carry_normalized overlapping penalty instruction_set members team_scratch span"
+        "carry_normalized overlapping penalty instruction_set members team_scratch span "
+        "clip_by_norm centred"
     )
-    _numbers = "epsilon clip smallest_norm"
+    _numbers = "epsilon clip smallest_norm zoneout_h zoneout_c"
     _arrays = (
         "x kernel recurrent_kernel bias recurrent_bias input_gain recurrent_gain state_gain "
         "state_bias h_start c_start h_restart c_restart mask resets x_masks h_masks "
-        "scratch meetings h slots c gates starts entries ends "
-        "dh dh_final dc_final factors penalty_weight dx norms d_kernel d_recurrent_kernel d_bias "
+        "zoneout_key scratch meetings h slots c gates starts entries ends "
+        "dh dh_final dc_final factors through_factors penalty_weight dx norms "
+        "d_kernel d_recurrent_kernel d_bias "
         "d_recurrent_bias d_input_gain d_recurrent_gain d_state_gain d_state_bias d_h_start "
         "d_c_start d_h_restart d_c_restart penalty_value"
     )

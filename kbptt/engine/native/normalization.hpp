@@ -1,5 +1,6 @@
 /* Layer normalization (Ba, Kiros & Hinton, 2016): LN(x) = gain ⊙ x̂ + bias, x̂ = (x − mean x)/σ(x).
-   Of x·W and h·U the mean is 0 already, because the columns of the kernels are centred. */
+   Of x·W and h·U the mean is 0 already, because the columns of the kernels are centred. RMS
+   normalization (Zhang & Sennrich, 2019) is the same without the mean. */
 #pragma once
 #include "products.hpp"
 

@@ -27,9 +27,12 @@ KBPTT_DECLARE(
     int64_t members;          /* threads of a team, which share its rows: see team.hpp */
     int64_t team_scratch;     /* bytes of scratch space of each team */
     int64_t span;             /* timesteps that the backward pass replays at a time */
+    int64_t clip_by_norm;     /* the clip bounds the norm of each row instead */
+    int64_t centred;          /* normalized: LN subtracts the mean; else it is RMS normalization */
     double epsilon;           /* of layer normalization */
     double clip;              /* bound on the elements of the carried gradient; infinite: none */
     double smallest_norm;     /* the penalty leaves out smaller gradients */
+    double zoneout_h, zoneout_c; /* probability that a unit keeps its value */
     /* Inputs of both passes. */
     const T *x;                /* (B, T, D) */
     const T *kernel;           /* (D, N) */
@@ -48,6 +51,8 @@ KBPTT_DECLARE(
     const uint8_t *resets;     /* (B, T): 1 puts h_restart and c_restart in before the step */
     const T *x_masks;          /* (gates, B, D): dropout, of x as each gate reads it */
     const T *h_masks;          /* (gates, B, u): the same of h_{t−1} */
+    const uint64_t *zoneout_key; /* (2): the key, and the timesteps before the first. NULL: the
+                                    expectation */
     char *scratch;             /* as many bytes as `Passes` says, from a cache line on */
     int64_t *meetings;         /* (teams, 8), zeros */
     /* Outputs of the forward pass: the residuals that the backward pass reads. */
@@ -64,6 +69,7 @@ KBPTT_DECLARE(
     const T *dh_final;                      /* (B, u) */
     const T *dc_final;                      /* (B, u), LSTM */
     const T *factors;                       /* (T, B): multiplies the carried gradient */
+    const T *through_factors;               /* (T, B): likewise what flows back through U */
     const T *penalty_weight;                /* a number */
     /* Outputs of the backward pass; from d_kernel on one per team, to be summed. */
     T *dx;        /* (B, T, D) */

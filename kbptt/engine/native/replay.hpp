@@ -69,7 +69,7 @@ template <class T, class Isa, class Cell, bool normalized> class Replay {
     Residuals<T> residuals(int64_t t, int64_t b, int64_t r) {
         T *z_row = z + (left * R + r) * ld, *hu_row = hu + (left * R + r) * ld;
         Residuals<T> s = {z_row, step.hu_kept(hu_row), h_before(p, t, b) + first, nullptr, nullptr};
-        if (Cell::states > 1) s.c_before = c_before(t, b, left, r), s.c = c_at(left + 1, r);
+        if (Cell::states > 1) s.c_before = c_before(t, b, left, r), s.c = step.candidate(c_at(left + 1, r));
         if (normalized) { /* its statistics are kept of one row alone */
             copy(h_again, s.h_before, w);
             if (Cell::states > 1) copy(c_again, s.c_before, w);
@@ -97,6 +97,7 @@ template <class T, class Isa, class Cell, bool normalized> class Replay {
         }
         if (masked_at(p, t, b)) return;
         copy(h_again, h_before(p, t, b) + first, w);
+        step.zoneout.remember(h_again, after);
         if (normalized) { /* the gates are computed when they are read */
             copy(z_again, z_row, ld), copy(hu_again, hu_row, ld);
             step.forward(z_again, hu_again, h_again, after);
@@ -104,6 +105,7 @@ template <class T, class Isa, class Cell, bool normalized> class Replay {
             step.forward(z_row, hu_row, h_again, after);
             if (!step.usual) copy(z_row, step.kept_gates(z_row), step.n);
         }
+        step.zoneout.hold(t, b, h_again, after);
     }
 };
 

@@ -6,6 +6,7 @@
 #pragma once
 #include "cells.hpp"
 #include "team.hpp"
+#include "zoneout.hpp"
 
 namespace kbptt {
 namespace {
@@ -54,6 +55,7 @@ template <class T, class Isa, class Cell, bool normalized> struct Step {
 
     const Problem<T> &whole;
     const Slice slice;
+    Zoneout<T> zoneout{whole, slice, Cell::states};
     Problem<T> p; /* of the slice: what the equations of the cell see */
     const int64_t u = whole.units, D = whole.features, N = Cell::gates * u;
     const int64_t w = slice.width, n = Cell::gates * w;
@@ -66,7 +68,8 @@ template <class T, class Isa, class Cell, bool normalized> struct Step {
     const bool once = whole.batch * whole.timesteps <= 2;
     const bool usual = has_usual_activations<Cell>(whole);
     const int64_t residuals =
-        Cell::residuals ? Cell::residuals : Activations::keeps_argument[whole.activation];
+        Cell::residuals ? Cell::residuals
+                        : Activations::keeps_argument[whole.activation] || zoneout.active;
     T *row; /* unusual activations: what is kept of the gates, and in the vjp their derivatives */
     int64_t *columns; /* of the kernels, that belong to the slice */
     T *kernel, *recurrent_kernel, *bias, *scratch;
@@ -87,6 +90,7 @@ template <class T, class Isa, class Cell, bool normalized> struct Step {
         arena.take(norm.inputs.values, ld);
         arena.take(norm.recurrent.values, ld);
         arena.take(norm.state.values, ld);
+        zoneout.lay_out(arena);
         arena.take(kernel, runs_forward && !once ? D * blocks * block_ld : 0);
         arena.take(recurrent_kernel, runs_forward && !once ? u * blocks * block_ld : 0);
     }
@@ -150,6 +154,9 @@ template <class T, class Isa, class Cell, bool normalized> struct Step {
             Cell::template forward<Isa, normalized>(p, chosen(row - z), z, hu, h, c, norm);
     }
 
+    /* c_t as the vjp reads it; NULL where zoneout has put another one in its place. */
+    const T *candidate(const T *c) const { return zoneout.active ? nullptr : c; }
+
     /* What the forward pass kept of a timestep. */
     Residuals<T> kept(int64_t t, int64_t b) const {
         const int64_t first = slice.first;
@@ -157,7 +164,7 @@ template <class T, class Isa, class Cell, bool normalized> struct Step {
         s.h_before = h_before(whole, t, b) + first;
         s.gates = whole.h + (b * whole.timesteps + t) * u + first;
         if (Cell::states > 1)
-            s.c_before = kept_c_before(whole, t, b) + first, s.c = c_at(whole, t, b) + first;
+            s.c_before = kept_c_before(whole, t, b) + first, s.c = candidate(c_at(whole, t, b) + first);
         if (residuals) {
             s.gates = whole.gates + residuals * ((t * whole.batch + b) * u + first);
             s.hu_kept = s.gates + Cell::gates * w;

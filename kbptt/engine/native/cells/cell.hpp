@@ -24,7 +24,8 @@
 namespace kbptt {
 namespace {
 
-/* What a vjp reads: the gates, after `restore_gate`, h·U as `forward` leaves it, and states. */
+/* What a vjp reads: the gates, after `restore_gate`, h·U as `forward` leaves it, and states. c may be
+   NULL: then it is computed again. */
 template <class T> struct Residuals {
     T *gates;
     const T *hu_kept, *h_before, *c_before, *c;

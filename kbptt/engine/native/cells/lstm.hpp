@@ -33,7 +33,7 @@ struct LSTM {
         KBPTT_INDEPENDENT
         for (int64_t j = 0; j < u; j++) h[j] = c[j] = z[u + j] * c[j] + z[j] * z[2 * u + j];
         if constexpr (normalized) {
-            const T average = mean<Isa>(c, u);
+            const T average = p.centred ? mean<Isa>(c, u) : T(0);
             KBPTT_INDEPENDENT
             for (int64_t j = 0; j < u; j++) h[j] -= average;
             norm.state.inverse[0] = standardize<Isa>(h, u, p.epsilon, norm.state.values);
@@ -58,8 +58,11 @@ struct LSTM {
         T *y = dz; /* φ(c_t), until dz is written */
         if constexpr (normalized)
             normalized_state(p, norm, y);
-        else
+        else if (s.c)
             copy(y, s.c, u);
+        else
+            KBPTT_INDEPENDENT
+            for (int64_t j = 0; j < u; j++) y[j] = f[j] * c_before[j] + i[j] * g[j];
         const auto outer = activate_anew(a.phi, y, dz + 2 * u, u);
         /* ∂L/∂c_t += ∂L/∂h_t ⊙ o ⊙ φ′(c_t) */
         if constexpr (normalized)
@@ -112,7 +115,8 @@ struct LSTM {
             scratch[j] = d * gain[j];
         }
         standardize_vjp<Isa>(scratch, values, norm.state.inverse[0], u);
-        const T average = mean<Isa>(scratch, u); /* unlike h·U, c is centred in the step */
+        /* unlike h·U, c is centred in the step */
+        const T average = p.centred ? mean<Isa>(scratch, u) : T(0);
         KBPTT_INDEPENDENT
         for (int64_t j = 0; j < u; j++) dc[j] += scratch[j] - average;
     }
