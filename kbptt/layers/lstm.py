@@ -4,9 +4,11 @@ from typing import Literal, Unpack
 
 import keras
 
+from kbptt import constraints
 from kbptt._typing import Activation, Constraint, GatedOptions, Initializer, Regularizer, Seed
 from kbptt.layers.projected import ProjectedLayer
 from kbptt.normalization import NormalizationLike
+from kbptt.parametrizations import ParametrizationLike
 from kbptt.regularizers.vanishing_gradient import GradientRegularizerLike
 from kbptt.truncation.policies import TruncationLike
 
@@ -42,7 +44,8 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
         bias_regularizer: Regularizer of the bias. Defaults to `None`.
         activity_regularizer: Regularizer of the layer's output. Defaults to `None`.
         kernel_constraint: Constraint on the input kernel. Defaults to `None`.
-        recurrent_constraint: Constraint on the recurrent kernel. Defaults to `None`.
+        recurrent_constraint: Constraint on the recurrent kernel, such as `"orthogonal"` of
+            `kbptt.constraints`. Defaults to `None`.
         bias_constraint: Constraint on the bias. Defaults to `None`.
         dropout: Float in [0, 1]. Fraction of the inputs to drop. Defaults to `0.0`.
         recurrent_dropout: Float in [0, 1]. Fraction of the state to drop on its way into the
@@ -67,6 +70,9 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
             `"vanishing_gradient"` (Pascanu's Ω). Defaults to `None`.
         gradient_clip: None, or a positive float that bounds every element of the gradient carried
             from one timestep to the one before (Graves, 2013). Defaults to `None`.
+        recurrent_parametrization: None, or a `kbptt.parametrizations` identifier, `"exp"`, `"cayley"`
+            or `"householder"`: every gate's recurrent matrix stays orthogonal, from the nearest to
+            the one of `recurrent_initializer` on. Defaults to `None`.
         trainable_initial_state: Boolean. Learn the states that a sequence begins with, and that a
             reset goes back to, as weights ``(units,)``; they start at zeros. Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable`, `zero_output_for_mask` and `implementation`, as in
@@ -109,6 +115,7 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
         normalization: NormalizationLike = None,
         gradient_regularizer: GradientRegularizerLike = None,
         gradient_clip: float | None = None,
+        recurrent_parametrization: ParametrizationLike = None,
         trainable_initial_state: bool = False,
         **kwargs: Unpack[GatedOptions],
     ) -> None:
@@ -126,7 +133,7 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
             bias_regularizer=bias_regularizer,
             activity_regularizer=activity_regularizer,
             kernel_constraint=kernel_constraint,
-            recurrent_constraint=recurrent_constraint,
+            recurrent_constraint=constraints.get(recurrent_constraint),
             bias_constraint=bias_constraint,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
@@ -140,5 +147,10 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
             **kwargs,
         )
         self._set_up(
-            truncation, gradient_clip, normalization, gradient_regularizer, trainable_initial_state
+            truncation,
+            gradient_clip,
+            normalization,
+            gradient_regularizer,
+            trainable_initial_state,
+            recurrent_parametrization,
         )

@@ -1,5 +1,6 @@
 """SimpleRNN, GRU and LSTM: input projection outside the loop, an elementwise step inside."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -7,14 +8,16 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from kbptt import normalization as normalizations
+from kbptt import normalization as normalizations, parametrizations
 from kbptt._frozen import frozen
 from kbptt._tensorflow import is_being_exported
 from kbptt.cells import ACTIVATION, CELLS, Cell, Weights, make
 from kbptt.cells.layer_norm import center
 from kbptt.engine import Effects, Monitor, Options, in_control_flow, settings
+from kbptt.layers import parametrized
 from kbptt.layers.any_cell import CellLayer, Part, as_tensors
 from kbptt.normalization import NormalizationLike
+from kbptt.parametrizations import ParametrizationLike
 from kbptt.regularizers import vanishing_gradient
 from kbptt.regularizers.vanishing_gradient import GradientRegularizerLike
 from kbptt.truncation.policies import TruncationLike
@@ -63,9 +66,13 @@ class ProjectedLayer(CellLayer):
         normalization: NormalizationLike = None,
         regularizer: GradientRegularizerLike = None,
         trainable_initial_state: bool = False,
+        parametrization: ParametrizationLike = None,
     ) -> None:
         super()._set_up(truncation, gradient_clip, trainable_initial_state)
         self._normalization = frozen(normalizations.get(normalization))
+        self._parametrization = frozen(parametrizations.get(parametrization))
+        if self._parametrization is not None:
+            parametrized.check(self.name, self.cell)
         self._penalty = None
         self.gradient_regularizer = regularizer
 
@@ -73,6 +80,11 @@ class ProjectedLayer(CellLayer):
     def normalization(self) -> normalizations.LayerNormalization | None:
         """The normalization of this layer, or None. It has weights: fixed."""
         return self._normalization
+
+    @property
+    def recurrent_parametrization(self) -> parametrizations.Parametrization | None:
+        """The parametrization of the recurrent kernel, or None. It has weights: fixed."""
+        return self._parametrization
 
     @property
     def gradient_regularizer(self) -> vanishing_gradient.VanishingGradient | None:
@@ -93,7 +105,7 @@ class ProjectedLayer(CellLayer):
 
     def _weights(self) -> Weights:
         """What the cell reads."""
-        kernel, recurrent = self.cell.kernel, self.cell.recurrent_kernel
+        kernel, recurrent = self.cell.kernel, parametrized.exact_kernel(self.cell)
         if self.normalization is not None:
             groups = CELLS[self.cell_name].groups(self.units)
             kernel, recurrent = (
@@ -103,8 +115,13 @@ class ProjectedLayer(CellLayer):
         return Weights(kernel, recurrent, bias=self.cell.bias, **gains)
 
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
+        if self.recurrent_parametrization is not None:
+            parametrized.parametrize(self.cell, self.recurrent_parametrization)
         super().build(sequences_shape, initial_state_shape)
         self._build_regularizer()
+
+    def _before_loops(self) -> contextlib.AbstractContextManager[None]:
+        return parametrized.holding(self.cell)
 
     def _build_further_weights(self) -> None:
         if self.normalization is not None:
@@ -246,6 +263,8 @@ class ProjectedLayer(CellLayer):
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["normalization"] = normalizations.serialize(self.normalization)
+        parametrization = parametrizations.serialize(self.recurrent_parametrization)
+        config["recurrent_parametrization"] = parametrization
         regularizer = self.gradient_regularizer
         config["gradient_regularizer"] = (
             None if regularizer is None else keras.saving.serialize_keras_object(regularizer)
