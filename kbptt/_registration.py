@@ -26,6 +26,7 @@ SERIALIZABLE = {
         "SpectralMonitor",
         "ZClip",
     ),
+    "constraints": ("Orthogonal", "SpectralNorm"),
     "initializers": (
         "Cayley",
         "Chrono",
@@ -46,6 +47,7 @@ SERIALIZABLE = {
         "optimizers.GradientNorm",
         "optimizers.ZClip",
     ),
+    "parametrizations": ("CayleyTransform", "HouseholderReflections", "MatrixExponential"),
     "regularizers": (
         "ActivationRegularization",
         "NormStabilizer",

@@ -206,7 +206,7 @@ def get(identifier: ParametrizationLike) -> Parametrization | None:
         return NAMES[identifier]()
     if isinstance(identifier, dict):
         try:
-            result = keras.saving.deserialize_keras_object(identifier)
+            result: Any = keras.saving.deserialize_keras_object(identifier)
         except TypeError:  # an unregistered class
             result = None
         if isinstance(result, Parametrization):

@@ -9,7 +9,10 @@ import pytest
 import kbptt
 
 LAYERS = ["GRU", "LSTM", "RNN", "SimpleRNN"]
-OWN = ["truncation", "normalization", "gradient_regularizer", "gradient_clip"]
+OWN = [
+    *["truncation", "normalization", "gradient_regularizer", "gradient_clip"],
+    "recurrent_parametrization",
+]
 
 every_layer = pytest.mark.parametrize("name", LAYERS)
 

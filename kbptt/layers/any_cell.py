@@ -331,7 +331,7 @@ class _tiled_masks:
         self.saved = list(map(_keras.dropout_masks, self.cells))
         self._put(self.masks)
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: Any) -> None:
         self._put(self.saved)
 
     def _put(self, masks: list) -> None:

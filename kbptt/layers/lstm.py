@@ -70,9 +70,9 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
             `"vanishing_gradient"` (Pascanu's Ω). Defaults to `None`.
         gradient_clip: None, or a positive float that bounds every element of the gradient carried
             from one timestep to the one before (Graves, 2013). Defaults to `None`.
-        recurrent_parametrization: None, or a `kbptt.parametrizations` identifier, `"exp"`, `"cayley"`
-            or `"householder"`: every gate's recurrent matrix stays orthogonal, from the nearest to
-            the one of `recurrent_initializer` on. Defaults to `None`.
+        recurrent_parametrization: None, or a `kbptt.parametrizations` identifier, `"exp"`,
+            `"cayley"` or `"householder"`: the recurrent matrix of every gate stays orthogonal,
+            from the one of `recurrent_initializer` (or the nearest) on. Defaults to `None`.
         trainable_initial_state: Boolean. Learn the states that a sequence begins with, and that a
             reset goes back to, as weights ``(units,)``; they start at zeros. Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable`, `zero_output_for_mask` and `implementation`, as in

@@ -2,8 +2,9 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -15,7 +16,7 @@ from kbptt.parametrizations import Parametrization
 from kbptt.regularizers import Orthogonality
 
 # Of each cell by its id the kernel that was computed for the call that is running.
-_HELD: ContextVar[dict[int, Any]] = ContextVar("kbptt_recurrent_kernels", default={})
+_HELD: ContextVar[Mapping[int, Any]] = ContextVar("kernels", default=MappingProxyType({}))
 
 # Constant on orthogonal matrices, or what a parametrization promises anyway.
 _MEANINGLESS = Orthogonality, keras.regularizers.OrthogonalRegularizer, keras.regularizers.L2
