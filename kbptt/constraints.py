@@ -20,7 +20,6 @@ class _SingularValues(keras.constraints.Constraint):
         self.gates = _gates.check(gates)
 
     def __call__(self, w: Any) -> Any:
-        w = ops.convert_to_tensor(w)
         _, _, gates = _gates.split(w.shape, self.gates)
         dtype = keras.backend.standardize_dtype(w.dtype)
         blocks = _blocks.where_finite(self._constrained, _blocks.apart(w, gates))

@@ -206,7 +206,7 @@ def get(identifier: ParametrizationLike) -> Parametrization | None:
         return NAMES[identifier]()
     if isinstance(identifier, dict):
         try:
-            result: Any = keras.saving.deserialize_keras_object(identifier)
+            result = keras.saving.deserialize_keras_object(identifier)
         except TypeError:  # an unregistered class
             result = None
         if isinstance(result, Parametrization):
@@ -223,4 +223,7 @@ def get(identifier: ParametrizationLike) -> Parametrization | None:
 
 def serialize(parametrization: Parametrization | None) -> dict[str, Any] | None:
     """Returns the configuration that `get` turns back into `parametrization`."""
-    return None if parametrization is None else keras.saving.serialize_keras_object(parametrization)
+    if parametrization is None:
+        return None
+    config: Any = keras.saving.serialize_keras_object(parametrization)
+    return config

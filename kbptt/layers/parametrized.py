@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from kbptt import _blocks, _gates, _keras
@@ -65,8 +66,8 @@ class ParametrizedCell:
 
     def _kernel(self, parameter: Any) -> Any:
         with _keras.autocast(None):
-            base = ops.convert_to_tensor(self.recurrent_kernel_base)
-            parameter = ops.convert_to_tensor(parameter)
+            base = tf.convert_to_tensor(self.recurrent_kernel_base)
+            parameter = tf.convert_to_tensor(parameter)
         return self.recurrent_parametrization.kernel(parameter, base)
 
     def compute_kernel(self) -> Any:
