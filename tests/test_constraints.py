@@ -106,7 +106,7 @@ def test_names_configs_and_errors():
     }
     with pytest.raises(ValueError, match=r"did you mean 'orthogonal'"):
         kbptt.LSTM(3, recurrent_constraint="ortogonal")
-    with pytest.raises(ValueError, match="maximum.*at least 1"):
+    with pytest.raises(ValueError, match=r"maximum.*at least 1"):
         SpectralNorm(1.0, 0.5)
     with pytest.raises(ValueError, match="square blocks"):
         Orthogonal()(np.ones((4, 6)))

@@ -282,7 +282,7 @@ def test_a_cell_of_a_subclass(monkeypatch):
 def test_errors_name_the_mistake():
     with pytest.raises(ValueError, match=r"'cayly' \(did you mean 'cayley'\?\)"):
         kbptt.LSTM(3, recurrent_parametrization="cayly")
-    with pytest.raises(ValueError, match="learning_rate_multiplier.*above 0"):
+    with pytest.raises(ValueError, match=r"learning_rate_multiplier.*above 0"):
         CayleyTransform(0)
     with pytest.raises(ValueError, match="square blocks"):
         CayleyTransform().kernel(ops.zeros((3, 5)), ops.zeros((3, 5)))
@@ -290,7 +290,7 @@ def test_errors_name_the_mistake():
         {"recurrent_constraint": "orthogonal"},
         {"recurrent_regularizer": kbptt.regularizers.Orthogonality()},
     ):
-        with pytest.raises(ValueError, match="orthogonal at every step.*Leave one"):
+        with pytest.raises(ValueError, match=r"orthogonal at every step.*Leave one"):
             kbptt.GRU(3, recurrent_parametrization="exp", **option)
     with pytest.raises(ValueError, match="recurrent_parametrization"):
         kbptt.RNN(keras.layers.GRUCell(3), recurrent_parametrization="exp")
