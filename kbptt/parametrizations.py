@@ -100,7 +100,7 @@ class MatrixExponential(Parametrization):
 
 @keras.saving.register_keras_serializable(package="kbptt")
 class CayleyTransform(Parametrization):
-    """Q = (I − A/2)⁻¹(I + A/2), A skew: the cheapest map; no Q has an eigenvalue −1 (scoRNN).
+    """Q = (I − A/2)⁻¹(I + A/2), A skew: one inverse; no Q has an eigenvalue −1 (scoRNN).
 
     Args:
         learning_rate_multiplier: See `Parametrization`. Defaults to `0.1`.
