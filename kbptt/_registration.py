@@ -26,6 +26,7 @@ SERIALIZABLE = {
         "SpectralMonitor",
         "ZClip",
     ),
+    "constraints": ("Orthogonal", "SpectralNorm"),
     "gradient_clip": ("ByNorm",),
     "initializers": (
         "Cayley",
@@ -47,6 +48,7 @@ SERIALIZABLE = {
         "optimizers.GradientNorm",
         "optimizers.ZClip",
     ),
+    "parametrizations": ("CayleyTransform", "HouseholderReflections", "MatrixExponential"),
     "regularizers": (
         "ActivationRegularization",
         "NormStabilizer",

@@ -254,6 +254,24 @@ def _states(name: str, description: str) -> Method:
     return Method(name, description, model=(model,))
 
 
+def _kept(identifier: str, source: str) -> Method:
+    description = f"recurrent kernel kept orthogonal, per gate, by {source}"
+    layer = {"recurrent_parametrization": identifier}
+    return Method(f"{identifier}_kernel", description, layer=layer)
+
+
+def _constrained(name: str, description: str, constraint: str, **config: Any) -> Method:
+    layer = {"recurrent_constraint": ref(f"kbptt.constraints:{constraint}", **config)}
+    return Method(name, f"{description}, per gate, after every step", layer=layer)
+
+
+def _band(name: str, margin: float) -> Method:
+    """Names that differ in the margin alone, for comparing a soft bound with a hard one."""
+    description = f"recurrent singular values kept in 1 ± {margin:g} (Vorontsov 2017)"
+    band = {"minimum": 1 - margin, "maximum": 1 + margin}
+    return _constrained(name, description, "SpectralNorm", **band)
+
+
 def _chrono(gates: int) -> dict[str, Any]:
     return {"bias_initializer": _initializer("Chrono", max_timescale="$timesteps", gates=gates)}
 
@@ -297,6 +315,14 @@ for _method in (
         cell_layer={"LSTM": {**_chrono(4), "unit_forget_bias": False}, "GRU": _chrono(3)},
         cells=("LSTM", "GRU"),
     ),
+    # Kernels that stay orthogonal, or near.
+    _kept("exp", "an exponential (Lezcano-Casado & Martínez-Rubio 2019)"),
+    _kept("cayley", "a Cayley transform (Helfrich 2018)"),
+    _kept("householder", "reflections (Mhammedi 2017)"),
+    _constrained("polar", "recurrent kernel replaced by its polar factor", "Orthogonal"),
+    _band("band_0", 0.0),
+    _band("band_0.01", 0.01),
+    _band("band_0.1", 0.1),
     # Normalization.
     Method(
         "layernorm",

@@ -1,6 +1,7 @@
 """The cost of the stabilizers in milliseconds per training step.
 
     python scripts/stabilizer_cost.py
+    python scripts/stabilizer_cost.py --units 256 --only kernel constraint
 
 Variants take turns, a few steps each, for several rounds, so that a busy machine slows all of them
 alike; medians, and the median of the ratios to the step without a stabilizer in the same round.
@@ -13,6 +14,7 @@ import keras
 import numpy as np
 
 import kbptt
+from kbptt import parametrizations
 from kbptt.analysis import lyapunov_exponents, spectral
 from kbptt.callbacks import (
     AdaptiveGradientClip,
@@ -27,6 +29,9 @@ from kbptt.regularizers import ActivationRegularization, NormStabilizer, Orthogo
 VARIANTS = {
     "none": {},
     "Orthogonality": {"recurrent_regularizer": Orthogonality()},
+    **{f"{name} kernel": {"recurrent_parametrization": name} for name in parametrizations.NAMES},
+    "constraint Orthogonal": {"recurrent_constraint": "orthogonal"},
+    "constraint SpectralNorm": {"recurrent_constraint": "spectral_norm"},
     "NormStabilizer": {"activity_regularizer": NormStabilizer()},
     "AR + TAR": {"activity_regularizer": ActivationRegularization()},
     "GradientNorm": {"callbacks": [GradientNorm()]},
@@ -58,12 +63,15 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8, help="per round; the first 3 do not count")
+    words = "names that contain one of these; `none` is always measured"
+    parser.add_argument("--only", nargs="+", metavar="WORD", default=[""], help=words)
     a = parser.parse_args()
     rng = np.random.default_rng(0)
     x = rng.normal(size=(a.steps * a.batch, a.timesteps, a.features)).astype("float32")
     y = x.mean(axis=-1, keepdims=True)
 
-    models = {name: build(a, dict(options)) for name, options in VARIANTS.items()}
+    chosen = {n for n in VARIANTS if n == "none" or any(word in n for word in a.only)}
+    models = {n: build(a, dict(options)) for n, options in VARIANTS.items() if n in chosen}
     seconds = {name: [] for name in models}
     for _ in range(a.rounds):
         for name, (model, callbacks) in models.items():
@@ -76,6 +84,8 @@ def main() -> None:
         ratio = np.median(np.array(measured) / plain)
         print(f"{name:<28}{1000 * np.median(measured):>8.1f}{ratio:>8.2f} x")
 
+    if a.only != [""]:
+        return
     layer = models["none"][0].layers[0]
     print("SpectralMonitor, ms per record")
     print(f"{'eigenvalues, 4 gates':<28}{clock(lambda: spectral.summarize(layer)):>8.1f}")

@@ -15,6 +15,7 @@ SIMPLE = {
     "normalization": None,
     "gradient_regularizer": None,
     "gradient_clip": None,
+    "recurrent_parametrization": None,
     "trainable_initial_state": False,
     "zoneout": 0.0,
 }

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from kbptt import _checks, _keras
 from kbptt.layers import find
+from kbptt.layers.parametrized import holding
 
 
 def lyapunov_exponents(
@@ -75,7 +76,8 @@ def lyapunov_exponents(
             f"Received: count={count}."
         )
     vectors = np.random.default_rng(seed).normal(size=(batch, size, count))
-    growth = _growth(layer, steps, vectors)[: timesteps - burn_in]
+    with holding(layer.cell):
+        growth = _growth(layer, steps, vectors)[: timesteps - burn_in]
     return growth.mean(axis=(0, 1))
 
 

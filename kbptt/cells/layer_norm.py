@@ -8,9 +8,9 @@ mean of squares per step, forward and backward.
 import tensorflow as tf
 
 
-def center(x: tf.Tensor, groups: tuple[int, ...]) -> tf.Tensor:
-    """`x` minus its mean over each of the column groups."""
-    parts = tf.split(x, groups, axis=-1)
+def center(x: tf.Tensor, groups: tuple[int, ...] = ()) -> tf.Tensor:
+    """`x` minus its mean over each of the column groups; without groups over all columns."""
+    parts = tf.split(x, groups, axis=-1) if groups else [x]
     return tf.concat([p - tf.reduce_mean(p, axis=-1, keepdims=True) for p in parts], axis=-1)
 
 

@@ -88,7 +88,7 @@ class NormalizedLSTM(LSTM):
         (i, f, g, o), kept = self.gate_values(x + weights.recurrent_gain * standard)
         c = f * state[1] + i * g
         # Unlike h·U, the cell state is centred inside the step.
-        centred = center(c, (c.shape[-1],)) if self.normalization.centred else c
+        centred = center(c) if self.normalization.centred else c
         c_inverse = inverse_deviation(centred, epsilon)
         c_standard = centred * c_inverse
         normalized = weights.state_gain * c_standard + weights.state_bias
@@ -110,7 +110,7 @@ class NormalizedLSTM(LSTM):
             d_normalized += dc
         d_cell = scale_vjp(d_normalized * weights.state_gain, c_standard, c_inverse)
         if self.normalization.centred:
-            d_cell = center(d_cell, (d_cell.shape[-1],))
+            d_cell = center(d_cell)
         dc = d_cell if self.normalization.carry_normalized else dc + d_cell
         parts = dc * g * di, dc * previous[1] * df, dc * i * dg, dh * y * do
         dz = tf.concat(parts, axis=-1)

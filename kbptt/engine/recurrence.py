@@ -88,7 +88,7 @@ class Recurrence:
         self.step = step
         self.options = options
         self.jit = jit
-        self.weights = weights
+        self.weights: Any = weights
         self.given = given
         self.timesteps: int | tf.Tensor = size(given.x, 0)
         self.batch: int | tf.Tensor = size(given.x, 1)

@@ -64,7 +64,7 @@ def _draw(
         dtype=tf.uint32,
     )
     words = tf.transpose(words, [0, 1, 2, 4, 3])
-    return tf.reshape(words, [timesteps, batch, states, 4 * quarter])[..., :units]
+    return tf.reshape(words, [timesteps, batch, states, 4 * quarter])[:, :, :, :units]
 
 
 def hold(held: Tensors, before: Tensors, candidates: Tensors) -> Tensors:

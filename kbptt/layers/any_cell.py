@@ -1,5 +1,6 @@
 """The loops for any cell: a Keras cell as a function of tensors."""
 
+import contextlib
 from typing import Any, NamedTuple
 
 import keras
@@ -17,6 +18,7 @@ from kbptt.engine import (
     TensorFlowLoop,
     settings,
 )
+from kbptt.layers.parametrized import ParametrizedCell, exact_kernel, holding
 from kbptt.layers.truncated import TruncatedLayer
 
 
@@ -173,8 +175,8 @@ def as_tensors(weights: Weights, dtype: Any) -> Weights:
 class CellFunction:
     """A cell as a function of tensors alone: ``(x, flat state, weights) -> (output, flat state)``.
 
-    The weights are the cell's variables and the dropout masks, which Keras draws once for the whole
-    sequence and keeps on the cell.
+    The weights are the cell's variables, the kernels that are computed from them, and the dropout
+    masks, which Keras draws once for the whole sequence and keeps on the cell.
 
     Args:
         cell: A Keras cell: a layer or any object with ``state_size`` that can be called.
@@ -208,16 +210,18 @@ class CellFunction:
         self.arguments: dict[str, Any] = {}
         if self.is_layer and "training" in cell.call_signature_parameters:
             self.arguments["training"] = training
+        cells = _keras.flatten_layers(cell) if self.is_layer else [cell]
+        self.parametrized: list[Any] = [c for c in cells if isinstance(c, ParametrizedCell)]
         self.masked_cells: list[Any] = [
             c
-            for c in (_keras.flatten_layers(cell) if self.is_layer else [cell])
+            for c in cells
             if hasattr(c, "get_dropout_mask") and (c.dropout or c.recurrent_dropout)
         ]
         self.mask_count: int = 0
         self.mask_structure: list[Any] = []
 
     def weights(self, x: tf.Tensor, state: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The variables and dropout masks as tensors."""
+        """The variables, computed kernels and dropout masks as tensors."""
         variables = ()
         if self.is_layer:
             # In an order that freezing a part of the cell does not change.
@@ -233,7 +237,8 @@ class CellFunction:
         self.mask_structure = tree.map_structure(lambda m: m is not None, self.mask_structure)
         self.mask_count = len(masks)
         with _keras.autocast(None):
-            return (*(tf.convert_to_tensor(v.value) for v in variables), *masks)
+            kernels = map(exact_kernel, self.parametrized)
+            return (*(tf.convert_to_tensor(v.value) for v in variables), *kernels, *masks)
 
     def probe(
         self, x: tf.Tensor, state: tuple[Any, ...], weights: tuple[Any, ...]
@@ -267,14 +272,18 @@ class CellFunction:
         rows = tf.shape(x)[0]
         inputs, states = self._unflatten(x, state)
         count = len(weights) - self.mask_count
-        variables, masks = list(weights[:count]), list(weights[count:])
+        given, masks = list(weights[:count]), list(weights[count:])
         tiled = _tiled_masks(self.masked_cells, self.mask_structure, masks, rows)
-        with tiled, _keras.autocast(self.scope):
+        with contextlib.ExitStack() as scopes:
+            scopes.enter_context(tiled)
+            scopes.enter_context(_keras.autocast(self.scope))
+            for one in reversed(self.parametrized):
+                scopes.enter_context(holding(one, given.pop()))
             if not self.is_layer:
                 return *self._flatten(*self.cell(inputs, states), state[0].dtype), False
             # Other variables are the states of random numbers, which no gradient concerns.
             floats = filter(_is_float, self.cell.variables)
-            given = list(zip(floats, variables, strict=True))
+            given = list(zip(floats, given, strict=True))
             with keras.StatelessScope(given) as scope:
                 output, new = self.cell(inputs, states, **self.arguments)
         given = {id(v): value for v, value in given}
@@ -322,7 +331,7 @@ class _tiled_masks:
         self.saved = list(map(_keras.dropout_masks, self.cells))
         self._put(self.masks)
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: Any) -> None:
         self._put(self.saved)
 
     def _put(self, masks: list) -> None:

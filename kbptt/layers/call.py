@@ -1,5 +1,6 @@
 """What a layer does in a call, around its loop: checks, where the states begin, what is kept."""
 
+import contextlib
 from typing import Any, NamedTuple, Protocol
 
 import keras
@@ -206,14 +207,15 @@ class StatefulCall(GradientOptions):
             resets = Resets(resets, tuple(self._in_compute_dtype(fresh)))
         self._draw(training, sequences[:, 0, :], example)
         call = sequences, state, mask, training, resets
-        with self.temporarily(holds=holds):
+        with self._before_loops(), self.temporarily(holds=holds):
             if burn_in:
                 last, outputs, final = after_burn_in(self, burn_in, *call)
             else:
                 loop: Any = self.inner_loop  # which takes `resets` too
                 last, outputs, final = loop(*call)
+            carried = None if carry is None else self._carried_on(carry, final, *call)
         if carry is not None:
-            carry.end(self, self._carried_on(carry, final, *call))
+            carry.end(self, carried)
             last, outputs = carry.show(self, last, outputs, mask)
         _keras.clear_dropout_masks(self)
         final = tree.map_structure(lambda s: ops.cast(s, self.compute_dtype), final)
@@ -226,6 +228,10 @@ class StatefulCall(GradientOptions):
         """Draws what a call draws once for the whole sequence."""
         if training:  # Keras draws in inference too, and training would go on with other numbers
             _keras.draw_dropout_masks(self, step_input, states)
+
+    def _before_loops(self) -> contextlib.AbstractContextManager[None]:
+        """A scope around the loops of a call, with what is computed once for all of them."""
+        return contextlib.nullcontext()
 
     def _check_fit(self) -> None:
         """Says once what goes wrong where arrays are given to the `fit` of a stateful layer."""

@@ -4,11 +4,13 @@ from typing import Literal, Unpack
 
 import keras
 
+from kbptt import constraints
 from kbptt._typing import Activation, Constraint, GatedOptions, Initializer, Regularizer, Seed
 from kbptt.gradient_clip import GradientClipLike
 from kbptt.layers.projected import ProjectedLayer
 from kbptt.layers.zoneout import ZoneoutLike
 from kbptt.normalization import NormalizationLike
+from kbptt.parametrizations import ParametrizationLike
 from kbptt.regularizers.vanishing_gradient import GradientRegularizerLike
 from kbptt.truncation.policies import TruncationLike
 
@@ -44,7 +46,8 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
         bias_regularizer: Regularizer of the bias. Defaults to `None`.
         activity_regularizer: Regularizer of the layer's output. Defaults to `None`.
         kernel_constraint: Constraint on the input kernel. Defaults to `None`.
-        recurrent_constraint: Constraint on the recurrent kernel. Defaults to `None`.
+        recurrent_constraint: Constraint on the recurrent kernel, such as `"orthogonal"` of
+            `kbptt.constraints`. Defaults to `None`.
         bias_constraint: Constraint on the bias. Defaults to `None`.
         dropout: Float in [0, 1]. Fraction of the inputs to drop. Defaults to `0.0`.
         recurrent_dropout: Float in [0, 1]. Fraction of the state to drop on its way into the
@@ -71,6 +74,9 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
         gradient_clip: None, a positive float that bounds every element of the gradient carried from
             one timestep to the one before (Graves, 2013), or `kbptt.clipping.ByNorm`, which bounds
             its norm. Defaults to `None`.
+        recurrent_parametrization: None, or a `kbptt.parametrizations` identifier, `"exp"`,
+            `"cayley"` or `"householder"`: the recurrent matrix of every gate stays orthogonal,
+            from the one of `recurrent_initializer` (or the nearest) on. Defaults to `None`.
         trainable_initial_state: Boolean. Learn the states that a sequence begins with, and that a
             reset goes back to, as weights ``(units,)``; they start at zeros. Defaults to `False`.
         zoneout: Float in [0, 1), or one for h and one for c. Probability that a unit keeps its
@@ -118,6 +124,7 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
         normalization: NormalizationLike = None,
         gradient_regularizer: GradientRegularizerLike = None,
         gradient_clip: GradientClipLike = None,
+        recurrent_parametrization: ParametrizationLike = None,
         trainable_initial_state: bool = False,
         zoneout: ZoneoutLike = 0.0,
         h_detach: float = 0.0,
@@ -137,7 +144,7 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
             bias_regularizer=bias_regularizer,
             activity_regularizer=activity_regularizer,
             kernel_constraint=kernel_constraint,
-            recurrent_constraint=recurrent_constraint,
+            recurrent_constraint=constraints.get(recurrent_constraint),
             bias_constraint=bias_constraint,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
@@ -153,9 +160,10 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
         self._set_up(
             truncation,
             gradient_clip,
-            normalization,
-            gradient_regularizer,
-            trainable_initial_state,
-            zoneout,
-            h_detach,
+            normalization=normalization,
+            regularizer=gradient_regularizer,
+            parametrization=recurrent_parametrization,
+            trainable_initial_state=trainable_initial_state,
+            zoneout=zoneout,
+            h_detach=h_detach,
         )

@@ -1,5 +1,6 @@
 """SimpleRNN, GRU and LSTM: input projection outside the loop, an elementwise step inside."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from kbptt import normalization as normalizations
+from kbptt import normalization as normalizations, parametrizations
 from kbptt._checks import number
 from kbptt._frozen import frozen
 from kbptt._tensorflow import is_being_exported
@@ -15,10 +16,12 @@ from kbptt.cells import ACTIVATION, CELLS, Cell, Weights, make
 from kbptt.cells.layer_norm import center
 from kbptt.engine import Context, Effects, Loop, Monitor, Options, in_control_flow, settings
 from kbptt.gradient_clip import GradientClipLike
+from kbptt.layers import parametrized
 from kbptt.layers.any_cell import CellLayer, Part, as_tensors
 from kbptt.layers.options import Detachment
 from kbptt.layers.zoneout import ZoneoutLike, zoneout_rates
 from kbptt.normalization import NormalizationLike
+from kbptt.parametrizations import ParametrizationLike
 from kbptt.regularizers import vanishing_gradient
 from kbptt.regularizers.vanishing_gradient import GradientRegularizerLike
 from kbptt.truncation.policies import TruncationLike
@@ -67,6 +70,7 @@ class ProjectedLayer(CellLayer):
         normalization: NormalizationLike = None,
         regularizer: GradientRegularizerLike = None,
         trainable_initial_state: bool = False,
+        parametrization: ParametrizationLike = None,
         zoneout: ZoneoutLike = 0.0,
         h_detach: float = 0.0,
     ) -> None:
@@ -75,6 +79,9 @@ class ProjectedLayer(CellLayer):
         self.zoneout = zoneout
         self.h_detach = h_detach
         self._normalization = frozen(normalizations.get(normalization))
+        self._parametrization = frozen(parametrizations.get(parametrization))
+        if self._parametrization is not None:
+            parametrized.check(self.name, self.cell)
         self._penalty = None
         self.gradient_regularizer = regularizer
 
@@ -82,6 +89,11 @@ class ProjectedLayer(CellLayer):
     def normalization(self) -> normalizations.LayerNormalization | None:
         """The normalization of this layer, or None. It has weights: fixed."""
         return self._normalization
+
+    @property
+    def recurrent_parametrization(self) -> parametrizations.Parametrization | None:
+        """The parametrization of the recurrent kernel, or None. It has weights: fixed."""
+        return self._parametrization
 
     @property
     def gradient_regularizer(self) -> vanishing_gradient.VanishingGradient | None:
@@ -140,7 +152,7 @@ class ProjectedLayer(CellLayer):
 
     def _weights(self) -> Weights:
         """What the cell reads."""
-        kernel, recurrent = self.cell.kernel, self.cell.recurrent_kernel
+        kernel, recurrent = self.cell.kernel, parametrized.exact_kernel(self.cell)
         if self.normalization is not None and self.normalization.centred:
             groups = CELLS[self.cell_name].groups(self.units)
             kernel, recurrent = (
@@ -150,8 +162,13 @@ class ProjectedLayer(CellLayer):
         return Weights(kernel, recurrent, bias=self.cell.bias, **gains)
 
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
+        if self.recurrent_parametrization is not None:
+            parametrized.parametrize(self.cell, self.recurrent_parametrization)
         super().build(sequences_shape, initial_state_shape)
         self._build_regularizer()
+
+    def _before_loops(self) -> contextlib.AbstractContextManager[None]:
+        return parametrized.holding(self.cell)
 
     def _build_further_weights(self) -> None:
         if self.normalization is not None:
@@ -294,6 +311,8 @@ class ProjectedLayer(CellLayer):
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["normalization"] = normalizations.serialize(self.normalization)
+        parametrization = parametrizations.serialize(self.recurrent_parametrization)
+        config["recurrent_parametrization"] = parametrization
         regularizer = self.gradient_regularizer
         for name in ("zoneout", "h_detach"):
             if getattr(self, name):

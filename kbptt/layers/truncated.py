@@ -262,12 +262,10 @@ class TruncatedLayer(StatefulCall):
             if draws is not None
         }
         if effects_are_possible():
-            return Context(
-                effects,
-                **drawers,
-                monitor=self._monitor(effects, loop.reads_windows_late),
-                penalty_weight=self._penalty_weight(effects),
-            )
+            monitor = self._monitor(effects, loop.reads_windows_late)
+            weight = self._penalty_weight(effects)
+            context = Context(effects, monitor=monitor, penalty_weight=weight)
+            return context._replace(**drawers)
         first, second = tf.unstack(tf.shape(x)[:2])
         sizes = (first, second) if loop.time_major else (second, first)
         drawn = effects.before(tuple(draw(*sizes) for draw in drawers.values()))
@@ -281,7 +279,7 @@ class TruncatedLayer(StatefulCall):
                 "`record_gradient_norms = False` to silence this warning.",
                 stacklevel=2,
             )
-        return Context(effects, **drawers, monitor=self._lag_recorder)
+        return Context(effects, monitor=self._lag_recorder)._replace(**drawers)
 
     def _monitor(self, effects: Effects, reads_late: bool) -> Callable[[Monitor], None] | None:
         """Keeps what the backward pass measures, unless the options have changed since."""

@@ -61,6 +61,7 @@ LAYERS = {
     "reset before": lambda **o: kbptt.GRU(3, reset_after=False, truncation=2, **o),
     "normalized": lambda **o: kbptt.LSTM(3, normalization="layer", truncation=2, **o),
     "regularized": lambda **o: kbptt.SimpleRNN(3, gradient_regularizer="vanishing_gradient", **o),
+    "parametrized": lambda **o: kbptt.LSTM(3, recurrent_parametrization="exp", **o),
     "RNN(cell)": lambda **o: kbptt.RNN(layers.GRUCell(3), truncation=2, **o),
     "RNN(stack)": lambda **o: kbptt.RNN(stack(), **o),
     "RNN(own cell)": lambda **o: kbptt.RNN(LayerCell(3), truncation=3, **o),
