@@ -14,6 +14,8 @@ import wrapt
 
 SERIALIZABLE = {
     "callbacks": (
+        "AdaClip",
+        "AdaGC",
         "AdaptiveGradientClip",
         "AdaptiveTruncation",
         "AutoClip",
@@ -23,6 +25,7 @@ SERIALIZABLE = {
         "GradientFlow",
         "GradientNorm",
         "GradientNormPenalty",
+        "GradientStabilizer",
         "SpectralMonitor",
         "ZClip",
     ),
@@ -38,12 +41,15 @@ SERIALIZABLE = {
     "normalization": ("LayerNormalization",),
     "optimizers": (
         "Clipped",
+        "optimizers.AdaClip",
+        "optimizers.AdaGC",
         "optimizers.AdaptiveGradientClip",
         "optimizers.AutoClip",
         "optimizers.ClipByGlobalNorm",
         "optimizers.ClipByNorm",
         "optimizers.ClipByValue",
         "optimizers.GradientNorm",
+        "optimizers.GradientStabilizer",
         "optimizers.ZClip",
     ),
     "regularizers": (
