@@ -113,7 +113,7 @@ class GradientTransform(optimizers.GradientTransform, keras.callbacks.Callback):
             lambda name, value: known[name] if name in known else add(name, value),
             number,
         )
-        self._states[optimizer] = state
+        self._states[optimizer] = {**known, **state}
         if self._kept is not None:
             self._restore(optimizer, state, new=set(state) - set(known))
         return state

@@ -62,7 +62,7 @@ CALLBACKS = {
         },
     ),
     "AdaGC": (
-        lambda d: callbacks.AdaGC(warmup_steps=1, warmup_threshold=0.02),
+        lambda d: callbacks.AdaGC(warmup_steps=3, warmup_threshold=0.02),
         {
             "relative_threshold": (3.0, 0.9), "decay": (0.5, 1), "warmup_steps": (9, -1),
             "warmup_threshold": (0.01, 0),
@@ -291,6 +291,9 @@ def seen(model, callback, directory):
 
 
 def recorded(callback):
+    if isinstance(callback, GradientTransform):
+        callback.save_own_variables(memory := {})
+        return memory
     history = getattr(callback, "history", None)
     return dict(history) if isinstance(history, dict) else {}
 

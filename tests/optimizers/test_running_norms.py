@@ -163,7 +163,7 @@ def test_off_is_the_plain_optimizer_bit_for_bit(transform):
     gradients = sequence()
     steps, _ = given_to([transform], gradients, keras.optimizers.Adam(1.0))
     plain = keras.optimizers.Adam(1.0)
-    weights = [keras.Variable(np.zeros(shape)) for shape in SHAPES]
+    weights = [keras.Variable(np.zeros(shape, "float32")) for shape in SHAPES]
     for step, gradient in zip(steps, gradients, strict=True):
         for weight in weights:
             weight.assign(np.zeros(weight.shape))
