@@ -10,7 +10,8 @@ from kbptt.callbacks.gradient_transform import GradientTransform
 class GradientStabilizer(optimizers.GradientStabilizer, GradientTransform):
     """Replaces the norm of each variable's gradient by an estimate, and keeps its direction.
 
-    `kbptt.optimizers.GradientStabilizer` with the same arguments, during `fit` only and on any model.
+    `kbptt.optimizers.GradientStabilizer` with the same arguments, during `fit` only and on any
+    model.
 
     Example:
 

@@ -34,8 +34,11 @@ SERIALIZABLE = {
         "Chrono",
         "Henaff",
         "Identity",
+        "Legendre",
+        "LegendreInput",
         "OrthogonalPerGate",
         "SpectralRadius",
+        "UniformGate",
     ),
     "layers": ("GRU", "LSTM", "RNN", "SimpleRNN"),
     "normalization": ("LayerNormalization",),
@@ -77,10 +80,12 @@ NAMES = {
     "henaff": "Henaff",
     "orthogonal_per_gate": "OrthogonalPerGate",
     "spectral_radius": "SpectralRadius",
+    "uniform_gate": "UniformGate",
 }
 """Names of initializers in arguments of any layer, such as ``recurrent_initializer="henaff"``.
 
-Those that Keras has itself keep its meaning there, and `Chrono` needs an argument.
+Those that Keras has itself keep its meaning there, and others need an argument. The layers of kbptt
+know all names: `kbptt.layers.identifiers`.
 """
 
 

@@ -1,7 +1,7 @@
 """SimpleRNN, GRU and LSTM: input projection outside the loop, an elementwise step inside."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -14,6 +14,7 @@ from kbptt.cells import ACTIVATION, CELLS, Cell, Weights, make
 from kbptt.cells.layer_norm import center
 from kbptt.engine import Effects, Monitor, Options, in_control_flow, settings
 from kbptt.layers.any_cell import CellLayer, Part, as_tensors
+from kbptt.layers.identifiers import resolved
 from kbptt.normalization import NormalizationLike
 from kbptt.regularizers import vanishing_gradient
 from kbptt.regularizers.vanishing_gradient import GradientRegularizerLike
@@ -55,6 +56,9 @@ class ProjectedLayer(CellLayer):
     """
 
     cell_name: str
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **resolved(kwargs))
 
     def _set_up(
         self,
@@ -126,10 +130,6 @@ class ProjectedLayer(CellLayer):
         if self._penalty is None or self._penalty.numpy() < 0:
             return None
         return float(self._penalty.numpy())
-
-    if TYPE_CHECKING:
-        # Keras declares no types, and those inferred from its default values are too narrow.
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
     def advance(self, x_t: Any, states: Sequence[Any]) -> list[Any]:
         """Runs one timestep, without dropout: what analyses of the dynamics differentiate.

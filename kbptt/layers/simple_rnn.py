@@ -5,6 +5,7 @@ from typing import Unpack
 import keras
 
 from kbptt._typing import Activation, Constraint, Initializer, Regularizer, Seed, SimpleRNNOptions
+from kbptt.layers.identifiers import resolve
 from kbptt.layers.projected import ProjectedLayer
 from kbptt.normalization import NormalizationLike
 from kbptt.regularizers.vanishing_gradient import GradientRegularizerLike
@@ -117,6 +118,7 @@ class SimpleRNN(ProjectedLayer, keras.layers.SimpleRNN):
             **kwargs,
         )
         # Keras 3.15's SimpleRNN takes this argument and drops it.
+        activity_regularizer = resolve("activity_regularizer", activity_regularizer)
         self.activity_regularizer = keras.regularizers.get(activity_regularizer)
         self._set_up(
             truncation, gradient_clip, normalization, gradient_regularizer, trainable_initial_state

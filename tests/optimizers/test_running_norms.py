@@ -23,7 +23,10 @@ def sequence(steps=30):
         sizes[step] *= factor
     draws = [[random.normal(size=shape) for shape in SHAPES] for _ in sizes]
     gradients = [
-        [(g * size / np.linalg.norm(g)).astype("float32") for g, size in zip(draw, row, strict=True)]
+        [
+            (g * size / np.linalg.norm(g)).astype("float32")
+            for g, size in zip(draw, row, strict=True)
+        ]
         for draw, row in zip(draws, sizes, strict=True)
     ]
     return gradients[:steps]
