@@ -254,8 +254,12 @@ def _states(name: str, description: str) -> Method:
     return Method(name, description, model=(model,))
 
 
-def _chrono(gates: int) -> dict[str, Any]:
-    return {"bias_initializer": _initializer("Chrono", max_timescale="$timesteps", gates=gates)}
+def _gate_bias(name: str, description: str, initializer: str, **config: Any) -> Method:
+    lstm, gru = (
+        {"bias_initializer": _initializer(initializer, gates=gates, **config)} for gates in (4, 3)
+    )
+    cells = {"LSTM": {**lstm, "unit_forget_bias": False}, "GRU": gru}
+    return Method(name, description, cell_layer=cells, cells=tuple(cells))
 
 
 for _method in (
@@ -292,10 +296,19 @@ for _method in (
         layer={"recurrent_initializer": _initializer("Cayley")},
     ),
     Method(
+        "legendre",
+        "recurrent kernel of a Legendre memory of the sequence's length (Voelker 2019)",
+        layer={"recurrent_initializer": _initializer("Legendre", theta="$timesteps")},
+        cells=("SimpleRNN",),
+    ),
+    _gate_bias(
         "chrono",
         "biases for time scales up to the sequence length (Tallec & Ollivier 2018)",
-        cell_layer={"LSTM": {**_chrono(4), "unit_forget_bias": False}, "GRU": _chrono(3)},
-        cells=("LSTM", "GRU"),
+        "Chrono",
+        max_timescale="$timesteps",
+    ),
+    _gate_bias(
+        "uniform_gate", "biases that spread forget gates over 0 to 1 (Gu 2020)", "UniformGate"
     ),
     # Normalization.
     Method(
@@ -351,6 +364,19 @@ for _method in (
         "autoclip", "clipped at the 10th percentile of past norms (Seetharaman 2020)", "AutoClip"
     ),
     _callback("zclip", "spikes of the norm clipped by their z-score (Kumar 2025)", "ZClip"),
+    _callback(
+        "adagc", "every variable clipped by the average of its own norms (Wang 2025)", "AdaGC"
+    ),
+    _callback(
+        "stabilizer",
+        "every variable's norm replaced by a running estimate (Huang 2026)",
+        "GradientStabilizer",
+    ),
+    Method(
+        "stable_spam",
+        "spikes of components clipped, then `stabilizer` (Stable-SPAM, Huang 2025)",
+        callbacks=tuple(ref(f"kbptt.callbacks:{c}") for c in ("AdaClip", "GradientStabilizer")),
+    ),
     Method(
         "timestep_clip",
         "∂L/∂h_t clipped at every timestep of the backward pass (Graves 2013)",

@@ -15,11 +15,14 @@ import numpy as np
 import kbptt
 from kbptt.analysis import lyapunov_exponents, spectral
 from kbptt.callbacks import (
+    AdaClip,
+    AdaGC,
     AdaptiveGradientClip,
     AutoClip,
     ClipByGlobalNorm,
     GradientNorm,
     GradientNormPenalty,
+    GradientStabilizer,
     ZClip,
 )
 from kbptt.regularizers import ActivationRegularization, NormStabilizer, Orthogonality
@@ -34,6 +37,9 @@ VARIANTS = {
     "AdaptiveGradientClip": {"callbacks": [AdaptiveGradientClip()]},
     "AutoClip": {"callbacks": [AutoClip()]},
     "ZClip": {"callbacks": [ZClip()]},
+    "AdaGC": {"callbacks": [AdaGC()]},
+    "GradientStabilizer": {"callbacks": [GradientStabilizer()]},
+    "AdaClip, GradientStabilizer": {"callbacks": [AdaClip(), GradientStabilizer()]},
     "penalty, finite difference": {"callbacks": [GradientNormPenalty()]},
     "penalty, exact": {"callbacks": [GradientNormPenalty(form="exact")]},
 }

@@ -74,9 +74,10 @@ class Legendre(_Legendre):
 
     In a linear recurrence, with `LegendreInput` as the kernel, the state is the input's history in
     orthonormal Legendre polynomials: with `measure="legt"` over a window that slides, from which
-    u(t + ½ − d) ≈ Σ_n √(2n + 1) P_n(1 − 2d/θ) m_n for 1 ≤ d ≤ θ (½ since u is held for a step); with `"legs"` over all of the past,
-    weighted by e^{−s/θ}, s steps ago. (LegS with a window that grows with t is a recurrence whose
-    kernel changes from step to step, and no initial value.) Both are contractions: no singular
+    u(t + ½ − d) ≈ Σ_n √(2n + 1) P_n(1 − 2d/θ) m_n for 1 ≤ d ≤ θ (½ since an input is held for a
+    step); with `"legs"` over all of the past, weighted by e^{−s/θ}, s steps ago. (LegS with a
+    window that grows with t is a recurrence whose kernel changes from step to step: no initial
+    value gives it.) Both are contractions: no singular
     value of the kernel is above 1, and while the order is small against `theta` all but a few are
     near 1.
 

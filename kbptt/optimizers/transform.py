@@ -211,7 +211,7 @@ class GradientTransform:
             state["threshold"] = keras.ops.cast(self._scheduled(iterations), "float32")
         # A schedule or a callback may go below 0 or to NaN: then the step is 0, not wild.
         state["threshold"] = keras.ops.where(state["threshold"] >= 0, state["threshold"], 0.0)
-        rows = [[places[i]] for i in chosen]
+        rows = tf.constant([[places[i]] for i in chosen])
         of_all = {key: state[key] for key in self.initial_memory_per_variable()}
         state |= {key: tf.gather_nd(values, rows) for key, values in of_all.items()}
         before = [norms[i] for i in chosen]
