@@ -25,6 +25,7 @@ from kbptt.callbacks import (
     GradientStabilizer,
     ZClip,
 )
+from kbptt.initializers import Legendre, LegendreInput, UniformGate
 from kbptt.regularizers import ActivationRegularization, NormStabilizer, Orthogonality
 
 VARIANTS = {
@@ -83,6 +84,10 @@ def main() -> None:
         print(f"{name:<28}{1000 * np.median(measured):>8.1f}{ratio:>8.2f} x")
 
     layer = models["none"][0].layers[0]
+    print(f"Initializers, ms for the weights of {a.units} units")
+    for name, (initializer, shape) in initializers(a.units).items():
+        milliseconds = clock(lambda i=initializer, s=shape: np.asarray(i(s)))
+        print(f"{name:<28}{milliseconds:>8.1f}")
     print("SpectralMonitor, ms per record")
     print(f"{'eigenvalues, 4 gates':<28}{clock(lambda: spectral.summarize(layer)):>8.1f}")
     print(f"{'Lyapunov, 8 sequences':<28}{clock(lambda: lyapunov_exponents(layer, x[:8])):>8.1f}")
@@ -95,6 +100,16 @@ def build(a: argparse.Namespace, options: dict) -> tuple[keras.Model, list]:
     model = keras.Sequential([keras.Input((a.timesteps, a.features)), layer, keras.layers.Dense(1)])
     model.compile("adam", "mse")
     return model, callbacks
+
+
+def initializers(units: int) -> dict:
+    """By name: an initializer and the shape of the weight that it is for."""
+    return {
+        "keras Orthogonal, 4 gates": (keras.initializers.Orthogonal(), (units, 4 * units)),
+        "UniformGate": (UniformGate(), (4 * units,)),
+        "Legendre": (Legendre(784), (units, units)),
+        "LegendreInput": (LegendreInput(784), (1, units)),
+    }
 
 
 def clock(function) -> float:
