@@ -4,10 +4,9 @@ from typing import Any
 
 import keras
 import numpy as np
-import scipy.linalg
 from keras import ops
 
-from kbptt import _checks, _gates
+from kbptt import _checks, _gates, _linalg
 from kbptt.initializers.base import cast
 
 MEASURES = ("legt", "legs")
@@ -43,7 +42,7 @@ def discretized(
         # exp of [[A, B], [0, 0]] holds both: no inverse of A, which is badly conditioned.
         both = np.zeros((order + 1, order + 1))
         both[:-1, :-1], both[:-1, -1] = a, b
-        both = scipy.linalg.expm(both)
+        both = _linalg.exponential(both)
         return both[:-1, :-1], both[:-1, -1]
     eye = np.eye(order)
     solved = np.linalg.solve(eye - a / 2, np.concatenate([eye + a / 2, b[:, None]], axis=1))
