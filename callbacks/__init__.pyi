@@ -1,4 +1,6 @@
 from . import gradient_flow as gradient_flow, gradient_transform as gradient_transform
+from .ada_clip import AdaClip as AdaClip
+from .ada_gc import AdaGC as AdaGC
 from .adaptive_gradient_clip import AdaptiveGradientClip as AdaptiveGradientClip
 from .adaptive_truncation import AdaptiveTruncation as AdaptiveTruncation
 from .auto_clip import AutoClip as AutoClip
@@ -8,6 +10,7 @@ from .clip_by_value import ClipByValue as ClipByValue
 from .gradient_flow import GradientFlow as GradientFlow
 from .gradient_norm import GradientNorm as GradientNorm
 from .gradient_norm_penalty import GradientNormPenalty as GradientNormPenalty
+from .gradient_stabilizer import GradientStabilizer as GradientStabilizer
 from .gradient_transform import GradientTransform as GradientTransform
 from .spectral_monitor import SpectralMonitor as SpectralMonitor
 from .stream_state import StreamState as StreamState

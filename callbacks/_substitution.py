@@ -174,6 +174,9 @@ class Substitution:
         if clipped is None and self.transforms:
             with model.distribute_strategy.scope():
                 clipped = Clipped(optimizer, self.transforms)
+        if clipped is not None and model.built:
+            with model.distribute_strategy.scope():
+                clipped.remember(model.trainable_variables)
         if function is None:
             model.optimizer = clipped or optimizer
             try:

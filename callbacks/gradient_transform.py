@@ -53,7 +53,8 @@ class GradientTransform(optimizers.GradientTransform, keras.callbacks.Callback):
     clip.load_own_variables(np.load("clip.npz"))
     ```
 
-    To write one, override `transform`, and `initial_memory` if it remembers anything:
+    To write one, override `transform`, and `initial_memory` or `initial_memory_per_variable` if it
+    remembers anything:
 
     ```python
     class Halve(GradientTransform):
@@ -101,20 +102,31 @@ class GradientTransform(optimizers.GradientTransform, keras.callbacks.Callback):
     # State.
 
     def attach(
-        self, optimizer: keras.optimizers.Optimizer, add: AddVariable
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        add: AddVariable,
+        number: int | None = None,
     ) -> dict[str, keras.Variable]:
-        known = self._states.get(optimizer)
-        state = super().attach(optimizer, add if known is None else lambda name, _: known[name])
-        self._states[optimizer] = state
-        iterations = _iterations(optimizer)
+        known = self._states.get(optimizer, {})
+        state = super().attach(
+            optimizer,
+            lambda name, value: known[name] if name in known else add(name, value),
+            number,
+        )
+        self._states[optimizer] = {**known, **state}
         if self._kept is not None:
-            saved_at, values = self._kept
-            # A loaded optimizer is new to this object, and as old as the one that was saved.
-            if saved_at is None or (known is None and iterations == saved_at > 0):
-                for name in (set(state) & set(values)) - {"threshold"}:
-                    state[name].assign(values[name])
-                self._kept = (iterations, values)
+            self._restore(optimizer, state, new=set(state) - set(known))
         return state
+
+    def _restore(self, optimizer: Any, state: dict[str, Any], new: set[str]) -> None:
+        saved_at, values = self._kept
+        iterations = _iterations(optimizer)
+        # A loaded optimizer is new to this object, and as old as the one that was saved.
+        names = set(state) if saved_at is None else new if iterations == saved_at > 0 else set()
+        for name in (names & set(values)) - {"threshold"}:
+            state[name].assign(values[name])
+        if names and set(values) <= set(state):  # else the weights are not known yet
+            self._kept = (iterations, values)
 
     def save_own_variables(self, store: Any) -> None:
         """Puts the state, as NumPy arrays by name, into the dictionary `store`."""

@@ -123,6 +123,9 @@ class StreamState(keras.callbacks.Callback):
     def _restore(self) -> None:
         found, self._found = self._found, None
         _keras.build_for(self.model, self.data[0])
+        clipped = _substitution.of(self.model).clipped
+        if clipped is not None:
+            clipped.remember(self.model.trainable_variables)
         found.restore(self.model, self._training.rows)
         if found.position % len(self.data) == 0:
             self.model.reset_metrics()  # those of the epoch before

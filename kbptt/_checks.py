@@ -56,6 +56,14 @@ def number(
     return float(value)
 
 
+def share(name: str, value: Any) -> float:
+    """Returns `value` as a float of at least 0 and below 1, or raises `ValueError`."""
+    value = number(name, value, at_least=0, at_most=1)
+    if value == 1:
+        raise ValueError(_message(name, "a number of at least 0 and below 1", value, ""))
+    return value
+
+
 def did_you_mean(word: Any, valid: Iterable[str]) -> str:
     """`" (did you mean 'x'?)"` with the nearest of `valid`; empty if none is near."""
     spelled = {name.lower(): name for name in valid}

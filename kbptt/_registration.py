@@ -14,6 +14,8 @@ import wrapt
 
 SERIALIZABLE = {
     "callbacks": (
+        "AdaClip",
+        "AdaGC",
         "AdaptiveGradientClip",
         "AdaptiveTruncation",
         "AutoClip",
@@ -23,6 +25,7 @@ SERIALIZABLE = {
         "GradientFlow",
         "GradientNorm",
         "GradientNormPenalty",
+        "GradientStabilizer",
         "SpectralMonitor",
         "ZClip",
     ),
@@ -33,19 +36,25 @@ SERIALIZABLE = {
         "Chrono",
         "Henaff",
         "Identity",
+        "Legendre",
+        "LegendreInput",
         "OrthogonalPerGate",
         "SpectralRadius",
+        "UniformGate",
     ),
     "layers": ("GRU", "LSTM", "RNN", "SimpleRNN"),
     "normalization": ("LayerNormalization", "RMSNormalization"),
     "optimizers": (
         "Clipped",
+        "optimizers.AdaClip",
+        "optimizers.AdaGC",
         "optimizers.AdaptiveGradientClip",
         "optimizers.AutoClip",
         "optimizers.ClipByGlobalNorm",
         "optimizers.ClipByNorm",
         "optimizers.ClipByValue",
         "optimizers.GradientNorm",
+        "optimizers.GradientStabilizer",
         "optimizers.ZClip",
     ),
     "parametrizations": ("CayleyTransform", "HouseholderReflections", "MatrixExponential"),
@@ -74,10 +83,12 @@ NAMES = {
     "henaff": "Henaff",
     "orthogonal_per_gate": "OrthogonalPerGate",
     "spectral_radius": "SpectralRadius",
+    "uniform_gate": "UniformGate",
 }
 """Names of initializers in arguments of any layer, such as ``recurrent_initializer="henaff"``.
 
-Those that Keras has itself keep its meaning there, and `Chrono` needs an argument.
+Those that Keras has itself keep its meaning there, and others need an argument. The layers of kbptt
+know all names: `kbptt.layers.identifiers`.
 """
 
 

@@ -5,7 +5,6 @@ from typing import Any, Literal, Unpack
 import keras
 from keras import ops
 
-from kbptt import constraints
 from kbptt._typing import Activation, Constraint, GatedOptions, Initializer, Regularizer, Seed
 from kbptt.gradient_clip import GradientClipLike
 from kbptt.layers.projected import ProjectedLayer
@@ -128,7 +127,7 @@ class GRU(ProjectedLayer, keras.layers.GRU):
             bias_regularizer=bias_regularizer,
             activity_regularizer=activity_regularizer,
             kernel_constraint=kernel_constraint,
-            recurrent_constraint=constraints.get(recurrent_constraint),
+            recurrent_constraint=recurrent_constraint,
             bias_constraint=bias_constraint,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,

@@ -4,7 +4,6 @@ from typing import Literal, Unpack
 
 import keras
 
-from kbptt import constraints
 from kbptt._typing import Activation, Constraint, GatedOptions, Initializer, Regularizer, Seed
 from kbptt.gradient_clip import GradientClipLike
 from kbptt.layers.projected import ProjectedLayer
@@ -144,7 +143,7 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
             bias_regularizer=bias_regularizer,
             activity_regularizer=activity_regularizer,
             kernel_constraint=kernel_constraint,
-            recurrent_constraint=constraints.get(recurrent_constraint),
+            recurrent_constraint=recurrent_constraint,
             bias_constraint=bias_constraint,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -18,6 +18,7 @@ from kbptt.engine import Context, Effects, Loop, Monitor, Options, in_control_fl
 from kbptt.gradient_clip import GradientClipLike
 from kbptt.layers import parametrized
 from kbptt.layers.any_cell import CellLayer, Part, as_tensors
+from kbptt.layers.identifiers import resolved
 from kbptt.layers.options import Detachment
 from kbptt.layers.zoneout import ZoneoutLike, zoneout_rates
 from kbptt.normalization import NormalizationLike
@@ -62,6 +63,9 @@ class ProjectedLayer(CellLayer):
     """
 
     cell_name: str
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **resolved(kwargs))
 
     def _set_up(
         self,
@@ -190,10 +194,6 @@ class ProjectedLayer(CellLayer):
         if self._penalty is None or self._penalty.numpy() < 0:
             return None
         return float(self._penalty.numpy())
-
-    if TYPE_CHECKING:
-        # Keras declares no types, and those inferred from its default values are too narrow.
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
     def advance(self, x_t: Any, states: Sequence[Any]) -> list[Any]:
         """Runs one timestep, without dropout: what analyses of the dynamics differentiate.

@@ -11,6 +11,7 @@ from kbptt.cells import Cell as Equations, Weights
 from kbptt.gradient_clip import GradientClipLike
 from kbptt.layers import keras_cells
 from kbptt.layers.any_cell import CellLayer, Part
+from kbptt.layers.identifiers import resolved
 from kbptt.layers.projected import masks_per_gate
 from kbptt.layers.truncated import Stacked
 from kbptt.truncation.policies import TruncationLike
@@ -72,7 +73,7 @@ class RNN(CellLayer, keras.layers.RNN):
             stateful=stateful,
             unroll=unroll,
             zero_output_for_mask=zero_output_for_mask,
-            **kwargs,
+            **resolved(dict(kwargs)),
         )
         self._set_up(truncation, gradient_clip, trainable_initial_state)
 

@@ -4,9 +4,9 @@ from typing import Unpack
 
 import keras
 
-from kbptt import constraints
 from kbptt._typing import Activation, Constraint, Initializer, Regularizer, Seed, SimpleRNNOptions
 from kbptt.gradient_clip import GradientClipLike
+from kbptt.layers.identifiers import resolve
 from kbptt.layers.projected import ProjectedLayer
 from kbptt.layers.zoneout import ZoneoutLike
 from kbptt.normalization import NormalizationLike
@@ -115,7 +115,7 @@ class SimpleRNN(ProjectedLayer, keras.layers.SimpleRNN):
             bias_regularizer=bias_regularizer,
             activity_regularizer=activity_regularizer,
             kernel_constraint=kernel_constraint,
-            recurrent_constraint=constraints.get(recurrent_constraint),
+            recurrent_constraint=recurrent_constraint,
             bias_constraint=bias_constraint,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
@@ -128,6 +128,7 @@ class SimpleRNN(ProjectedLayer, keras.layers.SimpleRNN):
             **kwargs,
         )
         # Keras 3.15's SimpleRNN takes this argument and drops it.
+        activity_regularizer = resolve("activity_regularizer", activity_regularizer)
         self.activity_regularizer = keras.regularizers.get(activity_regularizer)
         self._set_up(
             truncation,

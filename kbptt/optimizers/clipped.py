@@ -79,20 +79,37 @@ class Clipped(Wrapper):
         self.transforms = list(transforms)
         _refuse_other_clipping(self.inner, self.transforms)
         self.traced_with = None
-        self.memory = _Memory(self.attach())
+        self._weights: tuple[int, ...] | None = None  # the id of each, once they are known
+        self.memory = _Memory()
+        self.attach()
         self._last_scale: Any = None
         if loss_scaler(self.inner) is not None:
             self._last_scale = self._add("loss_scale", 1.0)
 
-    def attach(self) -> dict[str, dict[str, keras.Variable]]:
-        """Has every transform create its variables; returns them by the transforms' names."""
-        states = {}
+    def attach(self) -> None:
+        """Has every transform create its variables, unless it has them."""
+        states: dict[str, dict[str, keras.Variable]] = {}
+        number = None if self._weights is None else len(self._weights)
         for transform in self.transforms:
             name = unique_name(transform.name, states)
-            states[name] = transform.attach(
-                self.inner, lambda key, value, name=name: self._add(f"{name}_{key}", value)
-            )
-        return states
+            known = self.memory.states.get(name, {})
+
+            def add(key: str, value: Any, name: str = name, known: dict = known) -> keras.Variable:
+                return known[key] if key in known else self._add(f"{name}_{key}", value)
+
+            states[name] = transform.attach(self.inner, add, number)
+        self.memory.states = states
+
+    def remember(self, weights: Sequence[keras.Variable]) -> None:
+        """Creates what transforms remember for each weight; `weights` are all trainable ones."""
+        if self._weights is None:
+            self._weights = tuple(id(weight) for weight in weights)
+            if self._per_variable():
+                with tf.init_scope():
+                    self.attach()
+
+    def _per_variable(self) -> bool:
+        return any(one.initial_memory_per_variable() for one in self.transforms)
 
     def _add(self, name: str, value: Any) -> keras.Variable:
         value = np.asarray(value)
@@ -114,6 +131,7 @@ class Clipped(Wrapper):
         for transform in self.transforms:
             transform.check_variables(variables)
         super().build(variables)
+        self.remember(variables)
 
     def apply(self, grads: Sequence, trainable_variables: Sequence | None = None) -> None:
         gradients = list(grads)
@@ -133,8 +151,11 @@ class Clipped(Wrapper):
         values, norms = arriving.values, clipping.norms(arriving.values)
         updates: list[tuple[tf.Variable, Any]] = []
         finite = clipping.all_finite(norms)
+        places = self._places_of(weights)
         for transform, state in zip(self.transforms, self._states(), strict=True):
-            values, norms, new = transform.step(values, norms, weights, self.iterations, state)
+            values, norms, new = transform.step(
+                values, norms, weights, self.iterations, state, places
+            )
             updates += new
         self.traced_with = [transform.settings() for transform in self.transforms]
         updates = [(old, where(arriving.is_update, new, old)) for old, new in updates]
@@ -166,6 +187,17 @@ class Clipped(Wrapper):
     def _states(self) -> list[dict[str, tf.Variable]]:
         states = self.memory.states.values()
         return [{name: variable.value for name, variable in one.items()} for one in states]
+
+    def _places_of(self, weights: Sequence[keras.Variable]) -> list[int]:
+        places = {weight: place for place, weight in enumerate(self._weights or ())}  # by id
+        new = [weight.path for weight in weights if id(weight) not in places]
+        if new and self._per_variable():
+            raise ValueError(
+                f"{', '.join(new)} was not among the trainable variables that this optimizer was "
+                "built for, for each of which a transform remembers something. Call `compile` "
+                "after a change of the trainable variables."
+            )
+        return [places.get(id(weight), -1) for weight in weights]
 
     def last_loss_scale(self) -> float:
         """The factor on the loss, and on every gradient that arrived, at the last step."""
@@ -203,9 +235,9 @@ class _Memory(keras.layers.Layer):
     A layer because Keras saves only its own kinds of objects; it is never called.
     """
 
-    def __init__(self, states: dict[str, dict[str, keras.Variable]]):
+    def __init__(self) -> None:
         super().__init__(name="memory", trainable=False)
-        self.states = states
+        self.states: dict[str, dict[str, keras.Variable]] = {}
 
     def all_variables(self) -> list[keras.Variable]:
         return [variable for state in self.states.values() for variable in state.values()]

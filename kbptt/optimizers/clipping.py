@@ -75,8 +75,8 @@ def clip_by_norm(
 
     Returns the gradients and their new norms.
     """
-    factors = [_shrink(norm, threshold) for norm in norms]
-    return _scaled(gradients, factors), _scaled(norms, factors)
+    factors = [shrink_factor(norm, threshold) for norm in norms]
+    return scaled(gradients, factors), scaled(norms, factors)
 
 
 def clip_by_global_norm(
@@ -87,8 +87,8 @@ def clip_by_global_norm(
     Keeps the direction of the step (Pascanu, Mikolov & Bengio 2013, algorithm 1). Returns the
     gradients and their new norms.
     """
-    factors = [_shrink(combine(norms), threshold)] * len(gradients)
-    return _scaled(gradients, factors), _scaled(norms, factors)
+    factors = [shrink_factor(combine(norms), threshold)] * len(gradients)
+    return scaled(gradients, factors), scaled(norms, factors)
 
 
 def unit_axes(shape: Sequence[int]) -> tuple[int, ...]:
@@ -119,7 +119,8 @@ def adaptive_clip(
         norm = safe_norm(gradient, axis=axes, keepdims=True)
         dtype = _dtype(norm)
         size = ops.maximum(ops.cast(safe_norm(weight, axis=axes, keepdims=True), dtype), epsilon)
-        clipped.append(_times(gradient, _shrink(norm, ops.cast(clip_factor, dtype) * size)))
+        bound = ops.cast(clip_factor, dtype) * size
+        clipped.append(_times(gradient, shrink_factor(norm, bound)))
     return clipped
 
 
@@ -163,18 +164,61 @@ def z_clip_threshold(
     return spike, mean + z_score * std / (ops.where(spike, z, z_score) / z_score)
 
 
-def _sum_of_squares(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
-    """In float64: no square of a float32 is 0 or Inf there."""
-    return ops.sum(ops.square(ops.cast(x, "float64")), axis=axis, keepdims=keepdims)
+def running_mean(mean: Tensor, value: Tensor, count: Tensor, decay: float) -> Tensor:
+    """The bias-corrected exponential moving average of `count + 1` values, in float64.
+
+    That is m_t / (1 - decay^t) with m_t = decay m_{t-1} + (1 - decay) x_t, as a step from the
+    average before, `mean`, towards the new `value`: the first value and a constant one come out
+    exactly.
+    """
+    mean, value = ops.cast(mean, "float64"), ops.cast(value, "float64")
+    share = (1.0 - decay) / (1.0 - ops.power(decay, ops.cast(count + 1, "float64")))
+    return mean + share * (value - mean)
 
 
-def _shrink(norm: Tensor, threshold: Tensor) -> Tensor:
+def clip_spikes(
+    gradients: Sequence[Tensor], bounds: Sequence[Tensor], largest: Sequence[Tensor]
+) -> list[Tensor]:
+    """Shrinks the components of each gradient whose magnitude exceeds its bound.
+
+    With `largest` the largest magnitude in a gradient, such a component g becomes
+    g * bound / largest: all of one gradient are shrunk alike (Huang et al. 2025, "AdaClip").
+    """
+    clipped = []
+    for gradient, bound, top in zip(gradients, bounds, largest, strict=True):
+        bound = ops.cast(bound, _dtype(gradient))
+        factor = bound / ops.maximum(ops.cast(top, _dtype(gradient)), _TINY)
+        clipped.append(ops.where(ops.abs(gradient) > bound, gradient * factor, gradient))
+    return clipped
+
+
+def rescale(
+    gradients: Sequence[Tensor], targets: Tensor, norms: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Gives each gradient the norm in `targets` and leaves its direction; zero stays zero.
+
+    Returns the gradients and their new norms.
+    """
+    found = ops.stack(list(norms))
+    # A subnormal norm is no direction, and its factor would be Inf.
+    factors = ops.cast(targets, _dtype(found)) / ops.maximum(found, _TINY)
+    factors = ops.unstack(ops.where(found > _TINY, factors, 1.0), len(norms))
+    return scaled(gradients, factors), scaled(norms, factors)
+
+
+def shrink_factor(norm: Tensor, threshold: Tensor) -> Tensor:
     """The factor that brings `norm` down to `threshold`: exactly 1 if it already is."""
     return ops.minimum(1.0, ops.cast(threshold, _dtype(norm)) / ops.maximum(norm, _TINY))
 
 
-def _scaled(tensors: Sequence[Tensor], factors: Sequence[Tensor]) -> list[Tensor]:
+def scaled(tensors: Sequence[Tensor], factors: Sequence[Tensor]) -> list[Tensor]:
+    """Each tensor times its factor, in the dtype of the tensor."""
     return [_times(tensor, factor) for tensor, factor in zip(tensors, factors, strict=True)]
+
+
+def _sum_of_squares(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """In float64: no square of a float32 is 0 or Inf there."""
+    return ops.sum(ops.square(ops.cast(x, "float64")), axis=axis, keepdims=keepdims)
 
 
 def _times(tensor: Tensor, factor: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kbptt import _checks
@@ -63,7 +64,8 @@ class GradientTransform:
     """A change or a measurement of the gradient between backpropagation and optimizer.
 
     Belongs to the `kbptt.optimizers.Clipped` it is given to, whose variables keep its state.
-    Subclasses override `transform`, and `initial_memory` if they remember anything:
+    Subclasses override `transform`, and `initial_memory` or `initial_memory_per_variable` if they
+    remember anything:
 
     ```python
     @keras.saving.register_keras_serializable()
@@ -134,7 +136,8 @@ class GradientTransform:
                 gradient, the rows that occur; they can only be scaled.
             norms: The Euclidean norm of each, scalars.
             weights: The variables they belong to.
-            state: `"threshold"` and what `initial_memory` declared, as tensors.
+            state: `"threshold"` and what `initial_memory` declared, as tensors; what
+                `initial_memory_per_variable` declared as vectors, one number for each gradient.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `transform`.")
 
@@ -142,17 +145,33 @@ class GradientTransform:
         """Start values, by name, of what the transform remembers from step to step."""
         return {}
 
+    def initial_memory_per_variable(self) -> dict[str, Any]:
+        """Start values, by name, of numbers that are remembered for each trainable variable."""
+        return {}
+
     # What `Clipped` calls.
 
     def attach(
-        self, optimizer: keras.optimizers.Optimizer, add: AddVariable
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        add: AddVariable,
+        number: int | None = None,
     ) -> dict[str, keras.Variable]:
-        """Creates the state with `add`; `optimizer` is the one that will use the gradients."""
+        """Creates the state, or the rest of it once the weights are known.
+
+        Args:
+            optimizer: The one that will use the gradients.
+            add: Called with the name and start value of every variable; returns the variable.
+            number: How many trainable variables there are; None if that is not known yet.
+        """
         if callable(self._threshold):
             value = float(keras.ops.convert_to_numpy(self._threshold(optimizer.iterations)))
             _checks.number(f"{self._threshold_name}(optimizer.iterations)", value, above=0)
         values = {"threshold": self._first_threshold(), **self.initial_memory()}
         values |= {"norm_before": 0.0, "norm_after": 0.0, **dict.fromkeys(COUNTS, 0)}
+        if number is not None:
+            for key, value in self.initial_memory_per_variable().items():
+                values[key] = np.full(number, value)
         variables = {name: add(name, value) for name, value in values.items()}
         self._state = {name: variable.value for name, variable in variables.items()}
         return variables
@@ -178,8 +197,12 @@ class GradientTransform:
         weights: Values,
         iterations: Any,
         variables: dict[str, tf.Variable],
+        places: Sequence[int],
     ) -> tuple[Values, Values, list[tuple[tf.Variable, Any]]]:
-        """Transforms the chosen ones of `gradients`; also returns the state's (variable, value)."""
+        """Transforms the chosen ones of `gradients`; also returns the state's (variable, value).
+
+        `places` are those of `weights` among all trainable variables.
+        """
         chosen = self.chosen(weights)
         if not chosen:  # all that the pattern matches have no gradient
             return gradients, norms, []
@@ -188,6 +211,9 @@ class GradientTransform:
             state["threshold"] = keras.ops.cast(self._scheduled(iterations), "float32")
         # A schedule or a callback may go below 0 or to NaN: then the step is 0, not wild.
         state["threshold"] = keras.ops.where(state["threshold"] >= 0, state["threshold"], 0.0)
+        rows = tf.constant([[places[i]] for i in chosen])
+        of_all = {key: state[key] for key in self.initial_memory_per_variable()}
+        state |= {key: tf.gather_nd(values, rows) for key, values in of_all.items()}
         before = [norms[i] for i in chosen]
         changed, after, state = self.transform(
             [gradients[i] for i in chosen], before, [weights[i] for i in chosen], state
@@ -202,6 +228,9 @@ class GradientTransform:
         gradients, norms = list(gradients), list(norms)
         for i, gradient, norm in zip(chosen, changed, after, strict=True):
             gradients[i], norms[i] = gradient, norm
+        for key, values in of_all.items():
+            new = tf.cast(state[key], values.dtype)
+            state[key] = tf.tensor_scatter_nd_update(values, rows, new)
         counted = [name for name in state if name != "skipped_count"]
         return gradients, norms, [(variables[name], state[name]) for name in counted]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from kbptt._identifiers import unknown
 from kbptt._typing import Regularizer
 from kbptt.regularizers._sequence import SequenceRegularizer
 from kbptt.regularizers.activation import ActivationRegularization
@@ -61,9 +62,4 @@ def get(identifier: Regularizer) -> Any:
     try:
         return keras.regularizers.get(identifier)
     except (ValueError, TypeError) as error:
-        raise ValueError(
-            "Invalid regularizer. Expected one of "
-            + ", ".join(repr(name) for name in NAMES)
-            + ", the name or config of a Keras regularizer, or a callable. "
-            f"Received: {identifier!r}."
-        ) from error
+        raise unknown("regularizer", identifier, NAMES, keras.regularizers) from error

@@ -22,6 +22,7 @@ def clips(kind=callbacks):
         return 0.3 / (1.0 + tf.cast(iterations, tf.float32))
 
     chain = [kind.GradientNorm(), kind.ClipByNorm(0.5), kind.AutoClip(50, history=4)]
+    chain += [kind.AdaGC(warmup_steps=1), kind.AdaClip(0.5), kind.GradientStabilizer()]
     return [*chain, kind.ClipByGlobalNorm(falling), kind.ClipByValue(0.05)]
 
 

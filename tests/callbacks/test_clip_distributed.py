@@ -51,6 +51,6 @@ def test_the_cases_are_not_idle(results):
     for case in CLIPPED:
         # Where the loss scale is outside, the step never reaches `Clipped`.
         assert results[case]["two"]["statistics"][0]["skipped"] == 2 * (case != CLIPPED[2])
-        assert results[case]["two"]["steps"] == [4] * 5
+        assert results[case]["two"]["steps"] == [4] * 8
     for case in ["omega", "omega, loss scale"]:
         assert max(results[case]["two"]["penalties"]) > 0.01

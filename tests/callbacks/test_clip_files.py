@@ -7,7 +7,16 @@ import keras
 import numpy as np
 import pytest
 
-from kbptt.callbacks import AutoClip, ClipByGlobalNorm, GradientNorm, GradientNormPenalty, ZClip
+from kbptt.callbacks import (
+    AdaClip,
+    AdaGC,
+    AutoClip,
+    ClipByGlobalNorm,
+    GradientNorm,
+    GradientNormPenalty,
+    GradientStabilizer,
+    ZClip,
+)
 
 X = np.random.default_rng(0).normal(size=(12, 2)).astype("float32")
 X *= np.r_[1:13][:, None]
@@ -27,7 +36,8 @@ def fit(model, given, part=slice(None), **arguments):
 
 
 def clips():
-    return [AutoClip(60, history=8), ZClip(1.0, 0.5, warmup_steps=2), GradientNorm()]
+    each = [AdaGC(warmup_steps=2), AdaClip(0.5), GradientStabilizer()]
+    return [AutoClip(60, history=8), ZClip(1.0, 0.5, warmup_steps=2), *each, GradientNorm()]
 
 
 FIRST, SECOND = slice(0, 6), slice(6, 12)

@@ -61,6 +61,18 @@ CALLBACKS = {
             "maximum_norm": (0.02, 0), "epsilon": (1.0, 0),
         },
     ),
+    "AdaGC": (
+        lambda d: callbacks.AdaGC(warmup_steps=3, warmup_threshold=0.02),
+        {
+            "relative_threshold": (3.0, 0.9), "decay": (0.5, 1), "warmup_steps": (9, -1),
+            "warmup_threshold": (0.01, 0),
+        },
+    ),
+    "AdaClip": (lambda d: callbacks.AdaClip(0.9), {"decay": (0.5, -0.1)}),
+    "GradientStabilizer": (
+        lambda d: callbacks.GradientStabilizer(),
+        {"decay": (0.0, 1), "square_decay": (0.5, 1.5), "epsilon": (0.5, 0)},
+    ),
     "GradientNorm": (lambda d: callbacks.GradientNorm(), {"variables": ("dense", [])}),
     "Scale": (lambda d: Scale(), {"factor": (0.25, ...)}),
     "GradientNormPenalty": (
@@ -279,6 +291,9 @@ def seen(model, callback, directory):
 
 
 def recorded(callback):
+    if isinstance(callback, GradientTransform):
+        callback.save_own_variables(memory := {})
+        return memory
     history = getattr(callback, "history", None)
     return dict(history) if isinstance(history, dict) else {}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kbptt import callbacks, optimizers
-from kbptt.optimizers import AutoClip, ClipByGlobalNorm, ClipByNorm, Clipped, GradientNorm, ZClip
+from kbptt.optimizers import AutoClip, ClipByGlobalNorm, ClipByNorm, Clipped, GradientNorm
 
 RANDOM = np.random.default_rng(0).normal(size=(12, 2)) * np.r_[1:13][:, None]
 
@@ -39,8 +39,11 @@ def clipped(inner=None, *transforms):
     return Clipped(inner or keras.optimizers.SGD(1.0), transforms or [ClipByGlobalNorm(1.0)])
 
 
-def remembering():
-    return [GradientNorm(), AutoClip(60, history=8), ZClip(1.0, 0.5, warmup_steps=2)]
+def remembering(kind=optimizers):
+    """All that remember anything, so that every one acts in the first six steps of `RANDOM`."""
+    clips = [kind.AutoClip(60, history=8), kind.ZClip(1.0, 0.5, warmup_steps=2)]
+    clips += [kind.AdaGC(warmup_steps=2, warmup_threshold=0.5), kind.AdaClip(0.5)]
+    return [kind.GradientNorm(), *clips, kind.GradientStabilizer()]
 
 
 def assert_same_state(one, two):
@@ -54,8 +57,7 @@ def test_trains_as_the_callbacks_do(compile_arguments):
     optimizer = Clipped(keras.optimizers.Adam(0.1), remembering())
     model = one_kernel(optimizer, **{"run_eagerly": False, **compile_arguments})
     feed(model, RANDOM)
-    given = [callbacks.GradientNorm(), callbacks.AutoClip(60, history=8)]
-    given.append(callbacks.ZClip(1.0, 0.5, warmup_steps=2))
+    given = remembering(callbacks)
     twin = one_kernel(keras.optimizers.Adam(0.1))
     feed(twin, RANDOM, given)
     np.testing.assert_allclose(weights_of(model), weights_of(twin), rtol=1e-5)
@@ -246,8 +248,7 @@ def test_backup_and_restore_equals_uninterrupted(how, tmp_path):
     def make():
         if how == "optimizer":
             return one_kernel(KINDS["adam"]()), []
-        clips = [callbacks.AutoClip(60, history=8), callbacks.ZClip(1.0, 0.5, warmup_steps=2)]
-        return one_kernel(keras.optimizers.Adam(0.1)), clips
+        return one_kernel(keras.optimizers.Adam(0.1)), remembering(callbacks)
 
     expected, clips = make()
     feed(expected, RANDOM, clips, epochs=4)
