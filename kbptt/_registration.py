@@ -20,6 +20,7 @@ SERIALIZABLE = {
         "ClipByGlobalNorm",
         "ClipByNorm",
         "ClipByValue",
+        "GradientFlossing",
         "GradientFlow",
         "GradientNorm",
         "GradientNormPenalty",
