@@ -180,23 +180,22 @@ def test_arguments():
 @pytest.mark.parametrize(("gain", "sign"), [(1.5, 1), (0.5, -1)])
 def test_exponents_of_a_random_network_reach_zero(gain, sign):
     """From chaos and from contraction; those of new sequences, by NumPy and the other estimator."""
-    count, units = 3, 32
-    keras.utils.set_random_seed(3)
+    count, units = 3, 64
+    keras.utils.set_random_seed(0)
     random = keras.initializers.RandomNormal(stddev=gain / np.sqrt(units))
     layer = kbptt.SimpleRNN(units, recurrent_initializer=random)
     model = keras.Sequential([keras.Input((None, 1)), layer, keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
-    x, new = (
-        0.3 * RNG.normal(size=shape).astype("float32") for shape in ((32, 45, 1), (4, 300, 1))
-    )
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    rng = np.random.default_rng(0)
+    x, new = (0.1 * rng.normal(size=size).astype("float32") for size in ((32, 55, 1), (4, 300, 1)))
 
     def exponents():
         return np.mean([oracle(simple_rnn_jacobians(layer, one), count, 50) for one in new], axis=0)
 
-    assert sign * exponents()[0] > 0.03
-    floss = GradientFlossing(200, x=x, count=count, learning_rate=0.005, timesteps=45, burn_in=20)
+    assert sign * exponents()[0] > 0.02
+    floss = GradientFlossing(250, x=x, count=count, learning_rate=0.002, burn_in=20)
     model.fit(x, x[:, 0], verbose=0, steps_per_epoch=1, callbacks=[floss])
     np.testing.assert_allclose(exponents(), 0, atol=0.02)
     np.testing.assert_allclose(lyapunov_exponents(layer, new, count, 50), 0, atol=0.02)
     losses = next(iter(floss.history.values()))
-    assert len(losses) == 200 and np.mean(losses[-20:]) < np.mean(losses[:20]) / 5
+    assert len(losses) == 250 and np.mean(losses[-20:]) < np.mean(losses[:20]) / 5

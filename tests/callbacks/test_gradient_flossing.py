@@ -104,7 +104,7 @@ def test_how_often(arguments, expected):
     assert np.all(np.isfinite(logs["flossing_loss"]))
 
 
-@pytest.mark.parametrize("freq", [None, "epoch", 4, 3])
+@pytest.mark.parametrize("freq", [None, 3])
 def test_a_run_that_is_continued_is_the_run_that_was_not_interrupted(freq, tmp_path):
     unbroken, floss = build(), GradientFlossing(**SMALL, freq=freq)
     whole, _ = fit(unbroken, floss, epochs=3)
@@ -123,11 +123,11 @@ def test_a_run_that_is_continued_is_the_run_that_was_not_interrupted(freq, tmp_p
     again = GradientFlossing(**SMALL, freq=freq)
     backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
     found, _ = fit(build(), again, backup, epochs=3)
-    assert flossings(again) == (0 if freq is None else 1)
+    assert flossings(again) == {None: 0, 3: 1}[freq]
     for a, b in zip(found, whole, strict=True):
         np.testing.assert_array_equal(a, b)
     fit(unbroken, floss)  # a further fit goes on, too
-    assert flossings(floss) == {None: 0, "epoch": 0, 4: 1, 3: 2}[freq]
+    assert flossings(floss) == {None: 0, 3: 2}[freq]
 
 
 def test_layers_of_a_stack_are_flossed_in_turn_on_what_they_receive():
