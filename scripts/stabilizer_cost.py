@@ -11,9 +11,10 @@ import time
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import kbptt
-from kbptt.analysis import lyapunov_exponents, spectral
+from kbptt.analysis import flossing_loss, lyapunov_exponents, spectral
 from kbptt.callbacks import (
     AdaptiveGradientClip,
     AutoClip,
@@ -65,18 +66,20 @@ def main() -> None:
 
     models = {name: build(a, dict(options)) for name, options in VARIANTS.items()}
     seconds = {name: [] for name in models}
+    layer = models["none"][0].layers[0]
+    seconds["a step of flossing"] = []
     for _ in range(a.rounds):
         for name, (model, callbacks) in models.items():
             times = StepTimes()
             model.fit(x, y, batch_size=a.batch, verbose=0, callbacks=[*callbacks, times])
             seconds[name].append(np.median(times.seconds[3:]))
+        seconds["a step of flossing"].append(clock(lambda: floss(layer, x[:1, :55])) / 1000)
     print(f"kbptt.LSTM, ({a.batch}, {a.timesteps}, {a.features}), {a.units} units, ms per step")
     plain = np.array(seconds["none"])
     for name, measured in seconds.items():
         ratio = np.median(np.array(measured) / plain)
         print(f"{name:<28}{1000 * np.median(measured):>8.1f}{ratio:>8.2f} x")
 
-    layer = models["none"][0].layers[0]
     print("SpectralMonitor, ms per record")
     print(f"{'eigenvalues, 4 gates':<28}{clock(lambda: spectral.summarize(layer)):>8.1f}")
     print(f"{'Lyapunov, 8 sequences':<28}{clock(lambda: lyapunov_exponents(layer, x[:8])):>8.1f}")
@@ -89,6 +92,14 @@ def build(a: argparse.Namespace, options: dict) -> tuple[keras.Model, list]:
     model = keras.Sequential([keras.Input((a.timesteps, a.features)), layer, keras.layers.Dense(1)])
     model.compile("adam", "mse")
     return model, callbacks
+
+
+@tf.function
+def floss(layer: keras.layers.RNN, x: np.ndarray) -> list:
+    """The gradient of the loss that GradientFlossing minimizes by default."""
+    with tf.GradientTape() as tape:
+        loss = flossing_loss(layer, x, count=layer.units, burn_in=13)
+    return tape.gradient(loss, [v.value for v in layer.trainable_variables])
 
 
 def clock(function) -> float:

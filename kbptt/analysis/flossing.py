@@ -183,7 +183,7 @@ def _push(
     `rows` are the states, each sequence once for every vector: forward mode takes one tangent.
     """
     batch, size, count = vectors.shape
-    tangents = tf.reshape(tf.linalg.matrix_transpose(vectors), [batch * count, size])
+    tangents = tf.reshape(tf.linalg.matrix_transpose(vectors), [-1, sum(sizes)])
     tangents = [
         tf.cast(part, row.dtype)
         for part, row in zip(tf.split(tangents, sizes, axis=-1), rows, strict=True)
