@@ -7,6 +7,7 @@ from .auto_clip import AutoClip as AutoClip
 from .clip_by_global_norm import ClipByGlobalNorm as ClipByGlobalNorm
 from .clip_by_norm import ClipByNorm as ClipByNorm
 from .clip_by_value import ClipByValue as ClipByValue
+from .gradient_flossing import GradientFlossing as GradientFlossing
 from .gradient_flow import GradientFlow as GradientFlow
 from .gradient_norm import GradientNorm as GradientNorm
 from .gradient_norm_penalty import GradientNormPenalty as GradientNormPenalty

@@ -22,6 +22,7 @@ SERIALIZABLE = {
         "ClipByGlobalNorm",
         "ClipByNorm",
         "ClipByValue",
+        "GradientFlossing",
         "GradientFlow",
         "GradientNorm",
         "GradientNormPenalty",

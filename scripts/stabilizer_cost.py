@@ -13,10 +13,11 @@ import time
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import kbptt
 from kbptt import parametrizations
-from kbptt.analysis import lyapunov_exponents, spectral
+from kbptt.analysis import flossing_loss, lyapunov_exponents, spectral
 from kbptt.callbacks import (
     AdaClip,
     AdaGC,
@@ -82,12 +83,19 @@ def main() -> None:
     chosen = {n for n in VARIANTS if n == "none" or any(word in n for word in a.only)}
     models = {n: build(a, dict(options)) for n, options in VARIANTS.items() if n in chosen}
     seconds, least = {name: [] for name in models}, dict.fromkeys(models, np.inf)
+    layer = models["none"][0].layers[0]
+    if any(word in "flossing" for word in a.only):
+        seconds["a step of flossing"], least["a step of flossing"] = [], np.inf
     for _ in range(a.rounds):
         for name, (model, callbacks) in models.items():
             times = StepTimes()
             model.fit(x, y, batch_size=a.batch, verbose=0, callbacks=[*callbacks, times])
             seconds[name].append(np.median(times.seconds[3:]))
             least[name] = min(least[name], *times.processor[3:])
+        if "a step of flossing" in seconds:
+            elapsed = clock(lambda: floss(layer, x[:1, :55])) / 1000
+            seconds["a step of flossing"].append(elapsed)
+            least["a step of flossing"] = min(least["a step of flossing"], elapsed)
     print(f"kbptt.LSTM, ({a.batch}, {a.timesteps}, {a.features}), {a.units} units, ms per step")
     plain = np.array(seconds["none"])
     for name, measured in seconds.items():
@@ -97,7 +105,6 @@ def main() -> None:
 
     if a.only not in ([""], ["none"]):
         return
-    layer = models["none"][0].layers[0]
     print(f"Initializers, ms for the weights of {a.units} units")
     for name, (initializer, shape) in initializers(a.units).items():
         milliseconds = clock(lambda i=initializer, s=shape: np.asarray(i(s)))
@@ -124,6 +131,14 @@ def initializers(units: int) -> dict:
         "Legendre": (Legendre(784), (units, units)),
         "LegendreInput": (LegendreInput(784), (1, units)),
     }
+
+
+@tf.function
+def floss(layer: keras.layers.RNN, x: np.ndarray) -> list:
+    """The gradient of the loss that GradientFlossing minimizes by default."""
+    with tf.GradientTape() as tape:
+        loss = flossing_loss(layer, x, count=layer.units, burn_in=13)
+    return tape.gradient(loss, [v.value for v in layer.trainable_variables])
 
 
 def clock(function) -> float:

@@ -147,3 +147,14 @@ def test_training_on_a_stream(tmp_path):
     assert command.endswith("tensorboard --logdir runs/a")
     assert list((tmp_path / "runs/a").glob("events*"))
     assert not (tmp_path / "runs/a/state.npz").exists()  # training is over
+
+
+def test_flossing_is_compared_on_a_task(tmp_path):
+    size = ("--tasks", "copy", "--delay", 1, "--units", 8, "--count", 6, "--floss-steps", 2)
+    short = ("--steps", 200, "--learning-rate", 0.02, "--seeds", 0)
+    done = script("gradient_flossing.py", *size, *short, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines() if " solved " in line]
+    assert [row[1:6] for row in rows] == [
+        [way, "solved", "1", "of", "1,"] for way in ("plain", "flossed", "orthogonal")
+    ]

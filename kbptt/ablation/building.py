@@ -13,6 +13,8 @@ from kbptt.ablation import limits, options
 from kbptt.ablation.errors import TrialError
 from kbptt.tasks import model as task_model
 
+SEQUENCES = 256  # that "$inputs" stands for
+
 
 def build(config: Mapping[str, Any]) -> tuple[Any, Any, list[Any]]:
     """Returns task, compiled model and the method's callbacks."""
@@ -32,7 +34,10 @@ def build(config: Mapping[str, Any]) -> tuple[Any, Any, list[Any]]:
     metrics = task.metrics()
     _one_of(f"metric of task {task.name!r}", task.metric, [*(m.name for m in metrics), "loss"])
     limits.check_memory(task, config["model"], config["training"])
-    known = {"$timesteps": task.length}
+    known = {
+        "$timesteps": task.length,
+        "$inputs": lambda: task.data(seed).train[0][:SEQUENCES],  # made where a method asks for it
+    }
     arguments = {n: v for n, v in config["model"].items() if n != "layer"}
     layer = {n: methods.make(v, known) for n, v in config["model"]["layer"].items()}
     layer = options.check_arguments(getattr(kbptt, arguments["cell"]), layer, _of_the_trial())

@@ -1,11 +1,13 @@
 from . import (
     adaptive as adaptive,
+    flossing as flossing,
     gradient_flow as gradient_flow,
     lags as lags,
     linear_rnn as linear_rnn,
     lyapunov as lyapunov,
     spectral as spectral,
 )
+from .flossing import flossing_loss as flossing_loss
 from .gradient_flow import (
     decay_per_step as decay_per_step,
     first_last_ratio as first_last_ratio,

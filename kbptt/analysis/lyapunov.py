@@ -69,7 +69,7 @@ def lyapunov_exponents(
     steps = [x[:, t] for t in range(timesteps)]
 
     count = _checks.positive_integer("count", count)
-    size = sum(part.shape[-1] for part in _initial_state(layer, batch))
+    size = sum(part.shape[-1] for part in initial_state(layer, batch))
     if count > size:
         raise ValueError(
             f"Argument `count` must be at most the size of the state, {size}. "
@@ -94,8 +94,8 @@ def inputs_of(model: keras.Model, layer: keras.Layer, x: Any) -> Any:
 def _growth(layer: keras.layers.RNN, steps: list, vectors: np.ndarray) -> np.ndarray:
     """Logarithms of the growth `(timesteps, batch, count)` of vectors pulled back through time."""
     batch, _, count = vectors.shape
-    states = [_initial_state(layer, batch)]
-    forward = tf.function(lambda x_t, state: _advance(layer, x_t, state))
+    states = [initial_state(layer, batch)]
+    forward = tf.function(lambda x_t, state: advance(layer, x_t, state))
     for x_t in steps[:-1]:
         states.append(forward(x_t, states[-1]))
 
@@ -114,11 +114,12 @@ def _growth(layer: keras.layers.RNN, steps: list, vectors: np.ndarray) -> np.nda
     return growth
 
 
-def _initial_state(layer: keras.layers.RNN, batch: int) -> list:
+def initial_state(layer: keras.layers.RNN, batch: int) -> list:
+    """The states at the beginning of a sequence, a flat list of tensors `(batch, width)`."""
     return keras.tree.flatten(layer.get_initial_state(batch))
 
 
-def _advance(layer: keras.layers.RNN, x_t: Any, state: list) -> list:
+def advance(layer: keras.layers.RNN, x_t: Any, state: list) -> list:
     """One step of the layer: s_t from s_{t−1}, flat lists of tensors."""
     if hasattr(layer, "advance"):  # kbptt's: a layer with normalization is more than its cell
         return layer.advance(x_t, state)
@@ -137,7 +138,7 @@ def _pull_back(layer: keras.layers.RNN, x_t: Any, state: list, rows: Any) -> Any
     """J_tᵀ v for each row v."""
     with tf.GradientTape() as tape:
         tape.watch(state)
-        new = _advance(layer, x_t, state)
+        new = advance(layer, x_t, state)
     parts = tf.split(rows, [part.shape[-1] for part in new], axis=-1)
     pulled = tape.gradient(new, state, parts, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     return tf.concat(pulled, axis=-1)

@@ -110,6 +110,11 @@ KNOWN = (
         "layer normalization inside the cell (Ba 2016)",
         layer={"normalization": "layer"},
     ),
+    Method(
+        "rmsnorm",
+        "root-mean-square normalization inside the cell (Zhang & Sennrich 2019)",
+        layer={"normalization": "rms"},
+    ),
     # Regularizers.
     Method(
         "omega",
@@ -129,6 +134,31 @@ KNOWN = (
         "penalty",
         "penalty on the squared norm of the gradient, by a finite difference (Zhao 2022)",
         "GradientNormPenalty",
+    ),
+    _callback(
+        "flossing",
+        "Lyapunov exponents pushed to 0 before training (Engelken 2023)",
+        "GradientFlossing",
+        x="$inputs",
+    ),
+    # In the recurrence.
+    Method(
+        "zoneout",
+        "units keep their value at random: 5 % of h, and in an LSTM half of c (Krueger 2017)",
+        layer={"zoneout": 0.05},
+        cell_layer={"LSTM": {"zoneout": [0.05, 0.5]}},
+    ),
+    Method(
+        "recurrent_dropout",
+        "a quarter of h dropped in the recurrent product, one mask for all timesteps (Gal 2016)",
+        layer={"recurrent_dropout": 0.25},
+    ),
+    Method(
+        "h_detach",
+        "no gradient through h, but through c or z ⊙ h, at a quarter of all timesteps "
+        "(Kanuparthi 2019)",
+        layer={"h_detach": 0.25},
+        cells=("LSTM", "GRU"),
     ),
     # Clipping.
     _callback(
@@ -175,5 +205,10 @@ KNOWN = (
         "timestep_clip",
         "∂L/∂h_t clipped at every timestep of the backward pass (Graves 2013)",
         layer={"gradient_clip": 1.0},
+    ),
+    Method(
+        "timestep_clip_norm",
+        "the same by the norm of each sample's, which keeps the direction",
+        layer={"gradient_clip": ref("kbptt.clipping:ByNorm", norm=1.0)},
     ),
 )

@@ -28,7 +28,8 @@ class Method:
         name: String. Any characters but "+" and ",".
         description: String, one line.
         layer: Mapping of arguments of every recurrent layer. A value is anything JSON can hold, or
-            a `ref`. "$timesteps" stands for the length of the task's sequences.
+            a `ref`. "$timesteps" stands for the length of the task's sequences, "$inputs" for some
+            of its training sequences.
         cell_layer: Mapping from the name of a cell to further arguments for that cell alone.
         callbacks: Sequence of `ref`s, or of classes and functions (stored by their import path)
             that are called without arguments. They run in this order.
@@ -86,11 +87,12 @@ def make(value: Any, known: Mapping[str, Any] | None = None) -> Any:
     Args:
         value: Anything.
         known: Values for words such as "$timesteps", the length of the task's sequences, which is
-            unknown when a method is declared.
+            unknown when a method is declared. Of a function, what it returns.
     """
     known = known or {}
     if isinstance(value, str):
-        return known.get(value, value)
+        found = known.get(value, value)
+        return found() if callable(found) else found
     if not (isinstance(value, Mapping) and set(value) == {_OBJECT, _CONFIG}):
         return value
     return find(value[_OBJECT])(**{k: make(v, known) for k, v in value[_CONFIG].items()})

@@ -82,6 +82,14 @@ CALLBACKS = {
             "squared": (False, "no"),
         },
     ),
+    "GradientFlossing": (
+        lambda d: callbacks.GradientFlossing(1, "epoch", count=1, timesteps=2),
+        {
+            "steps": (2, -1), "freq": (1, 0), "repeats": (0, -1), "x": (X, ...),
+            "count": (2, 0), "learning_rate": (0.1, 0), "batch_size": (2, 0),
+            "timesteps": (3, 0), "burn_in": (1, -1), "seed": (1, -1),
+        },
+    ),
     "GradientFlow": (
         lambda d: callbacks.GradientFlow(d, log_freq=1, heatmap_freq=None, lag_data=DATA),
         {
@@ -105,7 +113,7 @@ CALLBACKS = {
     ),
 }  # fmt: skip
 SHARED = ["variables", "name"]  # of all transforms, tried with the first one
-MEMORY_ONLY = ["batch_size"]  # changes nothing that could be seen
+MEMORY_ONLY = ["batch_size", "interval"]  # change nothing that could be seen
 ALIASES = {"AdaptiveGradientClip": ["threshold"]}  # of another attribute
 OBSERVERS = ["GradientNorm", "GradientFlow", "SpectralMonitor"]
 
