@@ -39,17 +39,23 @@ LAYER = (
     "dropout",
     "gradient_clip",
     "gradient_regularizer",
+    "h_detach",
     "kernel_initializer",
     "kernel_regularizer",
     "normalization",
     "recurrent_activation",
+    "recurrent_constraint",
     "recurrent_dropout",
     "recurrent_initializer",
+    "recurrent_parametrization",
     "recurrent_regularizer",
     "reset_after",
     "unit_forget_bias",
     "use_bias",
+    "zoneout",
 )
+# Of these, numbers that may be a list too, one for each state.
+BY_STATE = ("zoneout",)
 # Every other section is "task", for all tasks, or the name of one.
 SECTIONS = ("model", "layer", "optimizer", "training")
 _OPTIONS = [*DEFAULTS, ("training", "clip"), *LATER]
@@ -203,6 +209,7 @@ def check_arguments(
         if default is None and value is not None and name in optional:
             default = 0
         plain = isinstance(value, str | int | float | list | dict | None)
+        plain = plain and not (name in BY_STATE and isinstance(value, list))
         checked[name] = _of_type(name, value, default) if plain else value
     return checked
 

@@ -34,7 +34,9 @@ def get(name: str | Method) -> Method:
     """
     if isinstance(name, Method):
         return name
-    parts = [part.strip() for part in name.split("+")] if isinstance(name, str) else [name]
+    parts: list[Any] = (
+        [part.strip() for part in name.split("+")] if isinstance(name, str) else [name]
+    )
     for part in parts:
         if not isinstance(part, str) or part not in registered:
             hint = did_you_mean(part, registered)
