@@ -169,6 +169,10 @@ def layer_arguments(options: Options, size: Size) -> dict[str, Any]:
             arguments["truncation"] = kbptt.truncation.Randomized.artbp(mean_length=size.window)
         elif name == "layernorm":
             arguments["normalization"] = "layer"
+        elif name == "rms":
+            arguments["normalization"] = "rms"
+        elif name == "clip_norm":
+            arguments["gradient_clip"] = kbptt.clipping.ByNorm(1.0)
         elif name == "omega":
             arguments["gradient_regularizer"] = "vanishing_gradient"
         elif name not in ("jit", "unrecorded", "span", *SETTINGS, *MODES):

@@ -275,16 +275,15 @@ SUITES = {
     ),
     "memory": Memory("peak memory of a step", ()),
     "sliding": Sliding("cost of sliding windows against length/stride", ()),
-    "normalization": option(
-        "layer-normalised against plain cells",
-        "layernorm/plain",
-        "kbptt windowed layernorm",
-        "kbptt windowed",
+    "normalization": Suite(
+        "normalised over plain cells", over(BEST[1], "layernorm", "rms"), cells=["GRU", "LSTM"]
+    ),
+    "recurrence": Suite(
+        "what acts inside the loops over the plain layer",
+        over(BEST[1], "zoneout=0.1", "h_detach=0.25", "clip_norm", "gradient_clip=1.0"),
         cells=["GRU", "LSTM"],
     ),
-    "regularizer": option(
-        "the vanishing-gradient regularizer", "omega/plain", "kbptt windowed omega", BEST[1]
-    ),
+    "regularizer": Suite("the vanishing-gradient regularizer", over(BEST[1], "omega")),
     "compile": Compile("the first call: tracing and compiling", (), LONG[1:2]),
     "threads": option(
         "one thread over as many as there are", "one/all", "kbptt threads=1", "kbptt", sizes=SHARED
