@@ -311,6 +311,7 @@ class CPULoop(Loop):
         problem = self._problem(arrays | made | bounds)
         problem.clip = math.inf if options.clip is None else options.clip
         problem.overlapping = overlapping
+        problem.diagonal = options.diagonal
         backward = _loops().backward
         calls = self._calls(True, problem, dtype, rows, sharing)
         with InPool(backward, calls, problem):

@@ -11,7 +11,15 @@ import tensorflow as tf
 from kbptt.cells.base import Step, Tensors
 from kbptt.engine.blocks import Blocks, divide
 from kbptt.engine.gradient import Options
-from kbptt.engine.tensors import clip, norm_per_sample, select, size, write
+from kbptt.engine.tensors import (
+    clip,
+    diagonals,
+    norm_per_sample,
+    select,
+    size,
+    sum_of_gates,
+    write,
+)
 from kbptt.truncation.windows import Windows
 
 
@@ -112,6 +120,9 @@ class Recurrence:
         )
         self.xi: tf.Tensor | None = self._xi()
         self.clip: tf.Tensor | None = self._clip()
+        self.diagonal: tf.Tensor | None = None
+        if options.diagonal and not step.called_again:
+            self.diagonal = diagonals(weights.recurrent_kernel)
         # Not where rows do not count: what their zero gradients are multiplied by may be no number.
         self.sums_weights: bool = step.called_again and self.keep is None and not self.overlapping
 
@@ -165,7 +176,10 @@ class Recurrence:
 
             def back(product: tf.Tensor) -> tf.Tensor:
                 kernel = self.weights.recurrent_kernel
-                hidden = tf.matmul(product, kernel, transpose_b=True)
+                if self.diagonal is not None:
+                    hidden = sum_of_gates(product * self.diagonal, kernel.shape[0])
+                else:
+                    hidden = tf.matmul(product, kernel, transpose_b=True)
                 return hidden * through[0] if through else hidden
 
             step = x, previous, states, residuals, gradient, self.weights

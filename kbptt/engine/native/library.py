@@ -21,7 +21,8 @@ class Problem(ctypes.Structure):
 
     _integers = (
         "batch timesteps features units windows cell activation recurrent_activation normalized "
-        "carry_normalized overlapping penalty instruction_set members team_scratch span"
+        "carry_normalized overlapping penalty instruction_set members team_scratch diagonal "
+        "span"
     )
     _numbers = "epsilon clip smallest_norm"
     _arrays = (

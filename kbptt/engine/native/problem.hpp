@@ -26,6 +26,7 @@ KBPTT_DECLARE(
     int64_t instruction_set;  /* -1: the best that the machine has */
     int64_t members;          /* threads of a team, which share its rows: see team.hpp */
     int64_t team_scratch;     /* bytes of scratch space of each team */
+    int64_t diagonal;         /* the gradient flows through the diagonals of U alone: SnAp-1 */
     int64_t span;             /* timesteps that the backward pass replays at a time */
     double epsilon;           /* of layer normalization */
     double clip;              /* bound on the elements of the carried gradient; infinite: none */
