@@ -88,10 +88,17 @@ class Recurrence:
         jit: Whether the code is compiled by XLA.
         given: The `Given`.
         weights: What the step reads.
+        by_row: Whether the gradients of the weights are not to be summed on the way.
     """
 
     def __init__(
-        self, step: Step, options: Options, jit: bool, given: Given, weights: tuple[Any, ...]
+        self,
+        step: Step,
+        options: Options,
+        jit: bool,
+        given: Given,
+        weights: tuple[Any, ...],
+        by_row: bool = False,
     ) -> None:
         self.step = step
         self.options = options
@@ -124,7 +131,8 @@ class Recurrence:
         if options.diagonal and not step.called_again:
             self.diagonal = diagonals(weights.recurrent_kernel)
         # Not where rows do not count: what their zero gradients are multiplied by may be no number.
-        self.sums_weights: bool = step.called_again and self.keep is None and not self.overlapping
+        sums = step.called_again and not by_row
+        self.sums_weights: bool = sums and self.keep is None and not self.overlapping
 
     def _each(self, values: tf.Tensor) -> tf.Tensor:
         """``(blocks, stride)`` for every sample."""
