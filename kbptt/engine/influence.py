@@ -11,11 +11,14 @@ not mix in SnAp-1, so that one backward pass per state finds those of all units,
 each takes a pass of its own, and the same is real-time recurrent learning.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from kbptt.cells.base import Tensors, Weights
+from kbptt.engine.compiled import Compiled
+from kbptt.engine.settings import settings
 from kbptt.engine.tensors import in_this_graph
 
 
@@ -85,7 +88,12 @@ class Influence:
         def attached(before, *values):
             def gradient(*upstream):
                 d = tf.reshape(tf.concat(upstream, axis=1), [-1, self._probes, self._units])
-                found = tf.einsum("bsu,bsku->ku", d, before)
+                if self.mixing:
+                    found = tf.einsum("bsu,bsku->ku", d, before)
+                else:  # by passes over what is large, none of which is written down
+                    found = tf.add_n(
+                        [tf.reduce_sum(before[:, s] * d[:, s, None], 0) for s in range(self._probes)]
+                    )
                 sizes = [shape.num_elements() // self._units for shape in shapes]
                 parts = tf.split(found, sizes, axis=0)
                 parts = [tf.reshape(p, shape) for p, shape in zip(parts, shapes, strict=True)]
@@ -109,12 +117,11 @@ class Influence:
         if reached.x is not None:
             weights = self._of_projection(reached.x, weights)
         probes, units, batch = self._probes, self._units, tf.shape(self._x)[0]
-        own = tf.concat(
-            [tf.reshape(w, [probes, batch, -1, units]) for w in _flat(weights)], axis=2
-        )
+        own = [tf.reshape(w, [probes, batch, -1, units]) for w in _flat(weights)]
         start = tf.concat(reached.start[: len(self._widths)], axis=2)
         d = tf.reshape(start, [probes, batch, probes, units])
-        j = tf.einsum("sbtu,btku->bsku", d, self._before) + tf.transpose(own, [1, 0, 2, 3])
+        go_on = _mixed if self.mixing else _compiled(probes, settings().jit)
+        j = go_on(d, self._before, own)
         self.after = tf.stop_gradient(tf.reshape(j, tf.shape(self.before)))
 
     def _of_projection(self, dx: tf.Tensor, weights: Weights) -> Weights:
@@ -122,6 +129,27 @@ class Influence:
         kernel = tf.einsum("btd,sbtn->sbdn", tf.cast(self._x, dx.dtype), dx)
         has_bias = len(self._weights) > len(_flat(weights)) + 1
         return weights._replace(kernel=kernel, bias=tf.reduce_sum(dx, 2) if has_bias else None)
+
+
+def _mixed(d: tf.Tensor, before: tf.Tensor, own: list[tf.Tensor]) -> tf.Tensor:
+    """D J of all numbers of the state, and J of the call: ``(batch, probes, parameters, 1)``."""
+    own_j = tf.transpose(tf.concat(own, axis=2), [1, 0, 2, 3])
+    return tf.einsum("sbtu,btku->bsku", d, before) + own_j
+
+
+def _by_unit(
+    count: int, d: tf.Tensor, before: tf.Tensor, own: list[tf.Tensor]
+) -> tf.Tensor:
+    """The same of units that do not mix: ``(batch, states, parameters of a unit, units)``."""
+    states = range(count)
+    own_j = tf.concat(own, axis=2)
+    passed = [tf.add_n([d[s, :, t, None] * before[:, t] for t in states]) for s in states]
+    return tf.stack([own_j[s] + passed[s] for s in states], axis=1)
+
+
+@functools.cache
+def _compiled(states: int, jit: bool) -> Compiled:
+    return Compiled(functools.partial(_by_unit, states), jit)
 
 
 def _flat(weights: Any) -> list[tf.Tensor]:
