@@ -27,8 +27,8 @@ class Options(NamedTuple):
         align: `"end"` or `"start"`: from where windows are counted.
         clip: Bound on every element of the carried gradient, or None.
         clip_by_norm: Whether `clip` bounds the norm of each sample's instead.
-        diagonal: Whether the gradient flows through the diagonals of the recurrent kernel alone, from
-            each unit to itself: SnAp-1.
+        diagonal: Whether the gradient flows through the diagonals of the recurrent kernel alone,
+            from each unit to itself: SnAp-1.
         record: Whether the norms of every timestep are wanted.
         lags: Whether the gradients by lag are wanted too. For windows of stride 1, or where only
             the final state has a gradient.

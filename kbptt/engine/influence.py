@@ -92,7 +92,10 @@ class Influence:
                     found = tf.einsum("bsu,bsku->ku", d, before)
                 else:  # by passes over what is large, none of which is written down
                     found = tf.add_n(
-                        [tf.reduce_sum(before[:, s] * d[:, s, None], 0) for s in range(self._probes)]
+                        [
+                            tf.reduce_sum(before[:, s] * d[:, s, None], 0)
+                            for s in range(self._probes)
+                        ]
                     )
                 sizes = [shape.num_elements() // self._units for shape in shapes]
                 parts = tf.split(found, sizes, axis=0)
@@ -137,9 +140,7 @@ def _mixed(d: tf.Tensor, before: tf.Tensor, own: list[tf.Tensor]) -> tf.Tensor:
     return tf.einsum("sbtu,btku->bsku", d, before) + own_j
 
 
-def _by_unit(
-    count: int, d: tf.Tensor, before: tf.Tensor, own: list[tf.Tensor]
-) -> tf.Tensor:
+def _by_unit(count: int, d: tf.Tensor, before: tf.Tensor, own: list[tf.Tensor]) -> tf.Tensor:
     """The same of units that do not mix: ``(batch, states, parameters of a unit, units)``."""
     states = range(count)
     own_j = tf.concat(own, axis=2)

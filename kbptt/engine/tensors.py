@@ -90,7 +90,7 @@ def clip(gradient: Tensors, bound: float | tf.Tensor, by_norm: bool) -> Tensors:
 
 
 def diagonals(kernel: tf.Tensor) -> tf.Tensor:
-    """The diagonal of each gate's block of a recurrent kernel ``(units, gates·units)``, in a row."""
+    """The diagonals of the gates' blocks of a recurrent kernel ``(units, gates·units)``."""
     units = kernel.shape[0]
     blocks = tf.reshape(kernel, [units, -1, units])
     return tf.reshape(tf.linalg.diag_part(tf.transpose(blocks, [1, 0, 2])), [-1])

@@ -139,8 +139,8 @@ class RNN(CellLayer, keras.layers.RNN):
             return [v for v in getattr(self.cell, "variables", ()) if is_float(v)], True
         if len(cells) > 1:
             raise ValueError(
-                f"Layer '{self.name}': truncation=SnAp(1) carries the influence on the states of one "
-                f"cell on, and the layer has {len(cells)}. Use a layer for each: kbptt.LSTM, "
+                f"Layer '{self.name}': truncation=SnAp(1) carries the influence on the states of "
+                f"one cell on, and the layer has {len(cells)}. Use a layer for each: kbptt.LSTM, "
                 "kbptt.GRU, kbptt.SimpleRNN or kbptt.RNN."
             )
         ((_, known),) = cells

@@ -245,7 +245,7 @@ class AnticipatedReweighted(Randomized):
 
 @keras.saving.register_keras_serializable(package="kbptt")
 class SnAp(Truncation):
-    """SnAp-1, sparse real-time recurrent learning: no end of a window cuts what is kept of a gradient.
+    """SnAp-1, sparse real-time recurrent learning for streams.
 
     Of all ways from a loss back to a parameter those are kept that stay within the unit to which
     the parameter belongs: from one timestep to the one before, the gradient takes the diagonal

@@ -1,4 +1,4 @@
-"""SnAp-1 against influence matrices that NumPy carries forward in time, as the paper defines them."""
+"""SnAp-1 against influence matrices that NumPy carries forward, as the paper defines them."""
 
 import keras
 import numpy as np
@@ -61,7 +61,7 @@ def test_is_what_the_paper_defines(cell, engine):
                 e_seen = e * begun[:, :, None]
             found = differentiate(layer, x, state, e, d, **arguments)[2]
             assert_close(found, forward_in_time(layer, x, state, e_seen, d, **more))
-        _, d_state, full, _, outputs, _ = differentiate(plain, x, state, e, d)
+        _, _, full, _, outputs, _ = differentiate(plain, x, state, e, d)
         _, _, found, _, same, _ = differentiate(layer, x, state, e, d)
     np.testing.assert_array_equal(outputs, same)
     assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(full, found, strict=True))
@@ -104,9 +104,7 @@ def test_exact_where_units_do_not_act_on_each_other(cell, engine, more, settings
 def test_a_linear_unit():
     """h_t = a h_{t−1} + w x_t with x = 1: ∂h_T/∂w = Σ a^k, ∂h_T/∂a = Σ k a^(k−1) w."""
     a, w, steps = 0.9, 0.5, 20
-    layer = kbptt.SimpleRNN(
-        1, activation=None, use_bias=False, truncation="snap1", dtype="float64"
-    )
+    layer = kbptt.SimpleRNN(1, activation=None, use_bias=False, truncation="snap1", dtype="float64")
     x = tf.ones([1, steps, 1], tf.float64)
     layer.build(x.shape)
     layer.set_weights([np.array([[w]]), np.array([[a]])])

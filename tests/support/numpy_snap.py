@@ -1,4 +1,4 @@
-"""SnAp-1 in NumPy, forward in time, as Menick et al. (2020) define it. Nothing here comes from kbptt.
+"""SnAp-1 in NumPy, forward in time, as Menick et al. (2020) define it; nothing here is kbptt's.
 
 The influence J_t = ∂s_t/∂θ of all parameters on all states goes on by
 
