@@ -184,7 +184,6 @@ class StatefulCall(InfluenceOptions):
             burn_in = tf.get_static_value(burn_in).item()
         inputs.check_burn_in(self.name, count("burn_in", burn_in), shape)
         carry, stateful = self._carry, self.stateful and self._carry is None
-        holds = before = None
         if stateful and self.states is not None:
             batch = tree.flatten(self.states)[0].shape[0]
             self._check_fit()
@@ -194,21 +193,10 @@ class StatefulCall(InfluenceOptions):
         fresh = initial_state
         if initial_state is None and (resets is not None or not stateful):
             fresh = self.get_initial_state(batch_size=ops.shape(sequences)[0])
+        begins = self._begin(sequences, initial_state, fresh, mask, training, resets is not None)
+        initial_state, mask, holds, before = begins
         if carry is not None:
-            given = initial_state is not None
-            reset = resets is not None
-            initial_state, mask, holds, before = carry.begin(
-                self, sequences, fresh, mask, given, reset
-            )
             burn_in = max(burn_in, carry.burn_in)
-        elif initial_state is None:
-            initial_state = fresh
-            if stateful:
-                initial_state = self._carried.start(training)
-                before = self._carried.influence(self.influence_size()) if training else None
-        elif stateful and training:
-            before = self._carried.influence(self.influence_size())
-            before = None if before is None else tf.zeros_like(before)
         influence = self._begin_influence(before if training else None, carry, burn_in)
         state = self._in_compute_dtype(initial_state)
         example = state
@@ -219,7 +207,7 @@ class StatefulCall(InfluenceOptions):
             resets = Resets(resets, tuple(self._in_compute_dtype(fresh)))
         self._draw(training, sequences[:, 0, :], example)
         call = sequences, state, mask, training, resets
-        with self.temporarily(holds=bool(holds), influence=influence):
+        with self.temporarily(holds=holds, influence=influence):
             if burn_in:
                 last, outputs, final = after_burn_in(self, burn_in, *call)
             else:
@@ -235,6 +223,27 @@ class StatefulCall(InfluenceOptions):
             self._carried.finish(final, training, None if influence is None else influence.after)
         output = ops.cast(outputs if self.return_sequences else last, self.compute_dtype)
         return (output, *final) if self.return_state else output
+
+    def _begin(
+        self,
+        sequences: Any,
+        initial_state: Any,
+        fresh: Any,
+        mask: Any,
+        training: bool,
+        resets: bool,
+    ) -> Beginning:
+        """Where a call begins: at states that are given or carried, or `fresh` ones."""
+        given = initial_state is not None
+        if self._carry is not None:
+            return self._carry.begin(self, sequences, fresh, mask, given, resets)
+        if not self.stateful:
+            return Beginning(initial_state if given else fresh, mask)
+        influence = self._carried.influence(self.influence_size()) if training else None
+        if not given:
+            return Beginning(self._carried.start(training), mask, influence=influence)
+        nothing = None if influence is None else tf.zeros_like(influence)
+        return Beginning(initial_state, mask, influence=nothing)
 
     def _draw(self, training: bool, step_input: Any, states: Any) -> None:
         """Draws what a call draws once for the whole sequence."""
