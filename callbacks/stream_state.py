@@ -90,8 +90,9 @@ class StreamState(keras.callbacks.Callback):
         data, self._found = self.data, None
         carrying_layers("StreamState", self.model)
         _check_replicas(self.model, data)
-        if self._training is None or self._training.model is not self.model:
-            self._training, self._trained = _OnStream(self.model, data), -1
+        kept = self._training
+        if kept is None or kept.model is not self.model or not kept.rows.fits():
+            self._training, self._trained = _OnStream(self.model, data, trained=True), -1
         _substitution.of(self.model).join(wrapper=self._training)
         _check_data(self.model, data, self.params)
         self._first = True
@@ -192,6 +193,7 @@ class _OnStream(_step.StepWrapper):
     Args:
         model: The model, built.
         data: The `Streams`.
+        trained: Whether the steps train.
 
     Attributes:
         rows: The `Rows` with its states.
@@ -200,10 +202,10 @@ class _OnStream(_step.StepWrapper):
 
     TWICE = "Two StreamState callbacks in one fit. One is enough for all layers of the model."
 
-    def __init__(self, model: keras.Model, data: Streams) -> None:
+    def __init__(self, model: keras.Model, data: Streams, trained: bool = False) -> None:
         self.model = model
         self.data = data
-        self.rows = Rows(find.truncated_layers(model), data, model.distribute_strategy)
+        self.rows = Rows(find.truncated_layers(model), data, model.distribute_strategy, trained)
         self.skip = 0
         self._real = RealSteps(model, self.rows)
         self._own_function = self._function = None

@@ -72,7 +72,7 @@ SERIALIZABLE = {
         "OneHot",
         "WithinSquaredError",
     ),
-    "truncation": ("AnticipatedReweighted", "Full", "Randomized", "Windowed"),
+    "truncation": ("AnticipatedReweighted", "Full", "Randomized", "SnAp", "Windowed"),
 }
 """Module: the names of its classes in ``register_keras_serializable(package="kbptt")``.
 

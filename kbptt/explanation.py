@@ -107,6 +107,11 @@ def _explain(layer, shape, training) -> dict[str, dict[str, str]]:
             loops[title] = _of_cpu_loop(loop, sizes, part.dtype, passes)
         else:
             loops[title] = _of_others(part.recurrence, part.why)
+        if part.options.diagonal and len(parts) == 1:
+            size = batch * layer.influence_size() * part.dtype.size
+            loops[title]["gradient"] = (
+                f"SnAp-1; {_mib(size)} of influence where states are carried on"
+            )
         features = units
     return loops
 

@@ -6,7 +6,8 @@ A chain of 23 linear units is driven by one parameter θ: with a plus sign at th
 the output, with a minus sign at the 13 others, whose influence arrives later. The output should be
 1, which θ = −1/6 achieves. As long as a gradient sees more of the early influence than of the late
 one, it points away from there: that of chunks shorter than 110 timesteps, and of sliding windows
-shorter than 41. Full BPTT and ARTBP, whose random cuts are unbiased, converge.
+shorter than 41. Full BPTT and ARTBP, whose random cuts are unbiased, converge. So does SnAp-1 with
+an update every 10 timesteps: it carries on what θ has done to the states.
 
 Trains one endless sequence, from batch to batch, with each truncation; prints a table, and draws
 the distance from the solution. Reference: Tallec & Ollivier, https://arxiv.org/abs/1705.08209.
@@ -21,7 +22,7 @@ import numpy as np
 
 import kbptt
 from kbptt.tasks.keras_objects import InfluenceBalancingCell
-from kbptt.truncation import Full, Randomized, Truncation, Windowed
+from kbptt.truncation import Full, Randomized, SnAp, Truncation, Windowed
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -38,7 +39,10 @@ TRUNCATIONS = {
     "sliding, 60": Windowed(60, 1),
     "ARTBP, mean length 16": Randomized.artbp(16, 5, seed=1),
     "full BPTT": Full(),
+    "updates every 10": Full(),
+    "updates every 10, SnAp-1": SnAp(1),
 }
+UPDATED_EVERY = {"updates every 10": 10, "updates every 10, SnAp-1": 10}  # others: TIMESTEPS
 
 
 def influence(lags: int) -> np.ndarray:
@@ -52,11 +56,16 @@ def influence(lags: int) -> np.ndarray:
     return np.array(found)
 
 
-def expected_influence(truncation: Truncation) -> float:
-    """∂s/∂θ that `truncation` captures, averaged over the timesteps of a window."""
+def expected_influence(truncation: Truncation, timesteps: int = TIMESTEPS) -> float:
+    """∂s/∂θ that `truncation` captures, averaged over the timesteps of a window.
+
+    `timesteps` are those between two updates.
+    """
     if isinstance(truncation, Windowed):
         seen = np.cumsum(influence(truncation.length))
         return float(np.mean(seen[-truncation.stride :]))
+    if isinstance(truncation, Full) and timesteps < TIMESTEPS:
+        return expected_influence(Windowed(timesteps))
     return 2.0 * (2 * POSITIVE - UNITS)
 
 
@@ -73,14 +82,16 @@ class Record(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def train(truncation: Truncation, steps: int, learning_rate: float) -> np.ndarray:
-    """θ after every step of SGD, each on the next `TIMESTEPS` timesteps of one sequence."""
+def train(
+    truncation: Truncation, steps: int, learning_rate: float, timesteps: int = TIMESTEPS
+) -> np.ndarray:
+    """θ after every step of SGD, each on the next `timesteps` timesteps of one sequence."""
     cell = InfluenceBalancingCell(UNITS, POSITIVE)
     layer = kbptt.RNN(cell, truncation=truncation, return_sequences=True)
-    model = keras.Sequential([keras.Input((TIMESTEPS, 1)), layer])
+    model = keras.Sequential([keras.Input((timesteps, 1)), layer])
     model.compile(keras.optimizers.SGD(learning_rate), lambda y, s: 0.5 * (s - y) ** 2)
-    nothing, target = np.zeros((steps * TIMESTEPS, 1)), np.ones((steps * TIMESTEPS, 1))
-    data = kbptt.data.Streams(nothing, target, TIMESTEPS, batch_size=1, target=None, offset=0)
+    nothing, target = np.zeros((steps * timesteps, 1)), np.ones((steps * timesteps, 1))
+    data = kbptt.data.Streams(nothing, target, timesteps, batch_size=1, target=None, offset=0)
     record = Record(cell)
     model.fit(data, verbose=0, callbacks=[kbptt.callbacks.StreamState(data), record])
     return np.array([cell.theta_start, *record.values])
@@ -94,15 +105,18 @@ def main() -> None:
     parser.add_argument("--figure", default="influence_balancing.png", help="file to write")
     a = parser.parse_args()
 
-    print(f"{'truncation':<24}{'∂s/∂θ it sees':>14}{'steps':>8}{'θ at the end':>15}")
+    print(f"{'truncation':<26}{'∂s/∂θ it sees':>14}{'steps':>8}{'θ at the end':>15}")
     curves = {}
     for name in a.only or TRUNCATIONS:
-        theta = curves[name] = train(TRUNCATIONS[name], a.steps, a.learning_rate)
+        every = UPDATED_EVERY.get(name, TIMESTEPS)
+        share = every / TIMESTEPS  # as far in all, in smaller steps
+        updates = round(a.steps / share)
+        theta = curves[name] = train(TRUNCATIONS[name], updates, a.learning_rate * share, every)
         near, start = abs(theta[-1] - SOLUTION), abs(theta[0] - SOLUTION)
         verdict = "converges" if near < 0.1 * start else "diverges" if near > start else ""
-        seen = expected_influence(TRUNCATIONS[name])
+        seen = expected_influence(TRUNCATIONS[name], every)
         print(
-            f"{name:<24}{seen:>14.2f}{len(theta) - 1:>8}{theta[-1]:>15.4g}  {verdict}", flush=True
+            f"{name:<26}{seen:>14.2f}{len(theta) - 1:>8}{theta[-1]:>15.4g}  {verdict}", flush=True
         )
     draw(curves).savefig(a.figure, dpi=120)
     print(f"\nFigure: {os.path.abspath(a.figure)}")
@@ -121,8 +135,12 @@ def draw(curves: dict[str, np.ndarray]) -> plt.Figure:
     left.legend(fontsize=8)
     for name, theta in curves.items():
         style = "--" if "sliding" in name else "-" if "chunks" in name else "-."
-        right.semilogy(np.abs(theta - SOLUTION), style, label=name)
-    right.set(xlabel="step", ylabel="|θ − θ*|", title="Training with each truncation")
+        style = ":" if name in UPDATED_EVERY else style
+        steps = np.arange(len(theta)) * UPDATED_EVERY.get(name, TIMESTEPS) / TIMESTEPS
+        right.semilogy(steps, np.abs(theta - SOLUTION), style, label=name)
+    right.set(
+        xlabel=f"timesteps / {TIMESTEPS}", ylabel="|θ − θ*|", title="Training with each truncation"
+    )
     right.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 

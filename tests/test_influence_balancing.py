@@ -10,7 +10,7 @@ from recurrent import running_eagerly
 
 import kbptt
 from kbptt.tasks.keras_objects import InfluenceBalancingCell
-from kbptt.truncation import Full, Randomized, Windowed
+from kbptt.truncation import Full, Randomized, SnAp, Windowed
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "influence_balancing.py"
 
@@ -57,19 +57,45 @@ def test_the_sign_of_every_truncation(script):
 
 
 @pytest.mark.parametrize(
-    ("truncation", "converges"),
-    [(Windowed(50), False), (Randomized.artbp(16, 5, seed=1), True), (Full(), True)],
-    ids=["chunks", "artbp", "full"],
+    ("truncation", "every", "converges"),
+    [
+        (Windowed(50), 400, False),
+        (Randomized.artbp(16, 5, seed=1), 400, True),
+        (Full(), 400, True),
+        # An update every 25 timesteps: what happened before them has to be carried on.
+        (Full(), 25, False),
+        (SnAp(1), 25, True),
+    ],
+    ids=["chunks", "artbp", "full", "window", "snap"],
 )
-def test_training(script, truncation, converges):
-    theta = script.train(truncation, steps=40, learning_rate=5e-3)
+def test_training(script, truncation, every, converges):
+    steps, rate = (40, 5e-3) if every == 400 else (240, 6e-4)
+    theta = script.train(truncation, steps, rate, timesteps=every)
     distance = np.abs(theta - script.SOLUTION)
     assert distance[0] == pytest.approx(2 / 3)
     if converges:
         assert distance[-1] < 0.1
     else:
         assert distance[-1] > 10
-        assert np.all(np.diff(distance) > 0)
+        assert np.all(np.diff(distance[len(distance) // 2 :]) > 0)
+
+
+def test_parameters_of_single_units_are_a_different_matter():
+    """A network with a weight for each unit of the chain: SnAp-1 sees that of the first alone."""
+    signs = np.where(np.arange(23) < 10, 1.0, -1.0)
+    chain = 0.5 * (np.eye(23) + np.eye(23, k=-1))  # h_{t−1} U
+    seen = []
+    for truncation in ("snap1", None):
+        layer = kbptt.SimpleRNN(
+            23, activation=None, use_bias=False, truncation=truncation, dtype="float64"
+        )
+        x = tf.ones([1, 400, 1], tf.float64)
+        layer.build(x.shape)
+        layer.set_weights([0.5 * signs[None], chain])
+        with tf.GradientTape() as tape:
+            s = layer(x)[0, 0]
+        seen.append(np.sum(tape.gradient(s, layer.cell.kernel.value) * signs))
+    np.testing.assert_allclose(seen, [2, -6], rtol=1e-9)
 
 
 def test_the_figure(script, tmp_path, monkeypatch, capsys):

@@ -246,15 +246,17 @@ def _of_type(name: str, value: Any, default: Any) -> Any:
 def _truncation(value: Any, shown: str) -> Any:
     if value in (None, "full"):
         return None
-    if value == "artbp":
+    if value in ("artbp", "snap1"):
         return value
     if isinstance(value, dict):
         if "class_name" not in value:
-            names = ("full", "windowed", "randomized", "artbp")
+            names = ("full", "windowed", "randomized", "artbp", "snap")
             _checks.one_of(shown, value.get("name", "windowed"), names)
         return value
     return _checks.positive_integer(
-        shown, value, "Or 'full', 'artbp', or a mapping such as {name: windowed, length: 64}."
+        shown,
+        value,
+        "Or 'full', 'artbp', 'snap1', or a mapping such as {name: windowed, length: 64}.",
     )
 
 

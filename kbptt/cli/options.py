@@ -38,10 +38,10 @@ SHARED = {
     "layers": Shared(int, "Recurrent layers.", MODEL),
     "truncation": Shared(
         str,
-        "Timesteps that the gradient goes back, 'full', 'artbp', or "
+        "Timesteps that the gradient goes back, 'full', 'artbp', 'snap1', or "
         "{name: windowed, length: 64, stride: 16}.",
         MODEL,
-        "INTEGER|full|artbp|{…}",
+        "INTEGER|full|artbp|snap1|{…}",
     ),
     "normalization": Shared(str, "Normalization inside the cell: layer.", MODEL),
     "recurrent_initializer": Shared(
@@ -127,7 +127,7 @@ def _value(name: str, typed: Any) -> Any:
             raise
         raise ValueError(
             "Invalid value for `--truncation`. Expected a positive integer, the number of "
-            "timesteps that the gradient goes back, 'full', 'artbp' or a mapping such as "
+            "timesteps that the gradient goes back, 'full', 'artbp', 'snap1' or a mapping such as "
             f"{{name: windowed, length: 64, stride: 16}}. Received: {typed!r}."
         ) from error
     return value if name == "truncation" else scalar(typed)

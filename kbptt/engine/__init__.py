@@ -6,6 +6,7 @@
 * `cpu`: the same plan by loops compiled from C++ (`native`), for the plain layers on a CPU; `plan`
   shares its work over threads, `numpy_op` puts it into a graph;
 * `autodiff`: the same by an ordinary loop, for gradients of gradients;
+* `influence`: what SnAp-1 carries from call to call; `by_row` is how the C++ loops find it;
 * `settings`: threads, compilers, memory: what no result depends on;
 * `effects`: variables that the backward pass reads and writes;
 * `factors`: the random factors of randomized truncation;
@@ -18,6 +19,7 @@ from kbptt.engine.cpu import CPULoop
 from kbptt.engine.effects import Effects, are_possible as effects_are_possible, in_control_flow
 from kbptt.engine.factors import draw_factors
 from kbptt.engine.gradient import Context, Dropout, Loop, Monitor, Options, Resets
+from kbptt.engine.influence import Influence
 from kbptt.engine.settings import Settings, differentiable, settings, using
 from kbptt.engine.tensorflow import TensorFlowLoop
 
@@ -28,6 +30,7 @@ __all__ = [
     "Context",
     "Dropout",
     "Effects",
+    "Influence",
     "Loop",
     "Monitor",
     "Options",

@@ -34,6 +34,12 @@ class AutodiffLoop(Loop):
         super().__init__(options)
         self.step = step
         self.output = step.output
+        if options.diagonal:
+            raise ValueError(
+                "SnAp-1 has no loss of which its gradient is the derivative: it cannot be taken in "
+                "kbptt.engine.differentiable(), nor through a cell that changes variables while it "
+                "runs. Choose another `truncation`, such as None."
+            )
         if options.stride != options.length:
             raise ValueError(
                 "Sliding windows cannot be expressed by an ordinary loop, which is what runs "

@@ -23,11 +23,11 @@ import numpy as np
 import tensorflow as tf
 
 from kbptt.cells.base import Cell, Weights
-from kbptt.engine import plan
+from kbptt.engine import by_row, plan
 from kbptt.engine.blocks import divide
 from kbptt.engine.compiled import UNSAVABLE, refuse_saving
 from kbptt.engine.gradient import Context, Loop, Monitor, Options
-from kbptt.engine.native import why_not_usable
+from kbptt.engine.native import sums, why_not_usable
 from kbptt.engine.native.arrays import BESIDE, GIVEN, RESIDUALS, RESTARTS, STATES, check_shapes
 from kbptt.engine.native.buffers import Buffers
 from kbptt.engine.native.library import Loops, Problem, library
@@ -45,6 +45,7 @@ class CPULoop(Loop):
         options: The `Options`. A penalty is a `kbptt.regularizers.VanishingGradient`.
         current: Called in every backward pass for the `Options` of that moment, of which windows
             and clip are used. Defaults to `options`.
+        by_row: Whether the backward pass keeps the gradients of each row apart.
     """
 
     time_major = False
@@ -52,9 +53,14 @@ class CPULoop(Loop):
     output = 0
 
     def __init__(
-        self, cell: Cell, options: Options, current: Callable[[], Options] | None = None
+        self,
+        cell: Cell,
+        options: Options,
+        current: Callable[[], Options] | None = None,
+        by_row: bool = False,
     ) -> None:
         super().__init__(options)
+        self.by_row = by_row
         self.cell = cell
         self.current = current or (lambda: options)
         # Graphs run in other threads, to which the settings in force here do not extend.
@@ -100,6 +106,8 @@ class CPULoop(Loop):
 
     def share(self, rows: int, units: int) -> plan.Sharing:
         """Which thread does what."""
+        if self.by_row:
+            return plan.Sharing(rows, 1)
         return plan.share(rows, units, self.threads, self.whole_rows, self.run.members)
 
     @property
@@ -197,6 +205,12 @@ class CPULoop(Loop):
         )
         penalized = upstream.penalty_weight is not None
         return gradients, Monitor(norms, penalty=penalty if penalized else None)
+
+    def reach(self, x, start, weights, context, residuals, probes):
+        given = self._arrays(x, start, weights, context)
+        wanted = tuple(name for name in given if name not in BESIDE)
+        loop = CPULoop(self.cell, self.options._replace(clip=None, record=False), by_row=True)
+        return by_row.reach(loop, wanted, given | residuals)
 
     @staticmethod
     def _arrays(x, start, weights: Weights, context: Context) -> dict[str, tf.Tensor]:
@@ -296,15 +310,19 @@ class CPULoop(Loop):
         problem.clip = math.inf if options.clip is None else options.clip
         problem.clip_by_norm = options.clip_by_norm
         problem.overlapping = overlapping
+        problem.diagonal = options.diagonal
         backward = _loops().backward
         calls = self._calls(True, problem, dtype, rows, sharing)
-        with InPool(backward, calls, problem):
-            backward(*calls[0])
-        found = {n: _sum(made[f"d_{n}"], sharing.teams) for n in wanted if n != "x"}
+        for first in range(0, len(calls), self.threads):  # all at once where teams meet
+            some = calls[first : first + self.threads]
+            with InPool(backward, some, problem):
+                backward(*some[0])
+        join = sums.apart if self.by_row else sums.summed
+        found = {n: join(made[f"d_{n}"], sharing.teams, _memory) for n in wanted if n != "x"}
         found["x"] = made.get("dx", np.empty([0, 0, 0], dtype))
         results = [found[name] for name in wanted]
         penalty = made["penalty_value"].sum() * arrays.get("penalty_weight", 0)
-        norms = _norms(made["norms"]) if "norms" in made else np.zeros([timesteps], np.float32)
+        norms = sums.norms(made["norms"]) if "norms" in made else np.zeros([timesteps], np.float32)
         return [*results, norms, np.asarray(penalty, dtype)]
 
     def _calls(
@@ -346,21 +364,3 @@ def _loops() -> Loops:
     loops = library()
     assert loops is not None
     return loops
-
-
-def _sum(parts: np.ndarray, teams: int) -> np.ndarray:
-    """Σ over the teams, which are the first axis if there are several.
-
-    Never a view: it would not keep its buffer from being used again.
-    """
-    if teams == 1:
-        return parts
-    return np.sum(parts, axis=0, out=_memory.array(list(parts.shape[1:]), parts.dtype))
-
-
-def _norms(parts: np.ndarray) -> np.ndarray:
-    """Σ_b ‖∂L/∂h_t‖₂ from the norms of each thread's units, ``(members, batch, timesteps)``."""
-    whole = parts[0]
-    if len(parts) > 1:
-        whole = np.sqrt(np.square(parts, dtype=np.float64).sum(axis=0))
-    return whole.sum(axis=0, dtype=np.float64).astype(np.float32)

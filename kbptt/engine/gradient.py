@@ -13,6 +13,7 @@ import tensorflow as tf
 from kbptt._tensorflow import is_being_exported, is_watched
 from kbptt.cells.base import Tensors
 from kbptt.engine.effects import Effects
+from kbptt.engine.influence import Influence, Reached
 from kbptt.engine.settings import settings
 from kbptt.engine.tensors import in_this_graph
 
@@ -26,6 +27,8 @@ class Options(NamedTuple):
         align: `"end"` or `"start"`: from where windows are counted.
         clip: Bound on every element of the carried gradient, or None.
         clip_by_norm: Whether `clip` bounds the norm of each sample's instead.
+        diagonal: Whether the gradient flows through the diagonals of the recurrent kernel alone,
+            from each unit to itself: SnAp-1.
         record: Whether the norms of every timestep are wanted.
         lags: Whether the gradients by lag are wanted too. For windows of stride 1, or where only
             the final state has a gradient.
@@ -45,6 +48,7 @@ class Options(NamedTuple):
     lags: bool = False
     penalty: Callable[..., Any] | None = None
     zoneout: tuple[float, ...] = ()
+    diagonal: bool = False
 
 
 class Monitor(NamedTuple):
@@ -120,6 +124,7 @@ class Context(NamedTuple):
         penalty_weight: Called for the weight of `Options.penalty`. Or None.
         dropout: `Dropout` of a loop that knows it: `kbptt.engine.cpu`.
         zoneout_key: What zoneout draws from, two uint64; None for its expectation.
+        influence: The `Influence` to carry on, or None.
         watched: What the tapes watch when run eagerly; None in a graph.
     """
 
@@ -133,6 +138,7 @@ class Context(NamedTuple):
     penalty_weight: Callable[[], tf.Tensor] | None = None
     dropout: Dropout = Dropout()
     zoneout_key: tf.Tensor | None = None
+    influence: Influence | None = None
     watched: Watched | None = None
 
 
@@ -192,6 +198,25 @@ class Loop:
         """Gradients of (x, start, states of resets, weights), and what was measured."""
         raise NotImplementedError
 
+    def reach(
+        self,
+        x: tf.Tensor,
+        start: Tensors,
+        weights: Any,
+        context: Context,
+        residuals: Any,
+        probes: Tensors,
+        /,
+    ) -> Reached:
+        """Gradients of the final states, from each of `probes` and for each sample by itself.
+
+        Not clipped, and nothing is drawn or recorded.
+
+        Args:
+            probes: Gradients of the final states, each ``(probes, width)``, of every sample.
+        """
+        raise NotImplementedError
+
     def __call__(
         self, x: tf.Tensor, start: Tensors, weights: Any, context: Context
     ) -> tuple[tf.Tensor | None, Tensors]:
@@ -244,6 +269,9 @@ class Loop:
         def run(*given):
             problem = unpack(given)
             outputs, final, residuals = self.forward(*problem)
+            if (influence := context.influence) is not None:
+                probes = influence.probes(problem[1])
+                influence.advance(self.reach(*problem, residuals, probes))
 
             @tf.custom_gradient
             def gradients(*inputs):

@@ -11,7 +11,15 @@ import tensorflow as tf
 from kbptt.cells.base import Step, Tensors
 from kbptt.engine.blocks import Blocks, divide
 from kbptt.engine.gradient import Options
-from kbptt.engine.tensors import clip, norm_per_sample, select, size, write
+from kbptt.engine.tensors import (
+    clip,
+    diagonals,
+    norm_per_sample,
+    select,
+    size,
+    sum_of_gates,
+    write,
+)
 from kbptt.truncation.windows import Windows
 
 
@@ -80,10 +88,17 @@ class Recurrence:
         jit: Whether the code is compiled by XLA.
         given: The `Given`.
         weights: What the step reads.
+        by_row: Whether the gradients of the weights are not to be summed on the way.
     """
 
     def __init__(
-        self, step: Step, options: Options, jit: bool, given: Given, weights: tuple[Any, ...]
+        self,
+        step: Step,
+        options: Options,
+        jit: bool,
+        given: Given,
+        weights: tuple[Any, ...],
+        by_row: bool = False,
     ) -> None:
         self.step = step
         self.options = options
@@ -112,8 +127,12 @@ class Recurrence:
         )
         self.xi: tf.Tensor | None = self._xi()
         self.clip: tf.Tensor | None = self._clip()
+        self.diagonal: tf.Tensor | None = None
+        if options.diagonal and not step.called_again:
+            self.diagonal = diagonals(weights.recurrent_kernel)
         # Not where rows do not count: what their zero gradients are multiplied by may be no number.
-        self.sums_weights: bool = step.called_again and self.keep is None and not self.overlapping
+        sums = step.called_again and not by_row
+        self.sums_weights: bool = sums and self.keep is None and not self.overlapping
 
     def _each(self, values: tf.Tensor) -> tf.Tensor:
         """``(blocks, stride)`` for every sample."""
@@ -165,7 +184,10 @@ class Recurrence:
 
             def back(product: tf.Tensor) -> tf.Tensor:
                 kernel = self.weights.recurrent_kernel
-                hidden = tf.matmul(product, kernel, transpose_b=True)
+                if self.diagonal is not None:
+                    hidden = sum_of_gates(product * self.diagonal, kernel.shape[0])
+                else:
+                    hidden = tf.matmul(product, kernel, transpose_b=True)
                 return tf.math.multiply_no_nan(hidden, through[0]) if through else hidden
 
             step = x, previous, states, residuals, gradient, self.weights

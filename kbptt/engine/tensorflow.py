@@ -25,6 +25,7 @@ from kbptt.cells.base import Step, Tensors
 from kbptt.engine.blocks import divide
 from kbptt.engine.compiled import Compiled
 from kbptt.engine.gradient import Loop, Monitor, Options
+from kbptt.engine.influence import Reached
 from kbptt.engine.recurrence import Given, Recurrence
 from kbptt.engine.settings import settings
 from kbptt.engine.tensors import select, size, write
@@ -63,6 +64,10 @@ class TensorFlowLoop(Loop):
         self.jit = settings().jit
         self.compiled_forward = Compiled(self._forward, self.jit)
         self.compiled_backward = Compiled(self._backward, self.jit)
+        self.compiled_reach = Compiled(self._reach, self.jit)
+        self.compiled_by_row = Compiled(self._by_row, False)
+        self.compiled_reach = Compiled(self._reach, self.jit)
+        self.compiled_by_row = Compiled(self._by_row, False)
 
     def forward(self, x, start, weights, context):
         final, trace = self.compiled_forward(
@@ -116,8 +121,9 @@ class TensorFlowLoop(Loop):
             stored = step.recover(start, residuals, stored)
         return final, Trace(residuals[:kept], stored, residuals[kept:])
 
-    def backward(self, x, start, weights, context, trace, upstream):
-        mask, resets = context.mask, context.resets
+    def _given(self, x, start, context, trace, first=0) -> Given:
+        """What the recurrence reads of the timesteps from `first` on, without gradients."""
+        resets = context.resets
         previous = tuple(h[:-1] for h in trace.trajectory)
         states = trace.candidates or tuple(h[1:] for h in trace.trajectory)
         if resets is not None:
@@ -125,6 +131,24 @@ class TensorFlowLoop(Loop):
             previous = select(resets.at[:, :, None], restart, previous)
         key = context.zoneout_key
         holds = held(self.options.zoneout, key, size(x, 0), tuple(start))
+
+        def cut(tensor: Any) -> Any:
+            return None if tensor is None else tensor[first:]
+
+        return Given(
+            x=cut(x),
+            previous=tuple(map(cut, previous)),
+            states=tuple(map(cut, states)),
+            residuals=tuple(map(cut, trace.residuals)),
+            mask=cut(context.mask),
+            resets=None if resets is None else cut(resets.at),
+            xi=None,
+            through=None,
+            held=tuple(map(cut, holds)),
+            outputs=None,
+        )
+
+    def backward(self, x, start, weights, context, trace, upstream):
         first = 0
         windows = divide(size(x, 0), self.options)
         one_window = isinstance(windows.count, int) and windows.count == 1
@@ -132,22 +156,9 @@ class TensorFlowLoop(Loop):
             # Only the final state has a gradient: nothing flows outside the last window.
             first = windows.start(windows.count - 1)
             first = max(first, 0) if isinstance(first, int) else tf.maximum(first, 0)
-
-        def cut(tensor: Any) -> Any:
-            return None if tensor is None else tensor[first:]
-
-        given = Given(
-            x=cut(x),
-            previous=tuple(map(cut, previous)),
-            states=tuple(map(cut, states)),
-            residuals=tuple(map(cut, trace.residuals)),
-            mask=cut(mask),
-            resets=None if resets is None else cut(resets.at),
-            xi=cut(upstream.xi),
-            through=cut(upstream.through),
-            held=tuple(map(cut, holds)),
-            outputs=upstream.outputs,
-        )
+        given = self._given(x, start, context, trace, first)
+        xi, through = (None if v is None else v[first:] for v in (upstream.xi, upstream.through))
+        given = given._replace(xi=xi, through=through, outputs=upstream.outputs)
         found = self.compiled_backward(
             given, weights, upstream.final, upstream.penalty_weight, tf.equal(first, 0)
         )
@@ -172,6 +183,51 @@ class TensorFlowLoop(Loop):
     def _backward(self, given, weights, final, penalty_weight, at_start):
         recurrence = Recurrence(self.step, self.options, self.jit, given, weights)
         return recurrence.run(final, penalty_weight, at_start)
+
+    # The influence on the final states --------------------------------------------------------
+
+    def reach(self, x, start, weights, context, trace, probes):
+        given = self._given(x, start, context, trace)
+        rows, local, d_start = self.compiled_reach(given, weights, probes)
+        dx, d_weights = self.compiled_by_row(rows, local, weights)
+        shape = [size(probes[0], 0), size(x, 1)]
+
+        def by_probe(tensor):
+            return tf.reshape(tensor, [*shape, *tf.unstack(tf.shape(tensor))[1:]])
+
+        dx, d_start, d_weights = tf.nest.map_structure(by_probe, (dx, d_start, d_weights))
+        values = iter(d_weights)
+        flat = [None if w is None else next(values) for w in tf.nest.flatten(weights)]
+        d_weights = tf.nest.pack_sequence_as(weights, flat)
+        return Reached(None if self.step.called_again else dx, d_start, d_weights)
+
+    def _reach(self, given, weights, probes):
+        """The rows ``(timesteps, probes·batch, …)``, and what their recurrence leaves."""
+        count, batch = size(probes[0], 0), size(given.x, 1)
+
+        def repeated(tensor):
+            if tensor is None:
+                return None
+            return tf.tile(tensor, [1, count, *[1] * (len(tensor.shape) - 2)])
+
+        rows = tf.nest.map_structure(repeated, given)
+        options = self.options._replace(clip=None, record=False)
+        recurrence = Recurrence(self.step, options, self.jit, rows, weights, by_row=True)
+        final = tuple(tf.repeat(p, batch, axis=0) for p in probes)
+        found = recurrence.run(final, None, tf.constant(True))
+        return rows, found.local, found.start
+
+    def _by_row(self, rows, local, weights):
+        """The gradients of the inputs and weights of each row by itself."""
+        given = rows.x, rows.previous, rows.residuals, local
+        given = tf.nest.map_structure(lambda v: tf.transpose(v, [1, 0, 2]), given)
+
+        def of_one(row):
+            x, previous, residuals, local = tf.nest.map_structure(lambda v: v[:, None], row)
+            dx, found = self.step.weight_gradients(x, previous, residuals, local, weights)
+            return dx[:, 0], tuple(d for d in tf.nest.flatten(found) if d is not None)
+
+        return tf.vectorized_map(of_one, given)
 
 
 def _write_all(buffers: Tensors, values: Tensors, t: tf.Tensor, jit: bool) -> Tensors:

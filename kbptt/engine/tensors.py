@@ -87,3 +87,15 @@ def clip(gradient: Tensors, bound: float | tf.Tensor, by_norm: bool) -> Tensors:
         tf.where(clips, direction * (bound / norm), d)
         for direction, d in zip(directions, gradient, strict=True)
     )
+
+
+def diagonals(kernel: tf.Tensor) -> tf.Tensor:
+    """The diagonals of the gates' blocks of a recurrent kernel ``(units, gates·units)``."""
+    units = kernel.shape[0]
+    blocks = tf.reshape(kernel, [units, -1, units])
+    return tf.reshape(tf.linalg.diag_part(tf.transpose(blocks, [1, 0, 2])), [-1])
+
+
+def sum_of_gates(values: tf.Tensor, units: int) -> tf.Tensor:
+    """``(rows, gates·units)`` summed over the gates of each unit."""
+    return tf.reduce_sum(tf.reshape(values, [tf.shape(values)[0], -1, units]), axis=1)

@@ -72,6 +72,14 @@ class CellLayer(TruncatedLayer):
         cell = CellFunction(cell, state_size, features, training, *dtypes)
         weights = cell.weights(x[:, 0], state)
         output, hidden, changes = cell.probe(x[:, 0], state, weights)
+        if self._influence is not None:
+            if cell.mask_count:
+                raise ValueError(
+                    f"Layer '{self.name}': truncation=SnAp(1) cannot carry on what a cell with "
+                    "dropout of its own has done, whose masks differ from row to row. Put a "
+                    "keras.layers.Dropout before the layer instead."
+                )
+            state = self._influence.attach(x, state, weights)
         if output is None:
             # Keras repeats the last output at masked steps; it starts as zeros.
             example, _ = cell(x[:, 0], state, weights)
@@ -108,6 +116,8 @@ class CellLayer(TruncatedLayer):
             x, dropout = drop_out(cell, x, start[0])
         dtype = self._loop_dtype()
         weights = as_tensors(weights, dtype)
+        if self._influence is not None:
+            start = self._influence.attach(x, start, weights)
         key = recurrence.name, recurrence.activations, stacked
         if settings().differentiable:
             loop = AutodiffLoop(recurrence, self._options())
@@ -225,7 +235,7 @@ class CellFunction:
         variables = ()
         if self.is_layer:
             # In an order that freezing a part of the cell does not change.
-            variables = tuple(v for v in self.cell.variables if _is_float(v))
+            variables = tuple(v for v in self.cell.variables if is_float(v))
         if self.training and any(
             c.dropout and _keras.dropout_masks(c)[0] is None for c in self.masked_cells
         ):
@@ -282,7 +292,7 @@ class CellFunction:
             if not self.is_layer:
                 return *self._flatten(*self.cell(inputs, states), state[0].dtype), False
             # Other variables are the states of random numbers, which no gradient concerns.
-            floats = filter(_is_float, self.cell.variables)
+            floats = filter(is_float, self.cell.variables)
             given = list(zip(floats, given, strict=True))
             with keras.StatelessScope(given) as scope:
                 output, new = self.cell(inputs, states, **self.arguments)
@@ -304,7 +314,7 @@ class CellFunction:
         return cast[id(output)], tuple(cast[id(s)] for s in new)
 
 
-def _is_float(variable: keras.Variable) -> bool:
+def is_float(variable: keras.Variable) -> bool:
     return tf.as_dtype(variable.dtype).is_floating
 
 

@@ -12,7 +12,7 @@ from kbptt._checks import count
 from kbptt.engine import Resets
 from kbptt.layers import inputs
 from kbptt.layers.burn_in import after_burn_in
-from kbptt.layers.options import GradientOptions
+from kbptt.layers.influence import InfluenceOptions
 from kbptt.layers.states import CarriedStates
 
 
@@ -23,11 +23,14 @@ class Beginning(NamedTuple):
         states: Nested as the cell has them.
         mask: Boolean ``(batch, timesteps)``, or None.
         holds: Whether the mask only holds the states: no one reads the outputs at masked timesteps.
+        influence: What the weights have done to the states, ``(batch, layer.influence_size())``;
+            None unless it is carried too.
     """
 
     states: Any
     mask: Any
     holds: bool = False
+    influence: Any = None
 
 
 class Carry(Protocol):
@@ -56,8 +59,8 @@ class Carry(Protocol):
         """
         ...
 
-    def end(self, layer: Any, states: Any) -> None:
-        """Keeps the states after `length` timesteps."""
+    def end(self, layer: Any, states: Any, influence: Any) -> None:
+        """Keeps the states after `length` timesteps, and the influence on them, or None."""
         ...
 
     def show(self, layer: Any, last: Any, outputs: Any, mask: Any) -> tuple[Any, Any]:
@@ -76,7 +79,7 @@ class Carry(Protocol):
         ...
 
 
-class StatefulCall(GradientOptions):
+class StatefulCall(InfluenceOptions):
     """Mixin with a layer's `call` and the states that it starts from.
 
     `trainable_initial_state` makes the states at the beginning of a sequence weights of the layer,
@@ -181,7 +184,7 @@ class StatefulCall(GradientOptions):
         if tf.is_tensor(burn_in):  # Keras makes one of a number of NumPy's
             burn_in = tf.get_static_value(burn_in).item()
         inputs.check_burn_in(self.name, count("burn_in", burn_in), shape)
-        carry, stateful, holds = self._carry, self.stateful and self._carry is None, False
+        carry, stateful = self._carry, self.stateful and self._carry is None
         if stateful and self.states is not None:
             batch = tree.flatten(self.states)[0].shape[0]
             self._check_fit()
@@ -191,13 +194,11 @@ class StatefulCall(GradientOptions):
         fresh = initial_state
         if initial_state is None and (resets is not None or not stateful):
             fresh = self.get_initial_state(batch_size=ops.shape(sequences)[0])
+        begins = self._begin(sequences, initial_state, fresh, mask, training, resets is not None)
+        initial_state, mask, holds, before = begins
         if carry is not None:
-            given = initial_state is not None
-            reset = resets is not None
-            initial_state, mask, holds = carry.begin(self, sequences, fresh, mask, given, reset)
             burn_in = max(burn_in, carry.burn_in)
-        elif initial_state is None:
-            initial_state = self._carried.start(training) if stateful else fresh
+        influence = self._begin_influence(before if training else None, carry, burn_in)
         state = self._in_compute_dtype(initial_state)
         example = state
         if carry is not None:
@@ -207,7 +208,7 @@ class StatefulCall(GradientOptions):
             resets = Resets(resets, tuple(self._in_compute_dtype(fresh)))
         self._draw(training, sequences[:, 0, :], example)
         call = sequences, state, mask, training, resets
-        with self._before_loops(), self.temporarily(holds=holds):
+        with self._before_loops(), self.temporarily(holds=holds, influence=influence):
             if burn_in:
                 last, outputs, final = after_burn_in(self, burn_in, *call)
             else:
@@ -215,14 +216,36 @@ class StatefulCall(GradientOptions):
                 last, outputs, final = loop(*call)
             carried = None if carry is None else self._carried_on(carry, final, *call)
         if carry is not None:
-            carry.end(self, carried)
+            after = None if influence is None else influence.after
+            carry.end(self, carried, after)
             last, outputs = carry.show(self, last, outputs, mask)
         _keras.clear_dropout_masks(self)
         final = tree.map_structure(lambda s: ops.cast(s, self.compute_dtype), final)
         if stateful:
-            self._carried.finish(final, training)
+            self._carried.finish(final, training, None if influence is None else influence.after)
         output = ops.cast(outputs if self.return_sequences else last, self.compute_dtype)
         return (output, *final) if self.return_state else output
+
+    def _begin(
+        self,
+        sequences: Any,
+        initial_state: Any,
+        fresh: Any,
+        mask: Any,
+        training: bool,
+        resets: bool,
+    ) -> Beginning:
+        """Where a call begins: at states that are given or carried, or `fresh` ones."""
+        given = initial_state is not None
+        if self._carry is not None:
+            return self._carry.begin(self, sequences, fresh, mask, given, resets)
+        if not self.stateful:
+            return Beginning(initial_state if given else fresh, mask)
+        influence = self._carried.influence(self.influence_size()) if training else None
+        if not given:
+            return Beginning(self._carried.start(training), mask, influence=influence)
+        nothing = None if influence is None else tf.zeros_like(influence)
+        return Beginning(initial_state, mask, influence=nothing)
 
     def _draw(self, training: bool, step_input: Any, states: Any) -> None:
         """Draws what a call draws once for the whole sequence."""

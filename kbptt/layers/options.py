@@ -123,11 +123,11 @@ class GradientOptions(RNN):
     def truncation(self, value: TruncationLike) -> None:
         truncation = frozen(truncations.get(value))
         if truncation != getattr(self, "_truncation", None):
+            before = getattr(self, "_truncation", truncation)
             self._truncation = truncation
-            before, self._factors = self._factors, None
-            if truncation.stochastic:
-                self._factors = Factors(truncation)
-            self._options_changed(windows_or_clip=before is None and self._factors is None)
+            self._factors = Factors(truncation) if truncation.stochastic else None
+            others = any(t.stochastic or t.diagonal for t in (before, truncation))
+            self._options_changed(windows_or_clip=not others)
 
     @property
     def gradient_clip(self) -> float | gradient_clips.ByNorm | None:
@@ -184,4 +184,5 @@ class GradientOptions(RNN):
         clip = self.gradient_clip
         by_norm = isinstance(clip, gradient_clips.ByNorm)
         bound = clip.norm if isinstance(clip, gradient_clips.ByNorm) else clip
-        return Options(t.length, t.stride, t.align, bound, by_norm, record, lags)
+        options = Options(t.length, t.stride, t.align, bound, by_norm, record, lags)
+        return options._replace(diagonal=t.diagonal)

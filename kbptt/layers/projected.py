@@ -220,7 +220,10 @@ class ProjectedLayer(CellLayer):
         by_gate = masks_per_gate(self.cell, training)
         if recurrence is None or by_gate:
             self._check_plain()
-        if recurrence is None or (by_gate and not self._is_compiled(recurrence)):
+        runs_any = recurrence is None or (by_gate and not self._is_compiled(recurrence))
+        if self.truncation.diagonal:
+            self._check_diagonal(runs_any)
+        if runs_any:
             return super().inner_loop(sequences, initial_state, mask, training, resets)
         problem = self._prepare(sequences, initial_state, mask, resets)
         known = self.cell, recurrence, self._weights()
@@ -232,6 +235,26 @@ class ProjectedLayer(CellLayer):
     def parts(self, training: bool) -> list[Part]:
         why = "an activation is not one of the engine's, or the GRU has `reset_after=False`"
         return [self._part(self.cell, self._recurrence(), why)]
+
+    def _influential(self) -> tuple[list[Any], bool]:
+        return [w for w in self._weights() if w is not None], False
+
+    def _check_diagonal(self, runs_any: bool) -> None:
+        """Raises `ValueError` if SnAp-1 cannot follow what happens between units."""
+        for name in ("normalization", "gradient_regularizer", "h_detach"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"Layer '{self.name}': truncation=SnAp(1) follows each unit by itself, and "
+                    f"`{name}` acts on the way between units. Leave one of them out."
+                )
+        if runs_any:
+            raise ValueError(
+                f"Layer '{self.name}': truncation=SnAp(1) needs activations among "
+                f"{sorted(ACTIVATION)} with default arguments; for GRU `reset_after=True`, since "
+                "a reset gate before the product makes every unit act on all others; and for "
+                "recurrent dropout, or dropout with `implementation=1`, the C++ loops. For full "
+                "BPTT pass `truncation=None`."
+            )
 
     def _check_plain(self) -> None:
         for name in ("normalization", "gradient_regularizer", "h_detach"):

@@ -10,7 +10,7 @@ from kbptt._typing import Cell, RNNOptions
 from kbptt.cells import Cell as Equations, Weights
 from kbptt.gradient_clip import GradientClipLike
 from kbptt.layers import keras_cells
-from kbptt.layers.any_cell import CellLayer, Part
+from kbptt.layers.any_cell import CellLayer, Part, is_float
 from kbptt.layers.identifiers import resolved
 from kbptt.layers.projected import masks_per_gate
 from kbptt.layers.truncated import Stacked
@@ -133,6 +133,19 @@ class RNN(CellLayer, keras.layers.RNN):
         )
         cells = self._cells(training) or [(self.cell, None)]
         return [self._part(cell, None if known is None else known[0], why) for cell, known in cells]
+
+    def _influential(self) -> tuple[list[Any], bool]:
+        cells = self._cells(training=True)
+        if cells is None:
+            return [v for v in getattr(self.cell, "variables", ()) if is_float(v)], True
+        if len(cells) > 1:
+            raise ValueError(
+                f"Layer '{self.name}': truncation=SnAp(1) carries the influence on the states of "
+                f"one cell on, and the layer has {len(cells)}. Use a layer for each: kbptt.LSTM, "
+                "kbptt.GRU, kbptt.SimpleRNN or kbptt.RNN."
+            )
+        ((_, known),) = cells
+        return [w for w in known[1] if w is not None], False
 
     def _recognize(self, cell: Any, dtype: str, training: bool) -> tuple[Equations, Weights] | None:
         """What the engine knows of the cell, if it drops out as the cell does."""

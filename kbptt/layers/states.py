@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops, tree
 
 
@@ -57,6 +58,7 @@ class CarriedStates:
             return keras.Variable(value, trainable=False, dtype="int32", name=name)
 
         self._initial = initial
+        self._influence: tf.Variable | None = None
         self._writer = flag(self.NOBODY, "writer")
         # Whether the states of a kind of pass are those of a fresh sequence.
         self._fresh = {kind: flag(1, "fresh") for kind in (self.TRAINING, self.INFERENCE)}
@@ -87,8 +89,34 @@ class CarriedStates:
             ]
         return tree.pack_sequence_as(self.shown, flat)
 
-    def finish(self, final: Any, training: bool) -> None:
-        """Keeps the states that a pass ends with."""
+    def influence(self, size: int) -> tf.Tensor | None:
+        """What the weights have done to the states that a pass of training starts from.
+
+        Args:
+            size: As `kbptt.layers.influence.InfluenceOptions.influence_size` counts.
+
+        Returns:
+            ``(batch, size)``: zeros where the states are new or a user's. None if `size` is 0.
+        """
+        if not size:
+            return None
+        first = self.training[0]
+        shape = first.shape[0], size
+        if self._influence is None or tuple(self._influence.shape) != shape:
+            dtype = tf.as_dtype(first.dtype)
+            with tf.init_scope():
+                zeros = tf.zeros(shape, tf.float32 if dtype.size < 4 else dtype)
+                self._influence = tf.Variable(zeros, trainable=False, name="influence")
+        began = ops.cast(self._fresh[self.TRAINING].value, "bool")
+        began = ops.logical_or(began, ops.equal(self._writer.value, self.USER))
+        return tf.where(began, tf.zeros_like(self._influence), self._influence)
+
+    def finish(self, final: Any, training: bool, influence: tf.Tensor | None = None) -> None:
+        """Keeps the states that a pass ends with, and in training the influence on them."""
+        if training and self._influence is not None:
+            # A pass without one loses track.
+            zeros = tf.zeros_like(self._influence)
+            self._influence.assign(zeros if influence is None else influence)
         writer, own = self._pass(training)
         for shown, kept, state in zip(
             tree.flatten(self.shown), own, tree.flatten(final), strict=True

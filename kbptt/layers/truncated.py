@@ -205,7 +205,13 @@ class TruncatedLayer(StatefulCall):
         # The gradient norms are those of the top.
         context = self._context(x, loop) if top else Context(Effects())
         sequences = self.return_sequences or not top
-        context = context._replace(mask=kept, resets=resets, sequences=sequences, dropout=dropout)
+        context = context._replace(
+            mask=kept,
+            resets=resets,
+            sequences=sequences,
+            dropout=dropout,
+            influence=self._influence,
+        )
         outputs, states = loop(x, start, weights, context)
         if loop.time_major:
             outputs = _swap(outputs)

@@ -29,6 +29,7 @@ class _Window:
         after: For each layer that was called the states to carry on.
         masked: The layers that the model itself gives a mask.
         last: For these the last output.
+        influence: For each layer that carries it the influence of its weights on the states.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class _Window:
         self.after: dict[Any, list[tf.Tensor]] = {}
         self.masked: set[Any] = set()
         self.last: dict[Any, tf.Tensor] = {}
+        self.influence: dict[Any, tf.Tensor] = {}
 
 
 class Rows:
@@ -50,14 +52,18 @@ class Rows:
         layers: The recurrent kbptt layers, built.
         data: The `kbptt.data.Streams`.
         strategy: The `tf.distribute.Strategy`; each replica keeps its share of the rows.
+        trained: Whether the steps train: then the influence of weights on states is carried, too.
 
     Attributes:
         burn_in: See `Carry`.
         length: See `Carry`.
     """
 
-    def __init__(self, layers: Sequence[Any], data: Any, strategy: Any) -> None:
+    def __init__(
+        self, layers: Sequence[Any], data: Any, strategy: Any, trained: bool = False
+    ) -> None:
         self.layers: list[Any] = list(layers)
+        self.trained: bool = trained
         self.packed: bool = data.pack
         self.timesteps: int = data.context + data.length
         self.burn_in: int = 0 if data.context_gradient else data.context
@@ -82,6 +88,14 @@ class Rows:
                 layer: _own(tf.zeros([self.rows, output_width(layer)], layer.variable_dtype))
                 for layer in self.layers
             }
+            self._influence: dict[Any, tf.Variable] = {
+                layer: _own(tf.zeros([self.rows, size], _whole(layer.variable_dtype)))
+                for layer, size in self._influence_sizes().items()
+            }
+
+    def _influence_sizes(self) -> dict[Any, int]:
+        sizes = {layer: layer.influence_size() for layer in self.layers if self.trained}
+        return {layer: size for layer, size in sizes.items() if size}
 
     # Between steps ----------------------------------------------------------------------------
 
@@ -102,12 +116,17 @@ class Rows:
         for value in _values(self._window):
             value.assign(window)
 
+    def fits(self) -> bool:
+        """Whether the layers carry what they did when this was made."""
+        now = self._influence_sizes()
+        return now == {layer: v.shape[1] for layer, v in self._influence.items()}
+
     def states(self) -> list[tf.Tensor]:
         """Of each layer each state ``(rows, width)``, rows of all replicas."""
         return [_rows(v) for states in self._states.values() for v in states]
 
     def everything(self) -> list[tf.Tensor]:
-        """All that is carried on: `states`, and of each layer the last output."""
+        """All that is carried on: `states`, and of each layer the last output and influence."""
         return [_rows(variable) for variable in self._variables()]
 
     def set_everything(self, values: Sequence[Any]) -> None:
@@ -118,7 +137,8 @@ class Rows:
                 part.assign(share)
 
     def _variables(self) -> list[tf.Variable]:
-        return [v for states in self._states.values() for v in states] + list(self._last.values())
+        states = [v for states in self._states.values() for v in states]
+        return [*states, *self._last.values(), *self._influence.values()]
 
     @contextlib.contextmanager
     def carrying(self) -> Iterator[None]:
@@ -153,6 +173,8 @@ class Rows:
                 variable.assign(tf.cast(state, variable.dtype))
         for layer, output in window.last.items():
             self._last[layer].assign(tf.cast(output, self._last[layer].dtype))
+        for layer, influence in window.influence.items():
+            self._influence[layer].assign(influence)
         self._window.assign(index + 1)
 
     def real_steps(self) -> tf.Tensor:
@@ -181,14 +203,21 @@ class Rows:
         if mask is not None:
             inside &= tf.cast(mask, tf.bool)
             window.masked.add(layer)
+        influence = None
+        if layer in self._influence:
+            variable = self._influence[layer]
+            influence = tf.where(window.fresh, tf.zeros_like(variable), variable.read_value())
         # The sample weights of the other timesteps are 0.
-        return Beginning(tree.pack_sequence_as(fresh, carried), inside, holds=mask is None)
+        states = tree.pack_sequence_as(fresh, carried)
+        return Beginning(states, inside, holds=mask is None, influence=influence)
 
-    def end(self, layer: Any, states: Any) -> None:
+    def end(self, layer: Any, states: Any, influence: Any) -> None:
         window = self._windows.get(replica())
         # A second evaluation of the same step keeps nothing.
         if window is not None and not _keras.is_symbolic():
             window.after[layer] = [tf.stop_gradient(state) for state in tree.flatten(states)]
+            if influence is not None:
+                window.influence[layer] = influence
 
     def show(self, layer: Any, last: Any, outputs: Any, mask: Any) -> tuple[Any, Any]:
         window = self._windows.get(replica())
@@ -222,6 +251,11 @@ def _own(value: tf.Tensor) -> tf.Variable:
         synchronization=tf.VariableSynchronization.ON_READ,
         aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
     )
+
+
+def _whole(dtype: str) -> tf.DType:
+    """Not half precision, in which sums over time are lost."""
+    return tf.float32 if tf.as_dtype(dtype).size < 4 else tf.as_dtype(dtype)
 
 
 def _values(variable: Any) -> Sequence[Any]:

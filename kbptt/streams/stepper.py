@@ -317,7 +317,7 @@ class _StatesOfCall:
         own = own[:-1] if layer in self.remembering else own
         return Beginning(tree.pack_sequence_as(fresh, own), mask)
 
-    def end(self, layer: Any, states: Any) -> None:
+    def end(self, layer: Any, states: Any, influence: Any) -> None:
         self.after[layer.name] = tree.flatten(states)
 
     def show(self, layer: Any, last: Any, outputs: Any, mask: Any) -> tuple[Any, Any]:

@@ -34,6 +34,8 @@ class Truncation(Freezable):
     stride: int | None = None
     """Timesteps between the ends of two windows."""
     align: Align = "end"
+    diagonal: bool = False
+    """Whether the gradient flows from a unit to itself alone: `SnAp`."""
 
     @property
     def stochastic(self) -> bool:
@@ -241,11 +243,59 @@ class AnticipatedReweighted(Randomized):
         }
 
 
+@keras.saving.register_keras_serializable(package="kbptt")
+class SnAp(Truncation):
+    """SnAp-1, sparse real-time recurrent learning for streams.
+
+    Of all ways from a loss back to a parameter those are kept that stay within the unit to which
+    the parameter belongs: from one timestep to the one before, the gradient takes the diagonal
+    blocks of J_t alone (of an LSTM, from h and c of a unit to h and c of that unit), and the
+    product with Uᵀ is one with its diagonal elements. Exact where units do not act on each other.
+
+    That leaves one number for each parameter and state of its unit to know of the past. Where
+    states are carried from call to call in training, in a stateful layer or by
+    `kbptt.callbacks.StreamState`, this influence J = ∂s/∂θ is carried with them, so that losses
+    reach back through all windows before, in memory that does not grow with them: of
+    ``batch · states · parameters`` numbers. Where the states begin afresh, so does J. In between
+    weights change, and J keeps what they did when they did it, as in the paper.
+
+    In `kbptt.RNN` with a cell of which the engine does not know the equations, every parameter is
+    taken to act on all units. Then nothing is left out, and what is carried makes it real-time
+    recurrent learning: exact, with one backward pass for each number of the state, for small cells.
+
+    Args:
+        order: The n of SnAp-n. 1 is the only one here. Defaults to `1`.
+
+    Raises:
+        ValueError: If `order` is not 1. From a call, if units act on each other in ways that SnAp-1
+            does not follow (layer normalization, a GRU with ``reset_after=False``) or there is a
+            `gradient_regularizer`.
+
+    Reference: [Menick et al., 2020](https://arxiv.org/abs/2006.07232).
+    """
+
+    diagonal = True
+
+    def __init__(self, order: int = 1) -> None:
+        self.order = positive_integer("order", order)
+        if self.order != 1:
+            raise ValueError(
+                "Invalid value for argument `order`. Expected 1: in a dense network SnAp-2 keeps "
+                "the influence of every parameter on all units, which is real-time recurrent "
+                f"learning. Received: order={order!r}. For more of the gradient use full BPTT "
+                "(`truncation=None`) or longer windows."
+            )
+
+    def get_config(self) -> dict[str, Any]:
+        return {"order": self.order}
+
+
 _NAMES = {
     "full": Full,
     "windowed": Windowed,
     "randomized": Randomized,
     "artbp": AnticipatedReweighted,
+    "snap": SnAp,
 }
 
 
@@ -257,7 +307,7 @@ def get(identifier: TruncationLike) -> Truncation:
 
     Args:
         identifier: None or `"full"` (full BPTT), a positive integer (chunks of that length),
-            `"artbp"`, a serialized configuration, or a `Truncation`.
+            `"artbp"`, `"snap1"`, a serialized configuration, or a `Truncation`.
 
     Raises:
         ValueError: If the identifier is none of these.
@@ -268,6 +318,8 @@ def get(identifier: TruncationLike) -> Truncation:
         return identifier
     if identifier == "artbp":
         return AnticipatedReweighted()
+    if identifier == "snap1":
+        return SnAp()
     if isinstance(identifier, dict):
         if "class_name" in identifier:
             return keras.saving.deserialize_keras_object(identifier)

@@ -45,7 +45,7 @@ def build():
                 truncation=kbptt.truncation.Randomized(0.7, seed=1),
                 gradient_regularizer=kbptt.regularizers.VanishingGradient(0.1),
             ),
-            kbptt.GRU(8, return_sequences=True, trainable_initial_state=True),
+            kbptt.GRU(8, return_sequences=True, trainable_initial_state=True, truncation="snap1"),
             keras.layers.Dense(6),
         ]
     )

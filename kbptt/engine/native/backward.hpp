@@ -6,6 +6,7 @@
    sums over t (2.5), taken BATCHED rows at a time. */
 #pragma once
 #include "carry.hpp"
+#include "diagonal.hpp"
 #include "omega.hpp"
 #include "replay.hpp"
 
@@ -151,12 +152,14 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
         }
         for (int64_t i = 0; i < blocks * pieces; i++) {
             const Piece some = piece(i / pieces, i % pieces);
-            pack_transposed<Isa>(p.recurrent_kernel, N, order + some.begin, some.depth, slice.first,
-                                 w, recurrent_t + some.begin * lw);
+            if (!p.diagonal)
+                pack_transposed<Isa>(p.recurrent_kernel, N, order + some.begin, some.depth,
+                                     slice.first, w, recurrent_t + some.begin * lw);
             if (p.dx)
                 pack_transposed<Isa>(p.kernel, N, order + some.begin, some.depth, x0, xw,
                                      kernel_t + some.begin * xl);
         }
+        if (p.diagonal) pack_diagonals(step, recurrent_t);
         for (int64_t i = 0; i < batched; i++) { /* the padding is multiplied, too */
             fill_zeros(dz + i * dz_ld + own + n, ld - n);
             fill_zeros(dhu + i * dz_ld + own + n, ld - n);
@@ -259,6 +262,10 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
     /* Adds Uᵀ ∂L/∂(h_{t−1}·U) to the carried gradient. */
     void back_through_kernel(int64_t R) {
         const T *const left = dhu + buffered * dz_ld;
+        for (int64_t r = 0; p.diagonal && r < R; r++)
+            back_through_diagonals(step, left + r * dz_ld + own, recurrent_t, bs[r],
+                                   carried[0] + r * lw);
+        if (p.diagonal) return;
         if (!factored)
             return multiply_back(left, R, 0, recurrent_t, lw, carried[0]);
         for (int64_t g = 0; g < blocks; g++) {

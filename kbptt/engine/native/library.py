@@ -21,8 +21,8 @@ class Problem(ctypes.Structure):
 
     _integers = (
         "batch timesteps features units windows cell activation recurrent_activation normalized "
-        "carry_normalized overlapping penalty instruction_set members team_scratch span "
-        "clip_by_norm centred"
+        "carry_normalized overlapping penalty instruction_set members team_scratch diagonal "
+        "span clip_by_norm centred"
     )
     _numbers = "epsilon clip smallest_norm zoneout_h zoneout_c"
     _arrays = (

@@ -26,6 +26,7 @@ KBPTT_DECLARE(
     int64_t instruction_set;  /* -1: the best that the machine has */
     int64_t members;          /* threads of a team, which share its rows: see team.hpp */
     int64_t team_scratch;     /* bytes of scratch space of each team */
+    int64_t diagonal;         /* the gradient flows through the diagonals of U alone: SnAp-1 */
     int64_t span;             /* timesteps that the backward pass replays at a time */
     int64_t clip_by_norm;     /* the clip bounds the norm of each row instead */
     int64_t centred;          /* normalized: LN subtracts the mean; else it is RMS normalization */
