@@ -35,7 +35,7 @@ class Parametrization(Freezable):
 
     def __init__(self, learning_rate_multiplier: float = 0.1) -> None:
         name = "learning_rate_multiplier"
-        self.learning_rate_multiplier = number(name, learning_rate_multiplier, above=0)
+        self.learning_rate_multiplier: float = number(name, learning_rate_multiplier, above=0)
 
     def orthogonal(self, lower: Any) -> Any:
         """Q: orthogonal matrices, the identity for zeros.

@@ -30,7 +30,7 @@ class RunningMean(keras.callbacks.Callback):
         self.values = []
 
     def on_train_batch_end(self, batch, logs=None):
-        self.values.append(float(logs["right"]))
+        self.values.append(float((logs or {})["right"]))
 
     def last_tenth(self) -> float:
         """The mean over the last tenth of the updates."""
@@ -59,7 +59,7 @@ def train(a: argparse.Namespace, delay: int, method: str, seed: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--cell", default="GRU", choices=["SimpleRNN", "GRU", "LSTM"])
     parser.add_argument("--delays", type=int, nargs="+", default=[3, 6, 10])
     parser.add_argument("--units", type=int, default=32)

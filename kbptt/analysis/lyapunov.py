@@ -114,12 +114,12 @@ def _growth(layer: keras.layers.RNN, steps: list, vectors: np.ndarray) -> np.nda
     return growth
 
 
-def initial_state(layer: keras.layers.RNN, batch: int) -> list:
+def initial_state(layer: keras.layers.RNN, batch: int) -> list[Any]:
     """The states at the beginning of a sequence, a flat list of tensors `(batch, width)`."""
     return keras.tree.flatten(layer.get_initial_state(batch))
 
 
-def advance(layer: keras.layers.RNN, x_t: Any, state: list) -> list:
+def advance(layer: keras.layers.RNN, x_t: Any, state: list[Any]) -> list[Any]:
     """One step of the layer: s_t from s_{t−1}, flat lists of tensors."""
     if hasattr(layer, "advance"):  # kbptt's: a layer with normalization is more than its cell
         return layer.advance(x_t, state)
@@ -127,14 +127,14 @@ def advance(layer: keras.layers.RNN, x_t: Any, state: list) -> list:
     return keras.tree.flatten(new)
 
 
-def _nest(layer: keras.layers.RNN, state: list) -> list:
+def _nest(layer: keras.layers.RNN, state: list[Any]) -> list[Any]:
     structure = layer.cell.state_size
     if keras.tree.is_nested(structure):
         return keras.tree.pack_sequence_as(structure, state)
     return state
 
 
-def _pull_back(layer: keras.layers.RNN, x_t: Any, state: list, rows: Any) -> Any:
+def _pull_back(layer: keras.layers.RNN, x_t: Any, state: list[Any], rows: Any) -> Any:
     """J_tᵀ v for each row v."""
     with tf.GradientTape() as tape:
         tape.watch(state)

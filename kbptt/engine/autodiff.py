@@ -5,6 +5,8 @@ only way for a cell that changes variables while it runs. Truncation is an ident
 timesteps with a gradient of its own; the loop around it is an ordinary one.
 """
 
+from typing import Any
+
 import tensorflow as tf
 
 from kbptt.cells.base import Step, Tensors
@@ -121,7 +123,7 @@ def _carry(state: Tensors, factor: tf.Tensor, options: Options) -> Tensors:
     """The identity; multiplies its gradient J_tᵀ ∂L/∂h_t (guide 2.4) by `factor` and clips it."""
 
     @tf.custom_gradient
-    def identity(factor, *state):
+    def identity(factor, *state) -> Any:
         def gradient(*upstream):
             carried = tuple(tf.where(factor == 0, tf.zeros_like(d), d * factor) for d in upstream)
             if options.clip is not None:

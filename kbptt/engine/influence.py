@@ -73,7 +73,8 @@ class Influence:
             weights: All weights.
         """
         self._x, self._weights = x, _flat(weights)
-        self._widths = [s.shape[1] for s in start]
+        widths: Any = [s.shape[1] for s in start]
+        self._widths: list[int] = widths
         self._units: int = 1 if self.mixing else self._widths[0]
         self._probes = sum(self._widths) // self._units
         count, dtype = len(start), start[0].dtype
@@ -82,10 +83,10 @@ class Influence:
             [tf.shape(x)[0], self._probes, -1, self._units],
         )
         self._before = before
-        shapes = [w.shape for w in self._weights]
+        shapes: Any = [w.shape for w in self._weights]
 
         @tf.custom_gradient
-        def attached(before, *values):
+        def attached(before, *values) -> Any:
             def gradient(*upstream):
                 d = tf.reshape(tf.concat(upstream, axis=1), [-1, self._probes, self._units])
                 if self.mixing:

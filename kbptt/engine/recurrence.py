@@ -129,7 +129,7 @@ class Recurrence:
         self.clip: tf.Tensor | None = self._clip()
         self.diagonal: tf.Tensor | None = None
         if options.diagonal and not step.called_again:
-            self.diagonal = diagonals(weights.recurrent_kernel)
+            self.diagonal = diagonals(self.weights.recurrent_kernel)
         # Not where rows do not count: what their zero gradients are multiplied by may be no number.
         sums = step.called_again and not by_row
         self.sums_weights: bool = sums and self.keep is None and not self.overlapping

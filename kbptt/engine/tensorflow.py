@@ -208,7 +208,8 @@ class TensorFlowLoop(Loop):
         def repeated(tensor):
             if tensor is None:
                 return None
-            return tf.tile(tensor, [1, count, *[1] * (len(tensor.shape) - 2)])
+            multiples: Any = [1, count, *[1] * (len(tensor.shape) - 2)]
+            return tf.tile(tensor, multiples)
 
         rows = tf.nest.map_structure(repeated, given)
         options = self.options._replace(clip=None, record=False)
