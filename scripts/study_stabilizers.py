@@ -39,32 +39,34 @@ LEFT_OUT = ("identity", "irnn", "cayley", "penalty", "clip_norm", "clip_value")
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """The model, the budget and the learning rates for one task."""
+    """What one task is studied with."""
 
-    cell: str
-    units: int
-    rates: tuple[float, ...]
-    epochs: int
-    batch_size: int
+    rates: tuple[float, ...]  # ascending
+    model: dict[str, Any]  # and its training
     options: dict[str, Any]
 
 
 # Budgets at which the baseline is between failing and solving, so that methods can help or harm.
 STUDIES = {
-    # 64 pixels in a shuffled order, then 64 timesteps of nothing.
     "digits": Study(
-        *("SimpleRNN", 64, (1e-4, 3e-4, 1e-3, 3e-3), 12, 32), {"permuted": True, "blank": 64}
+        (1e-4, 3e-4, 1e-3, 3e-3),
+        {"cell": "SimpleRNN", "units": 64, "epochs": 12, "batch_size": 32},
+        {"permuted": True, "blank": 64},
     ),
     "adding": Study(
-        *("LSTM", 32, (3e-3, 1e-2, 3e-2, 1e-1), 8, 8), {"length": 300, "sizes": [2000, 200, 500]}
+        (3e-3, 1e-2, 3e-2, 1e-1),
+        {"cell": "LSTM", "units": 32, "epochs": 8, "batch_size": 8},
+        {"length": 300, "sizes": [2000, 200, 500]},
     ),
     "copy_memory": Study(
-        *("GRU", 32, (3e-3, 1e-2, 3e-2, 1e-1), 6, 16),
+        (3e-3, 1e-2, 3e-2, 1e-1),
+        {"cell": "GRU", "units": 32, "epochs": 6, "batch_size": 16},
         {"lag": 300, "items": 2, "symbols": 4, "sizes": [2000, 200, 500]},
     ),
-    # Windows of 128 characters from the texts of Python's `help()`.
     "text": Study(
-        *("LSTM", 64, (3e-3, 1e-2, 3e-2, 1e-1), 4, 16), {"length": 128, "sizes": [1600, 150, 150]}
+        (3e-3, 1e-2, 3e-2, 1e-1),
+        {"cell": "LSTM", "units": 64, "epochs": 4, "batch_size": 16},
+        {"length": 128, "sizes": [1600, 150, 150]},
     ),
 }
 
@@ -92,9 +94,11 @@ def trial(config: dict[str, Any]) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Stages:
-    """The two ablations of one task."""
+    """The two ablations of one task, and the methods that are asked for."""
 
     task: str
+    methods: list[str]
+    seeds: int
     logdir: Path
 
     @property
@@ -102,45 +106,20 @@ class Stages:
         return STUDIES[self.task]
 
     def trials(self, stage: str) -> list[Trial]:
-        """The trials of a stage that are planned so far."""
+        """The trials of a stage that its ledger has."""
         directory = self.logdir / self.task / stage
         if not (directory / "ledger.sqlite").exists():
             return []
         with Ledger(directory, read_only=True) as ledger:
             return ledger.trials()
 
-    def tune(self, methods: list[str], workers: int) -> None:
-        """Runs every method at every learning rate."""
-        self._run(
-            "tuning", methods, TUNING_SEEDS, workers, {"learning_rate": list(self.study.rates)}
-        )
-
-    def claim(self, methods: list[str], seeds: int, workers: int) -> None:
-        """Runs every method that has been tuned at its best learning rate."""
+    def run(self, workers: int) -> None:
+        """Tunes every method, then runs it at the learning rate that was chosen for it."""
+        rates = {"learning_rate": list(self.study.rates)}
+        self._run("tuning", self.methods, TUNING_SEEDS, workers, rates)
         chosen = self.chosen()
-        arms = [self.arm(name, chosen[name]) for name in methods if name in chosen]
-        if arms:
-            self._run("claim", arms, range(seeds), workers, {})
-
-    @staticmethod
-    def arm(method: str, rate: float) -> str:
-        """The method at a learning rate, as a combination of two methods."""
-        part = kbptt.methods.Method(f"rate={rate:g}", optimizer={"learning_rate": rate})
-        return f"{method}+{kbptt.methods.register(part).name}"
-
-    def chosen(self) -> dict[str, float]:
-        """The best learning rate of each method whose tuning is complete."""
-        scores: dict[str, dict[float, list[float]]] = {}
-        done = [t for t in self.trials("tuning") if t.state in ("done", "failed")]
-        for found in done:
-            by_rate = scores.setdefault(found.config["method"]["name"], {})
-            rate = float(found.config["optimizer"]["learning_rate"])
-            by_rate.setdefault(rate, []).append(validation_score(found))
-        return {
-            method: max(by_rate, key=lambda rate: (statistics.mean(by_rate[rate]), -rate))
-            for method, by_rate in scores.items()
-            if sum(map(len, by_rate.values())) == len(self.study.rates) * len(TUNING_SEEDS)
-        }
+        arms = [arm(method, chosen[method]) for method in self.methods]
+        self._run("claim", arms, range(self.seeds), workers, {})
 
     def _run(self, stage, methods, seeds, workers, axes) -> None:
         """Runs an ablation, together with the methods and seeds that its ledger has already."""
@@ -148,7 +127,7 @@ class Stages:
         names = [t.config["method"]["name"] for t in before]
         for method, _, rate in (name.partition("+rate=") for name in names):
             if rate:  # registered by an earlier process
-                self.arm(method, float(rate))
+                arm(method, float(rate))
         study, options = self.study, dict(self.study.options)
         if self.task == "text":
             options["path"] = write_text(self.logdir)
@@ -162,21 +141,33 @@ class Stages:
             workers=workers,
             extend=True,
             verbose=False,
-            cell=study.cell,
-            units=study.units,
-            epochs=study.epochs,
-            batch_size=study.batch_size,
+            **study.model,
         )
+
+    def chosen(self) -> dict[str, float]:
+        """The best learning rate of each method whose tuning is complete, on equality the lower."""
+        scores: dict[str, dict[float, list[float]]] = {}
+        for found in self.trials("tuning"):
+            if found.state in ("done", "failed"):
+                rate = float(found.config["optimizer"]["learning_rate"])
+                of_method = scores.setdefault(found.config["method"]["name"], {})
+                of_method.setdefault(rate, []).append(validation_score(found))
+        trials = len(self.study.rates) * len(TUNING_SEEDS)
+        return {
+            method: max(by_rate, key=lambda rate: (statistics.mean(by_rate[rate]), -rate))
+            for method, by_rate in scores.items()
+            if sum(map(len, by_rate.values())) == trials
+        }
 
     def report(self) -> list[str]:
         """The claim as paragraphs of Markdown; empty before there is a result of the baseline."""
-        chosen = self.chosen()
-        arms = {self.arm(method, rate): (method, rate) for method, rate in chosen.items()}
+        study, chosen = self.study, self.chosen()
+        arms = {arm(method, rate): (method, rate) for method, rate in chosen.items()}
         found = [t for t in self.trials("claim") if t.config["method"]["name"] in arms]
-        reference = self.arm("baseline", chosen.get("baseline", 1.0))
+        reference = arm("baseline", chosen.get("baseline", 1.0))
         if not any(t.state == "done" and t.config["method"]["name"] == reference for t in found):
             return []
-        results, rates = Results(found, reference), self.study.rates
+        results = Results(found, reference)
         (task,) = results.tasks
         header, lines = table(results.task_table(task), results.metric(task)[0])
         kept = ("mean", "success", "Δ", "p", "runs", "diverged", "crashed")
@@ -184,24 +175,40 @@ class Stages:
         rows = [["method", "rate", *(header[i] for i in kept), "time"]]
         rows.append(["---"] * len(rows[0]))
         for line in lines:
-            arm = line[header.index("method")]
-            method, rate = arms[arm]
-            edge = {min(rates): " (lowest)", max(rates): " (highest)"}.get(rate, "")
-            cost = number(relative_time(results, arm, reference))
+            name = line[header.index("method")]
+            method, rate = arms[name]
+            edge = {study.rates[0]: " (lowest)", study.rates[-1]: " (highest)"}.get(rate, "")
+            cost = number(relative_time(results, name, reference))
             rows.append([f"`{method}`", f"{rate:g}{edge}", *(line[i] for i in kept), cost])
         missing = sum(t.state in ("pending", "running") for t in found)
-        study, (seeds, pairs) = self.study, (len(results.seeds), results.comparisons)
+        seeds, pairs = len(results.seeds), results.comparisons
         return [
             f"## {self.task}",
-            f"{study.cell}, {study.units} units, {study.epochs} epochs, batches of "
-            f"{study.batch_size}; {', '.join(f'{k}={v}' for k, v in study.options.items())}. "
-            f"Without memory: {number(results.metric(task)[2])}. "
-            f"Learning rates: {', '.join(f'{rate:g}' for rate in rates)}.",
+            f"{', '.join(f'{k}={v}' for k, v in (study.model | study.options).items())}. "
+            f"Learning rates: {', '.join(f'{rate:g}' for rate in study.rates)}. "
+            f"Without memory: {number(results.metric(task)[2])}.",
             f"{seeds} seeds, {pairs} comparisons: after Holm's correction p is at least "
             f"{number(smallest_p(seeds, pairs))}; 5 % takes {fewest_seeds(pairs)} seeds."
             + (f" Not finished: {missing} of {len(found)} runs are missing." if missing else ""),
             "\n".join(f"| {' | '.join(row)} |" for row in rows),
         ]
+
+    def show(self) -> None:
+        """Prints what there is to do, and how much of it is done."""
+        methods, study = len(self.methods), self.study
+        print(f"{self.task}, {study.model['cell']}, {methods} methods: {', '.join(self.methods)}")
+        tuning = methods * len(study.rates) * len(TUNING_SEEDS)
+        for stage, asked in (("tuning", tuning), ("claim", methods * self.seeds)):
+            done = [t.result for t in self.trials(stage) if t.result is not None]
+            cost = [result["cost"]["processor_seconds"] for result in done]
+            mean = f", {statistics.mean(cost):.1f} s of processor time each" if done else ""
+            print(f"  {stage}: {asked} trials; done {len(done)}{mean}")
+
+
+def arm(method: str, rate: float) -> str:
+    """A method at a learning rate: both are methods, joined by "+"."""
+    part = kbptt.methods.Method(f"rate={rate:g}", optimizer={"learning_rate": rate})
+    return f"{method}+{kbptt.methods.register(part).name}"
 
 
 def validation_score(found: Trial) -> float:
@@ -212,14 +219,12 @@ def validation_score(found: Trial) -> float:
     return score if found.result["mode"] == "max" else -score
 
 
-def relative_time(results: Results, arm: str, reference: str) -> float:
+def relative_time(results: Results, name: str, reference: str) -> float:
     """Processor time of a trial relative to the baseline's of the same seed, the median."""
-
-    def seconds(name: str) -> dict[int, float]:
-        done = results.done(arm=name)
-        return {t.config["seed"]: t.result["cost"]["processor_seconds"] for t in done}
-
-    own, others = seconds(arm), seconds(reference)
+    own, others = (
+        {t.config["seed"]: t.result["cost"]["processor_seconds"] for t in results.done(arm=a)}
+        for a in (name, reference)
+    )
     ratios = [own[seed] / others[seed] for seed in own.keys() & others.keys()]
     return statistics.median(ratios) if ratios else math.nan
 
@@ -233,46 +238,29 @@ def write_text(logdir: Path) -> Path:
     return path
 
 
-def methods_for(task: str, asked: list[str]) -> list[str]:
-    """The methods that are for the task's cell, the baseline first."""
-    cells = {name: kbptt.methods.get(name).cells for name in ("baseline", *asked)}
-    cell = STUDIES[task].cell
-    return [name for name, allowed in cells.items() if allowed is None or cell in allowed]
-
-
-def show_plan(stages: Stages, methods: list[str]) -> None:
-    """Prints what there is to do for a task, and how much of it is done."""
-    study = stages.study
-    print(f"{stages.task}: {study.cell}, rates {study.rates}\n  {', '.join(methods)}")
-    for stage in ("tuning", "claim"):
-        planned = stages.trials(stage)
-        done = [t.result["cost"]["processor_seconds"] for t in planned if t.state == "done"]
-        seconds = f", {statistics.mean(done):.1f} s of processor time each" if done else ""
-        print(f"  {stage}: {len(done)} of {len(planned)} trials are done{seconds}")
-
-
 def main() -> None:
     every = [name for name in kbptt.methods.names() if name not in LEFT_OUT]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tasks", default=",".join(STUDIES))
-    parser.add_argument("--methods", default=",".join(every), help="(default: %(default)s)")
+    parser.add_argument("--methods", default=",".join(every), help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=10, help="of the claim (default: 10)")
     parser.add_argument("--logdir", type=Path, default=Path("runs/stabilizers"))
     parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
     parser.add_argument("--list", action="store_true", help="show the plan; run nothing")
     parser.add_argument("--report", action="store_true", help="show the results; run nothing")
     a = parser.parse_args()
+    cells = {name: kbptt.methods.get(name).cells for name in ("baseline", *a.methods.split(","))}
     for task in a.tasks.split(","):
         if task not in STUDIES:
             parser.error(f"unknown task {task!r}: expected some of {', '.join(STUDIES)}")
-        stages, methods = Stages(task, a.logdir), methods_for(task, a.methods.split(","))
+        methods = [m for m, of in cells.items() if of is None or STUDIES[task].model["cell"] in of]
+        stages = Stages(task, methods, a.seeds, a.logdir)
         if a.list:
-            show_plan(stages, methods)
+            stages.show()
         elif not a.report:
-            stages.tune(methods, a.workers)
-            stages.claim(methods, a.seeds, a.workers)
+            stages.run(a.workers)
             write_report(a.logdir)
     if not a.list:
         print(write_report(a.logdir))
@@ -280,7 +268,7 @@ def main() -> None:
 
 def write_report(logdir: Path) -> str:
     """Writes the tables of all tasks as LOGDIR/report.md, and returns them."""
-    parts = [part for task in STUDIES for part in Stages(task, logdir).report()]
+    parts = [part for task in STUDIES for part in Stages(task, [], 0, logdir).report()]
     text = "\n\n".join(parts or ["There is no result yet."])
     logdir.mkdir(parents=True, exist_ok=True)
     (logdir / "report.md").write_text(text + "\n", encoding="utf-8")
