@@ -222,8 +222,12 @@ def validation_score(found: Trial) -> float:
 def relative_time(results: Results, name: str, reference: str) -> float:
     """Processor time of a trial relative to the baseline's of the same seed, the median."""
     own, others = (
-        {t.config["seed"]: t.result["cost"]["processor_seconds"] for t in results.done(arm=a)}
-        for a in (name, reference)
+        {
+            t.config["seed"]: t.result["cost"]["processor_seconds"]
+            for t in results.done(arm=one)
+            if t.result is not None
+        }
+        for one in (name, reference)
     )
     ratios = [own[seed] / others[seed] for seed in own.keys() & others.keys()]
     return statistics.median(ratios) if ratios else math.nan
