@@ -57,14 +57,17 @@ class Training:
             observers: Further callbacks, called after the method's own.
             first_epoch: Integer, the number of epochs that `model` has been trained for.
             profiles: Integer, about how many gradient profiles are logged, whatever the length.
-            **flow_options: Further arguments of `kbptt.callbacks.GradientFlow`.
+            **flow_options: Further arguments of `kbptt.callbacks.GradientFlow`; `lag_data=None`
+                measures no gradients by lag.
         """
         epochs, steps = self.settings["epochs"], self.feed.steps_per_epoch
         flow = callbacks.GradientFlow(
             str(directory),
             max(1, steps * epochs // profiles),
-            **flow_options,
-            **reach.measured(self.task, self.feed.validation_windows(reach.SEQUENCES), epochs),
+            **(
+                reach.measured(self.task, self.feed.validation_windows(reach.SEQUENCES), epochs)
+                | flow_options
+            ),
         )
         self._monitor = Monitor(
             self.task, self.settings, steps, self.feed.timesteps, flow, first_epoch
