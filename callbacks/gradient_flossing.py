@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from kbptt import _checks
-from kbptt._attributes import Fixed, Option
+from kbptt._attributes import Fixed, Option, Value
 from kbptt._typing import Arrays
 from kbptt.callbacks._flosser import Flosser
 from kbptt.callbacks._options import Frequency, epoch_or_steps
@@ -16,8 +16,12 @@ from kbptt.layers import find
 from kbptt.tensorboard import layout
 
 
-def _or_none(check: Callable[[str, Any], Any]) -> Option:
+def _or_none(check: Callable[[str, Any], Value]) -> Option[Value | None]:
     return Option(lambda name, value: None if value is None else check(name, value))
+
+
+def _array(_: str, value: Any) -> np.ndarray:
+    return np.asarray(value)
 
 
 @keras.saving.register_keras_serializable(package="kbptt")
@@ -90,7 +94,7 @@ class GradientFlossing(keras.callbacks.Callback):
     steps = Option(_checks.count)
     freq = _or_none(epoch_or_steps)
     repeats = _or_none(_checks.count)
-    x = _or_none(lambda _, value: np.asarray(value))
+    x = _or_none(_array)
     count = _or_none(_checks.positive_integer)
     learning_rate = Option(lambda name, value: _checks.number(name, value, above=0))
     batch_size = Option(_checks.positive_integer)
