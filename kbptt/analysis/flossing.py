@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from kbptt import _checks
 from kbptt.analysis import lyapunov
+from kbptt.layers.parametrized import holding
 
 
 def flossing_loss(
@@ -118,17 +119,18 @@ def exponents(
         )
         return t + 1, vectors, total + tf.where(t >= burn_in, growth, 0), *rows
 
-    _, _, total, *_ = tf.while_loop(
-        lambda t, *_: t < timesteps,
-        advance,
-        (
-            tf.constant(0),
-            tf.constant(start, dtype),
-            tf.zeros([batch, count], dtype),
-            *(tf.repeat(part, count, axis=0) for part in states),
-        ),
-        maximum_iterations=timesteps,
-    )
+    with holding(layer.cell):
+        _, _, total, *_ = tf.while_loop(
+            lambda t, *_: t < timesteps,
+            advance,
+            (
+                tf.constant(0),
+                tf.constant(start, dtype),
+                tf.zeros([batch, count], dtype),
+                *(tf.repeat(part, count, axis=0) for part in states),
+            ),
+            maximum_iterations=timesteps,
+        )
     return total / (timesteps - burn_in)
 
 
