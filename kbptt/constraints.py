@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from kbptt import _blocks, _checks, _gates
+from kbptt._identifiers import unknown
 from kbptt._typing import Constraint
 
 
@@ -119,10 +120,4 @@ def get(identifier: Constraint) -> Any:
     try:
         return keras.constraints.get(identifier)
     except (ValueError, TypeError) as error:
-        hint = _checks.did_you_mean(identifier, NAMES) if isinstance(identifier, str) else ""
-        raise ValueError(
-            "Invalid constraint. Expected one of "
-            + ", ".join(repr(name) for name in NAMES)
-            + ", the name or config of a Keras constraint, or a callable. "
-            f"Received: {identifier!r}{hint}."
-        ) from error
+        raise unknown("constraint", identifier, NAMES, keras.constraints) from error

@@ -71,7 +71,7 @@ def test_every_number_of_a_layer_is_a_fraction(cell):
     for parent in made.__mro__[:-1]:
         for name, parameter in inspect.signature(parent.__init__).parameters.items():
             if type(parameter.default) in (int, float):
-                assert "dropout" in name
+                assert "dropout" in name or name in options.FRACTIONS
 
 
 @pytest.mark.parametrize("optimizer", ["Adam", "Ftrl", "Adafactor", "Muon", "ScheduleFreeAdamW"])

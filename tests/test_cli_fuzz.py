@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from kbptt import methods, tasks
-from kbptt.ablation import runner
+from kbptt.ablation import runner, trial
 from kbptt.cli import training
 
 main = importlib.import_module("kbptt.cli.main")
@@ -129,6 +129,8 @@ def test_wrong_invocations_end_with_a_message(places, monkeypatch):
     monkeypatch.setenv(main.TRACEBACK, "1")  # an error that nobody foresaw comes through
     monkeypatch.setattr(runner, "run", would_run)
     monkeypatch.setattr(training, "run", would_run)
+    # TensorFlow may run here already, with as many threads as it likes.
+    monkeypatch.setattr(trial, "set_threads", lambda threads: None)
     chance, codes, problems = random.Random(16), [], []
     found = commands()
     for number in range(300):

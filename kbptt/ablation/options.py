@@ -56,6 +56,8 @@ LAYER = (
 )
 # Of these, numbers that may be a list too, one for each state.
 BY_STATE = ("zoneout",)
+# Numbers of a layer that are fractions, beside those of Keras, which has the word in their names.
+FRACTIONS = ("h_detach", "zoneout")
 # Every other section is "task", for all tasks, or the name of one.
 SECTIONS = ("model", "layer", "optimizer", "training")
 _OPTIONS = [*DEFAULTS, ("training", "clip"), *LATER]
@@ -237,7 +239,7 @@ def _of_type(name: str, value: Any, default: Any) -> Any:
             )
     elif isinstance(default, int | float):
         at_least = 0 if default >= 0 else -math.inf
-        at_most = 1 if "dropout" in name else math.inf
+        at_most = 1 if "dropout" in name or name in FRACTIONS else math.inf
         number = _checks.number(name, value, at_least=at_least, at_most=at_most)
         return number if isinstance(default, float) else value
     return value

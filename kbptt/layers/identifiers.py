@@ -1,5 +1,6 @@
 """Names of kbptt's initializers, regularizers and constraints in the arguments of its layers."""
 
+import random
 from typing import Any
 
 import keras
@@ -31,10 +32,15 @@ def resolve(argument: str, value: Any) -> Any:
     if kind is None or not isinstance(value, str):
         return value
     of_keras, own = kind
+    state = random.getstate()  # of which an initializer takes a seed
     try:
-        return of_keras(value)
+        of_keras(value)
     except (ValueError, TypeError):
         pass
+    else:
+        return value
+    finally:
+        random.setstate(state)
     try:
         return own(value)
     except ValueError as error:

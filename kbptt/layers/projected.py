@@ -218,9 +218,9 @@ class ProjectedLayer(CellLayer):
     def inner_loop(self, sequences, initial_state, mask, training=False, resets=None):
         recurrence = self._recurrence()
         by_gate = masks_per_gate(self.cell, training)
-        if recurrence is None or by_gate:
-            self._check_plain()
         runs_any = recurrence is None or (by_gate and not self._is_compiled(recurrence))
+        if recurrence is None or by_gate:
+            self._check_plain(*(["h_detach"] if runs_any else []))
         if self.truncation.diagonal:
             self._check_diagonal(runs_any)
         if runs_any:
@@ -256,8 +256,8 @@ class ProjectedLayer(CellLayer):
                 "BPTT pass `truncation=None`."
             )
 
-    def _check_plain(self) -> None:
-        for name in ("normalization", "gradient_regularizer", "h_detach"):
+    def _check_plain(self, *others: str) -> None:
+        for name in ("normalization", "gradient_regularizer", *others):
             if getattr(self, name):
                 raise ValueError(
                     f"Layer '{self.name}': `{name}` needs activations among "
@@ -334,8 +334,9 @@ class ProjectedLayer(CellLayer):
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["normalization"] = normalizations.serialize(self.normalization)
-        parametrization = parametrizations.serialize(self.recurrent_parametrization)
-        config["recurrent_parametrization"] = parametrization
+        if self.recurrent_parametrization is not None:
+            parametrization = parametrizations.serialize(self.recurrent_parametrization)
+            config["recurrent_parametrization"] = parametrization
         regularizer = self.gradient_regularizer
         for name in ("zoneout", "h_detach"):
             if getattr(self, name):
