@@ -98,7 +98,10 @@ def memory() -> None:
             process.start()
             found.append(here.recv() / 2**20)
             process.join()
-        print(f"  {timesteps:>6} timesteps: full BPTT {found[0]:.0f}, SnAp-1 {found[1]:.0f}", flush=True)
+        print(
+            f"  {timesteps:>6} timesteps: full BPTT {found[0]:.0f}, SnAp-1 {found[1]:.0f}",
+            flush=True,
+        )
 
 
 def main() -> None:

@@ -51,6 +51,7 @@ SAME = [
     (["--set", "sizes=[20,5,5]"], ("task", "options", "sizes"), [20, 5, 5]),
     (["--length", "12"], ("task", "options", "length"), 12),
     (["--truncation", "artbp"], ("model", "truncation"), "artbp"),
+    (["--truncation", "snap1"], ("model", "truncation"), "snap1"),
     (["--truncation", "full"], ("model", "truncation"), None),
     (["--truncation", " 7 "], ("model", "truncation"), 7),
     (

@@ -158,3 +158,13 @@ def test_flossing_is_compared_on_a_task(tmp_path):
     assert [row[1:6] for row in rows] == [
         [way, "solved", "1", "of", "1,"] for way in ("plain", "flossed", "orthogonal")
     ]
+
+
+@pytest.mark.slow
+def test_online_learning_of_an_echo(tmp_path):
+    """SnAp-1 gets further than windows that are shorter than the delay."""
+    arguments = ("--delays", 6, "--seeds", 1, "--timesteps", 6000)
+    done = script("online_learning.py", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    plain, snap, long = (float(line.split()[-2]) for line in done.stdout.splitlines())
+    assert plain + 0.03 < snap < long

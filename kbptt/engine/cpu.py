@@ -209,7 +209,8 @@ class CPULoop(Loop):
     def reach(self, x, start, weights, context, residuals, probes):
         given = self._arrays(x, start, weights, context)
         wanted = tuple(name for name in given if name not in BESIDE)
-        loop = CPULoop(self.cell, self.options._replace(clip=None, record=False), by_row=True)
+        options = self.options._replace(clip=None, clip_by_norm=False, record=False)
+        loop = CPULoop(self.cell, options, by_row=True)
         return by_row.reach(loop, wanted, given | residuals)
 
     @staticmethod

@@ -212,7 +212,7 @@ class TensorFlowLoop(Loop):
             return tf.tile(tensor, multiples)
 
         rows = tf.nest.map_structure(repeated, given)
-        options = self.options._replace(clip=None, record=False)
+        options = self.options._replace(clip=None, clip_by_norm=False, record=False)
         recurrence = Recurrence(self.step, options, self.jit, rows, weights, by_row=True)
         final = tuple(tf.repeat(p, batch, axis=0) for p in probes)
         found = recurrence.run(final, None, tf.constant(True))

@@ -8,6 +8,7 @@ import tensorflow as tf
 from recurrent import CELLS, data, differentiate, make, randomize, running_eagerly
 
 import kbptt
+from kbptt.clipping import ByNorm
 from kbptt.engine import using
 from kbptt.truncation import SnAp
 
@@ -156,19 +157,37 @@ def test_calls_in_a_row_are_one_call(cell, engine):
     with running_eagerly(engine):
         for more in ({}, {"mask": mask, "resets": resets}):
             layer.reset_state()
-            found = windows_of(layer, x, e, (4, 9, 12), **more)
+            found = windows_of(layer, x, e, (5, 12), **more)
             no_final = [np.zeros_like(s) for s in state]
             assert_close(found, forward_in_time(layer, x, state, e, no_final, **more))
-        # New states, and those that a user assigns, depend on no weights.
-        again = windows_of(layer, x, e, (12,))
+
+
+def test_new_states_depend_on_no_weights():
+    x, _, e, _ = data("LSTM", timesteps=8, units=3, features=2)
+    layer = stateful("LSTM")
+    with running_eagerly("native"):
+        first = windows_of(layer, x, e, (8,))
+        again = windows_of(layer, x, e, (8,))
         layer.reset_state()
-        first = windows_of(layer, x, e, (12,))
-        layer.states[0].assign(layer.states[0] * 0)
-        for variable in layer.states[1:]:
+        reset = windows_of(layer, x, e, (8,))
+        for variable in layer.states:  # a user's
             variable.assign(variable * 0)
-        assigned = windows_of(layer, x, e, (12,))
+        assigned = windows_of(layer, x, e, (8,))
+    assert_close(reset, first, 0)
     assert_close(assigned, first, 0)
     assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(again, first, strict=True))
+
+
+def test_zoneout_in_both_loops():
+    """The passes for the influence draw what the forward pass drew, for each row its own."""
+    x, _, e, _ = data("LSTM", timesteps=9, units=3, features=2)
+    found = []
+    for engine in ENGINES:
+        layer = stateful("LSTM", zoneout=(0.2, 0.4), gradient_clip=ByNorm(10.0), seed=1)
+        with running_eagerly(engine):
+            found.append(windows_of(layer, x, e, (4, 9)))
+        assert ("cpu" in layer.loops) == (engine == "native")
+    assert_close(*found)
 
 
 class Collect(keras.optimizers.SGD):
