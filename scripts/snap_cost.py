@@ -79,6 +79,7 @@ def work(connection: Any, truncation: Any, timesteps: int) -> None:
     run, _ = step(cell, units, batch, features, truncation, truncation is not None)
     run(tf.zeros([batch, 16, features]))
     before = highest = anonymous()
+    found = None  # what a step makes lives while its memory is read
     window = timesteps if truncation is None else 16
     for _ in range(0, timesteps, window):
         found = run(tf.zeros([batch, window, features]))
@@ -105,7 +106,7 @@ def memory() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     a = parser.parse_args()
     times(a.rounds)
