@@ -6,6 +6,7 @@ import keras
 
 from kbptt._checks import number
 from kbptt._frozen import Freezable
+from kbptt._identifiers import from_config
 from kbptt._typing import Config
 
 
@@ -58,13 +59,8 @@ def get(identifier: GradientClipLike) -> float | ByNorm | None:
     """
     if identifier is None or isinstance(identifier, ByNorm):
         return identifier
-    if isinstance(identifier, dict):
-        try:
-            result = keras.saving.deserialize_keras_object(identifier)
-        except TypeError:  # an unregistered class
-            result = None
-        if isinstance(result, ByNorm):
-            return result
+    if (made := from_config(identifier, ByNorm)) is not None:
+        return made
     mend = "A bound on the norm of each sample's is kbptt.clipping.ByNorm(1.0)."
     return number("gradient_clip", identifier, above=0, mend=mend)
 

@@ -6,6 +6,7 @@ import keras
 
 from kbptt._checks import number, one_of
 from kbptt._frozen import Freezable
+from kbptt._identifiers import option
 from kbptt._typing import Config
 
 
@@ -76,23 +77,7 @@ def get(identifier: NormalizationLike) -> LayerNormalization | None:
     Raises:
         ValueError: If the identifier is none of these.
     """
-    if identifier is None or isinstance(identifier, LayerNormalization):
-        return identifier
-    if isinstance(identifier, str) and identifier in NAMES:
-        return NAMES[identifier]()
-    if isinstance(identifier, dict):
-        try:
-            result = keras.saving.deserialize_keras_object(identifier)
-        except TypeError:  # an unregistered class
-            result = None
-        if isinstance(result, LayerNormalization):
-            return result
-    raise ValueError(
-        "Invalid value for argument `normalization`. Expected None, "
-        + ", ".join(repr(name) for name in NAMES)
-        + ", or a kbptt.normalization.LayerNormalization. "
-        f"Received: normalization={identifier!r} (of type {type(identifier).__name__})."
-    )
+    return option("normalization", identifier, LayerNormalization, NAMES)
 
 
 def serialize(normalization: LayerNormalization | None) -> dict[str, Any] | None:

@@ -12,8 +12,9 @@ import keras
 from keras import ops
 
 from kbptt import _blocks, _gates
-from kbptt._checks import did_you_mean, number
+from kbptt._checks import number
 from kbptt._frozen import Freezable
+from kbptt._identifiers import option
 from kbptt._typing import Config
 
 
@@ -200,25 +201,7 @@ def get(identifier: ParametrizationLike) -> Parametrization | None:
     Raises:
         ValueError: If the identifier is none of these.
     """
-    if identifier is None or isinstance(identifier, Parametrization):
-        return identifier
-    if isinstance(identifier, str) and identifier in NAMES:
-        return NAMES[identifier]()
-    if isinstance(identifier, dict):
-        try:
-            result = keras.saving.deserialize_keras_object(identifier)
-        except TypeError:  # an unregistered class
-            result = None
-        if isinstance(result, Parametrization):
-            return result
-    hint = did_you_mean(identifier, NAMES) if isinstance(identifier, str) else ""
-    raise ValueError(
-        "Invalid value for argument `recurrent_parametrization`. Expected None, "
-        + ", ".join(repr(name) for name in NAMES)
-        + ", or an object of kbptt.parametrizations. "
-        f"Received: recurrent_parametrization={identifier!r}{hint} "
-        f"(of type {type(identifier).__name__})."
-    )
+    return option("recurrent_parametrization", identifier, Parametrization, NAMES)
 
 
 def serialize(parametrization: Parametrization | None) -> dict[str, Any] | None:

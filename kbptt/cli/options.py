@@ -43,7 +43,9 @@ SHARED = {
         MODEL,
         "INTEGER|full|artbp|snap1|{…}",
     ),
-    "normalization": Shared(str, "Normalization inside the cell: layer.", MODEL),
+    "normalization": Shared(
+        str, "Normalization inside the cell: layer, rms or layer_carried.", MODEL
+    ),
     "recurrent_initializer": Shared(
         str,
         "Initializer of the recurrent kernel: orthogonal, glorot_uniform, orthogonal_per_gate, "

@@ -9,11 +9,8 @@ import tensorflow as tf
 from kbptt.cells.base import Weights
 from kbptt.engine.compiled import UNSAVABLE
 from kbptt.engine.influence import Reached
+from kbptt.engine.native.arrays import FINALS, RESTARTS, STATES
 from kbptt.engine.numpy_op import numpy_op
-
-FINALS = ("dh_final", "dc_final")
-STATES = ("h_start", "c_start")
-RESTARTS = ("h_restart", "c_restart")
 
 
 def reach(loop: Any, wanted: tuple[str, ...], arrays: dict[str, tf.Tensor]) -> Reached:

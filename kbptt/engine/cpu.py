@@ -28,7 +28,15 @@ from kbptt.engine.blocks import divide
 from kbptt.engine.compiled import UNSAVABLE, refuse_saving
 from kbptt.engine.gradient import Context, Loop, Monitor, Options
 from kbptt.engine.native import sums, why_not_usable
-from kbptt.engine.native.arrays import BESIDE, GIVEN, RESIDUALS, RESTARTS, STATES, check_shapes
+from kbptt.engine.native.arrays import (
+    BESIDE,
+    FINALS,
+    GIVEN,
+    RESIDUALS,
+    RESTARTS,
+    STATES,
+    check_shapes,
+)
 from kbptt.engine.native.buffers import Buffers
 from kbptt.engine.native.library import Loops, Problem, library
 from kbptt.engine.native.pool import InPool
@@ -175,7 +183,7 @@ class CPULoop(Loop):
         arrays = self._arrays(x, start, weights, context)
         given = {n: v for n, v in arrays.items() if n not in BESIDE}
         arrays |= residuals
-        arrays |= zip(("dh_final", "dc_final"), upstream.final, strict=False)
+        arrays |= zip(FINALS, upstream.final, strict=False)
         shape = [tf.shape(x)[1], tf.shape(x)[0]]
         factors, through = (
             None if f is None else tf.broadcast_to(f, shape)

@@ -1,5 +1,6 @@
 """Which compiled models were traced with the options of a layer, to be traced again."""
 
+import functools
 import gc
 import weakref
 from typing import Any
@@ -24,17 +25,29 @@ class Callers:
             if entry is not None:  # not by the way of `call` alone
                 self._entries.add(entry)
 
-    def retrace(self, layer: keras.layers.Layer) -> None:
-        """Makes the next training step of every model with `layer` trace it again."""
-        models = set(filter(_is_trained, self._entries))
+    def retrace(self, layer: keras.layers.Layer, forward: bool = False) -> None:
+        """Makes the next training step of every model with `layer` trace it again.
+
+        Args:
+            layer: The layer, whose options have changed.
+            forward: Whether its outputs are others too, so that those of `evaluate` and `predict`
+                have to be traced again as well.
+        """
+        kinds = ("train", "test", "predict") if forward else ("train",)
+        is_traced = functools.partial(_is_traced, kinds=kinds)
+        models = set(filter(is_traced, self._entries))
         if len(models) < len(self._entries):
             # Called by a `train_step` of the user's own, which Keras does not show: from the model
             # on, not from the layer. Slow, but options change rarely.
-            models |= {m for m in gc.get_objects() if _is_trained(m) and find.contains(m, layer)}
+            models |= {m for m in gc.get_objects() if is_traced(m) and find.contains(m, layer)}
         for model in models:
-            model.make_train_function(force=True)
+            for kind in kinds:
+                if getattr(model, f"{kind}_function") is not None:
+                    getattr(model, f"make_{kind}_function")(force=True)
 
 
-def _is_trained(model: Any) -> bool:
+def _is_traced(model: Any, kinds: tuple[str, ...]) -> bool:
     # Not by `isinstance`, which would wake up the lazy ones among all objects.
-    return issubclass(type(model), keras.Model) and model.train_function is not None
+    if not issubclass(type(model), keras.Model):
+        return False
+    return any(getattr(model, f"{kind}_function") is not None for kind in kinds)

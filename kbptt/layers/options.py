@@ -151,12 +151,18 @@ class GradientOptions(RNN):
             self._record_gradient_norms = bool(value)
             self._options_changed(windows_or_clip=False)
 
-    def _options_changed(self, *, windows_or_clip: bool) -> None:
-        """Makes what has been traced with the old options use the new ones, or refuse to run."""
+    def _options_changed(self, *, windows_or_clip: bool, forward: bool = False) -> None:
+        """Makes what has been traced with the old options use the new ones, or refuse to run.
+
+        Args:
+            windows_or_clip: Whether nothing else has changed: the C++ loops read these when they
+                run.
+            forward: Whether the outputs of the layer have changed.
+        """
         self._changes[0 if windows_or_clip else 1] += 1
         if self._versions is not None:
             self._versions.assign(self._changes)
-        self._callers.retrace(self)
+        self._callers.retrace(self, forward)
 
     @contextlib.contextmanager
     def temporarily(self, **options: Any) -> Iterator[None]:

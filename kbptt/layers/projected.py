@@ -113,14 +113,18 @@ class ProjectedLayer(CellLayer):
 
     @property
     def zoneout(self) -> float | tuple[float, ...]:
-        """The probability that a unit keeps its value for a timestep, or that for each state."""
+        """The probability that a unit keeps its value for a timestep, or that for each state.
+
+        May be set at any time: `fit`, `evaluate` and `predict` use it from then on. A function of
+        your own that was traced before keeps the old value until it is trained through.
+        """
         return self._zoneout
 
     @zoneout.setter
     def zoneout(self, value: ZoneoutLike) -> None:
         states = CELLS[self.cell_name].states
         self._zoneout, self._zoneout_rates = zoneout_rates(value, states)
-        self._options_changed(windows_or_clip=False)
+        self._options_changed(windows_or_clip=False, forward=True)
 
     @property
     def h_detach(self) -> float:
@@ -196,7 +200,7 @@ class ProjectedLayer(CellLayer):
         return float(self._penalty.numpy())
 
     def advance(self, x_t: Any, states: Sequence[Any]) -> list[Any]:
-        """Runs one timestep, without dropout: what analyses of the dynamics differentiate.
+        """Runs one timestep without dropout and zoneout: what analyses of the dynamics read.
 
         The gradient is that of ordinary operations: not truncated, not clipped, not recorded.
 

@@ -198,7 +198,7 @@ KNOWN = (
     ),
     Method(
         "stable_spam",
-        "spikes of components clipped, then `stabilizer` (Stable-SPAM, Huang 2025)",
+        "spikes of components clipped, then `stabilizer` (Stable-SPAM without resets, Huang 2025)",
         callbacks=tuple(ref(f"kbptt.callbacks:{c}") for c in ("AdaClip", "GradientStabilizer")),
     ),
     Method(

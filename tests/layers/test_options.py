@@ -241,3 +241,18 @@ def test_an_object_that_a_layer_has_taken_cannot_be_changed():
     free = Windowed(5)
     free.length = free.stride = 4
     assert kbptt.GRU(3, truncation=free).truncation == Windowed(4)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_zoneout_set_later_is_that_of_evaluation_and_prediction(trained):
+    """Unlike the other options it changes what the layer returns."""
+    model, rnn = build(options={"return_state": False}.items())
+    if trained:
+        fit(model)
+    for rate in (0.5, 0.9, 0.0):
+        model.predict(X, verbose=0), model.evaluate(X, Y, verbose=0)  # traced with the rate before
+        rnn.zoneout = rate
+        expected = model(X, training=False)
+        np.testing.assert_allclose(model.predict(X, verbose=0), expected, rtol=1e-5, atol=1e-6)
+        loss = model.evaluate(X, Y, verbose=0)
+        assert loss == pytest.approx(np.mean((expected - Y) ** 2), rel=1e-5)

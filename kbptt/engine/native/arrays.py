@@ -6,6 +6,7 @@ from kbptt.cells.base import Weights
 
 STATES = ("h_start", "c_start")
 RESTARTS = ("h_restart", "c_restart")
+FINALS = ("dh_final", "dc_final")  # gradients of the final states
 # What a forward pass may be given.
 BESIDE = (
     "mask",
@@ -26,7 +27,7 @@ SHAPES = {
     "recurrent_kernel": "uN",
     **dict.fromkeys(("bias", "input_gain", "recurrent_gain"), "N"),
     **dict.fromkeys(("recurrent_bias", "state_gain", "state_bias"), "u"),
-    **dict.fromkeys((*STATES, *RESTARTS, "dh_final", "dc_final"), "Bu"),
+    **dict.fromkeys((*STATES, *RESTARTS, *FINALS), "Bu"),
     **dict.fromkeys(("h", "dh"), "BTu"),
     **dict.fromkeys(("mask", "resets"), "BT"),
     **dict.fromkeys(("factors", "through_factors"), "TB"),

@@ -11,8 +11,7 @@ template <class T> void clip_elements(T *d, int64_t n, T bound) {
     for (int64_t j = 0; j < n; j++) d[j] = d[j] < -bound ? -bound : d[j] > bound ? bound : d[j];
 }
 
-/* The norm of all states together at most `bound`. The squares are those of numbers divided by
-   `unit`; infinite ones count as the largest number that there is. */
+/* Of the elements of all states, divided by `unit`. */
 template <class T> double sum_of_squares(T *const *d, int states, int64_t n, double unit) {
     double sum = 0;
     for (int i = 0; i < states; i++)
@@ -23,6 +22,8 @@ template <class T> double sum_of_squares(T *const *d, int states, int64_t n, dou
     return sum;
 }
 
+/* The norm of all states together at most `bound`; an infinite element counts as the largest number
+   that there is. */
 template <class T> void clip_norm(T *const *d, int states, int64_t n, double bound) {
     const T most = std::numeric_limits<T>::max();
     double unit = 1, sum = sum_of_squares(d, states, n, unit);
