@@ -33,8 +33,12 @@ from kbptt.ablation.tables import number, table
 from kbptt.ablation.trial import set_up_process
 
 TUNING_SEEDS = (100, 101)  # the claim's are 0, 1, 2, …
-# Variants of methods that are in the study, which would only make Holm's correction stricter.
-LEFT_OUT = ("identity", "irnn", "cayley", "penalty", "clip_norm", "clip_value")
+# Variants of methods that are in the study, which would only make Holm's correction stricter: with
+# what is left, 25 comparisons for each task at most, ten seeds can still be significant.
+LEFT_OUT = (
+    *("identity", "irnn", "cayley", "penalty", "clip_norm", "clip_value", "stable_spam"),
+    *("cayley_kernel", "householder_kernel", "band_0", "band_0.01"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
