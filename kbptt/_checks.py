@@ -58,10 +58,9 @@ def number(
 
 def share(name: str, value: Any) -> float:
     """Returns `value` as a float of at least 0 and below 1, or raises `ValueError`."""
-    value = number(name, value, at_least=0, at_most=1)
-    if value == 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
         raise ValueError(_message(name, "a number of at least 0 and below 1", value, ""))
-    return value
+    return float(value)
 
 
 def did_you_mean(word: Any, valid: Iterable[str]) -> str:

@@ -17,6 +17,11 @@ class Freezable:
             )
         super().__setattr__(name, value)
 
+    def __repr__(self) -> str:
+        config: dict[str, Any] = getattr(self, "get_config", dict)()
+        arguments = ", ".join(f"{name}={value!r}" for name, value in config.items())
+        return f"{type(self).__name__}({arguments})"
+
 
 _Option = TypeVar("_Option")
 

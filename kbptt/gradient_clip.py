@@ -44,9 +44,6 @@ class ByNorm(Freezable):
     def __hash__(self) -> int:
         return hash((ByNorm, self.norm))
 
-    def __repr__(self) -> str:
-        return f"ByNorm({self.norm!r})"
-
 
 GradientClipLike: TypeAlias = float | Config | ByNorm | None
 
@@ -61,7 +58,10 @@ def get(identifier: GradientClipLike) -> float | ByNorm | None:
         return identifier
     if (made := from_config(identifier, ByNorm)) is not None:
         return made
-    mend = "A bound on the norm of each sample's is kbptt.clipping.ByNorm(1.0)."
+    mend = (
+        "A bound on the norm of each sample's is kbptt.clipping.ByNorm(1.0), on the command line "
+        "the method timestep_clip_norm."
+    )
     return number("gradient_clip", identifier, above=0, mend=mend)
 
 

@@ -19,6 +19,7 @@ from command_line import kbptt
 
 import kbptt as kbptt_package
 from kbptt import tasks
+from kbptt.cli.training import EpochSeeds
 
 # Keeps a refused command from leaving `runs/` in the working directory.
 pytestmark = pytest.mark.usefixtures("working_directory")
@@ -366,3 +367,22 @@ def test_every_layer_has_masks_of_its_own():
     callback.on_epoch_begin(0)
     states = [v.numpy() for v in model.variables if v.name == "seed_generator_state"]
     assert len(states) >= 3 and len({state.tobytes() for state in states}) == len(states)
+
+
+def test_an_epoch_draws_what_its_number_says():
+    """Also in backward passes; what was drawn before, or by another process, is no matter."""
+    layers = [
+        kbptt_package.LSTM(3, zoneout=0.2, h_detach=0.5, truncation="artbp", name="a") for _ in "ab"
+    ]
+    states = []
+    for layer, epochs in zip(layers, ([0, 1, 2], [2]), strict=True):
+        model = keras.Sequential([keras.Input((4, 2)), layer])
+        seeds = EpochSeeds(3)
+        seeds.set_model(model)
+        for epoch in epochs:
+            seeds.on_epoch_begin(epoch)
+        states.append([v.numpy() for v in layer.random_states()])
+        states[-1] += [v.numpy() for v in layer.non_trainable_variables]
+    assert len(states[0]) == 3
+    np.testing.assert_array_equal(*states)
+    assert len({tuple(state) for state in states[0]}) == 3

@@ -227,6 +227,20 @@ def test_files_configs_and_converted_models_keep_it(tmp_path):
     np.testing.assert_array_equal(fresh(X), model(X))
 
 
+def test_a_kernel_that_is_assigned_begins_anew_at_the_nearest_orthogonal_one():
+    model, layer = trained("exp", 5, units=4)
+    plain = keras.layers.SimpleRNN(4, recurrent_initializer="glorot_uniform")
+    plain.build(X.shape)
+    kernel = plain.cell.recurrent_kernel.numpy()
+    layer.cell.recurrent_kernel = kernel
+    u, _, v = np.linalg.svd(kernel)
+    np.testing.assert_allclose(layer.cell.recurrent_kernel, u @ v, atol=1e-6)
+    before = layer.cell.recurrent_kernel_parameter
+    assert not before.numpy().any() and any(before is w for w in model.trainable_variables)
+    with pytest.raises(ValueError, match=r"shape \(4, 4\).*\(4, 5\)"):
+        layer.cell.recurrent_kernel = np.ones((4, 5))
+
+
 def test_whoever_reads_the_kernel_gets_the_kernel():
     model, layer = trained("cayley", 20, units=4)
     kernel = layer.cell.recurrent_kernel.numpy()

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 import tensorflow as tf
 
 from kbptt.cells.activations import ACTIVATION, Activation
-from kbptt.cells.layer_norm import scale
+from kbptt.cells.layer_norm import center, scale
 
 Tensors: TypeAlias = tuple[tf.Tensor, ...]
 
@@ -56,6 +56,10 @@ class Step(Protocol):
         """
         ...
 
+    def product_vjp(self, d: tf.Tensor, weights: Any) -> tf.Tensor:
+        """What `back` does, but for truncation: the gradient of h_{t-1} from that of h_{t-1}·U."""
+        ...
+
     def weight_gradients(
         self, x: tf.Tensor, previous: Tensors, residuals: Tensors, local: Tensors, weights: Any
     ) -> tuple[tf.Tensor, Any]:
@@ -85,6 +89,8 @@ class Weights(NamedTuple):
         recurrent_gain: ``(N,)``. Of layer-normalised h·U; SimpleRNN: of the sum.
         state_gain: ``(units,)``. Of the layer-normalised cell state of an LSTM.
         state_bias: ``(units,)``. Likewise.
+        h_masks: ``(gates, rows, units)``. No weight: recurrent dropout, the factors on what each
+            gate reads of h.
     """
 
     kernel: Any = None
@@ -95,6 +101,7 @@ class Weights(NamedTuple):
     recurrent_gain: Any = None
     state_gain: Any = None
     state_bias: Any = None
+    h_masks: Any = None
 
 
 class Cell(Step):
@@ -106,6 +113,8 @@ class Cell(Step):
     Args:
         activations: Names among `ACTIVATION`: of the candidate, and of the gates if any.
         normalization: None, or the `kbptt.normalization.LayerNormalization` of the layer.
+        centres: Whether h·U and x·W are centred here. Else the kernels are centred, which does not
+            do where gates read inputs of their own.
 
     Attributes:
         name: Name of the cell, in Keras, in `kbptt.cells.CELLS` and among the C++ loops.
@@ -127,9 +136,12 @@ class Cell(Step):
     written: tuple[int, ...] = (0,)
     called_again = False
 
-    def __init__(self, activations: tuple[str, ...], normalization: Any = None) -> None:
+    def __init__(
+        self, activations: tuple[str, ...], normalization: Any = None, centres: bool = False
+    ) -> None:
         self.activations = activations
         self.normalization = normalization
+        self.centres = centres
         self.activation: Activation = ACTIVATION[activations[0]]
         self.recurrent_activation: Activation = ACTIVATION[activations[-1]]
 
@@ -138,7 +150,9 @@ class Cell(Step):
         """Widths of the column groups of a kernel that layer normalization takes together."""
         return (cls.gates * units,)
 
-    def project(self, x: tf.Tensor, weights: Weights) -> tuple[tf.Tensor, Weights]:
+    def project(
+        self, x: tf.Tensor, weights: Weights, masks: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, Weights]:
         """The inputs of all timesteps as the step reads them, and the weights left to the step.
 
         ``x·W + b``, or with layer normalization ``gain ⊙ LN(x·W) + b``; by differentiable
@@ -147,11 +161,13 @@ class Cell(Step):
         Args:
             x: ``(batch, timesteps, features)``.
             weights: All weights.
+            masks: ``(gates, batch, features)``. Dropout, the factors on what each gate reads of x;
+                or None.
         """
         left = weights._replace(kernel=None, bias=None, input_gain=None)
         if self.normalization is None:
-            return project(x, weights.kernel, weights.bias), left
-        projected = project(x, weights.kernel)
+            return project(x, weights.kernel, weights.bias, masks), left
+        projected = self._centred(project(x, weights.kernel, masks=masks))
         groups = self.groups(weights.recurrent_kernel.shape[0])
         projected = scale(projected, groups, self.normalization.epsilon)
         projected *= tf.cast(weights.input_gain, projected.dtype)
@@ -162,13 +178,62 @@ class Cell(Step):
     def recover(self, start: Tensors, residuals: Tensors, written: Tensors) -> Tensors:
         return written
 
-    def kernel_gradient(self, h: tf.Tensor, dz: tf.Tensor) -> tf.Tensor:
+    def _centred(self, sums: tf.Tensor) -> tf.Tensor:
+        return center(sums, self.groups(sums.shape[-1] // self.gates)) if self.centres else sums
+
+    def product(self, h: tf.Tensor, weights: Weights) -> tf.Tensor:
+        """h·U; with dropout each gate reads an h of its own."""
+        if weights.h_masks is None:
+            return self._centred(tf.matmul(h, weights.recurrent_kernel))
+        blocks = tf.split(weights.recurrent_kernel, self.gates, axis=-1)
+        masks = tf.unstack(weights.h_masks, self.gates)
+        parts = [tf.matmul(h * m, block) for m, block in zip(masks, blocks, strict=True)]
+        return self._centred(tf.concat(parts, axis=-1))
+
+    def product_vjp(self, d: tf.Tensor, weights: Weights) -> tf.Tensor:
+        """The gradient of h_{t-1} from that of h_{t-1}·U, for as many rows as `h_masks` has."""
+        d = self._centred(d)
+        if weights.h_masks is None:
+            return tf.matmul(d, weights.recurrent_kernel, transpose_b=True)
+        blocks = tf.split(weights.recurrent_kernel, self.gates, axis=-1)
+        parts = zip(tf.split(d, self.gates, axis=-1), blocks, strict=True)
+        backs = [tf.matmul(part, block, transpose_b=True) for part, block in parts]
+        masks = tf.unstack(weights.h_masks, self.gates)
+        return tf.add_n([m * back for m, back in zip(masks, backs, strict=True)])
+
+    def kernel_gradient(self, h: tf.Tensor, dz: tf.Tensor, weights: Weights) -> tf.Tensor:
         """∂L/∂U = Σ_t h_{t-1}ᵀ dz_t (guide 2.5), as one product over all timesteps."""
-        return tf.matmul(flatten_time(h), flatten_time(dz), transpose_a=True)
+        dz = self._centred(dz)
+        if weights.h_masks is None:
+            return tf.matmul(flatten_time(h), flatten_time(dz), transpose_a=True)
+        masks = tf.unstack(weights.h_masks, self.gates)
+        parts = zip(masks, tf.split(dz, self.gates, axis=-1), strict=True)
+        sums = [
+            tf.matmul(flatten_time(h * m), flatten_time(part), transpose_a=True)
+            for m, part in parts
+        ]
+        return tf.concat(sums, axis=-1)
 
 
-def project(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf.Tensor:
-    """``x·W + b`` of ``(batch, timesteps, features)`` in one product, in the dtype of W."""
+def project(
+    x: tf.Tensor,
+    kernel: tf.Tensor,
+    bias: tf.Tensor | None = None,
+    masks: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """``x·W + b`` of ``(batch, timesteps, features)`` in one product, in the dtype of W.
+
+    With `masks`, ``(gates, batch, features)``, in one for each gate.
+    """
+    if masks is not None:
+        gates = masks.shape[0]
+        kernels = tf.split(kernel, gates, axis=-1)
+        biases = [None] * gates if bias is None else tf.split(bias, gates)
+        seen = [
+            tf.cast(x, kernel.dtype) * tf.cast(m, kernel.dtype)[:, None] for m in tf.unstack(masks)
+        ]
+        parts = [project(*part) for part in zip(seen, kernels, biases, strict=True)]
+        return tf.concat(parts, axis=-1)
     shape = tf.shape(x)
     flat = tf.reshape(tf.cast(x, kernel.dtype), [-1, x.shape[-1]])
     if bias is not None:

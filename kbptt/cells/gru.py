@@ -43,7 +43,7 @@ class GRU(Cell):
 
     def forward(self, x, state, weights):
         (h,) = state
-        h, gates = self.update(x, tf.matmul(h, weights.recurrent_kernel), h, weights)
+        h, gates = self.update(x, self.product(h, weights), h, weights)
         return (h,), (gates,)
 
     def local_gradients(self, previous, gates, dh):
@@ -69,7 +69,7 @@ class GRU(Cell):
         dhu, dn = local
         units = dn.shape[-1]
         da = self.product_gradient(dhu, residuals, weights)
-        gradients = Weights(recurrent_kernel=self.kernel_gradient(previous[0], da))
+        gradients = Weights(recurrent_kernel=self.kernel_gradient(previous[0], da, weights))
         if weights.recurrent_bias is not None:
             gradients = gradients._replace(recurrent_bias=sum_over_time(dhu[..., 2 * units :]))
         return tf.concat([dhu[..., : 2 * units], dn], axis=-1), gradients
@@ -79,7 +79,7 @@ class NormalizedGRU(GRU):
     def forward(self, x, state, weights):
         (h,) = state
         groups = self.groups(h.shape[-1])
-        parts = tf.split(tf.matmul(h, weights.recurrent_kernel), groups, axis=-1)
+        parts = tf.split(self.product(h, weights), groups, axis=-1)
         inverses = [inverse_deviation(part, self.normalization.epsilon) for part in parts]
         standard = tf.concat([p * i for p, i in zip(parts, inverses, strict=True)], axis=-1)
         h, gates = self.update(x, weights.recurrent_gain * standard, h, weights)

@@ -52,7 +52,7 @@ class LSTM(Cell):
         return [f.output(k) for f, k in pairs], [f.grad(k) for f, k in pairs]
 
     def forward(self, x, state, weights):
-        (i, f, g, o), kept = self.gate_values(x + tf.matmul(state[0], weights.recurrent_kernel))
+        (i, f, g, o), kept = self.gate_values(x + self.product(state[0], weights))
         c = f * state[1] + i * g
         return (o * self.activation(c), c), (kept,)
 
@@ -74,7 +74,7 @@ class LSTM(Cell):
 
     def weight_gradients(self, x, previous, residuals, local, weights):
         (dz,) = local
-        return dz, Weights(recurrent_kernel=self.kernel_gradient(previous[0], dz))
+        return dz, Weights(recurrent_kernel=self.kernel_gradient(previous[0], dz, weights))
 
 
 class NormalizedLSTM(LSTM):
@@ -82,7 +82,7 @@ class NormalizedLSTM(LSTM):
 
     def forward(self, x, state, weights):
         epsilon = self.normalization.epsilon
-        a = tf.matmul(state[0], weights.recurrent_kernel)
+        a = self.product(state[0], weights)
         inverse = inverse_deviation(a, epsilon)
         standard = a * inverse
         (i, f, g, o), kept = self.gate_values(x + weights.recurrent_gain * standard)
@@ -122,7 +122,7 @@ class NormalizedLSTM(LSTM):
         _, standard, inverse, c_standard, _ = residuals
         da = scale_vjp(dz * weights.recurrent_gain, standard, inverse)
         return dz, Weights(
-            recurrent_kernel=self.kernel_gradient(previous[0], da),
+            recurrent_kernel=self.kernel_gradient(previous[0], da, weights),
             recurrent_gain=sum_over_time(dz * standard),
             state_gain=sum_over_time(d_normalized * c_standard),
             state_bias=sum_over_time(d_normalized),

@@ -16,7 +16,10 @@ CELLS: dict[str, type[Cell]] = {
 
 
 def make(
-    name: str, activations: tuple[str, ...], normalization: "LayerNormalization | None" = None
+    name: str,
+    activations: tuple[str, ...],
+    normalization: "LayerNormalization | None" = None,
+    centres: bool = False,
 ) -> Cell:
     """The cell of this name.
 
@@ -24,6 +27,7 @@ def make(
         name: One of `CELLS`.
         activations: Names among `ACTIVATION`: of the candidate, and of the gates if any.
         normalization: None, or a `kbptt.normalization.LayerNormalization`.
+        centres: Whether the cell centres what it normalizes, and not the caller the kernels.
     """
     kind = CELLS[name] if normalization is None else CELLS[name].normalized
-    return kind(activations, normalization)
+    return kind(activations, normalization, centres)

@@ -19,7 +19,7 @@ class SimpleRNN(Cell):
     gains: ClassVar[dict[str, int]] = {"recurrent_gain": 1}
 
     def forward(self, x, state, weights):
-        z = x + tf.matmul(state[0], weights.recurrent_kernel)
+        z = x + self.product(state[0], weights)
         return (self.activation(z),), (z,) if self.activation.keeps_argument else ()
 
     def vjp(self, x, previous, state, residuals, gradient, weights, back):
@@ -29,16 +29,16 @@ class SimpleRNN(Cell):
 
     def weight_gradients(self, x, previous, residuals, local, weights):
         (dz,) = local
-        return dz, Weights(recurrent_kernel=self.kernel_gradient(previous[0], dz))
+        return dz, Weights(recurrent_kernel=self.kernel_gradient(previous[0], dz, weights))
 
 
 class NormalizedSimpleRNN(SimpleRNN):
-    def project(self, x, weights):
+    def project(self, x, weights, masks=None):
         # The kernel's columns are centred; the sum of both products is scaled in the step.
-        return project(x, weights.kernel), weights._replace(kernel=None)
+        return project(x, weights.kernel, masks=masks), weights._replace(kernel=None)
 
     def forward(self, x, state, weights):
-        a = x + tf.matmul(state[0], weights.recurrent_kernel)
+        a = x + self.product(state[0], weights)
         inverse = inverse_deviation(a, self.normalization.epsilon)
         standard = a * inverse
         return (self.activation(self.argument(standard, weights)),), (standard, inverse)
@@ -57,7 +57,7 @@ class NormalizedSimpleRNN(SimpleRNN):
         (dy,) = local
         da = scale_vjp(dy * weights.recurrent_gain, *residuals)
         return da, Weights(
-            recurrent_kernel=self.kernel_gradient(previous[0], da),
+            recurrent_kernel=self.kernel_gradient(previous[0], da, weights),
             recurrent_gain=sum_over_time(dy * residuals[0]),
             bias=None if weights.bias is None else sum_over_time(dy),
         )

@@ -25,6 +25,7 @@ from kbptt.cli.run_directory import (
     remove_events,
     write_atomically,
 )
+from kbptt.layers.truncated import TruncatedLayer
 from kbptt.tensorboard import command
 
 # About as many gradient profiles are logged in a run, whatever its length.
@@ -207,7 +208,10 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 class EpochSeeds(keras.callbacks.Callback):
-    """Seeds every layer's random numbers (dropout) by the run's seed and the epoch."""
+    """Seeds every layer's random numbers by the run's seed and the epoch.
+
+    Those of dropout and zoneout, and of backward passes: ξ and h-detach.
+    """
 
     def __init__(self, seed: int):
         super().__init__()
@@ -216,6 +220,8 @@ class EpochSeeds(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         for layer in self.model.layers:
             states = [v for v in layer.variables if v.name == "seed_generator_state"]
+            if isinstance(layer, TruncatedLayer):
+                states += layer.random_states()
             for index, state in enumerate(states):
                 # Not the variable's path, which counts the generators of the whole process.
                 name = f"{layer.name}/random-{index}/epoch-{epoch}"

@@ -56,6 +56,8 @@ class AutodiffLoop(Loop):
                 "h-detach cannot be expressed by an ordinary loop, which is what runs inside "
                 "kbptt.engine.differentiable(). Expected h_detach == 0."
             )
+        if context.dropout.h_masks is not None:
+            weights = weights._replace(h_masks=context.dropout.h_masks)
         timesteps, batch = size(x, 0), tf.shape(x)[1]
         factors = self._factors(timesteps, batch, start[0].dtype, context)
         tap = self._tap(x, start, weights, context)

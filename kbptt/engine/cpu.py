@@ -97,6 +97,8 @@ class CPULoop(Loop):
     @staticmethod
     def why_not(cell: Cell, options: Options, dtype: tf.DType) -> str | None:
         """Why the compiled loops cannot run such a cell here; None if they can."""
+        if cell.centres:
+            return "layer normalization of sums to which each gate brings a dropout of its own"
         if options.lags:
             return "gradients are measured by lag"
         if dtype not in (tf.float32, tf.float64):

@@ -122,7 +122,8 @@ class Context(NamedTuple):
         through: Likewise for factors on what flows from t to t−1 through the recurrent kernel.
         monitor: Called with the `Monitor` of each backward pass. Or None.
         penalty_weight: Called for the weight of `Options.penalty`. Or None.
-        dropout: `Dropout` of a loop that knows it: `kbptt.engine.cpu`.
+        dropout: The `Dropout`. Time-major loops get inputs that are projected already: of what is
+            dropped there `h_masks` alone is left to them.
         zoneout_key: What zoneout draws from, two uint64; None for its expectation.
         influence: The `Influence` to carry on, or None.
         watched: What the tapes watch when run eagerly; None in a graph.

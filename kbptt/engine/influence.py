@@ -64,15 +64,18 @@ class Influence:
         """
         return parameters * (sum(widths) if mixing else len(widths))
 
-    def attach(self, x: tf.Tensor, start: Tensors, weights: Any) -> Tensors:
+    def attach(
+        self, x: tf.Tensor, start: Tensors, weights: Any, masks: tf.Tensor | None = None
+    ) -> Tensors:
         """The initial states as functions of the weights, which they are through earlier calls.
 
         Args:
             x: Inputs of the loop, ``(batch, timesteps, features)``.
             start: Initial states.
             weights: All weights.
+            masks: Dropout, ``(gates, batch, features)``: factors on what each gate reads of x.
         """
-        self._x, self._weights = x, _flat(weights)
+        self._x, self._weights, self._masks = x, _flat(weights), masks
         widths: Any = [s.shape[1] for s in start]
         self._widths: list[int] = widths
         self._units: int = 1 if self.mixing else self._widths[0]
@@ -131,6 +134,9 @@ class Influence:
     def _of_projection(self, dx: tf.Tensor, weights: Weights) -> Weights:
         """With the gradients of kernel and bias, which projected the inputs before the loop."""
         kernel = tf.einsum("btd,sbtn->sbdn", tf.cast(self._x, dx.dtype), dx)
+        if self._masks is not None:
+            gate = kernel.shape[3] // self._masks.shape[0]
+            kernel *= tf.repeat(tf.transpose(self._masks, [1, 2, 0]), gate, axis=2)
         has_bias = len(self._weights) > len(_flat(weights)) + 1
         return weights._replace(kernel=kernel, bias=tf.reduce_sum(dx, 2) if has_bias else None)
 

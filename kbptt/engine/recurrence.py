@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from kbptt.cells.base import Step, Tensors
+from kbptt.cells.base import Step, Tensors, Weights
 from kbptt.engine.blocks import Blocks, divide
 from kbptt.engine.gradient import Options
 from kbptt.engine.tensors import (
@@ -183,11 +183,14 @@ class Recurrence:
         else:
 
             def back(product: tf.Tensor) -> tf.Tensor:
-                kernel = self.weights.recurrent_kernel
-                if self.diagonal is not None:
-                    hidden = sum_of_gates(product * self.diagonal, kernel.shape[0])
+                weights = self._weights_of(product)
+                if self.diagonal is None:
+                    hidden = self.step.product_vjp(product, weights)
                 else:
-                    hidden = tf.matmul(product, kernel, transpose_b=True)
+                    passed = product * self.diagonal
+                    if weights.h_masks is not None:
+                        passed *= tf.concat(tf.unstack(weights.h_masks), axis=-1)
+                    hidden = sum_of_gates(passed, weights.recurrent_kernel.shape[0])
                 return tf.math.multiply_no_nan(hidden, through[0]) if through else hidden
 
             step = x, previous, states, residuals, gradient, self.weights
@@ -195,6 +198,14 @@ class Recurrence:
         if held:
             carried = tuple(a + b for a, b in zip(carried, passed, strict=True))
         return carried, tuple(local), found
+
+    def _weights_of(self, rows: tf.Tensor) -> Weights:
+        """The weights, with the dropout of every sample for all of its rows."""
+        masks = self.weights.h_masks
+        if masks is None:
+            return self.weights
+        times = size(rows, 0) // size(masks, 1)
+        return self.weights._replace(h_masks=tf.tile(masks, [1, times, 1]))
 
     def _read(self, at: tuple, tensor: tf.Tensor) -> tf.Tensor:
         """A timestep of `count` blocks as rows; `at` is the first block and the place in it."""

@@ -24,7 +24,7 @@ import tensorflow as tf
 from kbptt.cells.base import Step, Tensors
 from kbptt.engine.blocks import divide
 from kbptt.engine.compiled import Compiled
-from kbptt.engine.gradient import Loop, Monitor, Options
+from kbptt.engine.gradient import Context, Loop, Monitor, Options
 from kbptt.engine.influence import Reached
 from kbptt.engine.recurrence import Given, Recurrence
 from kbptt.engine.settings import settings
@@ -66,10 +66,14 @@ class TensorFlowLoop(Loop):
         self.compiled_backward = Compiled(self._backward, self.jit)
         self.compiled_reach = Compiled(self._reach, self.jit)
         self.compiled_by_row = Compiled(self._by_row, False)
-        self.compiled_reach = Compiled(self._reach, self.jit)
-        self.compiled_by_row = Compiled(self._by_row, False)
+
+    def _read(self, weights: Any, context: Context) -> Any:
+        """What the step reads: the weights, and what is dropped out."""
+        masks = context.dropout.h_masks
+        return weights if masks is None else weights._replace(h_masks=masks)
 
     def forward(self, x, start, weights, context):
+        weights = self._read(weights, context)
         final, trace = self.compiled_forward(
             x, start, weights, context.mask, context.resets, context.zoneout_key
         )
@@ -149,6 +153,7 @@ class TensorFlowLoop(Loop):
         )
 
     def backward(self, x, start, weights, context, trace, upstream):
+        weights = self._read(weights, context)
         first = 0
         windows = divide(size(x, 0), self.options)
         one_window = isinstance(windows.count, int) and windows.count == 1
@@ -188,8 +193,9 @@ class TensorFlowLoop(Loop):
 
     def reach(self, x, start, weights, context, trace, probes):
         given = self._given(x, start, context, trace)
-        rows, local, d_start = self.compiled_reach(given, weights, probes)
-        dx, d_weights = self.compiled_by_row(rows, local, weights)
+        read = self._read(weights, context)
+        rows, local, d_start = self.compiled_reach(given, read, probes)
+        dx, d_weights = self.compiled_by_row(rows, local, read)
         shape = [size(probes[0], 0), size(x, 1)]
 
         def by_probe(tensor):
@@ -220,12 +226,16 @@ class TensorFlowLoop(Loop):
 
     def _by_row(self, rows, local, weights):
         """The gradients of the inputs and weights of each row by itself."""
-        given = rows.x, rows.previous, rows.residuals, local
+        masks = None if self.step.called_again else weights.h_masks
+        if masks is not None:
+            masks = (tf.tile(masks, [1, size(rows.x, 1) // size(masks, 1), 1]),)
+        given = rows.x, rows.previous, rows.residuals, local, masks or ()
         given = tf.nest.map_structure(lambda v: tf.transpose(v, [1, 0, 2]), given)
 
         def of_one(row):
-            x, previous, residuals, local = tf.nest.map_structure(lambda v: v[:, None], row)
-            dx, found = self.step.weight_gradients(x, previous, residuals, local, weights)
+            *step, masks = tf.nest.map_structure(lambda v: v[:, None], row)
+            own = weights._replace(h_masks=masks[0]) if masks else weights
+            dx, found = self.step.weight_gradients(*step, own)
             return dx[:, 0], tuple(d for d in tf.nest.flatten(found) if d is not None)
 
         return tf.vectorized_map(of_one, given)

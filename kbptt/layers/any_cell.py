@@ -117,8 +117,8 @@ class CellLayer(TruncatedLayer):
         dtype = self._loop_dtype()
         weights = as_tensors(weights, dtype)
         if self._influence is not None:
-            start = self._influence.attach(x, start, weights)
-        key = recurrence.name, recurrence.activations, stacked
+            start = self._influence.attach(x, start, weights, dropout.x_masks)
+        key = recurrence.name, recurrence.activations, recurrence.centres, stacked
         if settings().differentiable:
             loop = AutodiffLoop(recurrence, self._options())
         elif self._is_compiled(recurrence):
@@ -130,12 +130,13 @@ class CellLayer(TruncatedLayer):
         if loop.time_major:
             # Half precision projects the inputs as Keras does.
             kernel = tf.cast(weights.kernel, self.compute_dtype)
-            x, weights = recurrence.project(x, weights._replace(kernel=kernel))
+            weights = weights._replace(kernel=kernel)
+            x, weights = recurrence.project(x, weights, dropout.x_masks)
         x = tf.cast(x, dtype)
         return loop, x, start, weights, mask, resets, stacked, dropout
 
     def _is_compiled(self, recurrence: Cell) -> bool:
-        """Whether the C++ loops run these equations here: they alone drop out gate by gate."""
+        """Whether the C++ loops run these equations here."""
         return self._why_not_compiled(recurrence) is None
 
     def _why_not_compiled(self, recurrence: Cell) -> str | None:

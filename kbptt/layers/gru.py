@@ -152,13 +152,13 @@ class GRU(ProjectedLayer, keras.layers.GRU):
             h_detach=h_detach,
         )
 
-    def _recurrence(self):
+    def _recurrence(self, training=False):
         # Without `reset_after` the reset gate stands inside the recurrent product.
-        return super()._recurrence() if self.reset_after else None
+        return super()._recurrence(training) if self.reset_after else None
 
-    def _weights(self):
+    def _weights(self, centres=False):
         """Keras's two biases, of which the recurrent one of z and r can be added to the other."""
-        weights = super()._weights()
+        weights = super()._weights(centres)
         return weights._replace(**split_bias(self.cell.bias))
 
 

@@ -169,19 +169,36 @@ class GradientOptions(RNN):
         """A scope in which options differ, for calls made inside it; compiled functions stay.
 
         Args:
-            **options: `truncation`, `gradient_clip` or `record_gradient_norms`.
+            **options: Those that may be set at any time: `truncation`, `gradient_clip`,
+                `record_gradient_norms`; of LSTM, GRU and SimpleRNN also `zoneout` and `h_detach`.
+
+        Raises:
+            ValueError: If a value is none of its option's.
+            TypeError: If there is no such option.
         """
-        if "truncation" in options:
-            truncation = truncations.get(options["truncation"])
-            factors = Factors(truncation) if truncation.stochastic else None
-            options |= {"truncation": truncation, "factors": factors}
-        options = {f"_{name}": value for name, value in options.items()}
-        saved = {name: getattr(self, name) for name in options}
-        self.__dict__.update(options)
+        fields: dict[str, Any] = {}
+        for name, value in options.items():
+            fields |= self._fields(name, value)
+        saved = {name: getattr(self, name) for name in fields}
+        self.__dict__.update(fields)
         try:
             yield
         finally:
             self.__dict__.update(saved)
+
+    def _fields(self, option: str, value: Any) -> dict[str, Any]:
+        """The attributes that hold an option, with what they are for this value."""
+        if option == "truncation":
+            truncation = truncations.get(value)
+            factors = Factors(truncation) if truncation.stochastic else None
+            return {"_truncation": truncation, "_factors": factors}
+        if option == "gradient_clip":
+            return {"_gradient_clip": gradient_clips.get(value)}
+        if not hasattr(self, f"_{option}"):
+            raise TypeError(
+                f"Layer '{self.name}' has no option `{option}` that may be set for a while."
+            )
+        return {f"_{option}": value}
 
     def _options(self) -> Options:
         t = self.truncation

@@ -28,6 +28,8 @@ class ParametrizedCell:
 
     The weight that the cell's `build` makes for it becomes two, in the same shape: the trainable
     `recurrent_kernel_parameter`, zeros at first, and `recurrent_kernel_base`, the initial kernel.
+    Assigned, such as the kernel of a layer that was trained without, it begins anew at the nearest
+    orthogonal one.
     """
 
     recurrent_parametrization: Parametrization
@@ -60,9 +62,20 @@ class ParametrizedCell:
         return ops.cast(exact_kernel(self), self.recurrent_kernel_parameter.dtype)
 
     @recurrent_kernel.setter
-    def recurrent_kernel(self, parameter: Any) -> None:
-        # `build` of the Keras cell, with what `add_weight` made.
-        self.recurrent_kernel_parameter = parameter
+    def recurrent_kernel(self, value: Any) -> None:
+        if not hasattr(self, "recurrent_kernel_parameter"):
+            # `build` of the Keras cell, with what `add_weight` made.
+            self.recurrent_kernel_parameter = value
+            return
+        base = self.recurrent_kernel_base
+        value = ops.convert_to_tensor(value)
+        if tuple(value.shape) != tuple(base.shape):
+            raise ValueError(
+                f"`recurrent_kernel` expected the shape {tuple(base.shape)}, for every gate's "
+                f"block (units, units). Received the shape {tuple(value.shape)}."
+            )
+        base.assign(_orthogonal(lambda *_, **__: value, base.shape, base.dtype))
+        self.recurrent_kernel_parameter.assign(ops.zeros(base.shape))
 
     def _kernel(self, parameter: Any) -> Any:
         with _keras.autocast(None):

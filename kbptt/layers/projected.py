@@ -49,10 +49,10 @@ def activation_names(cell: Any) -> tuple[str, ...] | None:
     return None if None in names else names
 
 
-def masks_per_gate(cell: Any, training: bool) -> bool:
-    """Whether dropout (`implementation=1`, recurrent dropout) needs the cell's own products."""
-    per_gate = getattr(cell, "implementation", 2) == 1
-    return bool(training and (cell.recurrent_dropout or (cell.dropout and per_gate)))
+def drops_out_by_gate(cell: Any) -> bool:
+    """Whether in training the gates of a cell read different inputs or states."""
+    by_gate = cell.recurrent_dropout or (cell.dropout and getattr(cell, "implementation", 2) == 1)
+    return bool(by_gate) and cell.kernel.shape[-1] > cell.units
 
 
 class ProjectedLayer(CellLayer):
@@ -122,8 +122,7 @@ class ProjectedLayer(CellLayer):
 
     @zoneout.setter
     def zoneout(self, value: ZoneoutLike) -> None:
-        states = CELLS[self.cell_name].states
-        self._zoneout, self._zoneout_rates = zoneout_rates(value, states)
+        self.__dict__.update(self._fields("zoneout", value))
         self._options_changed(windows_or_clip=False, forward=True)
 
     @property
@@ -133,10 +132,20 @@ class ProjectedLayer(CellLayer):
 
     @h_detach.setter
     def h_detach(self, value: float) -> None:
-        rate = number("h_detach", value, at_least=0, at_most=1)
-        seed = self.cell.seed if isinstance(self.cell.seed, int) else None
-        self._detachment = Detachment(rate, seed) if rate else None
+        self.__dict__.update(self._fields("h_detach", value))
         self._options_changed(windows_or_clip=False)
+
+    def _fields(self, option: str, value: Any) -> dict[str, Any]:
+        if option == "zoneout":
+            shown, rates = zoneout_rates(value, CELLS[self.cell_name].states)
+            return {"_zoneout": shown, "_zoneout_rates": rates}
+        if option == "h_detach":
+            rate = number("h_detach", value, at_least=0, at_most=1)
+            seed = self.cell.seed if isinstance(self.cell.seed, int) else None
+            return {"_detachment": Detachment(rate, seed) if rate else None}
+        if option in ("normalization", "parametrization", "gradient_regularizer"):
+            raise TypeError(f"`{option}` of layer '{self.name}' cannot be set for a while.")
+        return super()._fields(option, value)
 
     def _draw(self, training: bool, step_input: Any, states: Any) -> None:
         super()._draw(training, step_input, states)
@@ -153,15 +162,20 @@ class ProjectedLayer(CellLayer):
         key = tf.stack([self._zoneout_key, tf.constant(self._burnt, tf.uint64)])
         return context._replace(zoneout_key=key)
 
-    def _recurrence(self) -> Cell | None:
+    def _recurrence(self, training: bool = False) -> Cell | None:
         """The cell of the loops, or None if the layer's options need the path for any cell."""
         names = activation_names(self)
-        return None if names is None else make(self.cell_name, names, self.normalization)
+        if names is None:
+            return None
+        normalization = self.normalization
+        centres = normalization is not None and normalization.centred
+        centres = centres and training and drops_out_by_gate(self.cell)
+        return make(self.cell_name, names, normalization, centres)
 
-    def _weights(self) -> Weights:
-        """What the cell reads."""
+    def _weights(self, centres: bool = False) -> Weights:
+        """What the cell reads; `centres`: whether it centres h·U and x·W itself."""
         kernel, recurrent = self.cell.kernel, parametrized.exact_kernel(self.cell)
-        if self.normalization is not None and self.normalization.centred:
+        if self.normalization is not None and self.normalization.centred and not centres:
             groups = CELLS[self.cell_name].groups(self.units)
             kernel, recurrent = (
                 center(ops.convert_to_tensor(w), groups) for w in (kernel, recurrent)
@@ -220,17 +234,14 @@ class ProjectedLayer(CellLayer):
         return list(cell.forward(projected[:, 0], tuple(states), weights)[0])
 
     def inner_loop(self, sequences, initial_state, mask, training=False, resets=None):
-        recurrence = self._recurrence()
-        by_gate = masks_per_gate(self.cell, training)
-        runs_any = recurrence is None or (by_gate and not self._is_compiled(recurrence))
-        if recurrence is None or by_gate:
-            self._check_plain(*(["h_detach"] if runs_any else []))
+        recurrence = self._recurrence(training)
         if self.truncation.diagonal:
-            self._check_diagonal(runs_any)
-        if runs_any:
+            self._check_diagonal(recurrence)
+        if recurrence is None:
+            self._check_known()
             return super().inner_loop(sequences, initial_state, mask, training, resets)
         problem = self._prepare(sequences, initial_state, mask, resets)
-        known = self.cell, recurrence, self._weights()
+        known = self.cell, recurrence, self._weights(recurrence.centres)
         results = self._run_loop(*self._projected(*known, problem, training=training))
         if self.gradient_regularizer is None or not settings().gradient:
             return results
@@ -238,12 +249,12 @@ class ProjectedLayer(CellLayer):
 
     def parts(self, training: bool) -> list[Part]:
         why = "an activation is not one of the engine's, or the GRU has `reset_after=False`"
-        return [self._part(self.cell, self._recurrence(), why)]
+        return [self._part(self.cell, self._recurrence(training), why)]
 
     def _influential(self) -> tuple[list[Any], bool]:
         return [w for w in self._weights() if w is not None], False
 
-    def _check_diagonal(self, runs_any: bool) -> None:
+    def _check_diagonal(self, recurrence: Cell | None) -> None:
         """Raises `ValueError` if SnAp-1 cannot follow what happens between units."""
         for name in ("normalization", "gradient_regularizer", "h_detach"):
             if getattr(self, name):
@@ -251,22 +262,21 @@ class ProjectedLayer(CellLayer):
                     f"Layer '{self.name}': truncation=SnAp(1) follows each unit by itself, and "
                     f"`{name}` acts on the way between units. Leave one of them out."
                 )
-        if runs_any:
+        if recurrence is None:
             raise ValueError(
                 f"Layer '{self.name}': truncation=SnAp(1) needs activations among "
-                f"{sorted(ACTIVATION)} with default arguments; for GRU `reset_after=True`, since "
-                "a reset gate before the product makes every unit act on all others; and for "
-                "recurrent dropout, or dropout with `implementation=1`, the C++ loops. For full "
-                "BPTT pass `truncation=None`."
+                f"{sorted(ACTIVATION)} with default arguments, and for GRU `reset_after=True`, "
+                "since a reset gate before the product makes every unit act on all others. For "
+                "full BPTT pass `truncation=None`."
             )
 
-    def _check_plain(self, *others: str) -> None:
-        for name in ("normalization", "gradient_regularizer", *others):
+    def _check_known(self) -> None:
+        """Raises `ValueError` if an option acts where the path for any cell cannot reach."""
+        for name in ("normalization", "gradient_regularizer", "h_detach"):
             if getattr(self, name):
                 raise ValueError(
                     f"Layer '{self.name}': `{name}` needs activations among "
-                    f"{sorted(ACTIVATION)} with default arguments, no recurrent dropout, "
-                    "`implementation=2` with dropout, and for GRU `reset_after=True`."
+                    f"{sorted(ACTIVATION)} with default arguments, and for GRU `reset_after=True`."
                 )
 
     # The regularizer ----------------------------------------------------------------------------

@@ -7,12 +7,10 @@ import keras
 from keras import tree
 
 from kbptt._typing import Cell, RNNOptions
-from kbptt.cells import Cell as Equations, Weights
 from kbptt.gradient_clip import GradientClipLike
 from kbptt.layers import keras_cells
 from kbptt.layers.any_cell import CellLayer, Part, is_float
 from kbptt.layers.identifiers import resolved
-from kbptt.layers.projected import masks_per_gate
 from kbptt.layers.truncated import Stacked
 from kbptt.truncation.policies import TruncationLike
 
@@ -78,7 +76,7 @@ class RNN(CellLayer, keras.layers.RNN):
         self._set_up(truncation, gradient_clip, trainable_initial_state)
 
     def inner_loop(self, sequences, initial_state, mask, training=False, resets=None):
-        cells = self._cells(training) if len(sequences.shape) == 3 else None
+        cells = self._cells() if len(sequences.shape) == 3 else None
         if cells is None:
             return super().inner_loop(sequences, initial_state, mask, training, resets)
         x, start, mask, resets = self._prepare(sequences, initial_state, mask, resets)
@@ -107,7 +105,7 @@ class RNN(CellLayer, keras.layers.RNN):
             final.extend(states)
         return last, x, self._pack(final)
 
-    def _cells(self, training: bool) -> list[tuple[Any, Any]] | None:
+    def _cells(self) -> list[tuple[Any, Any]] | None:
         """Cells to run one after the other over the whole sequence, or None for the cell as it is.
 
         With each what `keras_cells.recognize` knows of it.
@@ -122,7 +120,7 @@ class RNN(CellLayer, keras.layers.RNN):
         dtype = self.compute_dtype
         if getattr(self.cell, "compute_dtype", None) != dtype:
             return None
-        parts = [(c, self._recognize(c, dtype, training)) for c in cells or [self.cell]]
+        parts = [(c, keras_cells.recognize(c, dtype)) for c in cells or [self.cell]]
         # Without a fast cell among them nothing is gained.
         return parts if any(known is not None for _, known in parts) else None
 
@@ -131,11 +129,11 @@ class RNN(CellLayer, keras.layers.RNN):
             "not Keras's SimpleRNNCell, GRUCell (`reset_after`), LSTMCell with activations of the "
             "engine's, or a stack with windows that overlap or are drawn"
         )
-        cells = self._cells(training) or [(self.cell, None)]
+        cells = self._cells() or [(self.cell, None)]
         return [self._part(cell, None if known is None else known[0], why) for cell, known in cells]
 
     def _influential(self) -> tuple[list[Any], bool]:
-        cells = self._cells(training=True)
+        cells = self._cells()
         if cells is None:
             return [v for v in getattr(self.cell, "variables", ()) if is_float(v)], True
         if len(cells) > 1:
@@ -146,10 +144,3 @@ class RNN(CellLayer, keras.layers.RNN):
             )
         ((_, known),) = cells
         return [w for w in known[1] if w is not None], False
-
-    def _recognize(self, cell: Any, dtype: str, training: bool) -> tuple[Equations, Weights] | None:
-        """What the engine knows of the cell, if it drops out as the cell does."""
-        known = keras_cells.recognize(cell, dtype)
-        if known is None or not masks_per_gate(cell, training) or self._is_compiled(known[0]):
-            return known
-        return None

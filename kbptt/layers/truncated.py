@@ -327,6 +327,10 @@ class TruncatedLayer(StatefulCall):
 
     def changing_variables(self) -> list[tf.Variable]:
         """Variables that training changes and that are no weights: they are in no saved model."""
+        return self.random_states()
+
+    def random_states(self) -> list[tf.Variable]:
+        """Of what backward passes draw (ξ, h-detach): seed and count, two integers each."""
         drawn = self._factors, self._detachment
         return [draws.uniform.state for draws in drawn if draws is not None]
 

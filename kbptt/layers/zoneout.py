@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from kbptt._checks import number
+import numpy as np
+
+from kbptt._checks import share
 
 ZoneoutLike: TypeAlias = float | Sequence[float]
 
@@ -20,20 +22,17 @@ def zoneout_rates(
     Raises:
         ValueError: If a rate is not in [0, 1), or there are not as many as states.
     """
+    if isinstance(zoneout, np.ndarray):
+        zoneout = zoneout.tolist()
     if isinstance(zoneout, list | tuple):
         if len(zoneout) != len(states):
             raise ValueError(
                 f"Invalid value for argument `zoneout`. Expected a number, or one for each state "
                 f"({', '.join(states)}). Received: zoneout={zoneout!r}."
             )
-        rates = tuple(number("zoneout", rate, at_least=0, at_most=1) for rate in zoneout)
+        rates = tuple(share("zoneout", rate) for rate in zoneout)
         checked: float | tuple[float, ...] = rates if any(rates) else 0.0
     else:
-        checked = number("zoneout", zoneout, at_least=0, at_most=1)
+        checked = share("zoneout", zoneout)
         rates = (checked,) * len(states)
-    if max(rates) == 1:
-        raise ValueError(
-            "Invalid value for argument `zoneout`. Expected probabilities below 1: a unit that "
-            f"always keeps its value never takes one. Received: zoneout={zoneout!r}."
-        )
     return checked, rates if any(rates) else ()

@@ -82,8 +82,9 @@ def only_diagonals(layer):
         ("native", {}, {}),
         # Threads that share a row, gates that are not kept, a mask for each gate.
         ("native", {"recurrent_dropout": 0.3, "seed": 1}, {"members": 2, "kept_gates": 0}),
+        ("tensorflow", {"recurrent_dropout": 0.3, "seed": 1}, {}),
     ],
-    ids=["tensorflow", "native", "dropout"],
+    ids=["tensorflow", "native", "native-dropout", "tensorflow-dropout"],
 )
 @pytest.mark.parametrize("cell", CELLS)
 def test_exact_where_units_do_not_act_on_each_other(cell, engine, more, settings):

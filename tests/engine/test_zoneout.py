@@ -135,6 +135,12 @@ def test_impossible_rates_are_refused(bad):
         kbptt.LSTM(3, zoneout=bad)
 
 
+def test_rates_may_be_an_array():
+    assert kbptt.LSTM(3, zoneout=np.array([0.25, 0.5])).zoneout == (0.25, 0.5)
+    with pytest.raises(ValueError, match=r"at least 0 and below 1.*Received: zoneout=1"):
+        kbptt.LSTM(3, zoneout=1)
+
+
 def test_there_is_one_rate_for_all_states_or_one_for_each():
     with pytest.raises(ValueError, match=r"one for each state \(h\)"):
         kbptt.GRU(3, zoneout=(0.1, 0.2))

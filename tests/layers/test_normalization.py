@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from recurrent import running_eagerly
 
 import kbptt
 from kbptt.normalization import LayerNormalization, RMSNormalization
@@ -19,8 +20,18 @@ def layer_norm(x, epsilon, centred=True):
     return (x - mean) / tf.sqrt(variance + epsilon)
 
 
-def reference(name, x, w, normalization, cuts=()):
-    """The equations of Ba, Kiros & Hinton (2016), one timestep after the other."""
+def reference(name, x, w, normalization, cuts=(), x_masks=None, h_masks=None):
+    """The equations of Ba, Kiros & Hinton (2016), one timestep after the other.
+
+    Of the masks ``(batch, width)`` of dropout one for each gate.
+    """
+    count = w["kernel"].shape[-1] // U
+
+    def product(value, kernel, masks):
+        blocks = tf.split(kernel, count, axis=-1)
+        masks = masks or [1.0] * count
+        return tf.concat([(value * m) @ k for m, k in zip(masks, blocks, strict=True)], axis=-1)
+
     centred = type(normalization) is LayerNormalization
     norm = functools.partial(layer_norm, epsilon=normalization.epsilon, centred=centred)
     h = c = tf.zeros([B, U], tf.float64)
@@ -28,7 +39,8 @@ def reference(name, x, w, normalization, cuts=()):
     for t in range(T):
         if t in cuts:
             h, c = tf.stop_gradient(h), tf.stop_gradient(c)
-        xw, hu = x[:, t] @ w["kernel"], h @ w["recurrent_kernel"]
+        xw = product(x[:, t], w["kernel"], x_masks)
+        hu = product(h, w["recurrent_kernel"], h_masks)
         if name == "SimpleRNN":
             h = tf.tanh(w["recurrent_gain"] * norm(xw + hu) + w["bias"])
         elif name == "LSTM":
@@ -85,6 +97,40 @@ def test_outputs_and_gradients_equal_the_equations_of_the_paper(
     want = tape.gradient(expected, [x, *variables])
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-10)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("name", ["SimpleRNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("kind", [LayerNormalization, RMSNormalization])
+def test_each_gate_may_drop_out_other_inputs(name, kind, compiled):
+    """What is normalized is the sum that is left, and not one that dropped out nothing."""
+    arguments = {"dropout": 0.4, "recurrent_dropout": 0.3, "seed": 4, "truncation": 3}
+    more = {} if name == "SimpleRNN" else {"implementation": 1}
+    layer = make(name, normalization=kind(), **arguments, **more)
+    again = make(name, normalization=kind(), **arguments, **more)
+    rng = np.random.default_rng(1)
+    x, weighting = tf.constant(rng.normal(size=(B, T, D))), rng.normal(size=(B, T, U))
+    masks = (
+        [tf.cast(m, tf.float64) for m in keras.tree.flatten(mask)]
+        for mask in (
+            again.cell.get_dropout_mask(x[:, 0]),
+            again.cell.get_recurrent_dropout_mask(tf.zeros([B, U], tf.float64)),
+        )
+    )
+    engine = running_eagerly("native" if compiled else "tensorflow")
+    with engine, tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        ours = layer(x, training=True)
+        loss = tf.reduce_sum(ours * weighting)
+        weights = {v.name: tf.convert_to_tensor(v.value) for v in layer.trainable_variables}
+        theirs = reference(name, x, weights, layer.normalization, (1, 4), *masks)
+        expected = tf.reduce_sum(theirs * weighting)
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)
+    sources = [x, *[v.value for v in layer.trainable_variables]]
+    found = zip(tape.gradient(loss, sources), tape.gradient(expected, sources), strict=True)
+    for a, b in found:
+        np.testing.assert_allclose(a, b, atol=1e-10)
+    np.testing.assert_allclose(layer(x), reference(name, x, weights, layer.normalization))
 
 
 @pytest.mark.parametrize("name", ["GRU", "LSTM"])
@@ -153,12 +199,6 @@ def test_saved_and_loaded(identifier, tmp_path):
 def test_unknown_normalization_is_refused(bad):
     with pytest.raises((ValueError, TypeError)):
         kbptt.LSTM(3, normalization=bad)
-
-
-def test_what_normalization_cannot_be_combined_with_is_said():
-    layer = kbptt.LSTM(U, normalization="layer", recurrent_dropout=0.5)
-    with pytest.raises(ValueError, match=r"normalization.*recurrent dropout"):
-        layer(np.zeros((B, T, D), "float32"), training=True)
 
 
 @pytest.mark.parametrize(

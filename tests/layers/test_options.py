@@ -256,3 +256,23 @@ def test_zoneout_set_later_is_that_of_evaluation_and_prediction(trained):
         np.testing.assert_allclose(model.predict(X, verbose=0), expected, rtol=1e-5, atol=1e-6)
         loss = model.evaluate(X, Y, verbose=0)
         assert loss == pytest.approx(np.mean((expected - Y) ** 2), rel=1e-5)
+
+
+def test_options_for_a_while():
+    """Each option that `temporarily` takes acts in its scope; another is refused, not ignored."""
+    layer = kbptt.LSTM(3, zoneout=0.5, h_detach=0.5, seed=1)
+    x = np.ones((2, 5, 2), "float32")
+    layer(x)
+    with layer.temporarily(zoneout=(0.0, 0.25), h_detach=0.0, gradient_clip=2):
+        assert (layer.zoneout, layer.h_detach, layer.gradient_clip) == ((0.0, 0.25), 0.0, 2.0)
+        held = layer(x, training=True)
+    assert (layer.zoneout, layer.h_detach, layer.gradient_clip) == (0.5, 0.5, None)
+    other = kbptt.LSTM(3, zoneout=(0.0, 0.25), seed=1)
+    other.build(x.shape)
+    other.set_weights(layer.get_weights())
+    np.testing.assert_allclose(held, other(x, training=True), atol=1e-6)
+    for name, value in (("dropout", 0.5), ("zone_out", 0.5), ("normalization", "layer")):
+        with pytest.raises(TypeError, match=name), layer.temporarily(**{name: value}):
+            pass
+    with pytest.raises(ValueError, match="truncation"), layer.temporarily(truncation=-1):
+        pass

@@ -318,7 +318,14 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
     void penalize(int64_t r) {
         const int64_t t = ts[r], b = bs[r];
         if (t == 0 || masked_at(p, t, b) || resets_at(p, t, b)) return;
-        penalty += omega<Isa>(p, norms[r], carried[0] + r * lw, hs + (buffered + r) * u);
+        const T *const vjp = carried[0] + r * lw;
+        const Omega<T> found = omega<Isa>(p, norms[r], vjp);
+        penalty += found.value;
+        for (int64_t g = 0; g < blocks; g++) { /* as each block of U reads h_{t−1} */
+            T *const h = hs + (g * batched + buffered + r) * u;
+            const T *const mask = p.h_masks ? step.mask_of(p.h_masks, bs[r], g, u) : nullptr;
+            for (int64_t j = 0; j < u; j++) h[j] += found.factor * vjp[j] * (mask ? mask[j] : T(1));
+        }
     }
 
     /* 2.5: ∂L/∂W_hh += Σ h_{t−1}ᵀ·dhu, ∂L/∂W_hx += Σ x_tᵀ·dz, and ∂L/∂x_t = dz·Wᵀ, over the
