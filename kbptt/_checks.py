@@ -58,7 +58,8 @@ def number(
 
 def share(name: str, value: Any) -> float:
     """Returns `value` as a float of at least 0 and below 1, or raises `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 <= float(value) < 1:
         raise ValueError(_message(name, "a number of at least 0 and below 1", value, ""))
     return float(value)
 

@@ -56,10 +56,6 @@ class Step(Protocol):
         """
         ...
 
-    def product_vjp(self, d: tf.Tensor, weights: Any) -> tf.Tensor:
-        """What `back` does, but for truncation: the gradient of h_{t-1} from that of h_{t-1}·U."""
-        ...
-
     def weight_gradients(
         self, x: tf.Tensor, previous: Tensors, residuals: Tensors, local: Tensors, weights: Any
     ) -> tuple[tf.Tensor, Any]:
@@ -179,7 +175,8 @@ class Cell(Step):
         return written
 
     def _centred(self, sums: tf.Tensor) -> tf.Tensor:
-        return center(sums, self.groups(sums.shape[-1] // self.gates)) if self.centres else sums
+        width: Any = sums.shape[-1]
+        return center(sums, self.groups(width // self.gates)) if self.centres else sums
 
     def product(self, h: tf.Tensor, weights: Weights) -> tf.Tensor:
         """h·U; with dropout each gate reads an h of its own."""
@@ -226,7 +223,7 @@ def project(
     With `masks`, ``(gates, batch, features)``, in one for each gate.
     """
     if masks is not None:
-        gates = masks.shape[0]
+        gates: Any = masks.shape[0]
         kernels = tf.split(kernel, gates, axis=-1)
         biases = [None] * gates if bias is None else tf.split(bias, gates)
         seen = [

@@ -181,11 +181,12 @@ class Recurrence:
         if self.sums_weights:
             carried, *local, found = self.step.vjp_of_all(x, previous, gradient, self.weights)
         else:
+            cell: Any = self.step  # or one that does without `back`
 
             def back(product: tf.Tensor) -> tf.Tensor:
                 weights = self._weights_of(product)
                 if self.diagonal is None:
-                    hidden = self.step.product_vjp(product, weights)
+                    hidden = cell.product_vjp(product, weights)
                 else:
                     passed = product * self.diagonal
                     if weights.h_masks is not None:
@@ -204,7 +205,7 @@ class Recurrence:
         masks = self.weights.h_masks
         if masks is None:
             return self.weights
-        times = size(rows, 0) // size(masks, 1)
+        times: Any = size(rows, 0) // size(masks, 1)
         return self.weights._replace(h_masks=tf.tile(masks, [1, times, 1]))
 
     def _read(self, at: tuple, tensor: tf.Tensor) -> tf.Tensor:

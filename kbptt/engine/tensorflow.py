@@ -228,14 +228,16 @@ class TensorFlowLoop(Loop):
         """The gradients of the inputs and weights of each row by itself."""
         masks = None if self.step.called_again else weights.h_masks
         if masks is not None:
-            masks = (tf.tile(masks, [1, size(rows.x, 1) // size(masks, 1), 1]),)
+            times: Any = size(rows.x, 1) // size(masks, 1)
+            masks = (tf.tile(masks, [1, times, 1]),)
         given = rows.x, rows.previous, rows.residuals, local, masks or ()
         given = tf.nest.map_structure(lambda v: tf.transpose(v, [1, 0, 2]), given)
 
         def of_one(row):
-            *step, masks = tf.nest.map_structure(lambda v: v[:, None], row)
+            row = tf.nest.map_structure(lambda v: v[:, None], row)
+            x, previous, residuals, local, masks = row
             own = weights._replace(h_masks=masks[0]) if masks else weights
-            dx, found = self.step.weight_gradients(*step, own)
+            dx, found = self.step.weight_gradients(x, previous, residuals, local, own)
             return dx[:, 0], tuple(d for d in tf.nest.flatten(found) if d is not None)
 
         return tf.vectorized_map(of_one, given)
