@@ -193,7 +193,12 @@ class _Penalized(StepWrapper):
             # What the forward pass changes: dropout seeds, moving averages, states. The second
             # evaluation must start from the same.
             before = [(v, tf.identity(v.value)) for v in model.non_trainable_variables]
-            adding.batch = lambda: (data, before)
+            drawn = [
+                (state, tf.identity(state))
+                for layer in find.truncated_layers(model)
+                for state in layer.random_states()
+            ]
+            adding.batch = lambda: (data, before, drawn)
             model.optimizer = adding  # while this is traced, or run eagerly
             try:
                 return step(data)
@@ -210,10 +215,10 @@ class _AddPenalty(Wrapper):
         super().__init__(model.optimizer, "add_penalty")
         self.penalty = penalty
         self.penalized = lambda: model
-        self.batch: Callable[[], tuple[Any, list]] = lambda: (None, [])
+        self.batch: Callable[[], tuple[Any, list, list]] = lambda: (None, [], [])
 
     def apply(self, grads: Sequence, trainable_variables: Sequence | None = None) -> None:
-        model, (data, before) = self.penalized(), self.batch()
+        model, (data, before, drawn) = self.penalized(), self.batch()
         grads = list(grads)
         variables = list(trainable_variables or model.trainable_variables)
         # Variables without a gradient are constants, and keep none.
@@ -230,7 +235,13 @@ class _AddPenalty(Wrapper):
 
             scale = self.scale_loss(tf.ones([]))
             given = [grads[i] for i in known]
+            # What backward passes draw is drawn again: else the difference would be that of draws.
+            after = [tf.identity(state) for state, _ in drawn]
+            for state, value in drawn:
+                state.assign(value)
             penalized = self.penalty.penalized(loss, given, weights, scale)
+            for (state, _), value in zip(drawn, after, strict=True):
+                state.assign(value)
             for i, gradient in zip(known, penalized, strict=True):
                 grads[i] = gradient
         self.inner.apply(grads, trainable_variables)

@@ -67,7 +67,7 @@ STUDIES = {
         (3e-3, 1e-2, 3e-2, 1e-1),
         {"cell": "LSTM", "units": 32, "epochs": 8, "batch_size": 8},
         {"length": 300, "sizes": [2000, 200, 500]},
-        (*_KERNELS, *_GATES, *_RECURRENCE, "clip", "stabilizer"),
+        (*_KERNELS, *_GATES, "h_detach", "stabilizer"),
     ),
     "copy_memory": Study(
         (3e-3, 1e-2, 3e-2, 1e-1),
@@ -82,10 +82,7 @@ STUDIES = {
         (3e-3, 1e-2, 3e-2, 1e-1),
         {"cell": "LSTM", "units": 64, "epochs": 4, "batch_size": 16},
         {"length": 128, "sizes": [1600, 150, 150]},
-        (
-            *(*_KERNELS, *_GATES, *_RECURRENCE, "layernorm", "rmsnorm"),
-            *("clip", "adagc", "stabilizer"),
-        ),
+        ("orthogonal", "layernorm", "zoneout", "recurrent_dropout", "clip", "stabilizer"),
     ),
 }
 

@@ -239,6 +239,8 @@ def test_a_kernel_that_is_assigned_begins_anew_at_the_nearest_orthogonal_one():
     assert not before.numpy().any() and any(before is w for w in model.trainable_variables)
     with pytest.raises(ValueError, match=r"shape \(4, 4\).*\(4, 5\)"):
         layer.cell.recurrent_kernel = np.ones((4, 5))
+    with pytest.raises(ValueError, match="finite"):
+        layer.cell.recurrent_kernel = kernel * np.nan
 
 
 def test_whoever_reads_the_kernel_gets_the_kernel():

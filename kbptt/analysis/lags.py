@@ -293,6 +293,7 @@ def _left_as_it_is(model: keras.Model) -> Iterator[None]:
     # Keras does not count the states of stateful layers among the variables.
     states = [one.states for one in find.recurrent_layers(model) if one.stateful]
     variables += [v for v in keras.tree.flatten(states) if v is not None]
+    variables += [v for one in find.truncated_layers(model) for v in one.random_states()]
     saved = [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
     try:
         yield
@@ -346,6 +347,7 @@ def _mean_gradient(model, x, y, truncation, sample_weight, batch_size) -> np.nda
         for one in layers:
             options = {"truncation": truncation, "record_gradient_norms": False}
             stack.enter_context(one.temporarily(**options))
+            stack.enter_context(one.overriding(detachment=None))
         stack.enter_context(_left_as_it_is(model))
         for samples, batch in _batches(x, y, sample_weight, batch_size):
             scale, gradients = _gradients(model, *batch)

@@ -37,7 +37,7 @@ def after_burn_in(
         )
     x, late, restart = rest
     warm = list(warm) if tree.is_nested(warm) else [warm]
-    with layer.temporarily(burnt=burn_in):
+    with layer.overriding(burnt=burn_in):
         final_last, after, final = layer.inner_loop(x, warm, late, training, restart)
     if late is not None and not layer.zero_output_for_mask:
         # Masked steps repeat the output before them, which may lie in the burn-in.

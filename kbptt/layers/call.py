@@ -34,7 +34,7 @@ class Beginning(NamedTuple):
 
 
 class Carry(Protocol):
-    """Carries states from call to call in place of a layer: `layer.temporarily(carry=…)`.
+    """Carries states from call to call in place of a layer: `layer.overriding(carry=…)`.
 
     Attributes:
         burn_in: Timesteps at the beginning of every call into which no gradient flows.
@@ -208,7 +208,7 @@ class StatefulCall(InfluenceOptions):
             resets = Resets(resets, tuple(self._in_compute_dtype(fresh)))
         self._draw(training, sequences[:, 0, :], example)
         call = sequences, state, mask, training, resets
-        with self._before_loops(), self.temporarily(holds=holds, influence=influence):
+        with self._before_loops(), self.overriding(holds=holds, influence=influence):
             if burn_in:
                 last, outputs, final = after_burn_in(self, burn_in, *call)
             else:

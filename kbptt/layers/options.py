@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from kbptt import gradient_clip as gradient_clips, truncation as truncations
+from kbptt._checks import flag
 from kbptt._frozen import frozen
 from kbptt.engine import Effects, Monitor, Options, draw_factors
 from kbptt.gradient_clip import GradientClipLike
@@ -73,9 +74,9 @@ class Detachment:
     Reference: [Kanuparthi et al., 2019](https://arxiv.org/abs/1810.03023), algorithm 1.
     """
 
-    def __init__(self, rate: float, seed: Any) -> None:
+    def __init__(self, rate: float, uniform: Uniform) -> None:
         self.rate = rate
-        self.uniform: Uniform = Uniform(seed)
+        self.uniform = uniform
 
     def drawer(self, effects: Effects) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         """A function of (timesteps, batch) that draws zeros and ones, ``(timesteps, 1)``."""
@@ -104,6 +105,8 @@ class GradientOptions(RNN):
         self._changes = [0, 0]
         self._record_gradient_norms = True
         self._factors = None
+        self._known_factors: list[tuple[truncations.Truncation, Factors]] = []
+        self._uniform: Uniform | None = None  # of h-detach
         self._detachment: Detachment | None = None
         self.gradient_clip = gradient_clip
         self.truncation = truncation
@@ -170,7 +173,8 @@ class GradientOptions(RNN):
 
         Args:
             **options: Those that may be set at any time: `truncation`, `gradient_clip`,
-                `record_gradient_norms`; of LSTM, GRU and SimpleRNN also `zoneout` and `h_detach`.
+                `record_gradient_norms`; of LSTM, GRU and SimpleRNN also `zoneout`, and of LSTM and
+                GRU `h_detach`.
 
         Raises:
             ValueError: If a value is none of its option's.
@@ -179,8 +183,15 @@ class GradientOptions(RNN):
         fields: dict[str, Any] = {}
         for name, value in options.items():
             fields |= self._fields(name, value)
-        saved = {name: getattr(self, name) for name in fields}
-        self.__dict__.update(fields)
+        with self.overriding(**fields):
+            yield
+
+    @contextlib.contextmanager
+    def overriding(self, **fields: Any) -> Iterator[None]:
+        """A scope in which kbptt itself has other attributes, by their names without the `_`."""
+        new = {f"_{name.removeprefix('_')}": value for name, value in fields.items()}
+        saved = {name: getattr(self, name) for name in new}
+        self.__dict__.update(new)
         try:
             yield
         finally:
@@ -190,15 +201,26 @@ class GradientOptions(RNN):
         """The attributes that hold an option, with what they are for this value."""
         if option == "truncation":
             truncation = truncations.get(value)
-            factors = Factors(truncation) if truncation.stochastic else None
-            return {"_truncation": truncation, "_factors": factors}
+            return {"truncation": truncation, "factors": self._factors_of(truncation)}
         if option == "gradient_clip":
-            return {"_gradient_clip": gradient_clips.get(value)}
-        if not hasattr(self, f"_{option}"):
-            raise TypeError(
-                f"Layer '{self.name}' has no option `{option}` that may be set for a while."
-            )
-        return {f"_{option}": value}
+            return {"gradient_clip": gradient_clips.get(value)}
+        if option == "record_gradient_norms":
+            return {"record_gradient_norms": flag("record_gradient_norms", value)}
+        raise TypeError(
+            f"Layer '{self.name}' has no option `{option}` that may be set for a while. Expected "
+            "truncation, gradient_clip, record_gradient_norms or, of a kbptt.LSTM, GRU or "
+            "SimpleRNN, zoneout or (not SimpleRNN) h_detach."
+        )
+
+    def _factors_of(self, truncation: Any) -> Factors | None:
+        """Those of earlier scopes with an equal truncation, which draw on, or new ones."""
+        if not truncation.stochastic:
+            return None
+        for known, factors in self._known_factors:
+            if known == truncation:
+                return factors
+        self._known_factors.append((truncation, Factors(truncation)))
+        return self._known_factors[-1][1]
 
     def _options(self) -> Options:
         t = self.truncation

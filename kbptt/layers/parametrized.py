@@ -74,6 +74,8 @@ class ParametrizedCell:
                 f"`recurrent_kernel` expected the shape {tuple(base.shape)}, for every gate's "
                 f"block (units, units). Received the shape {tuple(value.shape)}."
             )
+        if not bool(ops.all(ops.isfinite(value))):
+            raise ValueError("`recurrent_kernel` expected finite numbers. Received NaN or Inf.")
         base.assign(_orthogonal(lambda *_, **__: value, base.shape, base.dtype))
         self.recurrent_kernel_parameter.assign(ops.zeros(base.shape))
 
@@ -108,6 +110,7 @@ def check(name: str, cell: Any) -> None:
     }
     for argument, value in given.items():
         constrained = argument == "recurrent_constraint" and value is not None
+        constrained |= isinstance(value, keras.regularizers.L1L2) and not value.l1
         if constrained or isinstance(value, _MEANINGLESS):
             raise ValueError(
                 f"Layer '{name}': with `recurrent_parametrization` the recurrent kernel is "

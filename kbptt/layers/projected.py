@@ -19,7 +19,7 @@ from kbptt.gradient_clip import GradientClipLike
 from kbptt.layers import parametrized
 from kbptt.layers.any_cell import CellLayer, Part, as_tensors
 from kbptt.layers.identifiers import resolved
-from kbptt.layers.options import Detachment
+from kbptt.layers.options import Detachment, Uniform
 from kbptt.layers.zoneout import ZoneoutLike, zoneout_rates
 from kbptt.normalization import NormalizationLike
 from kbptt.parametrizations import ParametrizationLike
@@ -122,7 +122,7 @@ class ProjectedLayer(CellLayer):
 
     @zoneout.setter
     def zoneout(self, value: ZoneoutLike) -> None:
-        self.__dict__.update(self._fields("zoneout", value))
+        self._zoneout, self._zoneout_rates = self._fields("zoneout", value).values()
         self._options_changed(windows_or_clip=False, forward=True)
 
     @property
@@ -132,19 +132,27 @@ class ProjectedLayer(CellLayer):
 
     @h_detach.setter
     def h_detach(self, value: float) -> None:
-        self.__dict__.update(self._fields("h_detach", value))
+        (self._detachment,) = self._fields("h_detach", value).values()
         self._options_changed(windows_or_clip=False)
 
     def _fields(self, option: str, value: Any) -> dict[str, Any]:
         if option == "zoneout":
             shown, rates = zoneout_rates(value, CELLS[self.cell_name].states)
-            return {"_zoneout": shown, "_zoneout_rates": rates}
+            return {"zoneout": shown, "zoneout_rates": rates}
         if option == "h_detach":
             rate = number("h_detach", value, at_least=0, at_most=1)
-            seed = self.cell.seed if isinstance(self.cell.seed, int) else None
-            return {"_detachment": Detachment(rate, seed) if rate else None}
-        if option in ("normalization", "parametrization", "gradient_regularizer"):
-            raise TypeError(f"`{option}` of layer '{self.name}' cannot be set for a while.")
+            if not rate:
+                return {"detachment": None}
+            if CELLS[self.cell_name].gates == 1:
+                raise ValueError(
+                    f"Layer '{self.name}': `h_detach` needs a second path for the gradient, past "
+                    "the recurrent kernel: that of an LSTM or a GRU. Expected h_detach=0. "
+                    f"Received: h_detach={value!r}."
+                )
+            if self._uniform is None:
+                seed = self.cell.seed if isinstance(self.cell.seed, int) else None
+                self._uniform = Uniform(seed)
+            return {"detachment": Detachment(rate, self._uniform)}
         return super()._fields(option, value)
 
     def _draw(self, training: bool, step_input: Any, states: Any) -> None:
@@ -235,10 +243,8 @@ class ProjectedLayer(CellLayer):
 
     def inner_loop(self, sequences, initial_state, mask, training=False, resets=None):
         recurrence = self._recurrence(training)
-        if self.truncation.diagonal:
-            self._check_diagonal(recurrence)
+        self._check_options(recurrence)
         if recurrence is None:
-            self._check_known()
             return super().inner_loop(sequences, initial_state, mask, training, resets)
         problem = self._prepare(sequences, initial_state, mask, resets)
         known = self.cell, recurrence, self._weights(recurrence.centres)
@@ -249,10 +255,19 @@ class ProjectedLayer(CellLayer):
 
     def parts(self, training: bool) -> list[Part]:
         why = "an activation is not one of the engine's, or the GRU has `reset_after=False`"
-        return [self._part(self.cell, self._recurrence(training), why)]
+        recurrence = self._recurrence(training)
+        self._check_options(recurrence)
+        return [self._part(self.cell, recurrence, why)]
 
     def _influential(self) -> tuple[list[Any], bool]:
         return [w for w in self._weights() if w is not None], False
+
+    def _check_options(self, recurrence: Cell | None) -> None:
+        """Raises `ValueError` if options do not go together."""
+        if self.truncation.diagonal:
+            self._check_diagonal(recurrence)
+        if recurrence is None:
+            self._check_known()
 
     def _check_diagonal(self, recurrence: Cell | None) -> None:
         """Raises `ValueError` if SnAp-1 cannot follow what happens between units."""

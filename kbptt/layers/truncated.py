@@ -123,7 +123,8 @@ class TruncatedLayer(StatefulCall):
                 keeping `gradient_norms`.
         """
         windows = truncations.Windowed(maximum, stride=1)
-        with self.temporarily(truncation=windows, detachment=None, lag_recorder=record):
+        others = self.overriding(detachment=None, lag_recorder=record)
+        with self.temporarily(truncation=windows), others:
             yield
 
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:

@@ -145,7 +145,7 @@ class Rows:
         """A scope in which the layers' states are carried here."""
         with contextlib.ExitStack() as stack:
             for layer in self.layers:
-                stack.enter_context(layer.temporarily(carry=self))
+                stack.enter_context(layer.overriding(carry=self))
             yield
 
     # In a step --------------------------------------------------------------------------------

@@ -194,7 +194,7 @@ class Stepper:
         with contextlib.ExitStack() as stack:
             stack.enter_context(_keras.any_timesteps(self.model))
             for layer in self.layers:
-                stack.enter_context(layer.temporarily(carry=carry))
+                stack.enter_context(layer.overriding(carry=carry))
             # Losses that layers add and variables that they set stay out of the model.
             stack.enter_context(keras.StatelessScope())
             outputs = self.model(x, training=False)

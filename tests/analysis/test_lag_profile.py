@@ -276,6 +276,16 @@ def test_bias_of_a_truncation_is_the_distance_of_the_gradients():
     assert model.layers[0].truncation == kbptt.truncation.Windowed(3)
 
 
+def test_the_bias_is_not_that_of_what_a_backward_pass_draws():
+    layer = kbptt.LSTM(3, h_detach=0.5, return_sequences=Y.ndim == 3)
+    model = keras.Sequential([keras.Input(X.shape[1:]), layer, keras.layers.Dense(Y.shape[-1])])
+    model.compile("sgd", "mse")
+    (state,) = layer.random_states()
+    before = state.numpy()
+    assert truncation_bias(model, X, Y, T) < 1e-6 and layer.h_detach == 0.5
+    np.testing.assert_array_equal(state, before)
+
+
 # The arithmetic ---------------------------------------------------------------------------------
 
 

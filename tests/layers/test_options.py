@@ -271,8 +271,27 @@ def test_options_for_a_while():
     other.build(x.shape)
     other.set_weights(layer.get_weights())
     np.testing.assert_allclose(held, other(x, training=True), atol=1e-6)
-    for name, value in (("dropout", 0.5), ("zone_out", 0.5), ("normalization", "layer")):
+    for name, value in (
+        ("dropout", 0.5),
+        ("zone_out", 0.5),
+        ("normalization", "layer"),
+        ("carry", 1),
+    ):
         with pytest.raises(TypeError, match=name), layer.temporarily(**{name: value}):
             pass
-    with pytest.raises(ValueError, match="truncation"), layer.temporarily(truncation=-1):
-        pass
+    for name, value in (("truncation", -1), ("record_gradient_norms", "no"), ("h_detach", 2)):
+        with pytest.raises(ValueError, match=name), layer.temporarily(**{name: value}):
+            pass
+
+
+@pytest.mark.parametrize("option", [{"h_detach": 0.5}, {"truncation": Randomized(0.5, seed=3)}])
+def test_scopes_go_on_with_what_they_draw(option):
+    layer = kbptt.LSTM(3, seed=1)
+    x = tf.constant(rng.normal(size=(2, 9, 2)), tf.float32)
+    layer(x)
+    gradients = []
+    for _ in range(6):
+        with layer.temporarily(**option), tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(x))
+        gradients.append(tape.gradient(loss, layer.trainable_variables[1].value))
+    assert len({g.numpy().tobytes() for g in gradients}) > 1

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import kbptt
 from kbptt.callbacks import ClipByGlobalNorm, GradientNormPenalty
 
 RNG = np.random.default_rng(0)
@@ -115,6 +116,22 @@ def test_both_evaluations_see_the_same_dropout_masks(float64):
     for e, d in zip(exact, difference, strict=True):
         np.testing.assert_allclose(d, e, rtol=1e-5, atol=1e-5)
     assert max(np.abs(e - p).max() for e, p in zip(exact, plain, strict=True)) > 1e-3
+
+
+@pytest.mark.parametrize("option", [{"h_detach": 0.5}, {"truncation": "artbp"}])
+def test_both_evaluations_see_the_same_draws_of_the_backward_pass(float64, option):
+    """With others the difference would be noise / r, ten times as large for a tenth of r."""
+    found = []
+    for radius in (1e-4, 1e-5):
+        keras.utils.set_random_seed(1)
+        layer = kbptt.LSTM(2, seed=3, dtype="float64", **option)
+        model = keras.Sequential([keras.Input((4, 2), dtype="float64"), layer])
+        model.compile(keras.optimizers.SGD(1.0), "mse")
+        found.append(step(model, GradientNormPenalty(0.1, radius=radius), data=(X, Y), epochs=3))
+        count = layer.random_states()[0].numpy()
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4)
+    assert count[1] == 3  # one draw for each step, as without the penalty
 
 
 @pytest.mark.parametrize("form", ["finite_difference", "exact"])
