@@ -305,6 +305,7 @@ def test_errors_name_the_mistake():
     for option in (
         {"recurrent_constraint": "orthogonal"},
         {"recurrent_regularizer": kbptt.regularizers.Orthogonality()},
+        {"recurrent_regularizer": keras.regularizers.L1L2(0.0, 0.1)},
     ):
         with pytest.raises(ValueError, match=r"orthogonal at every step.*Leave one"):
             kbptt.GRU(3, recurrent_parametrization="exp", **option)

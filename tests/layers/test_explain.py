@@ -15,6 +15,11 @@ LAYERS = {
     "plain": lambda: kbptt.LSTM(4),
     "windows": lambda: kbptt.GRU(4, truncation=10, return_sequences=True),
     "dropout": lambda: kbptt.LSTM(4, recurrent_dropout=0.2),
+    "dropout and layer normalization": lambda: kbptt.GRU(
+        4, recurrent_dropout=0.2, normalization="layer"
+    ),
+    "zoneout": lambda: kbptt.LSTM(4, zoneout=0.2, h_detach=0.5, normalization="rms"),
+    "SnAp-1": lambda: kbptt.LSTM(4, truncation="snap1"),
     "half": lambda: kbptt.GRU(4, dtype="mixed_float16"),
     "reset before": lambda: kbptt.GRU(4, reset_after=False),
     "own activation": lambda: kbptt.SimpleRNN(4, activation=lambda x: tf.sin(x)),
@@ -37,6 +42,18 @@ def test_the_loops_that_it_names_are_those_that_run(name, compiled):
     assert loops == layer.loops
     for choices in explanation.loops.values():
         assert ("why" in choices) == choices["loop"].startswith("TensorFlow")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"truncation": "snap1", "normalization": "layer"},
+        {"activation": lambda x: tf.sin(x), "h_detach": 0.5},
+    ],
+)
+def test_what_cannot_run_is_not_explained(options):
+    with pytest.raises(ValueError, match=r"h_detach|normalization"):
+        kbptt.explain(kbptt.LSTM(4, **options), SHAPE)
 
 
 @pytest.mark.skipif(not native.is_usable(), reason="the C++ loops were not built")

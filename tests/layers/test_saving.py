@@ -74,6 +74,9 @@ def test_export(tmp_path):
         {"normalization": "layer", "dropout": 0.5},
         {"stateful": True},
         {"recurrent_dropout": 0.5},
+        {"zoneout": 0.2, "h_detach": 0.5, "gradient_clip": kbptt.clipping.ByNorm(0.5)},
+        {"normalization": "rms", "recurrent_parametrization": "exp"},
+        {"truncation": "snap1"},
     ],
     ids=str,
 )
