@@ -80,8 +80,8 @@ class Weights(NamedTuple):
         recurrent_kernel: U, ``(units, N)``.
         bias: ``(N,)``. Added to x·W.
         recurrent_bias: ``(units,)``. GRU: added to h·U of the candidate.
-        input_gain: ``(N,)``. Of layer-normalised x·W. With layer normalization the columns of both
-            kernels are centred.
+        input_gain: ``(N,)``. Of layer-normalised x·W. With layer normalization (not RMS)
+            the columns of both kernels are centred, unless the cell has `centres`.
         recurrent_gain: ``(N,)``. Of layer-normalised h·U; SimpleRNN: of the sum.
         state_gain: ``(units,)``. Of the layer-normalised cell state of an LSTM.
         state_bias: ``(units,)``. Likewise.
@@ -109,8 +109,9 @@ class Cell(Step):
     Args:
         activations: Names among `ACTIVATION`: of the candidate, and of the gates if any.
         normalization: None, or the `kbptt.normalization.LayerNormalization` of the layer.
-        centres: Whether h·U and x·W are centred here. Else the kernels are centred, which does not
-            do where gates read inputs of their own.
+        centres: Whether the cell centres h·U and x·W. Otherwise the caller centres the kernels,
+            which is not the same where gates read inputs of their own. False for RMS normalization,
+            which subtracts no mean.
 
     Attributes:
         name: Name of the cell, in Keras, in `kbptt.cells.CELLS` and among the C++ loops.

@@ -98,7 +98,7 @@ class CPULoop(Loop):
     def why_not(cell: Cell, options: Options, dtype: tf.DType) -> str | None:
         """Why the compiled loops cannot run such a cell here; None if they can."""
         if cell.centres:
-            return "layer normalization of sums to which each gate brings a dropout of its own"
+            return "layer normalization where each gate has a dropout mask of its own"
         if options.lags:
             return "gradients are measured by lag"
         if dtype not in (tf.float32, tf.float64):

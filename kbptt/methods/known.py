@@ -193,7 +193,7 @@ KNOWN = (
     ),
     _callback(
         "stabilizer",
-        "every variable's norm replaced by a running estimate (Huang 2026)",
+        "every variable's norm replaced by a running estimate (Huang 2025, 2026)",
         "GradientStabilizer",
     ),
     Method(

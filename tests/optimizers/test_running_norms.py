@@ -134,7 +134,7 @@ def stabilized(found, gamma1, gamma2, epsilon):
 
 
 @pytest.mark.parametrize("decays", [(0.7, 0.9), (0.0, 0.5)])
-def test_gradient_stabilizer_equals_the_paper_and_keeps_the_direction(decays):
+def test_gradient_stabilizer_is_the_norm_estimate_of_stable_spam_and_keeps_the_direction(decays):
     gradients = sequence()
     clip = GradientStabilizer(*decays)
     steps, _ = given_to([clip], gradients)
