@@ -100,7 +100,7 @@ class Recurrence:
         weights: tuple[Any, ...],
         by_row: bool = False,
     ) -> None:
-        self.step = step
+        self.step: Any = step
         self.options = options
         self.jit = jit
         self.weights: Any = weights
@@ -181,17 +181,14 @@ class Recurrence:
         if self.sums_weights:
             carried, *local, found = self.step.vjp_of_all(x, previous, gradient, self.weights)
         else:
-            cell: Any = self.step  # or one that does without `back`
 
             def back(product: tf.Tensor) -> tf.Tensor:
                 weights = self._weights_of(product)
                 if self.diagonal is None:
-                    hidden = cell.product_vjp(product, weights)
+                    hidden = self.step.product_vjp(product, weights)
                 else:
-                    passed = product * self.diagonal
-                    if weights.h_masks is not None:
-                        passed *= tf.concat(tf.unstack(weights.h_masks), axis=-1)
-                    hidden = sum_of_gates(passed, weights.recurrent_kernel.shape[0])
+                    units, passed = weights.recurrent_kernel.shape[0], product * self.diagonal
+                    hidden = sum_of_gates(passed, units, weights.h_masks)
                 return tf.math.multiply_no_nan(hidden, through[0]) if through else hidden
 
             step = x, previous, states, residuals, gradient, self.weights

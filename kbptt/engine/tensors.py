@@ -96,6 +96,9 @@ def diagonals(kernel: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.linalg.diag_part(tf.transpose(blocks, [1, 0, 2])), [-1])
 
 
-def sum_of_gates(values: tf.Tensor, units: int) -> tf.Tensor:
-    """``(rows, gates·units)`` summed over the gates of each unit."""
-    return tf.reduce_sum(tf.reshape(values, [tf.shape(values)[0], -1, units]), axis=1)
+def sum_of_gates(values: tf.Tensor, units: int, masks: tf.Tensor | None = None) -> tf.Tensor:
+    """``(rows, gates·units)``, times `masks` ``(gates, rows, units)``, summed over the gates."""
+    by_gate = tf.reshape(values, [tf.shape(values)[0], -1, units])
+    if masks is not None:
+        by_gate *= tf.transpose(masks, [1, 0, 2])
+    return tf.reduce_sum(by_gate, axis=1)
