@@ -88,7 +88,7 @@ STUDIES = {
         (3e-3, 1e-2, 3e-2, 1e-1),
         {"cell": "LSTM", "units": 64, "epochs": 4, "batch_size": 16},
         {"length": 128, "sizes": [1600, 150, 150]},
-        ("orthogonal", "layernorm", "zoneout", "recurrent_dropout", "stabilizer"),
+        ("layernorm", "zoneout", "recurrent_dropout", "stabilizer"),
     ),
 }
 
