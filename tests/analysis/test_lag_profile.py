@@ -283,6 +283,19 @@ def test_the_bias_is_not_that_of_what_a_backward_pass_draws():
     (state,) = layer.random_states()
     before = state.numpy()
     assert truncation_bias(model, X, Y, T) < 1e-6 and layer.h_detach == 0.5
+    found = truncation_bias(model, X, Y, 2)
+    np.testing.assert_array_equal(state, before)
+    layer.h_detach = 0.0
+    np.testing.assert_allclose(found, truncation_bias(model, X, Y, 2), rtol=1e-6)
+
+
+def test_measuring_leaves_what_is_drawn_next():
+    layer = kbptt.LSTM(3, truncation=kbptt.truncation.Randomized(0.5, seed=1))
+    model = keras.Sequential([keras.Input(X.shape[1:]), layer, keras.layers.Dense(Y.shape[-1])])
+    model.compile("sgd", "mse")
+    (state,) = layer.random_states()
+    before = state.numpy()
+    assert truncation_bias(model, X, Y, layer.truncation) > 0
     np.testing.assert_array_equal(state, before)
 
 

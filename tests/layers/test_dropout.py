@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from recurrent import CELLS, data, differentiate, make, running_eagerly
+from recurrent import CELLS, data, differentiate, make, randomize, running_eagerly
 
 import kbptt
 from kbptt.engine import differentiable
@@ -22,9 +22,12 @@ OPTIONS = {
 }
 
 
+def by_gate(cell):
+    return {} if cell == "SimpleRNN" else {"implementation": 1}
+
+
 def layer_of(cell, **arguments):
-    by_gate = {} if cell == "SimpleRNN" else {"implementation": 1}
-    return make(cell, **RATES, **by_gate, **arguments)
+    return make(cell, **RATES, **by_gate(cell), **arguments)
 
 
 def found_by(engine, cell, options, problem, **more):
@@ -59,6 +62,31 @@ def test_an_ordinary_loop_gives_the_same_gradients(cell):
             differentiate(layer_of(cell, **options), *problem, training=True)
         )
     for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_both_engines_carry_the_same_influence(cell):
+    """SnAp-1 over two calls, each with masks of its own: J of the first is in the second's."""
+    rng = np.random.default_rng(2)
+    x, e = rng.normal(size=(2, 2, 5, 3)), rng.normal(size=(2, 5, 4))
+    found = []
+    for engine in ("native", "tensorflow"):
+        options = {"stateful": True, "return_sequences": True, "dtype": "float64"}
+        layer = getattr(kbptt, cell)(4, truncation=SnAp(1), **RATES, **by_gate(cell), **options)
+        layer.build((2, None, 3))
+        randomize(layer)
+        with running_eagerly(engine):
+            for part in x:
+                part = tf.constant(part)
+                with tf.GradientTape() as tape:
+                    outputs = layer(part, training=True)
+                    loss = tf.reduce_sum(outputs * e)
+                values = [v.value for v in layer.trainable_variables]
+                gradients = tape.gradient(loss, values)
+        assert layer.loops == {{"native": "cpu"}.get(engine, engine)}
+        found.append([*gradients, outputs])
+    for a, b in zip(*found, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
 
 
