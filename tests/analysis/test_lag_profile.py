@@ -290,7 +290,8 @@ def test_the_bias_is_not_that_of_what_a_backward_pass_draws():
 
 
 def test_measuring_draws_the_same_again_and_leaves_what_is_drawn_next():
-    layer = kbptt.LSTM(3, truncation=kbptt.truncation.Randomized(0.5, seed=1))
+    truncation = kbptt.truncation.Randomized(0.5, per_sample=True, seed=1)
+    layer = kbptt.LSTM(3, truncation=truncation, return_sequences=True)
     model = keras.Sequential([keras.Input(X.shape[1:]), layer, keras.layers.Dense(Y.shape[-1])])
     model.compile("sgd", "mse")
     (state,) = layer.random_states()
