@@ -1,5 +1,6 @@
 """Base class of the callbacks that log a training run to TensorBoard."""
 
+import dataclasses
 import math
 import warnings
 import weakref
@@ -52,6 +53,8 @@ class RunLogger(keras.callbacks.Callback):
         }
 
         def plain(value: Any) -> Any:
+            if dataclasses.is_dataclass(value):
+                return dataclasses.asdict(value)
             return np.asarray(value).tolist() if hasattr(value, "__array__") else value
 
         return {"log_dir": self._given_log_dir, **keras.tree.map_structure(plain, values)}
@@ -61,7 +64,7 @@ class RunLogger(keras.callbacks.Callback):
         def arrays(value: Any) -> Any:
             if not isinstance(value, list | tuple):
                 return value
-            return [None if part is None else np.asarray(part) for part in value]
+            return [p if p is None or isinstance(p, str) else np.asarray(p) for p in value]
 
         return cls(**{name: arrays(value) for name, value in config.items()})
 

@@ -1,5 +1,6 @@
 """What callbacks put around the steps of a model, and how Keras makes functions of the result."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeAlias
 
@@ -14,13 +15,19 @@ class StepWrapper:
 
     Attributes:
         TWICE: What is wrong with two of them around one step.
+        outermost: Whether its `run` is called around those of all others.
     """
 
     TWICE: ClassVar[str]
+    outermost: ClassVar[bool] = False
 
     def wrap(self, step: Step) -> Step:
         """The step that is traced in place of `step`, for each replica."""
         return step
+
+    def measuring(self) -> contextlib.AbstractContextManager[None]:
+        """A scope for a forward pass like that of the next step, which leaves nothing behind."""
+        return contextlib.nullcontext()
 
     def skips(self) -> bool:
         """Whether the step that is about to begin is left out."""

@@ -83,7 +83,7 @@ class Substitution:
         """Adds to the `fit` that is starting.
 
         Args:
-            transform: Acts on the gradient after those that joined before.
+            transform: Acts on the gradient after those that joined before, unless it `acts_first`.
             wrapper: Goes around the train step, outside of those that joined before. One of a type.
         """
         if not self.in_fit():
@@ -98,7 +98,9 @@ class Substitution:
             )
         if any(type(wrapper) is type(other) for other in self.wrappers):
             raise ValueError(wrapper.TWICE)
-        self.transforms = [*self.transforms, *([] if transform is None else [transform])]
+        if transform is not None:
+            first = transform.acts_first
+            self.transforms = [transform] * first + self.transforms + [transform] * (not first)
         self.wrappers = [*self.wrappers, *([] if wrapper is None else [wrapper])]
         self._prepare()
 
@@ -139,7 +141,7 @@ class Substitution:
                 return model.get_metrics_result()
             self._ran = True
             run = self._made.function
-            for wrapper in self.wrappers:
+            for wrapper in sorted(self.wrappers, key=lambda one: one.outermost):
                 run = functools.partial(wrapper.run, run)
             return run(iterator)
         finally:

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import keras
@@ -11,20 +12,24 @@ from kbptt import _checks
 from kbptt._attributes import Fixed, Option
 from kbptt._extras import require
 from kbptt._typing import Labelled
-from kbptt.analysis import gradient_flow, lags
+from kbptt.analysis import gradient_flow, lags, summary as summaries, thresholds as bounds
+from kbptt.analysis.evidence import Evidence
+from kbptt.analysis.findings import Finding, find_faults
+from kbptt.analysis.thresholds import Thresholds
 from kbptt.callbacks import _run_logger, gradient_transform
+from kbptt.callbacks._cadence import Cadence
+from kbptt.callbacks._clips import OPTIMIZER, clip_name, optimizer_statistics
+from kbptt.callbacks._health import HealthMonitor, Measured, lags_on, parts
 from kbptt.callbacks._heatmaps import Heatmaps
+from kbptt.callbacks._judging import Judge, OnVerdict, on_verdict as check_on_verdict
+from kbptt.callbacks._observer import Observer
 from kbptt.callbacks._options import Frequency, epoch_or_steps, labelled_sequences, lags_count
+from kbptt.callbacks._records import Records, content, division
 from kbptt.callbacks._run_logger import RunLogger
-from kbptt.callbacks.gradient_norm import GradientNorm
 from kbptt.layers import find
-from kbptt.optimizers import Clipped
-from kbptt.optimizers.wrapper import unwrapped
 from kbptt.tensorboard import layout, reader, writer
-from kbptt.tensorboard.history import History
-from kbptt.truncation import windows
 
-_OPTIMIZER = "optimizer"
+VARIABLES = "variables"
 
 HeatmapFrequency: TypeAlias = int | Literal["auto"] | None
 
@@ -55,8 +60,16 @@ class GradientFlow(RunLogger):
       back the losses reach, whatever the truncation,
 
     and for the model, under `gradient_flow_stats/optimizer/…`, the `global_norm` of all weight
-    gradients and, if a kbptt callback clips the gradient, `clip_rate`, `threshold` and
-    `norm_after`.
+    gradients, `nonfinite_steps` (so far in this `fit`) and, if a kbptt callback clips the gradient,
+    `clip_rate`, `threshold` and `norm_after`.
+
+    With `health` it also looks at the batch of the step that is logged (see
+    `kbptt.analysis.health`), and writes for every layer the tensors `…/h_norm` and `…/c_norm`, the
+    norms of the states of all timesteps, the scalars `dead_units`, `saturated_units`,
+    `gate_f_closed`, `gate_f_open`, …; for every trainable variable, under
+    `gradient_flow_stats/variables/<path>/…`, `gradient_norm` (before any clipping) and
+    `update_to_weight`, ‖Δw‖/‖w‖ of that step; and, where layers return sequences, the gradients by
+    lag on a few samples of the batch.
 
     The norms are those of the unscaled loss: the loss scale of mixed precision, which the layer's
     `gradient_norms` contain, is divided out.
@@ -76,8 +89,9 @@ class GradientFlow(RunLogger):
     ```
 
     Args:
-        log_dir: String or path-like. Directory of this run, below TensorBoard's `--logdir`. May be
-            the directory of `keras.callbacks.TensorBoard`.
+        log_dir: String, path-like or None. Directory of this run, below TensorBoard's `--logdir`.
+            May be the directory of `keras.callbacks.TensorBoard`. None writes nothing and keeps
+            only what `history`, `scalars`, `plot` and `summary` show. Defaults to `None`.
         log_freq: `"epoch"` or a positive integer, the training steps between profiles. Defaults to
             `"epoch"`.
         heatmap_freq: When to draw the heatmap images: `"auto"`, each time the history has grown by
@@ -95,12 +109,24 @@ class GradientFlow(RunLogger):
         lag_freq: Positive integer. Epochs between these measurements. Defaults to 1.
         max_lags: Integer of at least 2. Number of lags measured, at most the number of timesteps.
             Defaults to 100.
+        health: Boolean, or some of `"states"`, `"variables"` and `"lags"`. Whether to measure the
+            health of the network beside its gradient. With `log_freq="epoch"` it is measured at the
+            last step of an epoch, as long as that takes 4 % of the time of `fit` at most; else with
+            every profile. Defaults to `False`.
+        on_verdict: What to do once something is found to be wrong (see
+            `kbptt.analysis.find_faults`): `"warn"`; `"stop"`, which also ends training after the
+            step; or a function of the list of new `kbptt.analysis.Finding`. Judged at every
+            profile, each finding acted on once. Defaults to `None`, nothing.
+        thresholds: `kbptt.analysis.Thresholds`, or a dict of those that differ from the defaults.
+            Defaults to `None`.
 
     Attributes:
-        log_dir: The directory written to.
+        log_dir: The directory written to, or None.
         history: Dict from the layer's name to `(steps, norms)` with shapes `(records,)` and
             `(records, timesteps)`: the records of this process, evenly thinned out beyond
             `max_profiles` records or 64 MiB.
+        states: Dict from `"<layer>/h"` and `"<layer>/c"` to `(steps, norms)`, with `health`.
+        scalars: Dict from `"<layer>/decay"`, `"optimizer/global_norm"`, … to `(steps, values)`.
         lag_profiles: List with the last `kbptt.analysis.lags.LagProfile` of each layer.
     """
 
@@ -112,31 +138,79 @@ class GradientFlow(RunLogger):
     )
     lag_freq = Option(_checks.positive_integer)
     max_lags = Option(lags_count)
-    history = Fixed(
-        lambda self: {layer: self._profiles.get(layer) for layer in self._profiles.layers()},
-        "It is what was measured.",
+    health = Option(parts)
+    on_verdict = Option(check_on_verdict)
+    thresholds = Option(lambda _, value: bounds.get(value))
+    history = Fixed(lambda self: self._records.profiles.all(), "It is what was measured.")
+    states = Fixed(
+        lambda self: {"/".join(key): v for key, v in self._records.states.all().items()},
+        "They are what was measured.",
     )
+    scalars = Fixed(lambda self: self._records.scalars(), "They are what was measured.")
     lag_profiles = Fixed(lambda self: self._lag_profiles, "They are what was measured.")
 
     suffix = reader.SUFFIX
 
     def __init__(
         self,
-        log_dir: str | os.PathLike[str],
+        log_dir: str | os.PathLike[str] | None = None,
         log_freq: Frequency = "epoch",
         heatmap_freq: HeatmapFrequency = "auto",
         max_profiles: int = 1000,
         lag_data: Labelled | None = None,
         lag_freq: int = 1,
         max_lags: int = 100,
+        health: bool | str | Sequence[str] = False,
+        on_verdict: OnVerdict = None,
+        thresholds: Thresholds | Mapping[str, float] | None = None,
     ):
         self.max_profiles = max_profiles
-        super().__init__(writer.check_path(log_dir))
+        self.health = health
+        self.on_verdict = on_verdict
+        self.thresholds = thresholds
+        super().__init__(log_dir)
         self.log_freq = log_freq
         self.heatmap_freq = heatmap_freq
         self.lag_data = lag_data
         self.lag_freq = lag_freq
         self.max_lags = max_lags
+
+    # What was seen.
+
+    def findings(self) -> list[Finding]:
+        """What is wrong with the run so far: `kbptt.analysis.find_faults` of its records."""
+        return find_faults(self._evidence(), self.thresholds)
+
+    def summary(self, print_fn: Callable[[str], Any] = print) -> None:
+        """Prints the verdict on each layer, what is wrong and what to try, and the thresholds."""
+        print_fn(summaries.text(self._evidence(), self.thresholds))
+
+    def plot(self, layer: str | None = None) -> Any:
+        """A figure of one layer: the heatmap of ‖∂L/∂h_t‖, and its first and last profile.
+
+        With `health` the norms of the states as well, and the dead and saturated shares over
+        training. A notebook shows it; `figure.savefig` writes it.
+
+        Args:
+            layer: The layer's name. Defaults to `None`, the first one.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+
+        Raises:
+            ValueError: If there is no such layer, or no profile of it yet.
+        """
+        require("matplotlib")
+        from kbptt.tensorboard import overview
+
+        names = dict.fromkeys(self._records.profiles.layers())
+        if not names:
+            raise ValueError(
+                "There is nothing to plot: expected at least one profile. Call `fit` with this "
+                "callback first, on a model with a recurrent kbptt layer."
+            )
+        name = next(iter(names)) if layer is None else _checks.one_of("layer", layer, names)
+        return overview.figure(name, self.history[name], self.states, self.scalars)
 
     # Keras's hooks.
 
@@ -144,32 +218,35 @@ class GradientFlow(RunLogger):
         self._finish_images()
         super().on_train_begin(logs)
         self._images.start()
-        self._profiles.max_records = self.max_profiles
-        self._logged_at = None
-        self._observed = False  # whether a step has reached the observer
-        self._seen = self._interval() - 1  # the first step (or epoch) is logged
-        # Measures the global norm even if no callback clips. The same object in every `fit`: a new
-        # one would have the train function traced again.
+        self._records.limit(self.max_profiles)
+        self._cadence.start(self.log_freq, self.max_profiles, (self.params or {}).get("steps"))
+        self._judge = Judge(self.on_verdict, self.thresholds)
+        # The same object in every `fit`: a new one would have the train function traced again.
+        each = VARIABLES in self.health
+        if each not in self._observers:
+            self._observers[each] = Observer(each)
+        self._observer = self._observers[each]
         self._observer.set_params(self.params)
         self._observer.set_model(self.model)
         self._observer.on_train_begin(logs)
+        self._join_health()
 
     def on_train_batch_begin(self, batch, logs=None):
         self._observer.on_train_batch_begin(batch, logs)
         self._start_once()
+        monitor = self._monitor
+        if monitor is not None and self._cadence.ends_with(batch, self.model.steps_per_execution):
+            if not self._cadence.by_epoch or monitor.affordable():
+                monitor.want()
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._last_batch = -1
+        self._cadence.begin_epoch()
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.log_freq != "epoch":
-            # With steps_per_execution > 1 only the last batch of each execution arrives here.
-            self._count(batch - self._last_batch)
-            self._last_batch = batch
+        self._log(self._cadence.end_batch(batch, self._now))
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.log_freq == "epoch":
-            self._count(1)
+        self._log(self._cadence.end_epoch(self._now))
         if (epoch + 1) % self.lag_freq == 0:
             self._log_lags()
         if isinstance(self.heatmap_freq, int) and (epoch + 1) % self.heatmap_freq == 0:
@@ -178,26 +255,40 @@ class GradientFlow(RunLogger):
     def on_train_end(self, logs=None):
         if self.heatmap_freq is not None:
             self._draw()
+        self._evidence()  # while the optimizer still shows what it has measured
         self._observer.on_train_end(logs)
+        if self._monitor is not None:
+            self._monitor.leave()
         super().on_train_end(logs)
 
-    # When to log.
+    # A `fit`.
 
     def _forget(self) -> None:
         super()._forget()
-        self._observer = GradientNorm()
-        self._profiles = History(self.max_profiles)
-        self._stretch = 1
-        self._images = Heatmaps(self._profiles)
-        self._records = 0
+        self._observers: dict[bool, Observer] = {}
+        self._records = Records(self.max_profiles)
+        self._cadence = Cadence()
+        self._images = Heatmaps(self._records.profiles)
         # Steps up to these are in the directory.
         self._last_step = self._last_lag_step = -1
         self._layers: dict[str, keras.Layer] = {}
         self._lag_profiles: list[lags.LagProfile] = []
+        self._monitor: HealthMonitor | None = None
+
+    def _join_health(self) -> None:
+        """Has the steps of this `fit` looked at, if the health of the network is asked for."""
+        chosen = [part for part in self.health if part != "lags" or self.lag_data is None]
+        if not chosen:
+            self._monitor = None
+            return
+        if self._monitor is None:
+            self._monitor = HealthMonitor(self.model)
+        self._monitor.join(chosen, self.max_lags)
 
     def _start(self) -> None:
         layers = find.layers_with_norms(self.model)
-        names = layout.unique_names((layer.name for layer in layers), reserved=[_OPTIMIZER])
+        reserved = [OPTIMIZER, VARIABLES]
+        names = layout.unique_names((layer.name for layer in layers), reserved=reserved)
         self._layers = dict(zip(names, layers, strict=True))
         if not layers:
             warnings.warn(
@@ -214,114 +305,81 @@ class GradientFlow(RunLogger):
         self._resume(self._step if iterations else max(self._step, self._last_step))
         self._log_lags()
 
-    def _interval(self) -> int:
-        """Steps (or epochs) from one profile to the next."""
-        return self._stretch * (1 if self.log_freq == "epoch" else int(self.log_freq))
-
-    def _count(self, units: int) -> None:
-        """Counts steps (or epochs) and logs when the interval is over."""
-        self._seen += units
-        interval = self._interval()
-        if self._seen < interval or not self._layers:
-            return
-        step = self._now()  # only here, since it waits for the device
-        if self.log_freq != "epoch" and self._logged_at is not None:
-            # A batch is not always a step: gradient accumulation, skipped steps; and Keras counts
-            # the last batches of an epoch as a whole execution.
-            self._seen = step - self._logged_at
-            if self._seen < interval:
-                return
-        self._seen %= interval
-        self._logged_at = step - self._seen
-        self._log(step)
-
     # What to log.
 
-    def _log(self, step: int) -> None:
-        if step <= self._last_step:
-            # A skipped (non-finite) or accumulating step, or one that was logged before the run was
-            # killed and resumed from an older checkpoint: steps of a run must increase.
+    def _log(self, step: int | None) -> None:
+        if step is None or not self._layers:
             return
-        profiles, values = {}, []
+        measured = None if self._monitor is None else self._monitor.take()
+        # Not a skipped (non-finite) or accumulating step, nor one that was logged before the run
+        # was killed and resumed from an older checkpoint: steps of a run must increase.
+        if step > self._last_step:
+            self._record(step, measured)
+        if self.on_verdict is not None:
+            self._judge.judge(self.model, self._evidence())
+
+    def _record(self, step: int, measured: Measured | None) -> None:
+        contents = {name: content(name, layer) for name, layer in self._layers.items()}
+        divisions = {name: division(layer) for name, layer in self._layers.items()}
+        profiles, scalars = {}, self._optimizer_scalars()
         loss_scale = np.float32(gradient_transform.loss_scale(self.model))
         for name, layer in self._layers.items():
             norms = layer.gradient_norms
             if norms is None:
                 continue
             profiles[name] = np.array(norms, np.float32) / loss_scale
-            values.append(writer.profile_value(name, profiles[name], _content(name, layer)))
             statistics = gradient_flow.summarize(profiles[name])
             if getattr(layer, "gradient_penalty", None) is not None:
                 statistics["gradient_penalty"] = layer.gradient_penalty
-            values += _scalars(name, statistics)
-        values += _scalars(_OPTIMIZER, self._optimizer_statistics())
+            scalars |= _in_group(name, statistics)
+        states = {}
+        if measured is not None:
+            norms = self._observer.norm_of_each(self.model.trainable_variables)
+            states, more = measured.named(self._layers, norms)
+            scalars |= more
+        values = [writer.profile_value(n, v, contents[n]) for n, v in profiles.items()]
+        for (name, state), norms in states.items():
+            values.append(writer.state_value(name, state, norms, contents[name]))
+        values += [writer.scalar_value(layout.statistic_tag(*k), v) for k, v in scalars.items()]
         self._step = self._last_step = step
-        self._profiles.add(step, profiles)
+        self._records.add(step, profiles, states, scalars, divisions)
         self._write(step, values)
-        self._records += 1
-        if self._records >= self.max_profiles:
-            self._stretch *= 2
-            self._records = self.max_profiles // 2
+        if measured is not None and measured.lags:
+            self._write_lags(step, measured.lags)
+        self._cadence.recorded()
         if self.heatmap_freq is not None and self._events is not None:
-            divisions = {name: _division(layer) for name, layer in self._layers.items()}
             self._images.note(step, divisions, self._events)
             if self.heatmap_freq == "auto" and self._images.due():
                 self._draw()
 
     def _log_lags(self) -> None:
-        """Measures and writes the gradients by lag, once per step."""
+        """Measures and writes the gradients by lag on `lag_data`, once per step."""
         if self.lag_data is None or not self._layers or not self._writable:
             return
         step = self._now()
         if step <= self._last_lag_step:
             return
+        self._write_lags(step, lags_on(self.model, self.lag_data, self.max_lags))
+
+    def _write_lags(self, step: int, measured: Sequence[tuple[Any, lags.LagProfile]]) -> None:
         self._last_lag_step = step
-        measurable = find.truncated_layers(self.model)
-        layers = {
-            name: layer
-            for name, layer in self._layers.items()
-            if any(layer is one for one in measurable)
-        }
-        x, y, *sample_weight = self.lag_data
-        try:
-            profiles = lags.lag_profiles(
-                self.model, x, y, self.max_lags, list(layers.values()), *sample_weight
-            )
-        except Exception as error:  # of any type: the model does not accept these inputs
-            shapes = ", ".join(str(np.shape(part)) for part in keras.tree.flatten(self.lag_data))
-            first_line, *_ = str(error).split("\n")
-            raise ValueError(
-                "GradientFlow cannot measure gradients by lag on its `lag_data`. Expected inputs "
-                f"and targets as for `fit`. Received shapes {shapes}. {first_line}"
-            ) from error
-        self._lag_profiles = profiles
-        values = [
-            writer.lag_value(name, profile.norms, _content(name, layer))
-            for (name, layer), profile in zip(layers.items(), profiles, strict=True)
-        ]
+        names = {id(layer): name for name, layer in self._layers.items()}
+        self._lag_profiles = [profile for _, profile in measured]
+        values = []
+        for layer, profile in measured:
+            name = names[id(layer)]
+            self._records.lags[name] = profile.norms
+            values.append(writer.lag_value(name, profile.norms, content(name, layer)))
         self._write(step, values)
 
-    def _optimizer_statistics(self) -> dict[str, float]:
-        """Global norm before any clipping, and the statistics of each clip."""
-        transforms = gradient_transform.active(self.model)
-        # The first one for all variables; there is at least the observer of this callback.
-        first = next(t for t in transforms if t.variables is None)
-        statistics = {}
-        # Without a step a custom train_step bypasses it.
-        if self._observed or int(first.step_count.value()):
-            self._observed = True
-            statistics["global_norm"] = float(first.norm_before.value())
-        for optimizer in unwrapped(self.model.optimizer):
-            if isinstance(optimizer, Clipped):
-                transforms += optimizer.transforms
-        clipping = [transform for transform in transforms if not transform.observes_only]
-        names = layout.unique_names(transform.name for transform in clipping)
-        for name, transform in zip(names, clipping, strict=True):
-            prefix = f"{name}/" if len(clipping) > 1 else ""
-            for key, value in transform.statistics().items():
-                if key != "norm_before":
-                    statistics[prefix + key] = value
-        return statistics
+    def _optimizer_scalars(self) -> dict[tuple[str, str], float]:
+        return _in_group(OPTIMIZER, optimizer_statistics(self.model, self._observer))
+
+    def _evidence(self) -> Evidence:
+        if self._layers and gradient_transform.active(self.model):
+            # Steps that leave no profile count too.
+            self._records.note(self._optimizer_scalars())
+        return self._records.evidence(self._layers, clip_name)
 
     def _draw(self) -> None:
         """Writes a heatmap of the whole history, if it has grown since the last."""
@@ -336,20 +394,5 @@ class GradientFlow(RunLogger):
             self._stop(error)
 
 
-def _scalars(group: str, statistics: dict[str, float]) -> list[writer.Value]:
-    return [
-        writer.scalar_value(layout.statistic_tag(group, key), value)
-        for key, value in statistics.items()
-    ]
-
-
-def _content(name: str, layer: keras.Layer) -> bytes:
-    loss = "all" if getattr(layer, "return_sequences", False) else "last"
-    t = _division(layer)
-    return layout.content(name, loss, t.length, t.stride, t.align)
-
-
-def _division(layer: keras.Layer) -> windows.Division:
-    """The truncation of a layer; none for a user's layer without one."""
-    truncation = getattr(layer, "truncation", None)
-    return truncation if hasattr(truncation, "length") else layout.Division()
+def _in_group(group: str, statistics: dict[str, float]) -> dict[tuple[str, str], float]:
+    return {(group, name): value for name, value in statistics.items()}

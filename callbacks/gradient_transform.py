@@ -82,6 +82,8 @@ class GradientTransform(optimizers.GradientTransform, keras.callbacks.Callback):
             gradient shrank, and steps skipped, since `fit` started.
     """
 
+    # Whether it acts before all others, whatever the order of the callbacks.
+    acts_first = False
     starts_with = "model.fit"
     _no_settings = ("params",)  # which Keras sets in every `fit`
 

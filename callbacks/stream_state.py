@@ -1,6 +1,8 @@
 """The callback that carries states from window to window of a stream."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -218,6 +220,11 @@ class _OnStream(_step.StepWrapper):
                 return counted(batch)
 
         return on_window
+
+    @contextlib.contextmanager
+    def measuring(self) -> Iterator[None]:
+        with self.rows.carrying(), self.rows.window(keep=False):
+            yield
 
     def skips(self) -> bool:
         skip = self.skip > 0

@@ -1,12 +1,18 @@
 from . import (
     adaptive as adaptive,
+    evidence as evidence,
+    findings as findings,
     flossing as flossing,
     gradient_flow as gradient_flow,
     lags as lags,
     linear_rnn as linear_rnn,
     lyapunov as lyapunov,
     spectral as spectral,
+    summary as summary,
+    thresholds as thresholds,
 )
+from .evidence import Evidence as Evidence, LayerEvidence as LayerEvidence
+from .findings import Finding as Finding, find_faults as find_faults
 from .flossing import flossing_loss as flossing_loss
 from .gradient_flow import (
     decay_per_step as decay_per_step,
@@ -25,6 +31,7 @@ from .lags import (
     suggest_truncation as suggest_truncation,
     truncation_bias as truncation_bias,
 )
+from .layer_health import Gate as Gate, LayerHealth as LayerHealth, health as health
 from .lyapunov import lyapunov_exponents as lyapunov_exponents
 from .spectral import (
     gate_blocks as gate_blocks,
@@ -33,3 +40,4 @@ from .spectral import (
     singular_values as singular_values,
     spectral_radius as spectral_radius,
 )
+from .thresholds import Thresholds as Thresholds

@@ -14,17 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kbptt import _checks
+from kbptt.analysis.thresholds import DEFAULT, Thresholds
 
-# Bounds of `verdict`: the fitted gradient at the far end relative to the near end.
-VANISHING = 1e-3
-DECAYING = 0.1
-GROWING = 10.0
-EXPLODING = 1e3
-# Largest share of the reached timesteps with a norm below `VANISHING` of the largest one, and of
-# the timesteps of a window that the gradient does not reach.
-DARK = 0.25
-# Largest share of all profiles with one of the verdicts `BAD`.
-UNSTEADY = 0.25
+# Verdicts that call for something to be done.
 BAD = ("vanishing", "exploding", "non-finite", "no gradient")
 
 # Most profiles judged one by one for the share of bad ones: bounds the work on long histories.
@@ -112,7 +104,9 @@ def summarize(norms: ArrayLike) -> dict[str, float]:
     }
 
 
-def verdict(norms: ArrayLike, window: int | None = None) -> tuple[str, str]:
+def verdict(
+    norms: ArrayLike, window: int | None = None, thresholds: Thresholds = DEFAULT
+) -> tuple[str, str]:
     """Whether a gradient vanishes, in one word, with the reason.
 
     The factor `decay^(reach-1)`, with the reach from the oldest to the latest timestep that gets
@@ -124,20 +118,21 @@ def verdict(norms: ArrayLike, window: int | None = None) -> tuple[str, str]:
             timestep: then the geometric mean of the last quarter of the records is judged.
         window: Integer. Length of the truncation windows; of the last one, if they are counted from
             the start. Defaults to None, full BPTT.
+        thresholds: The `kbptt.analysis.Thresholds`.
 
     Returns:
         `(word, reason)`. The reason is a sentence with the figures, the word one of
 
-        * `"vanishing"`: the factor is below `VANISHING`, or a share of more than `DARK` of the
-          timesteps that the gradient reaches gets less than `VANISHING` of the largest norm;
-        * `"decaying"` (below `DECAYING`), `"healthy"`, `"growing"` (above `GROWING`);
-        * `"exploding"`: the factor is above `EXPLODING`;
+        * `"vanishing"`: the factor is below `vanishing`, or a share of more than `dark` of the
+          timesteps that the gradient reaches gets less than `vanishing` of the largest norm;
+        * `"decaying"` (below `decaying`), `"healthy"`, `"growing"` (above `growing`);
+        * `"exploding"`: the factor is above `exploding`;
         * `"cut off"`: neither vanishing nor exploding, but of the timesteps (of the window) up to
-          the latest that gets any gradient, a share of more than `DARK` comes before the reach and
+          the latest that gets any gradient, a share of more than `dark` comes before the reach and
           gets exactly 0. The norms do not show why: random cuts and resets are intended, a
           saturated or dead recurrence is not;
         * `"non-finite"` (any NaN or infinite norm) or `"no gradient"` (every norm is 0);
-        * `"unsteady"`: not one of the bad words (`BAD`) now, but more than a share `UNSTEADY` of
+        * `"unsteady"`: not one of the bad words (`BAD`) now, but more than a share `unsteady` of
           all records is. Of more than 200 records, 200 evenly spread ones are judged.
     """
     norms = np.ma.atleast_2d(np.ma.asarray(norms, np.float64))
@@ -147,11 +142,15 @@ def verdict(norms: ArrayLike, window: int | None = None) -> tuple[str, str]:
             f"timesteps). Received: an array of shape {norms.shape}."
         )
     profiles = [np.ma.compressed(profile) for profile in norms] or [np.empty(0)]
-    found = overview(profiles, [window] * len(profiles))
+    found = overview(profiles, [window] * len(profiles), thresholds)
     return found["verdict"], found["reason"]
 
 
-def overview(profiles: Sequence[np.ndarray], windows: Sequence[int | None]) -> dict[str, Any]:
+def overview(
+    profiles: Sequence[np.ndarray],
+    windows: Sequence[int | None],
+    thresholds: Thresholds = DEFAULT,
+) -> dict[str, Any]:
     """Summary of a run: verdict, reason, and the numbers behind them.
 
     All describe one profile, the geometric mean at each timestep of the last quarter of the
@@ -160,6 +159,7 @@ def overview(profiles: Sequence[np.ndarray], windows: Sequence[int | None]) -> d
     Args:
         profiles: Norms `(timesteps,)` of each record, of any lengths; at least one.
         windows: For each record the length of its truncation windows, or None.
+        thresholds: The `kbptt.analysis.Thresholds`.
 
     Returns:
         A dict with the keys of `summarize` and `verdict`, `reason`, `averaged` (the number of
@@ -173,12 +173,12 @@ def overview(profiles: Sequence[np.ndarray], windows: Sequence[int | None]) -> d
     averaged = max(1, len(profiles) // 4)
     window = windows[-1]
     norms = mean_profile(profiles[-averaged:])
-    judged = _judge(norms, window)
+    judged = judge(norms, window, thresholds)
     number = min(len(profiles), _MOST_JUDGED)
     spread = np.linspace(0, len(profiles) - 1, number).round().astype(int)
-    words = collections.Counter(_judge(profiles[at], windows[at]).word for at in spread)
+    words = collections.Counter(judge(profiles[at], windows[at], thresholds).word for at in spread)
     word, reason = judged.word, judged.reason
-    if word not in BAD and sum(words[bad] for bad in BAD) > UNSTEADY * number:
+    if word not in BAD and sum(words[bad] for bad in BAD) > thresholds.unsteady * number:
         word = "unsteady"
     if len(words) > 1 or word != judged.word:
         counts = ", ".join(f"{count} {each}" for each, count in words.most_common())
@@ -214,23 +214,34 @@ def mean_profile(profiles: Sequence[np.ndarray]) -> np.ndarray:
     return np.where(finite, mean, np.nan)
 
 
-class _Judged(NamedTuple):
+class Judged(NamedTuple):
+    """The verdict on one profile.
+
+    Attributes:
+        word: See `verdict`.
+        reason: A sentence.
+        log10_factor: Between the two ends of the fitted line; NaN without one.
+        dark: Share of the reached timesteps that get less than `vanishing` of the largest norm.
+    """
+
     word: str
     reason: str
+    log10_factor: float = math.nan
+    dark: float = 0.0
 
 
-def _judge(norms: np.ndarray, window: int | None) -> _Judged:
-    """The verdict on one profile."""
+def judge(norms: np.ndarray, window: int | None = None, thresholds: Thresholds = DEFAULT) -> Judged:
+    """The verdict on one profile `(timesteps,)`, or on its last window."""
     norms = np.asarray(norms if window is None else norms[-window:], np.float64)
     bad = np.count_nonzero(~np.isfinite(norms))
     if bad:
-        return _Judged("non-finite", f"NaN or infinite: {bad} of {norms.size} norms.")
+        return Judged("non-finite", f"NaN or infinite: {bad} of {norms.size} norms.")
     if not norms.any():
-        return _Judged("no gradient", "Every norm is exactly 0.")
+        return Judged("no gradient", "Every norm is exactly 0.")
     positive = np.flatnonzero(norms)
     missed, end = positive[0], positive[-1] + 1
-    judged = _judge_reached(norms[missed:end])
-    if missed <= DARK * end:
+    judged = _judge_reached(norms[missed:end], thresholds)
+    if missed <= thresholds.dark * end:
         return judged
     # An underflow shows in the reached part. A gradient that ends from one timestep to the next may
     # be intended or not.
@@ -240,49 +251,44 @@ def _judge(norms: np.ndarray, window: int | None) -> _Judged:
         "exactly 0: cut off by random cuts, resets or a window that is not known here, or by a "
         "recurrence that is saturated or dead."
     )
-    return _Judged(judged.word if judged.word in BAD else "cut off", reason)
+    word = judged.word if judged.word in BAD else "cut off"
+    return judged._replace(word=word, reason=reason)
 
 
-def _judge_reached(reached: np.ndarray) -> _Judged:
+def _judge_reached(reached: np.ndarray, thresholds: Thresholds) -> Judged:
     """The verdict on the timesteps between the first and the last that get a gradient."""
     if reached.size == 1:
         reason = "The gradient reaches only one timestep, so it can neither vanish nor explode."
-        return _Judged("healthy", reason)
+        return Judged("healthy", reason)
     log_decay = _log_decay(reached)
     steps = reached.size - 1
     log_factor = steps * log_decay / math.log(10)
-    word = _word(log_factor)
+    word, bounds = _word(log_factor, thresholds)
     reason = (
         f"Over the {reached.size} timesteps it reaches back, the fitted gradient changes by the "
-        f"factor {_exp(log_decay):.6g}^{steps} = {_power(log_factor)}, {_BOUNDS[word]}."
+        f"factor {_exp(log_decay):.6g}^{steps} = {power(log_factor)}, {bounds}."
     )
-    dark = np.mean(reached < VANISHING * reached.max())
-    if dark > DARK and word not in BAD:
+    vanishing = thresholds.vanishing
+    dark = float(np.mean(reached < vanishing * reached.max()))
+    if dark > thresholds.dark and word not in BAD:
         word = "vanishing"
-        reason += f" But {dark:.0%} of these timesteps get less than {VANISHING:g} of the largest."
-    return _Judged(word, reason)
+        reason += f" But {dark:.0%} of these timesteps get less than {vanishing:g} of the largest."
+    return Judged(word, reason, log_factor, dark)
 
 
-_BOUNDS = {
-    "vanishing": f"below {VANISHING:g}",
-    "decaying": f"between {VANISHING:g} and {DECAYING:g}",
-    "healthy": f"between {DECAYING:g} and {GROWING:g}",
-    "growing": f"between {GROWING:g} and {EXPLODING:g}",
-    "exploding": f"above {EXPLODING:g}",
-}
+def _word(log_factor: float, thresholds: Thresholds) -> tuple[str, str]:
+    """The word for a factor, and between which bounds it lies."""
+    words = ("vanishing", "decaying", "healthy", "growing", "exploding")
+    bounds = [getattr(thresholds, word) for word in words if word != "healthy"]
+    at = sum(log_factor >= math.log10(bound) for bound in bounds)
+    if at == 0:
+        return words[0], f"below {bounds[0]:g}"
+    if at == len(bounds):
+        return words[-1], f"above {bounds[-1]:g}"
+    return words[at], f"between {bounds[at - 1]:g} and {bounds[at]:g}"
 
 
-def _word(log_factor: float) -> str:
-    below = (
-        (VANISHING, "vanishing"),
-        (DECAYING, "decaying"),
-        (GROWING, "healthy"),
-        (EXPLODING, "growing"),
-    )
-    return next((word for bound, word in below if log_factor < math.log10(bound)), "exploding")
-
-
-def _power(log10: float) -> str:
+def power(log10: float) -> str:
     """`10^log10` as text: plain if short, and never `10^-0.0`."""
     return f"{10**log10:.3g}" if abs(log10) < 3 else f"10^{log10:.1f}"
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from kbptt import _checks
 from kbptt._typing import Arrays
 from kbptt.analysis import adaptive
+from kbptt.analysis.unchanged import unchanged
 from kbptt.layers import find
 from kbptt.truncation.policies import TruncationLike
 
@@ -148,7 +149,7 @@ def lag_profiles(
         )
     sums = [_Sums(maximum) for _ in layers]
     recorded = {id(one): [] for one in find.truncated_layers(model)}
-    with _left_as_it_is(model), contextlib.ExitStack() as stack:
+    with unchanged(model), contextlib.ExitStack() as stack:
         # All of them: chunks of an upper layer would cut the gradient that enters the lower one.
         for one in find.truncated_layers(model):
             stack.enter_context(one.recording_lags(maximum, recorded[id(one)].append))
@@ -286,22 +287,6 @@ class _Sums:
         return self.norms.sum(axis=1) / count, np.linalg.norm(truncated, axis=1)
 
 
-@contextlib.contextmanager
-def _left_as_it_is(model: keras.Model) -> Iterator[None]:
-    """Restores every variable that a forward pass changes: states, metrics, random numbers."""
-    variables = [*model.non_trainable_variables, *model.metrics_variables]
-    # Keras does not count the states of stateful layers among the variables.
-    states = [one.states for one in find.recurrent_layers(model) if one.stateful]
-    variables += [v for v in keras.tree.flatten(states) if v is not None]
-    variables += [v for one in find.truncated_layers(model) for v in one.random_states()]
-    saved = [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
-    try:
-        yield
-    finally:
-        for variable, value in zip(variables, saved, strict=True):
-            variable.assign(value)
-
-
 def _batches(x: Any, y: Any, sample_weight: Any, batch_size: int) -> Iterator[tuple[int, tuple]]:
     """(number of samples, (x, y, sample_weight)) of each batch."""
     batch_size = _checks.positive_integer("batch_size", batch_size)
@@ -348,7 +333,7 @@ def _mean_gradient(model, x, y, truncation, sample_weight, batch_size) -> np.nda
             options = {"truncation": truncation, "record_gradient_norms": False}
             stack.enter_context(one.temporarily(**options))
             stack.enter_context(one.overriding(detachment=None))
-        stack.enter_context(_left_as_it_is(model))
+        stack.enter_context(unchanged(model))
         for samples, batch in _batches(x, y, sample_weight, batch_size):
             scale, gradients = _gradients(model, *batch)
             flat = [np.ravel(tf.convert_to_tensor(g).numpy()) for g in gradients]

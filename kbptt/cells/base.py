@@ -39,6 +39,10 @@ class Step(Protocol):
         """All states over time, start included, from the stored ones and the residuals."""
         ...
 
+    def named_gates(self, residuals: Tensors) -> dict[str, tf.Tensor]:
+        """The gates by their names in the cell's equations, from the residuals; none by default."""
+        ...
+
     def vjp(
         self,
         x: tf.Tensor,
@@ -174,6 +178,9 @@ class Cell(Step):
 
     def recover(self, start: Tensors, residuals: Tensors, written: Tensors) -> Tensors:
         return written
+
+    def named_gates(self, residuals: Tensors) -> dict[str, tf.Tensor]:
+        return {}
 
     def _centred(self, sums: tf.Tensor) -> tf.Tensor:
         width: Any = sums.shape[-1]

@@ -46,6 +46,11 @@ class GRU(Cell):
         h, gates = self.update(x, self.product(h, weights), h, weights)
         return (h,), (gates,)
 
+    def named_gates(self, residuals):
+        kept_z, kept_r, *_ = tf.split(residuals[0], 4, axis=-1)
+        sigma = self.recurrent_activation
+        return {"z": sigma.output(kept_z), "r": sigma.output(kept_r)}
+
     def local_gradients(self, previous, gates, dh):
         """The direct gradient of h_{t−1}, and those of h·U (z, r, n) and of the candidate's sum."""
         phi, sigma = self.activation, self.recurrent_activation

@@ -51,6 +51,10 @@ class LSTM(Cell):
         pairs = list(zip(self.gate_activations, tf.split(kept, 4, axis=-1), strict=True))
         return [f.output(k) for f, k in pairs], [f.grad(k) for f, k in pairs]
 
+    def named_gates(self, residuals):
+        (i, f, _, o), _ = self.kept_gates(residuals[0])
+        return {"i": i, "f": f, "o": o}
+
     def forward(self, x, state, weights):
         (i, f, g, o), kept = self.gate_values(x + self.product(state[0], weights))
         c = f * state[1] + i * g

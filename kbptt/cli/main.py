@@ -11,7 +11,7 @@ import typer.core
 
 import kbptt
 from kbptt._extras import MissingExtra, optional_imports
-from kbptt.cli import compare, terminal, train
+from kbptt.cli import check, compare, terminal, train
 
 # Base class of the errors for unknown options, wrong types, …, for which Typer has no name.
 UsageError = typer.BadParameter.__base__
@@ -88,6 +88,7 @@ app: typer.Typer = typer.Typer(
 app.command("train")(train.train)
 app.command("compare")(compare.compare)
 app.command("report")(compare.report)
+app.command("check")(check.check)
 
 
 def _print_version(wanted: bool) -> None:

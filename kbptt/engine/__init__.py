@@ -18,7 +18,15 @@ from kbptt.engine.cell import CellStep
 from kbptt.engine.cpu import CPULoop
 from kbptt.engine.effects import Effects, are_possible as effects_are_possible, in_control_flow
 from kbptt.engine.factors import draw_factors
-from kbptt.engine.gradient import Context, Dropout, Loop, Monitor, Options, Resets
+from kbptt.engine.gradient import (
+    Context,
+    Dropout,
+    Loop,
+    Monitor,
+    Observation,
+    Options,
+    Resets,
+)
 from kbptt.engine.influence import Influence
 from kbptt.engine.settings import Settings, differentiable, settings, using
 from kbptt.engine.tensorflow import TensorFlowLoop
@@ -33,6 +41,7 @@ __all__ = [
     "Influence",
     "Loop",
     "Monitor",
+    "Observation",
     "Options",
     "Resets",
     "Settings",

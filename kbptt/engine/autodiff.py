@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from kbptt.cells.base import Step, Tensors
 from kbptt.engine.blocks import divide
-from kbptt.engine.gradient import Context, Loop, Monitor, Options
+from kbptt.engine.gradient import Context, Loop, Monitor, Observation, Options
 from kbptt.engine.tensors import clip, norm_per_sample, select, size
 from kbptt.engine.zoneout import held, hold
 
@@ -51,6 +51,16 @@ class AutodiffLoop(Loop):
             )
 
     def __call__(self, x, start, weights, context):
+        histories, final = self._run(x, start, weights, context)
+        return histories[self.output].stack() if context.sequences else None, final
+
+    def observe(self, x, start, weights, context):
+        histories, final = self._run(x, start, weights, context)
+        states = tuple(h.stack() for h in histories)
+        return Observation(states[self.output], tuple(final), states, {})
+
+    def _run(self, x, start, weights, context) -> tuple[Any, Tensors]:
+        """The states over time, each a `tf.TensorArray`, and the final ones."""
         if context.through is not None:
             raise ValueError(
                 "h-detach cannot be expressed by an ordinary loop, which is what runs inside "
@@ -84,7 +94,7 @@ class AutodiffLoop(Loop):
             (0, tuple(start), histories),
             maximum_iterations=x.shape[0],  # XLA needs the bound to differentiate the loop
         )
-        return histories[self.output].stack() if context.sequences else None, final
+        return histories, final
 
     def _factors(self, timesteps, batch, dtype, context: Context) -> tf.Tensor:
         """What multiplies the gradient carried from t to t−1: ``(timesteps, batch or 1)``."""

@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from kbptt.cells.base import Cell, Weights
-from kbptt.engine import by_row, plan
+from kbptt.engine import by_row, observation, plan
 from kbptt.engine.blocks import divide
 from kbptt.engine.compiled import UNSAVABLE, refuse_saving
 from kbptt.engine.gradient import Context, Loop, Monitor, Options
@@ -54,6 +54,8 @@ class CPULoop(Loop):
         current: Called in every backward pass for the `Options` of that moment, of which windows
             and clip are used. Defaults to `options`.
         by_row: Whether the backward pass keeps the gradients of each row apart.
+        every_state: Whether the forward pass keeps c of all timesteps, also where the backward pass
+            could compute it again.
     """
 
     time_major = False
@@ -66,9 +68,11 @@ class CPULoop(Loop):
         options: Options,
         current: Callable[[], Options] | None = None,
         by_row: bool = False,
+        every_state: bool = False,
     ) -> None:
         super().__init__(options)
         self.by_row = by_row
+        self.every_state = every_state
         self.cell = cell
         self.current = current or (lambda: options)
         # Graphs run in other threads, to which the settings in force here do not extend.
@@ -223,6 +227,13 @@ class CPULoop(Loop):
         loop = CPULoop(self.cell, options, by_row=True)
         return by_row.reach(loop, wanted, given | residuals)
 
+    def observe(self, x, start, weights, context):
+        arrays = self._arrays(x, start, weights, context)
+        loop = CPULoop(self.cell, self.options, every_state=True)
+        values = [np.asarray(value) for value in arrays.values()]
+        h, _, c, *_ = loop.run_forward(tuple(arrays), (True,) * 5, *values)
+        return observation.of_results(self.cell, x, start, weights, context, h, c)
+
     @staticmethod
     def _arrays(x, start, weights: Weights, context: Context) -> dict[str, tf.Tensor]:
         """What there is, by the names of `Problem`."""
@@ -259,7 +270,7 @@ class CPULoop(Loop):
         size = timesteps * batch * width * dtype.itemsize
         keeps_gates = is_kept and size <= self.most_gates(windows)
         slots = np.zeros([timesteps], np.int64) if has_c and not is_kept else None
-        if has_c and is_kept and not keeps_gates:
+        if has_c and is_kept and not keeps_gates and not self.every_state:
             slots = plan.slots(windows)
         count = timesteps if slots is None else int(slots.max()) + 1
         arrays["h"] = _memory.array([batch, timesteps, units], dtype)

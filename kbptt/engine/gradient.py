@@ -143,6 +143,22 @@ class Context(NamedTuple):
     watched: Watched | None = None
 
 
+class Observation(NamedTuple):
+    """A forward pass with everything it went through; all tensors ``(timesteps, batch, width)``.
+
+    Attributes:
+        outputs: Of all timesteps, as the loop returns them.
+        final: The final states, each ``(batch, width)``.
+        states: The states after each step.
+        gates: The gates of each step by name, in [0, 1]; empty for cells that have none.
+    """
+
+    outputs: tf.Tensor
+    final: Tensors
+    states: Tensors
+    gates: dict[str, tf.Tensor]
+
+
 class Upstream(NamedTuple):
     """What a backward pass starts from.
 
@@ -216,6 +232,10 @@ class Loop:
         Args:
             probes: Gradients of the final states, each ``(probes, width)``, of every sample.
         """
+        raise NotImplementedError
+
+    def observe(self, x: tf.Tensor, start: Tensors, weights: Any, context: Context) -> Observation:
+        """Runs the loop eagerly, without a gradient, and keeps what it went through."""
         raise NotImplementedError
 
     def __call__(

@@ -24,7 +24,7 @@ import tensorflow as tf
 from kbptt.cells.base import Step, Tensors
 from kbptt.engine.blocks import divide
 from kbptt.engine.compiled import Compiled
-from kbptt.engine.gradient import Context, Loop, Monitor, Options
+from kbptt.engine.gradient import Context, Loop, Monitor, Observation, Options
 from kbptt.engine.influence import Reached
 from kbptt.engine.recurrence import Given, Recurrence
 from kbptt.engine.settings import settings
@@ -78,6 +78,11 @@ class TensorFlowLoop(Loop):
             x, start, weights, context.mask, context.resets, context.zoneout_key
         )
         return trace.trajectory[self.output][1:], final, trace
+
+    def observe(self, x, start, weights, context):
+        outputs, final, trace = self.forward(x, start, weights, context)
+        states = tuple(h[1:] for h in trace.trajectory)
+        return Observation(outputs, tuple(final), states, self.step.named_gates(trace.residuals))
 
     def _forward(self, x, start, weights, mask, resets, key) -> tuple[Tensors, Trace]:
         """Runs the recurrence; returns the final states and the trace."""

@@ -1,6 +1,7 @@
 """What a layer does in a call, around its loop: checks, where the states begin, what is kept."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import keras
@@ -87,6 +88,8 @@ class StatefulCall(InfluenceOptions):
     """
 
     _carry: Carry | None = None
+    # Sees the states and gates of calls: `kbptt.layers.truncated.TruncatedLayer.observing`.
+    _observer: Callable[..., None] | None = None
     _initial_state_weights: list[Any] | None = None
 
     # Whether a `fit` of this stateful layer was looked at.
@@ -140,6 +143,10 @@ class StatefulCall(InfluenceOptions):
     def inference_states(self) -> list[keras.Variable] | None:
         """Where a stateful layer starts in `predict`, `evaluate` and calls without training."""
         return None if self.states is None else self._carried.inference
+
+    def carried_variables(self) -> list[Any]:
+        """All that a stateful layer carries from call to call, to be saved and assigned again."""
+        return [] if self.states is None else self._carried.variables()
 
     def reset_state(self) -> None:
         """Sets the states that a stateful layer keeps back to those a sequence begins with."""
@@ -286,4 +293,5 @@ class StatefulCall(InfluenceOptions):
         first = slice(None), slice(carry.length)
         mask = None if mask is None else mask[first]
         resets = None if resets is None else resets._replace(at=resets.at[first])
-        return self.inner_loop(sequences[first], state, mask, training, resets)[2]
+        with self.overriding(observer=None):  # it has seen these timesteps
+            return self.inner_loop(sequences[first], state, mask, training, resets)[2]

@@ -69,6 +69,12 @@ class CarriedStates:
         self.training: list[keras.Variable] = [variable(v) for v in tree.flatten(start)]
         self.inference: list[keras.Variable] = [variable(v) for v in tree.flatten(start)]
 
+    def variables(self) -> list[Any]:
+        """Everything that passes change, in an order in which it can be assigned again."""
+        influence = [] if self._influence is None else [self._influence]
+        states = [*tree.flatten(self.shown), *self.training, *self.inference]
+        return [*states, *influence, *self._fresh.values(), self._writer]
+
     def start(self, training: bool) -> Any:
         """Where a pass begins, nested as the initial states."""
         writer, own = self._pass(training)

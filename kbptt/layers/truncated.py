@@ -18,6 +18,7 @@ from kbptt.engine import (
     Effects,
     Loop,
     Monitor,
+    Observation,
     Options,
     Resets,
     effects_are_possible,
@@ -127,6 +128,20 @@ class TruncatedLayer(StatefulCall):
         with self.temporarily(truncation=windows), others:
             yield
 
+    @contextlib.contextmanager
+    def observing(self, record: Callable[[Observation, Any, bool], None]) -> Iterator[None]:
+        """A scope in which calls run eagerly, without a gradient, and show their states and gates.
+
+        Of a stack of cells in one layer those of the top. See `kbptt.analysis.health`.
+
+        Args:
+            record: Called for every loop with the `kbptt.engine.Observation`, the mask, boolean
+                ``(batch, timesteps)`` or None, and whether the timesteps follow those of the loop
+                before (after a burn-in).
+        """
+        with self.overriding(observer=record):
+            yield
+
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         inputs.check_shape(self.name, tuple(sequences_shape))
         super().build(sequences_shape, initial_state_shape)
@@ -213,7 +228,12 @@ class TruncatedLayer(StatefulCall):
             dropout=dropout,
             influence=self._influence,
         )
-        outputs, states = loop(x, start, weights, context)
+        if self._observer is None or not top:
+            outputs, states = loop(x, start, weights, context)
+        else:
+            observed = loop.observe(x, start, weights, context)
+            outputs, states = observed.outputs, observed.final
+            self._observer(observed, mask, self._burnt > 0)
         if loop.time_major:
             outputs = _swap(outputs)
         if not top:

@@ -151,8 +151,11 @@ class Rows:
     # In a step --------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def window(self) -> Iterator[None]:
-        """A step of one replica: at its end the states are kept and the next window comes."""
+    def window(self, keep: bool = True) -> Iterator[None]:
+        """A step of one replica: at its end the states are kept and the next window comes.
+
+        Without `keep` nothing is, and the next step reads the same window.
+        """
         number = replica()
         mine = slice(number * self.rows, (number + 1) * self.rows)
         index = self._window.read_value()
@@ -168,6 +171,8 @@ class Rows:
             window = self._windows[number]
         finally:
             del self._windows[number]
+        if not keep:
+            return
         for layer, states in window.after.items():
             for variable, state in zip(self._states[layer], states, strict=True):
                 variable.assign(tf.cast(state, variable.dtype))

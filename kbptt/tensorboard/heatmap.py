@@ -1,6 +1,6 @@
 """Figures of gradient norms. Matplotlib without pyplot: no global state, nothing to close."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -67,15 +67,44 @@ def heatmap_figure(
             "Invalid value for argument `limits`. Expected (smallest, largest) log10 norm. "
             f"Received: limits={limits!r}."
         )
-    edges = layout.window_edges(norms.shape[1], window, align)
-    cells = grid.reduce(
-        norms,
+    sizes = (
         _checks.positive_integer("max_steps", max_steps),
         _checks.positive_integer("max_timesteps", max_timesteps),
     )
     figure = Figure(figsize=(8.0, 4.2), layout="constrained")
     axes = figure.add_subplot()
+    edges = layout.window_edges(norms.shape[1], window, align)
+    legend = draw_heatmap(figure, axes, steps, norms, edges, sizes, limits)
+    if title:
+        # `$` in a layer's name must not start a formula.
+        axes.set_title(title, parse_math=False, fontsize=11)
+    if legend:
+        handles = [Patch(facecolor=c, edgecolor="#888", label=n) for n, c in legend]
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9
+        )
+    return figure
 
+
+def draw_heatmap(
+    figure: Figure,
+    axes,
+    steps: np.ndarray,
+    norms: np.ndarray,
+    edges: Sequence[int] = (),
+    sizes: tuple[int, int] = (400, 400),
+    limits: tuple[float, float] | None = None,
+) -> list[tuple[str, str]]:
+    """Draws a heatmap with its colour scale; returns name and colour of each special value in it.
+
+    Args:
+        figure, axes: Where to draw.
+        steps, norms: As for `heatmap_figure`.
+        edges: Timesteps at which the gradient is cut.
+        sizes: Largest numbers of columns and rows.
+        limits: As for `heatmap_figure`.
+    """
+    cells = grid.reduce(norms, *sizes)
     image = _colors(cells.values, limits)
     x = grid.step_edges(steps)[cells.row_edges]
     y = cells.column_edges - 0.5
@@ -89,16 +118,8 @@ def heatmap_figure(
     if len(edges) <= _MAX_EDGES:
         for edge in edges:
             axes.axhline(edge - 0.5, color="white", linewidth=0.6, linestyle=(0, (4, 4)), alpha=0.8)
-    if title:
-        # `$` in a layer's name must not start a formula.
-        axes.set_title(title, parse_math=False, fontsize=11)
     figure.colorbar(image["scale"], ax=axes, label=f"log$_{{10}}$ {NORM_LABEL}", pad=0.02)
-    if image["legend"]:
-        handles = [Patch(facecolor=c, edgecolor="#888", label=n) for n, c in image["legend"]]
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9
-        )
-    return figure
+    return image["legend"]
 
 
 def profile_figure(
@@ -124,6 +145,16 @@ def profile_figure(
     """
     figure = Figure(figsize=(8.0, 4.5), layout="constrained")
     axes = figure.add_subplot()
+    draw_profile(axes, profiles, relative, window)
+    if title:
+        axes.set_title(title, parse_math=False, fontsize=11)
+    return figure
+
+
+def draw_profile(
+    axes, profiles: Mapping[str, ArrayLike], relative: bool = False, window: int | None = None
+) -> None:
+    """Draws profiles; the arguments are those of `profile_figure`."""
     axes.set_yscale("log")
     longest = 0
     for number, (name, norms) in enumerate(profiles.items()):
@@ -138,13 +169,10 @@ def profile_figure(
     axes.grid(True, which="major", color="#ddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    if title:
-        axes.set_title(title, parse_math=False, fontsize=11)
     if profiles:
         legend = axes.legend(frameon=False, fontsize=9, loc="best")
         for text in legend.get_texts():
             text.set_parse_math(False)
-    return figure
 
 
 def _colors(values: np.ndarray, limits: tuple[float, float] | None) -> dict:

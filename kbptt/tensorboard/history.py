@@ -1,5 +1,7 @@
 """A bounded record of gradient profiles over training."""
 
+from typing import Any
+
 import numpy as np
 
 from kbptt.tensorboard import reader
@@ -46,6 +48,19 @@ class History:
     def layers(self) -> list[str]:
         """Names of all layers recorded so far, in order of appearance."""
         return list(dict.fromkeys(name for _, profiles in self._records for name in profiles))
+
+    def all(self) -> dict[Any, reader.Profiles]:
+        """`get` of every layer."""
+        return {layer: self.get(layer) for layer in self.layers()}
+
+    def steps(self) -> list[int]:
+        """The steps of all records."""
+        return [step for step, _ in self._records]
+
+    def vectors(self, layer: str, last: int) -> tuple[list[int], list[np.ndarray]]:
+        """Steps and norms `(timesteps,)` of the last records of one layer, at most so many."""
+        found = [(step, p[layer]) for step, p in self._records[-last:] if layer in p]
+        return [step for step, _ in found], [norms for _, norms in found]
 
     def get(self, layer: str) -> reader.Profiles:
         """`(steps, norms)` of one layer, as `kbptt.tensorboard.read` returns them."""

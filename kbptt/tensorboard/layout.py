@@ -12,6 +12,8 @@ from kbptt.truncation import windows
 PLUGIN = "gradient_flow"
 PROFILE = "dL_dh"
 LAGS = "dL_dh_by_lag"
+# Norms of a layer's states by timestep.
+STATES = {"h": "h_norm", "c": "c_norm"}
 STATISTICS = "gradient_flow_stats"
 
 # TensorFlow's writer repeats the metadata with every record, so it stays small.
@@ -24,6 +26,11 @@ class Division(NamedTuple):
     length: int | None = None
     stride: int | None = None
     align: str = "end"
+
+
+def tensor_tag(layer: str, kind: str) -> str:
+    """Tag of a tensor of this kind: `PROFILE`, `LAGS` or one of `STATES`."""
+    return f"{PLUGIN}/{layer}/{kind}"
 
 
 def profile_tag(layer: str) -> str:
@@ -45,6 +52,13 @@ def layer_of(tag: str, kind: str = PROFILE) -> str | None:
 def statistic_tag(group: str, name: str) -> str:
     """Tag of a scalar; never a profile's, since a tag belongs to one plugin."""
     return f"{STATISTICS}/{group}/{name}"
+
+
+def statistic_of(tag: str) -> tuple[str, str] | None:
+    """Group and name of the tag of one of kbptt's scalars, or None for other tags."""
+    prefix, _, rest = tag.partition("/")
+    group, _, name = rest.partition("/")
+    return (group, name) if prefix == STATISTICS and name else None
 
 
 def safe_name(name: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from tensorboard.plugins import base_plugin
 from werkzeug import exceptions, wrappers
 
-from kbptt.analysis import gradient_flow
+from kbptt.analysis import gradient_flow, thresholds
 from kbptt.tensorboard import grid, layout, web
 from kbptt.tensorboard.series import Series, fitted_line, pieces
 from kbptt.tensorboard.source import Source
@@ -25,14 +25,7 @@ STATIC = Path(__file__).parent / "static"
 _MAX_CELLS = 1_000_000
 _MAX_POINTS = 1000
 
-THRESHOLDS = {
-    "vanishing": gradient_flow.VANISHING,
-    "decaying": gradient_flow.DECAYING,
-    "growing": gradient_flow.GROWING,
-    "exploding": gradient_flow.EXPLODING,
-    "dark": gradient_flow.DARK,
-    "unsteady": gradient_flow.UNSTEADY,
-}
+THRESHOLDS = thresholds.of_verdicts()
 
 
 class GradientFlowLoader(base_plugin.TBLoader):

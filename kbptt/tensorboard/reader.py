@@ -6,6 +6,7 @@ import os
 import struct
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -42,48 +43,105 @@ def read(log_dir: str | os.PathLike[str], by_lag: bool = False) -> dict[str, Pro
     Raises:
         FileNotFoundError: If `log_dir` is not a directory.
     """
-    log_dir = os.fspath(log_dir)
-    if not os.path.isdir(log_dir):
-        raise FileNotFoundError(f"There is no run directory {log_dir!r}.")
-    # Protobuf modules are slow to import, and `last_step` does not need them.
-    from google.protobuf import message
-    from tensorboard.compat.proto import event_pb2
+    scan = Scan.of(log_dir)
+    found = scan.lags if by_lag else scan.profiles
+    if by_lag:
+        # Aligned at lag 0.
+        found = {
+            layer: {s: v[::-1] for s, v in vectors.items()} for layer, vectors in found.items()
+        }
+    stacked = {layer: stack(vectors) for layer, vectors in sorted(found.items())}
+    if by_lag:
+        return {layer: (steps, norms[:, ::-1]) for layer, (steps, norms) in stacked.items()}
+    return stacked
+
+
+class Scan:
+    """Everything that kbptt's callbacks wrote into one run directory.
+
+    Of records with equal steps the last one counts.
+
+    Attributes:
+        profiles: Norms `(timesteps,)` by layer and step.
+        lags: Norms `(lags,)`, lag 0 first, by layer and step.
+        contents: The fields of the plugin content of each layer's profiles; those of its lags where
+            it has no profiles.
+        scalars: Values by (group, name) and step.
+    """
+
+    def __init__(self) -> None:
+        self.profiles: dict[str, dict[int, np.ndarray]] = {}
+        self.lags: dict[str, dict[int, np.ndarray]] = {}
+        self.contents: dict[str, dict[str, Any]] = {}
+        self.scalars: dict[tuple[str, str], dict[int, float]] = {}
+        self._unreadable = 0
+
+    @classmethod
+    def of(cls, log_dir: str | os.PathLike[str]) -> "Scan":
+        """Reads a directory (its subdirectories are not searched).
+
+        Records without a valid profile are left out, with one warning.
+
+        Raises:
+            FileNotFoundError: If `log_dir` is not a directory.
+        """
+        log_dir = os.fspath(log_dir)
+        if not os.path.isdir(log_dir):
+            raise FileNotFoundError(f"There is no run directory {log_dir!r}.")
+        # Protobuf modules are slow to import, and `last_step` does not need them.
+        from google.protobuf import message
+        from tensorboard.compat.proto import event_pb2
+
+        scan = cls()
+        for path in _event_files(log_dir, SUFFIX, OTHER_SUFFIX):
+            for _, record in records(path):
+                try:
+                    event = event_pb2.Event.FromString(record)
+                except message.DecodeError:
+                    break  # a damaged file: no later record can be trusted
+                for value in event.summary.value:
+                    if value.HasField("tensor"):
+                        scan._add(event.step, value)
+        if scan._unreadable:
+            warnings.warn(
+                f"Left out {scan._unreadable} damaged record(s) of {log_dir!r}: expected vectors "
+                "of nonnegative norms.",
+                stacklevel=3,
+            )
+        return scan
+
+    def _add(self, step: int, value: Any) -> None:
+        if (scalar := layout.statistic_of(value.tag)) is not None:
+            number = _array(value.tensor)
+            if number is not None and number.shape == () and number.dtype.kind == "f":
+                self.scalars.setdefault(scalar, {})[step] = float(number)
+            return
+        for kind, found in ((layout.PROFILE, self.profiles), (layout.LAGS, self.lags)):
+            layer = layout.layer_of(value.tag, kind)
+            if layer is None:
+                continue
+            array = _array(value.tensor)
+            norms = None if array is None else profile(step, array)
+            if norms is None:
+                self._unreadable += 1
+                continue
+            found.setdefault(layer, {})[step] = norms
+            if layer not in self.contents or kind == layout.PROFILE:
+                content = value.metadata.plugin_data.content
+                self.contents[layer] = layout.parse_content(content)
+
+
+def _array(tensor: Any) -> np.ndarray | None:
+    """The tensor of an event, or None if it is damaged."""
     from tensorboard.util import tensor_util
 
     from kbptt.tensorboard import guard
 
-    kind = layout.LAGS if by_lag else layout.PROFILE
-    found: dict[str, dict[int, np.ndarray]] = {}
-    unreadable = 0
-    for path in _event_files(log_dir, SUFFIX, OTHER_SUFFIX):
-        for _, record in records(path):
-            try:
-                event = event_pb2.Event.FromString(record)
-            except message.DecodeError:
-                break  # a damaged file: no later record can be trusted
-            for value in event.summary.value:
-                layer = layout.layer_of(value.tag, kind)
-                if layer is None or not value.HasField("tensor"):
-                    continue
-                norms = None
-                # A tensor with foreign fields can raise anything.
-                with contextlib.suppress(Exception):
-                    if guard.is_sound(value.tensor):
-                        norms = profile(event.step, tensor_util.make_ndarray(value.tensor))
-                if norms is None:
-                    unreadable += 1
-                else:
-                    found.setdefault(layer, {})[event.step] = norms[::-1] if by_lag else norms
-    if unreadable:
-        warnings.warn(
-            f"Left out {unreadable} damaged record(s) of {log_dir!r}: expected vectors of "
-            "nonnegative norms.",
-            stacklevel=2,
-        )
-    stacked = {layer: stack(profiles) for layer, profiles in sorted(found.items())}
-    if by_lag:
-        return {layer: (steps, norms[:, ::-1]) for layer, (steps, norms) in stacked.items()}
-    return stacked
+    # A tensor with foreign fields can raise anything.
+    with contextlib.suppress(Exception):
+        if guard.is_sound(tensor):
+            return tensor_util.make_ndarray(tensor)
+    return None
 
 
 def profile(step: int, tensor: np.ndarray) -> np.ndarray | None:

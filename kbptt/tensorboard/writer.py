@@ -37,6 +37,11 @@ def lag_value(layer: str, norms: np.ndarray, content: bytes) -> Value:
     return _tensor_value(layout.lag_tag(layer), norms, content)
 
 
+def state_value(layer: str, state: str, norms: np.ndarray, content: bytes) -> Value:
+    """Summary value of the norms of a state, `"h"` or `"c"`, by timestep `(timesteps,)`."""
+    return _tensor_value(layout.tensor_tag(layer, layout.STATES[state]), norms, content)
+
+
 def scalar_value(tag: str, value: float) -> Value:
     """Summary value of one scalar."""
     return Value(tag=tag, tensor=_scalar_tensor(value), metadata=_scalar_metadata())

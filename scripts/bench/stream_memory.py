@@ -82,7 +82,7 @@ def highest(cell: str, steps: int, epochs: int = 1) -> dict[str, Any]:
             process.join()
 
 
-def rows(cell: str) -> list[dict[str, Any]]:
+def rows(cell: str, *_: Any) -> list[dict[str, Any]]:
     """For each number of steps the highest values, over those of the fewest steps."""
     found, least = [], {}
     for steps in STEPS:

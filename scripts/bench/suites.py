@@ -3,13 +3,13 @@
 import math
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import stream_memory
-from .builds import build
+from . import seeing, stream_memory
+from .builds import OTHER_BLOCKS, build
 from .sizes import CELLS, FIT, INFERENCE, LONG, SHARED, STREAMS, WIDE, Size
 from .steps import applies, missing, parse
 from .stream_steps import WINDOWS
@@ -162,23 +162,14 @@ class Memory(Suite):
         return rows
 
 
-class StreamMemory(Suite):
-    """Highest memory of an epoch on a memory-mapped file, over that on the shortest of them."""
+@dataclass(frozen=True)
+class Whole(Suite):
+    """What is measured as a whole, by a function of the cell, the sizes and the rounds."""
+
+    rows: Callable = stream_memory.rows
 
     def run(self, cells, sizes, rounds):
-        return [row for cell in cells for row in stream_memory.rows(cell)]
-
-
-OTHER_BLOCKS = {
-    "GROUP": (48, 192),
-    "GROUP_BYTES": (2**17, 2**19),
-    "LEAST_FORWARD": (32, 96),
-    "LEAST_BACKWARD": (24, 96),
-    "BATCHED": (192, 768),
-    "BATCHED_BYTES": (3 * 2**16, 3 * 2**18),
-    "DEPTH": (128, 512),
-    "NEAR": (0, 2**30),
-}
+        return [row for cell in cells for row in self.rows(cell, sizes, rounds)]
 
 
 class Blocks(Suite):
@@ -339,10 +330,17 @@ SUITES = {
         ),
         STREAMS,
     ),
-    "stream-memory": StreamMemory(
+    "stream-memory": Whole(
         "peak memory of an epoch on a memory-mapped file, anonymous pages and those of files",
         (),
         cells=["GRU"],
+    ),
+    "health": Whole(
+        "a whole fit with GradientFlow, and with the health of the network, over one without",
+        (),
+        FIT,
+        ["LSTM"],
+        rows=seeing.rows,
     ),
     "inference": Suite(
         "predict and evaluate; one sample, one timestep at a time",

@@ -269,7 +269,7 @@ def test_arguments(tmp_path):
     for log_dir in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(ValueError, match="is a file"):
             GradientFlow(log_dir)
-    for bad in (None, "", 3):
+    for bad in ("", 3):
         with pytest.raises(ValueError, match="log_dir"):
             GradientFlow(bad)
     for arguments in (
@@ -281,6 +281,9 @@ def test_arguments(tmp_path):
         {"lag_data": ([1],)},
         {"lag_freq": 0},
         {"max_lags": 1},
+        {"health": "gates"},
+        {"health": 1},
+        {"on_verdict": "raise"},
     ):
         with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`"):
             GradientFlow(tmp_path, **arguments)

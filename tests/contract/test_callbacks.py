@@ -95,6 +95,7 @@ CALLBACKS = {
         {
             "log_freq": (2, "never"), "heatmap_freq": (1, 0), "max_profiles": (1, 0),
             "lag_data": (None, X), "lag_freq": (2, 0), "max_lags": (2, 1),
+            "health": ("states", "gates"),
         },
     ),
     "SpectralMonitor": (
@@ -113,7 +114,12 @@ CALLBACKS = {
     ),
 }  # fmt: skip
 SHARED = ["variables", "name"]  # of all transforms, tried with the first one
-MEMORY_ONLY = ["batch_size", "interval"]  # change nothing that could be seen
+MEMORY_ONLY = [
+    "batch_size",
+    "interval",
+    "on_verdict",
+    "thresholds",
+]  # change nothing that could be seen
 ALIASES = {"AdaptiveGradientClip": ["threshold"]}  # of another attribute
 OBSERVERS = ["GradientNorm", "GradientFlow", "SpectralMonitor"]
 

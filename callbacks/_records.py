@@ -1,0 +1,135 @@
+"""What `GradientFlow` keeps in memory of a run, in bounded size."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from kbptt.analysis.evidence import Evidence, LayerEvidence
+from kbptt.analysis.layer_health import OF_HEALTH
+from kbptt.callbacks._clips import OPTIMIZER
+from kbptt.callbacks._health import Key
+from kbptt.tensorboard import layout
+from kbptt.tensorboard.history import History
+from kbptt.truncation import windows
+
+# Profiles of a layer that findings are based on; more would only be averaged.
+_JUDGED = 200
+
+
+class Records:
+    """Profiles, norms of states and scalars of a run at some training steps.
+
+    Args:
+        max_records: Integer. Largest number of records of each; beyond it they are evenly thinned
+            out.
+
+    Attributes:
+        profiles: The `History` of ‖∂L/∂h_t‖ by layer.
+        states: That of ‖h_t‖ and ‖c_t‖, by (layer, "h") and (layer, "c").
+        lags: The last gradients by lag of each layer, `(lags,)`.
+    """
+
+    def __init__(self, max_records: int) -> None:
+        self.profiles = History(max_records)
+        self.states = History(max_records)
+        self.lags: dict[str, np.ndarray] = {}
+        self._scalars = History(max_records)
+        self._last: dict[Key, float] = {}
+        self._windows: dict[int, dict[str, int | None]] = {}
+
+    def limit(self, max_records: int) -> None:
+        """Changes the largest number of records."""
+        for history in (self.profiles, self.states, self._scalars):
+            history.max_records = max_records
+
+    def add(
+        self,
+        step: int,
+        profiles: dict[str, np.ndarray],
+        states: dict[Key, np.ndarray],
+        scalars: dict[Key, float],
+        divisions: Mapping[str, windows.Division],
+    ) -> None:
+        """Adds what was measured at a step, later than those before.
+
+        Args:
+            step: Integer.
+            profiles: By layer, `(timesteps,)`.
+            states: By (layer, state), `(timesteps,)`; empty if not measured at this step.
+            scalars: By (group, name).
+            divisions: The truncation of each layer.
+        """
+        self.profiles.add(step, profiles)
+        if states:
+            self.states.add(step, states)
+        self._scalars.add(step, {k: np.array([v], np.float64) for k, v in scalars.items()})
+        self.note(scalars)
+        self._windows[step] = {
+            name: _judged_window(norms.size, divisions[name]) for name, norms in profiles.items()
+        }
+        if len(self._windows) > 2 * len(self.profiles) + 2:
+            kept = set(self.profiles.steps())
+            self._windows = {s: w for s, w in self._windows.items() if s in kept}
+
+    def note(self, scalars: dict[Key, float]) -> None:
+        """Keeps the last values of scalars at a step that is not recorded."""
+        self._last |= scalars
+
+    def scalars(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """`(steps, values)` of every scalar, by "group/name"."""
+        found = self._scalars.all()
+        return {"/".join(key): (s, np.asarray(v)[:, 0]) for key, (s, v) in found.items()}
+
+    def evidence(
+        self, layers: Mapping[str, Any], clip_name: Callable[[Key], str | None]
+    ) -> Evidence:
+        """What findings are based on.
+
+        Args:
+            layers: The layers of the model, by the names of their profiles.
+            clip_name: The name of the clip whose rate a scalar is, or None.
+        """
+        found = []
+        for name, layer in layers.items():
+            steps, norms = self.profiles.vectors(name, _JUDGED)
+            truncation = getattr(layer, "truncation", None)
+            statistics = {
+                key: value
+                for (group, key), value in self._last.items()
+                if group == name and key.startswith(OF_HEALTH)
+            }
+            found.append(
+                LayerEvidence(
+                    name,
+                    per_timestep=bool(getattr(layer, "return_sequences", False)),
+                    profiles=norms,
+                    windows=[self._windows.get(step, {}).get(name) for step in steps],
+                    window=getattr(truncation, "length", None),
+                    by_lag=self.lags.get(name),
+                    statistics=statistics,
+                )
+            )
+        named = ((clip_name(key), value) for key, value in self._last.items())
+        rates = {name: value for name, value in named if name is not None}
+        return Evidence(found, rates, self._last.get((OPTIMIZER, "nonfinite_steps")))
+
+
+def _judged_window(timesteps: int, division: windows.Division) -> int | None:
+    """Length of the last truncation window, or None."""
+    if division.length is None:
+        return None
+    return division.length - windows.of(timesteps, division).back
+
+
+def content(name: str, layer: Any) -> bytes:
+    """The plugin content of a layer's tensors."""
+    loss = "all" if getattr(layer, "return_sequences", False) else "last"
+    t = division(layer)
+    return layout.content(name, loss, t.length, t.stride, t.align)
+
+
+def division(layer: Any) -> windows.Division:
+    """The truncation of a layer; none for a user's layer without one."""
+    truncation = getattr(layer, "truncation", None)
+    return truncation if hasattr(truncation, "length") else layout.Division()

@@ -1,0 +1,50 @@
+"""The state of a run as text: verdicts, findings, and what could not be judged."""
+
+import dataclasses
+
+from kbptt.analysis import findings, gradient_flow
+from kbptt.analysis.evidence import Evidence, LayerEvidence
+from kbptt.analysis.thresholds import DEFAULT, Thresholds
+
+
+def text(evidence: Evidence, thresholds: Thresholds = DEFAULT) -> str:
+    """Several lines: of each layer its verdict, then what is wrong, and the thresholds."""
+    lines = []
+    for layer in evidence.layers:
+        lines += _of_layer(layer, thresholds)
+    found = findings.find_faults(evidence, thresholds)
+    lines += [f"found  {one}" for one in found] or ["found  nothing wrong"]
+    judged = findings.judged(evidence, thresholds)
+    names = {one.name for one in found}
+    fine = [name for name, known in judged.items() if known and name not in names]
+    if fine:
+        lines.append(f"not found: {', '.join(fine)}")
+    for name, known in judged.items():
+        if not known:
+            lines.append(f"not judged: {name}, which needs {findings.RULES[name].needs}")
+    shown = (f"{name} {value:g}" for name, value in dataclasses.asdict(thresholds).items())
+    lines.append(f"thresholds: {', '.join(shown)}")
+    return "\n".join(lines)
+
+
+def _of_layer(layer: LayerEvidence, thresholds: Thresholds) -> list[str]:
+    if not len(layer.profiles):
+        return [f"{layer.name}: no profile yet"]
+    if layer.per_timestep:
+        # Every timestep has a loss of its own: the sum of all shows no reach.
+        if layer.by_lag is None:
+            return [
+                f"{layer.name}: {len(layer.profiles)} profiles; every timestep has a loss, so only "
+                "gradients by lag show how far back they reach (lag_data, health)"
+            ]
+        window = layer.window
+        lags = layer.by_lag if window is None else layer.by_lag[:window]
+        judged = gradient_flow.judge(lags[::-1], None, thresholds)
+        lines = [f"{layer.name}: {judged.word} by lag. {judged.reason}"]
+    else:
+        found = gradient_flow.overview(layer.profiles, layer.windows, thresholds)
+        lines = [f"{layer.name}: {found['verdict']}. {found['reason']}"]
+    if layer.statistics:
+        values = (f"{name} {value:.3g}" for name, value in layer.statistics.items())
+        lines.append(f"  {', '.join(values)}")
+    return lines

@@ -1,0 +1,87 @@
+"""`kbptt check`: what is wrong with training runs, with an exit code for scripts."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kbptt.analysis import findings, summary, thresholds
+from kbptt.cli import options
+
+FAIL_ON = (
+    f"Findings that give exit code 1, separated by commas, or 'any': {', '.join(findings.RULES)}."
+)
+
+
+@options.command()
+def check(
+    run: Annotated[Path, typer.Argument(help="Directory of a run, or with runs below it.")],
+    *,
+    fail_on: Annotated[str | None, typer.Option(help=FAIL_ON)] = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--threshold",
+            metavar="NAME=VALUE",
+            help="A bound that differs from the default, such as vanishing=1e-4. Repeatable.",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print findings and thresholds as JSON.")
+    ] = False,
+) -> None:
+    """Look for what is wrong in the TensorBoard files of training runs, and what to try.
+
+    Exit code 1: a finding named by --fail-on. Exit code 2: no run of GradientFlow there.
+
+    Example: kbptt check runs/a --fail-on vanishing,non-finite
+    """
+    refused = _names(fail_on)
+    bounds = thresholds.get(dict(map(_assignment, threshold or ())))
+    from kbptt.tensorboard import evidence
+
+    if not run.is_dir():
+        raise ValueError(f"There is no directory '{run}'. Expected that of a run.")
+    results: dict[str, Any] = {}
+    for directory in evidence.runs(run):
+        recorded = evidence.read_evidence(directory)
+        if not recorded.layers:
+            continue
+        found = findings.find_faults(recorded, bounds)
+        results[directory] = [one._asdict() for one in found]
+        if not as_json:
+            typer.echo(f"{directory}\n{summary.text(recorded, bounds)}\n")
+    if not results:
+        raise ValueError(
+            f"There are no gradient profiles in '{run}' or below it. Expected event files of "
+            "kbptt.callbacks.GradientFlow, kbptt train or kbptt compare."
+        )
+    if as_json:
+        content = {"thresholds": thresholds.as_dict(bounds), "findings": results}
+        typer.echo(json.dumps(content, indent=1))
+    bad = {one["name"] for found in results.values() for one in found} & refused
+    if bad:
+        if not as_json:
+            typer.echo(f"Failed: {', '.join(name for name in findings.RULES if name in bad)}.")
+        raise typer.Exit(1)
+
+
+def _names(text: str | None) -> set[str]:
+    """The findings that a list of names stands for."""
+    if text is None:
+        return set()
+    names = [name.strip() for name in text.split(",")]
+    if names == ["any"]:
+        return set(findings.RULES)
+    return {findings.rule_name(name) for name in names}
+
+
+def _assignment(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise ValueError(
+            f"Invalid value for `--threshold`. Expected NAME=NUMBER. Received: {text!r}."
+        ) from None

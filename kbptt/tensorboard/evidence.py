@@ -1,0 +1,91 @@
+"""What findings are based on, from the event files of a run."""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from kbptt.analysis.evidence import Evidence, LayerEvidence
+from kbptt.analysis.layer_health import OF_HEALTH
+from kbptt.tensorboard import reader
+from kbptt.tensorboard.ragged import Ragged
+from kbptt.tensorboard.series import Records, Series
+
+_CLIP_RATE = "clip_rate"
+
+
+def read_evidence(log_dir: str | os.PathLike[str]) -> Evidence:
+    """What a run has recorded, for `kbptt.analysis.find_faults`.
+
+    Args:
+        log_dir: Directory of one run of `kbptt.callbacks.GradientFlow` (its subdirectories are not
+            searched).
+
+    Raises:
+        FileNotFoundError: If `log_dir` is not a directory.
+    """
+    scan = reader.Scan.of(log_dir)
+    last = {key: values[max(values)] for key, values in scan.scalars.items()}
+    layers = []
+    for layer in sorted({*scan.profiles, *scan.lags}):
+        chosen = sorted(scan.scalars.get((layer, "truncation"), {}).items())
+        vectors, content = dict(sorted(scan.profiles.get(layer, {}).items())), scan.contents[layer]
+        records = Records(np.array(list(vectors), np.int64), Ragged(list(vectors.values())))
+        series = Series(records, False, content, chosen, "overlap" in content)
+        by_lag = scan.lags.get(layer)
+        lags = by_lag[max(by_lag)] if by_lag else None
+        layers.append(of_layer(layer, content, series, lags, last))
+    return of_run(layers, last)
+
+
+def of_layer(
+    name: str,
+    content: Mapping[str, Any],
+    series: Series,
+    by_lag: np.ndarray | None,
+    last: Mapping[tuple[str, str], float],
+) -> LayerEvidence:
+    """What a run has recorded of a layer.
+
+    Args:
+        name: The layer's name.
+        content: The fields of `layout.parse_content`.
+        series: Its profiles.
+        by_lag: Its last gradients by lag, lag 0 first, or None.
+        last: Last values of the run's scalars by (group, name).
+    """
+    steps = series.steps.tolist()
+    timed = [(s, v) for s, v in zip(steps, series.norms.vectors, strict=True) if len(v)]
+    return LayerEvidence(
+        name,
+        per_timestep=content.get("loss") == "all",
+        profiles=[norms for _, norms in timed],
+        windows=[series.judged_window(step, norms.size) for step, norms in timed],
+        window=series.window(steps[-1] + 1 if steps else 0),
+        by_lag=by_lag,
+        statistics={
+            key: value
+            for (group, key), value in last.items()
+            if group == name and key.startswith(OF_HEALTH)
+        },
+    )
+
+
+def of_run(layers: list[LayerEvidence], last: Mapping[tuple[str, str], float]) -> Evidence:
+    """What a run has recorded: its layers, and what its optimizer measured."""
+    optimizer = {name: value for (group, name), value in last.items() if group == "optimizer"}
+    rates = {
+        name.removesuffix(_CLIP_RATE).strip("/") or "clip": value
+        for name, value in optimizer.items()
+        if name.endswith(_CLIP_RATE)
+    }
+    return Evidence(layers, rates, optimizer.get("nonfinite_steps"))
+
+
+def runs(root: str | os.PathLike[str]) -> Iterator[str]:
+    """The run directories at or below `root`, in the order of their names."""
+    for directory, below, files in os.walk(root):
+        below.sort()
+        if any(name.endswith((reader.SUFFIX, reader.OTHER_SUFFIX)) for name in files):
+            yield directory
