@@ -15,7 +15,7 @@ import rich.text
 from kbptt.ablation.ledger import Ledger, Trial
 from kbptt.ablation.results import Results
 from kbptt.ablation.runner import Event
-from kbptt.ablation.text import visible
+from kbptt.ablation.text import duration, visible
 
 LINES = 12  # of the ranking
 SECONDS = 0.25  # between two drawings of the live table
@@ -172,11 +172,3 @@ def _without_curves(trial: Trial) -> Trial:
 def literal(text: str) -> rich.text.Text:
     """Text that the terminal shows literally: without markup and a user's escape sequences."""
     return rich.text.Text(visible(text))
-
-
-def duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

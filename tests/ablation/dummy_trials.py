@@ -61,7 +61,7 @@ def crashing_once(config):
 
 
 def killed_once(config):
-    """Takes its worker process down the first time that one of the trials runs."""
+    """Takes its process down the first time that one of the trials runs."""
     if config["method"]["name"] == "clip" and config["seed"] == 0 and first_time(config):
         time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -69,10 +69,10 @@ def killed_once(config):
 
 
 def held_once(config):
-    """Says where it runs, and stays there until it is killed, the first time that it is run."""
+    """Names its worker, and stays there until that is killed, the first time that it is run."""
     if config["method"]["name"] == "clip" and config["seed"] == 0 and first_time(config):
         marker = pathlib.Path(os.environ["KBPTT_TEST_MARKERS"], "process")
-        marker.with_suffix(".new").write_text(str(os.getpid()))
+        marker.with_suffix(".new").write_text(str(os.getppid()))
         marker.with_suffix(".new").rename(marker)
         time.sleep(300)
     return score(config)

@@ -1,0 +1,242 @@
+"""Runs trials in a process of their own, beside the worker, and ends those that go wrong.
+
+The worker's process only watches. So it survives whatever a trial does to its own process (end it,
+fill the memory, stop it, hang with every signal blocked), and knows why that one ended. This holds
+on any cluster, because nothing but the worker's machine takes part.
+"""
+
+import contextlib
+import multiprocessing.spawn
+import os
+import pathlib
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from kbptt._extras import optional_imports
+from kbptt.ablation import child, trial
+from kbptt.ablation.errors import ProcessDied, TrialError
+from kbptt.ablation.text import duration
+
+with optional_imports():
+    import psutil
+    from dask.utils import format_bytes
+
+# TensorFlow leaks about 10 to 20 MiB for every model that a process trains. A new process costs a
+# few seconds, so one that is still small after this many trials is kept.
+TRIALS_PER_PROCESS = 50
+LARGE_PROCESS = 2**30  # bytes
+LOOK_SECONDS = 0.2  # between two looks at the memory of a trial
+
+_one_at_a_time = threading.Lock()
+_server: "_Server | None" = None
+
+
+class Limits(NamedTuple):
+    """What a trial may take; `None` is no limit.
+
+    Args:
+        seconds: Number, while it runs: waiting for a worker does not count.
+        memory: Integer, bytes of resident memory of its process and all that it starts.
+    """
+
+    seconds: float | None = None
+    memory: int | None = None
+
+
+def execute(config: dict[str, Any], limits: Limits = Limits()) -> dict[str, Any]:
+    """Runs a trial within its limits. This is what a Dask worker is sent.
+
+    Raises:
+        TrialError: when the trial crashed, broke a limit, or returned something that is no result.
+        ProcessDied: when its process ended before it returned.
+    """
+    return _call(trial.execute, config, limits)
+
+
+def check(config: dict[str, Any], limits: Limits = Limits()) -> None:
+    """Builds what a trial would train, to find mistakes before anything is trained.
+
+    Raises:
+        ValueError: for an option, a method or a task that cannot be built.
+        TrialError: for anything else that went wrong.
+    """
+    _call(trial.check, config, limits)
+
+
+def _call(function: Callable[[dict[str, Any]], Any], config: dict[str, Any], limits: Limits) -> Any:
+    """Calls a function in this worker's process for trials, which is started when needed."""
+    global _server
+    with _one_at_a_time:
+        if _server is None or not _server.is_alive():
+            _server = _Server()
+        try:
+            return _server.call(function, (config,), limits)
+        finally:
+            if _server.is_used_up():
+                close()
+
+
+def close() -> None:
+    """Ends the process for trials, if there is one."""
+    global _server
+    if _server is not None:
+        _server.close()
+        _server = None
+
+
+def start(*arguments: str, environment: Mapping[str, str] = os.environ, **options: Any) -> Any:
+    """Starts `kbptt.ablation.child`; it ends when this process does."""
+    environment = {**environment, "KBPTT_PARENT": str(os.getpid())}
+    command = [sys.executable, "-P", str(pathlib.Path(child.__file__)), *arguments]
+    # A session of its own: Ctrl-C in the worker's terminal does not reach it, and what it leaves
+    # behind can be found.
+    return subprocess.Popen(command, env=environment, start_new_session=True, **options)
+
+
+def watch(
+    process: "subprocess.Popen[Any]", limits: Limits, ended: Callable[[float], bool]
+) -> None:
+    """Waits until `ended`; a process that breaks a limit is killed, with all that it started.
+
+    Args:
+        process: From `start`.
+        limits: The limits.
+        ended: Function that waits at most that many seconds for the end, and tells if it came.
+
+    Raises:
+        TrialError: which limit it was; final, because the same trial would break it again.
+    """
+    started = time.monotonic()
+    while True:
+        left = LOOK_SECONDS
+        if limits.seconds is not None:
+            left = min(left, max(0.0, started + limits.seconds - time.monotonic()))
+        if ended(left):
+            return
+        if limits.seconds is not None and time.monotonic() - started >= limits.seconds:
+            kill(process)
+            raise TrialError(
+                f"It was still running at the time limit of {duration(limits.seconds)}.", final=True
+            )
+        if limits.memory is not None and (used := memory_of(process)) > limits.memory:
+            kill(process)
+            raise TrialError(
+                f"It used {format_bytes(used)} of memory; the limit is {format_bytes(limits.memory)}.", final=True
+            )
+
+
+def kill(process: "subprocess.Popen[Any]") -> None:
+    """Kills a process and all that it started, also what is stopped or outlived it."""
+    for one in _tree(process):
+        with contextlib.suppress(psutil.Error):
+            one.kill()
+    if hasattr(os, "killpg"):  # not on Windows
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def memory_of(process: "subprocess.Popen[Any]") -> int:
+    """Resident bytes of a process and all that it started."""
+    total = 0
+    for one in _tree(process):
+        with contextlib.suppress(psutil.Error):
+            total += one.memory_info().rss
+    return total
+
+
+def how_it_ended(process: "subprocess.Popen[Any]") -> str:
+    """The end of a process, as the end of a sentence."""
+    code = process.wait()
+    if code >= 0:
+        return f"ended with exit code {code}"
+    with contextlib.suppress(ValueError):
+        name = signal.Signals(-code).name
+        hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+        return f"was killed by {name}{hint}"
+    return f"was killed by signal {-code}"
+
+
+def _tree(process: "subprocess.Popen[Any]") -> "list[psutil.Process]":
+    try:
+        root = psutil.Process(process.pid)
+        return [*root.children(recursive=True), root]
+    except psutil.NoSuchProcess:
+        return []
+
+
+class _Server:
+    """A process that runs one trial after the other."""
+
+    def __init__(self) -> None:
+        # The planning process has shown the tasks' warnings; others would not name their trial.
+        quiet = {} if sys.warnoptions else {"PYTHONWARNINGS": "ignore"}
+        self._process = start(
+            environment={**os.environ, **quiet}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._calls = 0
+        threading.Thread(target=self._read, daemon=True).start()
+        # As for a process of multiprocessing, which a daemon (Dask's workers are) cannot start.
+        preparation = multiprocessing.spawn.get_preparation_data("kbptt-trials")
+        del preparation["authkey"]  # refuses to be pickled
+        self._send(preparation)
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def is_used_up(self) -> bool:
+        """Whether the next trial had better have a new process."""
+        if self._calls < TRIALS_PER_PROCESS:
+            return not self.is_alive()
+        return memory_of(self._process) >= LARGE_PROCESS
+
+    def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], limits: Limits) -> Any:
+        """Returns what the function returned there, or raises what it raised."""
+        self._calls += 1
+        answer = None
+
+        def ended(seconds: float) -> bool:
+            nonlocal answer
+            with contextlib.suppress(queue.Empty):
+                answer = self._answers.get(timeout=seconds)
+                return True
+            # Its own processes may still hold the pipe.
+            return not self.is_alive() and self._answers.empty()
+
+        self._send((function, arguments))
+        watch(self._process, limits, ended)
+        if answer is None:
+            raise ProcessDied(f"Its process {how_it_ended(self._process)}.")
+        value, error = answer
+        if error is not None:
+            raise error
+        return value
+
+    def close(self) -> None:
+        kill(self._process)
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+
+    def _send(self, value: Any) -> None:
+        with contextlib.suppress(BrokenPipeError):  # `call` says how it died
+            pickle.dump(value, self._process.stdin)
+            self._process.stdin.flush()
+
+    def _read(self) -> None:
+        """Forwards the answers; None when there will be no more."""
+        answer = ()
+        with self._process.stdout as pipe:
+            while answer is not None:
+                try:
+                    answer = pickle.load(pipe)
+                except Exception:  # the end, or an answer that was cut off
+                    answer = None
+                self._answers.put(answer)
