@@ -10,7 +10,7 @@ import rich.console
 
 from kbptt import _checks, methods as method_registry
 from kbptt._extras import require
-from kbptt.ablation import clusters, progress, runner
+from kbptt.ablation import clusters, limits, progress, runner
 from kbptt.ablation.environment import git_commit
 from kbptt.ablation.grid import Grid, axes_of, read_yaml
 from kbptt.ablation.ledger import Ledger
@@ -32,6 +32,8 @@ def compare(
     scheduler: str | None = None,
     workers: int | None = None,
     retries: int = runner.RETRIES,
+    trial_timeout: float | str | None = None,
+    memory_limit: int | str | None = None,
     extend: bool = False,
     overwrite: bool = False,
     retry_failed: bool = False,
@@ -65,6 +67,10 @@ def compare(
         scheduler: Address of a Dask scheduler to run on. Defaults to `None`, this machine.
         workers: Processes on this machine. Defaults to cores // threads.
         retries: How often a trial that crashes is retried. Defaults to `2`.
+        trial_timeout: How long a trial may run, in seconds or with a unit ("30m", "12h"). Defaults
+            to `None`, as long as it takes.
+        memory_limit: Memory that a trial may use, in bytes or with a unit ("4GB"), or `"auto"`, an
+            equal share of its machine for every worker. Defaults to `None`, no limit.
         extend: Whether to add to an ablation in `logdir` whose trials are all in the new one.
         overwrite: Whether to delete an ablation in `logdir` with a different configuration. One
             with the same configuration is continued: delete the directory to start again.
@@ -84,7 +90,13 @@ def compare(
     """
     given = {"tasks": tasks, "methods": methods, "seeds": seeds, "set": set}
     grid = _grid(config, {n: v for n, v in given.items() if v is not None} | options)
-    running = {"scheduler": scheduler, "workers": workers, "retries": retries}
+    running = {
+        "scheduler": scheduler,
+        "workers": workers,
+        "retries": retries,
+        "trial_timeout": limits.seconds(trial_timeout),
+        "memory_limit": limits.memory(memory_limit),
+    }
     _refuse_early(grid, workers, retries, reference)
     try:
         _run(grid, logdir, (extend, overwrite, retry_failed), running, bool(verbose))

@@ -11,6 +11,8 @@ from kbptt.cli import options
 METHODS = "Methods, separated by commas; '+' combines: orthogonal+clip."
 SEEDS = "Number of seeds, or seeds (3,4,7); 6 are the fewest that can show an effect."
 CONFIG = "YAML file with tasks, methods, seeds, set, …; the command line takes precedence."
+TIMEOUT = "How long a trial may run: 90s, 30m, 12h. Default: as long as it takes."
+MEMORY = "Memory that a trial may use: 4GB, or auto, an equal share for every worker."
 OVERWRITE = "Delete an ablation with a different configuration in the log directory."
 Reference = Annotated[
     str | None, typer.Option(help="Method to compare with. Default: the baseline.")
@@ -38,6 +40,8 @@ def compare(
         str | None, typer.Option(help="Run on this Dask scheduler, such as tcp://host:8786.")
     ] = None,
     retries: Annotated[int, typer.Option(help="How often a trial that crashes is retried.")] = 2,
+    trial_timeout: Annotated[str | None, typer.Option(metavar="<time>", help=TIMEOUT)] = None,
+    memory_limit: Annotated[str | None, typer.Option(metavar="<memory>", help=MEMORY)] = None,
     reference: Reference = None,
     trial: Annotated[
         str | None, typer.Option(help="Function that runs a trial, as module:function.")
@@ -71,6 +75,8 @@ def compare(
         scheduler=scheduler,
         workers=workers,
         retries=retries,
+        trial_timeout=limits.seconds(trial_timeout, "--trial-timeout"),
+        memory_limit=limits.memory(memory_limit, "--memory-limit"),
         extend=extend,
         overwrite=overwrite,
         retry_failed=retry_failed,
