@@ -99,7 +99,7 @@ def memory(value: Any, name: str = "memory_limit") -> int | str | None:
     if value is None or value == "auto":
         return value
     try:
-        found = parse_bytes(value)
+        found = parse_bytes(value) if value else 0  # of "", Dask makes a byte
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
         found = 0
     if not found > 0 or isinstance(value, bool):
