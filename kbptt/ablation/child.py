@@ -15,6 +15,7 @@ import pickle
 import runpy
 import signal
 import sys
+import traceback
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
@@ -28,11 +29,15 @@ def main() -> None:
         return
     path, _, function = sys.argv[1].partition("::")
     sys.path.insert(0, str(pathlib.Path(path).resolve().parent))  # as `python SCRIPT` does
-    if function:
-        _call(path, function, json.loads(sys.argv[2]))
-    else:
-        sys.argv = [path, *sys.argv[2:]]
-        runpy.run_path(path, run_name="__main__")
+    try:
+        if function:
+            _call(path, function, json.loads(sys.argv[2]))
+        else:
+            sys.argv = [path, *sys.argv[2:]]
+            runpy.run_path(path, run_name="__main__")
+    except Exception as error:
+        traceback.print_exception(error.with_traceback(_from(path, error.__traceback__)))
+        sys.exit(1)
 
 
 def serve() -> None:
@@ -95,6 +100,14 @@ def _plain(value: Any) -> Any:
         if hasattr(value, convert):
             return _plain(getattr(value, convert)())
     return value
+
+
+def _from(path: str, trace: Any) -> Any:
+    """A traceback without the frames above those of the script."""
+    found = trace
+    while found is not None and found.tb_frame.f_code.co_filename != path:
+        found = found.tb_next
+    return found or trace
 
 
 def _end_with_parent(parent: int) -> None:

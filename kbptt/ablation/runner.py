@@ -21,8 +21,9 @@ from kbptt.ablation.files import SCRATCH, inside, write_files
 from kbptt.ablation.ledger import Ledger, LedgerError, Trial
 from kbptt.ablation.outcome import readable
 from kbptt.ablation.rows import trial_key
-from kbptt.ablation.supervision import Limits, check, execute
+from kbptt.ablation.supervision import Limits
 from kbptt.ablation.text import described, visible
+from kbptt.ablation.worker import check, execute
 
 RETRIES = 2
 # A worker can die through no fault of its trial (a machine removed), so the trial gets a few more
@@ -173,9 +174,7 @@ def _check_models(queue: "_Queue", client: Any, on_wait: Callable[[], Any]) -> N
         arm(trial): trial for trial in queue.pending
     }  # the first of each arm: `pending` is reversed
     running = {
-        client.submit(
-            check, trial.config, queue.limits, key=f"check-{key[:16]}", pure=False
-        ): trial
+        client.submit(check, trial.config, queue.limits, key=f"check-{key[:16]}", pure=False): trial
         for key, trial in reversed(arms.items())
         if key not in known
     }

@@ -17,6 +17,7 @@ from kbptt.ablation.ledger import Ledger
 from kbptt.ablation.progress import literal
 from kbptt.ablation.reporting import Report
 from kbptt.ablation.results import Results
+from kbptt.ablation.script_grid import ScriptGrid
 from kbptt.tasks import registry
 from kbptt.tensorboard import command
 
@@ -29,6 +30,9 @@ def compare(
     *,
     config: str | os.PathLike[str] | None = None,
     set: Mapping[str, Any] | None = None,
+    script: str | os.PathLike[str] | None = None,
+    metric: str | None = None,
+    mode: str | None = None,
     scheduler: str | None = None,
     workers: int | None = None,
     retries: int = runner.RETRIES,
@@ -64,6 +68,13 @@ def compare(
         config: YAML file with `tasks`, `methods`, `seeds`, `set` and any of `**options` as keys;
             arguments given here take precedence.
         set: Mapping from an option to a list of values: an axis of the grid.
+        script: Path of your own training script, or "path:function", in place of kbptt's training:
+            `set` and `**options` are its options then, `tasks` and `methods` words for it, which
+            may be left out (see `docs/compare.md`).
+        metric: With `script`, the score among the metrics that it reports. Defaults to `"score"`,
+            or the first one.
+        mode: With `script`, "max" or "min": which is better. Defaults to what the metric's name
+            tells: "min" for a loss or an error, "max" for an accuracy.
         scheduler: Address of a Dask scheduler to run on. Defaults to `None`, this machine.
         workers: Processes on this machine. Defaults to cores // threads.
         retries: How often a trial that crashes is retried. Defaults to `2`.
@@ -89,6 +100,7 @@ def compare(
             cannot be built with its task and options, before anything is trained.
     """
     given = {"tasks": tasks, "methods": methods, "seeds": seeds, "set": set}
+    given |= {"script": script, "metric": metric, "mode": mode}
     grid = _grid(config, {n: v for n, v in given.items() if v is not None} | options)
     running = {
         "scheduler": scheduler,
@@ -134,13 +146,18 @@ def _grid(config: str | os.PathLike[str] | None, given: dict[str, Any]) -> Grid:
     """The grid of a YAML file, if there is one, and of the arguments, which take precedence."""
     if config is not None:
         given = _merge(read_yaml(config), given)
+    given = {"seeds": 6, **given}
+    if "script" in given:
+        return ScriptGrid.make(**given)
+    for name in {"metric", "mode"} & given.keys():
+        raise ValueError(f"`{name}` is for a script of your own: give `script` (--script) too.")
     for name, there_are in (("tasks", registry.names()), ("methods", method_registry.names())):
         if name not in given:
             raise ValueError(
                 f"The grid is empty: name at least one of the {name}, with the argument `{name}` "
                 f"or the option --{name}. There are: {', '.join(there_are)}."
             )
-    return Grid.make(**{"seeds": 6, **given})
+    return Grid.make(**given)
 
 
 def _refuse_early(grid: Grid, workers: int | None, retries: int, reference: str | None) -> None:

@@ -1,6 +1,6 @@
-"""Runs trials in a process of their own, beside the worker, and ends those that go wrong.
+"""Watches the process that a trial runs in, and ends it when the trial breaks a limit.
 
-The worker's process only watches. So it survives whatever a trial does to its own process (end it,
+The worker's own process only watches. So it survives whatever a trial does to its process (end it,
 fill the memory, stop it, hang with every signal blocked), and knows why that one ended. This holds
 on any cluster, because nothing but the worker's machine takes part.
 """
@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from kbptt._extras import optional_imports
-from kbptt.ablation import child, trial
+from kbptt.ablation import child
 from kbptt.ablation.errors import ProcessDied, TrialError
 from kbptt.ablation.text import duration
 
@@ -33,9 +33,6 @@ with optional_imports():
 TRIALS_PER_PROCESS = 50
 LARGE_PROCESS = 2**30  # bytes
 LOOK_SECONDS = 0.2  # between two looks at the memory of a trial
-
-_one_at_a_time = threading.Lock()
-_server: "_Server | None" = None
 
 
 class Limits(NamedTuple):
@@ -50,47 +47,6 @@ class Limits(NamedTuple):
     memory: int | None = None
 
 
-def execute(config: dict[str, Any], limits: Limits = Limits()) -> dict[str, Any]:
-    """Runs a trial within its limits. This is what a Dask worker is sent.
-
-    Raises:
-        TrialError: when the trial crashed, broke a limit, or returned something that is no result.
-        ProcessDied: when its process ended before it returned.
-    """
-    return _call(trial.execute, config, limits)
-
-
-def check(config: dict[str, Any], limits: Limits = Limits()) -> None:
-    """Builds what a trial would train, to find mistakes before anything is trained.
-
-    Raises:
-        ValueError: for an option, a method or a task that cannot be built.
-        TrialError: for anything else that went wrong.
-    """
-    _call(trial.check, config, limits)
-
-
-def _call(function: Callable[[dict[str, Any]], Any], config: dict[str, Any], limits: Limits) -> Any:
-    """Calls a function in this worker's process for trials, which is started when needed."""
-    global _server
-    with _one_at_a_time:
-        if _server is None or not _server.is_alive():
-            _server = _Server()
-        try:
-            return _server.call(function, (config,), limits)
-        finally:
-            if _server.is_used_up():
-                close()
-
-
-def close() -> None:
-    """Ends the process for trials, if there is one."""
-    global _server
-    if _server is not None:
-        _server.close()
-        _server = None
-
-
 def start(*arguments: str, environment: Mapping[str, str] = os.environ, **options: Any) -> Any:
     """Starts `kbptt.ablation.child`; it ends when this process does."""
     environment = {**environment, "KBPTT_PARENT": str(os.getpid())}
@@ -100,9 +56,7 @@ def start(*arguments: str, environment: Mapping[str, str] = os.environ, **option
     return subprocess.Popen(command, env=environment, start_new_session=True, **options)
 
 
-def watch(
-    process: "subprocess.Popen[Any]", limits: Limits, ended: Callable[[float], bool]
-) -> None:
+def watch(process: "subprocess.Popen[Any]", limits: Limits, ended: Callable[[float], bool]) -> None:
     """Waits until `ended`; a process that breaks a limit is killed, with all that it started.
 
     Args:
@@ -127,9 +81,8 @@ def watch(
             )
         if limits.memory is not None and (used := memory_of(process)) > limits.memory:
             kill(process)
-            raise TrialError(
-                f"It used {format_bytes(used)} of memory; the limit is {format_bytes(limits.memory)}.", final=True
-            )
+            sizes = f"{format_bytes(used)} of memory; the limit is {format_bytes(limits.memory)}"
+            raise TrialError(f"It used {sizes}.", final=True)
 
 
 def kill(process: "subprocess.Popen[Any]") -> None:
@@ -172,7 +125,7 @@ def _tree(process: "subprocess.Popen[Any]") -> "list[psutil.Process]":
         return []
 
 
-class _Server:
+class Server:
     """A process that runs one trial after the other."""
 
     def __init__(self) -> None:
