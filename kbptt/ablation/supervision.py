@@ -14,6 +14,7 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -131,8 +132,12 @@ class Server:
     def __init__(self) -> None:
         # The planning process has shown the tasks' warnings; others would not name their trial.
         quiet = {} if sys.warnoptions else {"PYTHONWARNINGS": "ignore"}
+        # What it writes there is removed with it: a process that is killed cannot clean up.
+        self._scratch = tempfile.TemporaryDirectory(prefix="kbptt-")
         self._process = start(
-            environment={**os.environ, **quiet}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            environment={**os.environ, **quiet, "TMPDIR": self._scratch.name},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._calls = 0
@@ -177,6 +182,8 @@ class Server:
         kill(self._process)
         with contextlib.suppress(OSError):
             self._process.stdin.close()
+        with contextlib.suppress(OSError):
+            self._scratch.cleanup()
 
     def _send(self, value: Any) -> None:
         with contextlib.suppress(BrokenPipeError):  # `call` says how it died
