@@ -78,7 +78,9 @@ def results(logdir: Path) -> dict[str, str]:
         trials = ledger.trials("done")
     measured = ("cost", "environment")
     return {
-        trial.directory: json.dumps({n: v for n, v in trial.result.items() if n not in measured})
+        trial.directory: json.dumps(
+            {n: v for n, v in (trial.result or {}).items() if n not in measured}
+        )
         for trial in trials
     }
 

@@ -74,7 +74,7 @@ def _call(path: str, name: str, given: dict[str, Any]) -> None:
         given: Its keyword arguments: `options`, and `others`, of which it gets those it names.
     """
     module = pathlib.Path(path).stem
-    spec = importlib.util.spec_from_file_location(module, path)
+    spec: Any = importlib.util.spec_from_file_location(module, path)
     sys.modules[module] = loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     function = getattr(loaded, name)

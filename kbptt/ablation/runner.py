@@ -130,7 +130,7 @@ def run(
     while queue.pending or queue.running:
         wanted = clusters.workers_for(len(queue.pending), workers, threads)
         with _quiet_library(), clusters.connect(scheduler, wanted) as client:
-            if memory_limit == "auto":
+            if isinstance(memory_limit, str):  # "auto"
                 memory_limit = clusters.memory_share(client)
             queue.limits = Limits(trial_timeout, memory_limit)
             try:

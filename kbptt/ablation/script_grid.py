@@ -24,7 +24,7 @@ _NAME = re.compile(r"[A-Za-z][\w-]*(\.[\w-]+)*")
 
 @dataclasses.dataclass(frozen=True)
 class ScriptGrid(Grid):
-    """What a study of a script compares. Make one with `ScriptGrid.make`.
+    """What a study of a script compares. Make one with `ScriptGrid.of`.
 
     Its methods and tasks are words for the script; where none are given there is one of each, with
     the script's name, and what is compared are the values of the axes.
@@ -34,7 +34,7 @@ class ScriptGrid(Grid):
     given: tuple[str, ...] = ()  # of "methods" and "tasks"
 
     @classmethod
-    def make(
+    def of(
         cls,
         script: str | os.PathLike[str],
         seeds: int | Sequence[int] = 1,

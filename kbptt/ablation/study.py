@@ -148,7 +148,7 @@ def _grid(config: str | os.PathLike[str] | None, given: dict[str, Any]) -> Grid:
         given = _merge(read_yaml(config), given)
     given = {"seeds": 6, **given}
     if "script" in given:
-        return ScriptGrid.make(**given)
+        return ScriptGrid.of(**given)
     for name in {"metric", "mode"} & given.keys():
         raise ValueError(f"`{name}` is for a script of your own: give `script` (--script) too.")
     for name, there_are in (("tasks", registry.names()), ("methods", method_registry.names())):

@@ -159,7 +159,7 @@ class Server:
     def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], limits: Limits) -> Any:
         """Returns what the function returned there, or raises what it raised."""
         self._calls += 1
-        answer = None
+        answer: Any = None
 
         def ended(seconds: float) -> bool:
             nonlocal answer
@@ -192,7 +192,7 @@ class Server:
 
     def _read(self) -> None:
         """Forwards the answers; None when there will be no more."""
-        answer = ()
+        answer: Any = ()
         with self._process.stdout as pipe:
             while answer is not None:
                 try:

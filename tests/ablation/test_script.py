@@ -40,7 +40,7 @@ def elsewhere(monkeypatch, tmp_path):
 
 def planned(source, name="train.py", function="", **arguments):
     pathlib.Path(name).write_text(textwrap.dedent(source))
-    return ScriptGrid.make(f"{name}:{function}" if function else name, **arguments)
+    return ScriptGrid.of(f"{name}:{function}" if function else name, **arguments)
 
 
 def execute(grid, *limits):
@@ -215,7 +215,7 @@ def test_what_is_compared_is_named_by_what_differs():
 def test_what_is_refused_before_anything_runs(arguments, words):
     pathlib.Path("train.py").write_text(PLAIN)
     with pytest.raises(ValueError, match=words):
-        ScriptGrid.make(**{"script": "train.py", **arguments})
+        ScriptGrid.of(**{"script": "train.py", **arguments})
 
 
 def test_a_script_that_is_no_python_is_refused():
