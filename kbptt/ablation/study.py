@@ -30,9 +30,6 @@ def compare(
     *,
     config: str | os.PathLike[str] | None = None,
     set: Mapping[str, Any] | None = None,
-    script: str | os.PathLike[str] | None = None,
-    metric: str | None = None,
-    mode: str | None = None,
     scheduler: str | None = None,
     workers: int | None = None,
     retries: int = runner.RETRIES,
@@ -68,20 +65,12 @@ def compare(
         config: YAML file with `tasks`, `methods`, `seeds`, `set` and any of `**options` as keys;
             arguments given here take precedence.
         set: Mapping from an option to a list of values: an axis of the grid.
-        script: Path of your own training script, or "path:function", in place of kbptt's training:
-            `set` and `**options` are its options then, `tasks` and `methods` words for it, which
-            may be left out (see `docs/compare.md`).
-        metric: With `script`, the score among the metrics that it reports. Defaults to `"score"`,
-            or the first one.
-        mode: With `script`, "max" or "min": which is better. Defaults to what the metric's name
-            tells: "min" for a loss or an error, "max" for an accuracy.
         scheduler: Address of a Dask scheduler to run on. Defaults to `None`, this machine.
         workers: Processes on this machine. Defaults to cores // threads.
         retries: How often a trial that crashes is retried. Defaults to `2`.
-        trial_timeout: How long a trial may run, in seconds or with a unit ("30m", "12h"). Defaults
-            to `None`, as long as it takes.
-        memory_limit: Memory that a trial may use, in bytes or with a unit ("4GB"), or `"auto"`, an
-            equal share of its machine for every worker. Defaults to `None`, no limit.
+        trial_timeout: How long a trial may run: seconds, "30m", "12h". Defaults to `None`, forever.
+        memory_limit: Memory that a trial may use: bytes, "4GB", or "auto", an equal share for every
+            worker of a machine. Defaults to `None`, no limit.
         extend: Whether to add to an ablation in `logdir` whose trials are all in the new one.
         overwrite: Whether to delete an ablation in `logdir` with a different configuration. One
             with the same configuration is continued: delete the directory to start again.
@@ -90,7 +79,8 @@ def compare(
         verbose: Whether to show progress and the ranking; `"progress"` for only the progress.
             Defaults to `True`.
         **options: `design`, `imports`, `trial` (see `Grid.make`), and options of model, optimizer,
-            training and tasks with one value each: `epochs=20`, `units=32`, `length=200`, …
+            training and tasks with one value each: `epochs=20`, `units=32`, `length=200`, …; or
+            `script`, your own training, with `metric`, `mode` and its options (`ScriptGrid.of`).
 
     Returns:
         A `Report`, also written into `logdir` as `results.csv`, `report.md` and `report.html`.
@@ -100,15 +90,10 @@ def compare(
             cannot be built with its task and options, before anything is trained.
     """
     given = {"tasks": tasks, "methods": methods, "seeds": seeds, "set": set}
-    given |= {"script": script, "metric": metric, "mode": mode}
     grid = _grid(config, {n: v for n, v in given.items() if v is not None} | options)
-    running = {
-        "scheduler": scheduler,
-        "workers": workers,
-        "retries": retries,
-        "trial_timeout": limits.seconds(trial_timeout),
-        "memory_limit": limits.memory(memory_limit),
-    }
+    running = {"scheduler": scheduler, "workers": workers, "retries": retries}
+    running["trial_timeout"] = limits.seconds(trial_timeout)
+    running["memory_limit"] = limits.memory(memory_limit)
     _refuse_early(grid, workers, retries, reference)
     try:
         _run(grid, logdir, (extend, overwrite, retry_failed), running, bool(verbose))
