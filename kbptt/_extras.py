@@ -4,7 +4,7 @@ import contextlib
 import importlib.util
 from collections.abc import Iterator
 
-_COMPARE = ("distributed", "dask", "jinja2", "rich", "sklearn", "typer", "yaml")
+_COMPARE = ("distributed", "dask", "jinja2", "psutil", "rich", "sklearn", "typer", "yaml")
 EXTRAS = {"plot": ("matplotlib",), "compare": _COMPARE, "csv": ("pandas",)}
 """The modules that each extra of setup.cfg brings."""
 

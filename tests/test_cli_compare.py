@@ -64,6 +64,26 @@ def test_compare_then_report(tmp_path):
     assert "\n  settings.epochs: + 3\n" in changed.stderr and "--overwrite" in changed.stderr
 
 
+def test_a_script_of_the_users_own(tmp_path):
+    script = tmp_path / "train.py"
+    source = "import json, sys\nprint(json.dumps({'loss': float(sys.argv[2]), 'time': 0}))\n"
+    script.write_text(source)
+    command = ("compare", "--script", script, "--set", "rate=2,1", "--seeds", 2)
+    command += ("--workers", 1, "--trial-timeout", "1h", "--memory-limit", "auto")
+    first = kbptt(*command, "--logdir", tmp_path / "logs")
+    assert first.returncode == 0, first.stderr
+    table = first.stdout[first.stdout.index("mean loss") :]
+    assert table.index("rate=1") < table.index("rate=2")
+    again = kbptt(*command[:-4], "--trial-timeout", "2h", "--logdir", tmp_path / "logs")
+    assert again.returncode == 0 and "done" not in again.stdout  # a limit changes nothing
+    script.write_text(source + "\n")
+    changed = kbptt(*command, "--logdir", tmp_path / "logs")
+    assert changed.returncode == 2 and "script.digest" in changed.stderr
+    wrong = kbptt(*command[:-1], "much", "--logdir", tmp_path / "logs")
+    assert wrong.returncode == 2 and wrong.stderr.startswith("Error: Invalid value for argument")
+    assert "--memory-limit" in wrong.stderr and wrong.stderr.count("\n") == 1
+
+
 def test_exit_code_is_1_if_trials_crashed(tmp_path):
     crashing = ("--trial", "dummy_trials:crashing", "--retries", "0", "--logdir", tmp_path)
     result = kbptt("compare", *GRID, *crashing)

@@ -141,10 +141,18 @@ def workers_for(trials: int, workers: int | None, threads: int) -> int:
 
 def size(client: Any) -> int:
     """The number of worker processes now: each runs one trial, however many threads it has."""
-    return look(client)[0]
+    return len(client.scheduler_info(n_workers=-1)["workers"])
 
 
-def look(client: Any) -> tuple[int, int]:
-    """The number of worker processes now, and the memory of the largest in bytes."""
-    workers = client.scheduler_info()["workers"].values()
-    return len(workers), max((w["metrics"].get("memory", 0) for w in workers), default=0)
+def memory_share(client: Any) -> int | None:
+    """The bytes that a trial may use so that all workers of its machine can run one.
+
+    On this machine an equal share of what this process may use; on a scheduler's workers the least
+    of their limits (`dask worker --memory-limit`), which are such shares by default.
+    """
+    from distributed.system import MEMORY_LIMIT  # respects control groups and limits
+
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if client.cluster is not None:
+        return MEMORY_LIMIT // max(1, len(workers))
+    return min((w["memory_limit"] for w in workers if w["memory_limit"]), default=None)

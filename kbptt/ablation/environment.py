@@ -58,13 +58,20 @@ def describe(threads: int) -> dict[str, Any]:
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
         "numpy": np.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
+        **machine(),
         "devices": devices,
         "threads": threads,
         "compiled_loops": native.is_usable(),
         "deterministic_ops": True,
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Python and the machine, in JSON types."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
     }
 
 

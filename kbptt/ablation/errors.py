@@ -38,3 +38,7 @@ class TrialError(Exception):
         # TensorFlow raises its own exception type for a full disk, with the system's message.
         codes = (errno.ENOSPC, errno.EDQUOT)
         return cls(text, any(os.strerror(code) in text for code in codes))
+
+
+class ProcessDied(TrialError):
+    """The process of a trial ended before the trial did."""

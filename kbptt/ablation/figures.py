@@ -36,7 +36,11 @@ def draw(results: Results) -> list[dict[str, str]]:
     figures = [
         _figure(
             "Score with 95 % intervals" if known else "Score of every run",
-            "Mean skill over all tasks and seeds (0: no better than without memory, 1: perfect)"
+            (
+                "Mean skill over all tasks and seeds (0: no better than without memory, 1: perfect)"
+                if results.sole is None
+                else f"Mean {results.unit} over all seeds"
+            )
             + (" with its bootstrap interval" if known else "")
             + "; each dot is one run."
             + left_out(results, dots=True),
@@ -112,14 +116,15 @@ def scores(results: Results) -> Figure | None:
     axes = figure.subplots()
     for y, row in enumerate(rows):
         color = color_of(results, row.arm)
-        runs = results.skills(row.arm)
+        runs = results.overall(row.arm)
         runs = np.sort(runs[np.isfinite(runs)])
         runs = runs[_thinned(runs, DOTS)]
         axes.plot(runs, np.full(runs.size, y), "o", ms=4, alpha=0.4, color=color, mew=0)
         _interval(axes, row, y, color)
     axes.set_yticks(range(len(rows)), [_safe(row.arm) for row in rows])
-    axes.set_xlabel("skill")
-    axes.set_xlim(-0.03, 1.03)
+    axes.set_xlabel(_safe(results.unit))
+    if results.sole is None:
+        axes.set_xlim(-0.03, 1.03)
     axes.grid(axis="x", alpha=0.3)
     return figure
 

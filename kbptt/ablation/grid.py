@@ -19,6 +19,7 @@ from kbptt.tasks import registry
 DESIGNS = ("grid", "add-one-in", "leave-one-out")
 TRIAL = "kbptt.ablation.trial:run"
 KEYS = ("tasks", "methods", "seeds", "design", "set", "imports", "trial")
+KEYS += ("script", "metric", "mode")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,6 +30,8 @@ def labels(
             if len(settings[path]) > 1
         ]
         rest = ", ".join(varied)
+        if "script" in config and config["script"]["method"] is None and rest:
+            return rest, rest
         return config["method"]["name"] + (f" [{rest}]" if rest else ""), rest
 
     def label_task(config: dict[str, Any]) -> str:
@@ -56,4 +58,5 @@ def _settings(config: dict[str, Any]) -> dict[options.Path, Any]:
         if name not in definition["optimizer"]:
             found["optimizer", name] = value
     found |= {("training", n): v for n, v in config["training"].items()}
+    found |= {("script", n): v for n, v in config.get("script", {}).get("options", {}).items()}
     return found

@@ -62,6 +62,54 @@ def typed_integers(value: Any) -> Any:
     return re.sub(r"\d+", lambda number: number[0].lstrip("0")[:digits] or "0", value)
 
 
+def seconds(value: Any, name: str = "trial_timeout") -> float | None:
+    """Returns a length of time in seconds.
+
+    Args:
+        value: A number of seconds, or a string with a unit, such as "90s", "30m" or "1.5 hours".
+        name: Its name in the error.
+    """
+    with optional_imports():
+        from dask.utils import parse_timedelta
+
+    if value is None:
+        return None
+    try:
+        found = float(parse_timedelta(value.strip() if isinstance(value, str) else value))
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
+        found = 0.0
+    if not 0 < found <= LARGEST or isinstance(value, bool):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected a positive length of time: seconds, or "
+            f"a number with a unit, such as 90s, 30m or 12h. Received: {value!r}."
+        )
+    return found
+
+
+def memory(value: Any, name: str = "memory_limit") -> int | str | None:
+    """Returns an amount of memory in bytes, or "auto".
+
+    Args:
+        value: A number of bytes, or a string with a unit, such as "4GB" or "512 MiB".
+        name: Its name in the error.
+    """
+    with optional_imports():
+        from dask.utils import parse_bytes
+
+    if value is None or value == "auto":
+        return value
+    try:
+        found = parse_bytes(value) if value else 0  # of "", Dask makes a byte
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
+        found = 0
+    if not found > 0 or isinstance(value, bool):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected a positive amount of memory: bytes, a "
+            f"number with a unit, such as 4GB or 512MiB, or 'auto'. Received: {value!r}."
+        )
+    return int(found)
+
+
 def check_task_option(name: str, value: Any) -> None:
     """Refuses integers beyond `LARGEST`, also within lists, and files without an end."""
     if isinstance(value, list):

@@ -58,6 +58,8 @@ LAYER = (
 BY_STATE = ("zoneout",)
 # Numbers of a layer that are fractions, beside those of Keras, which has the word in their names.
 FRACTIONS = ("h_detach", "zoneout")
+# Sections that the names of options are shown without.
+_BARE = ("task", "script")
 # Every other section is "task", for all tasks, or the name of one.
 SECTIONS = ("model", "layer", "optimizer", "training")
 _OPTIONS = [*DEFAULTS, ("training", "clip"), *LATER]
@@ -139,7 +141,7 @@ def display(path: Path) -> str:
     if path == ("optimizer", "name"):
         return "optimizer"
     section, name = path
-    return name if _SHORT.get(name) == path or section == "task" else f"{section}.{name}"
+    return name if _SHORT.get(name) == path or section in _BARE else f"{section}.{name}"
 
 
 def check(path: Path, value: Any, shown: str | None = None) -> Any:
@@ -150,7 +152,7 @@ def check(path: Path, value: Any, shown: str | None = None) -> Any:
         value: What the user gave.
         shown: String, the option's name in errors. Defaults to its name.
     """
-    value = _plain(value)
+    value = plain(value)
     section, name = path
     shown = shown or name
     if path == ("model", "cell"):
@@ -286,14 +288,14 @@ def slug(label: str) -> str:
     return safe or "_"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Converts to JSON types: tuples to lists, paths to strings, NumPy scalars to Python's."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     return value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
 
 

@@ -15,7 +15,7 @@ import rich.text
 from kbptt.ablation.ledger import Ledger, Trial
 from kbptt.ablation.results import Results
 from kbptt.ablation.runner import Event
-from kbptt.ablation.text import visible
+from kbptt.ablation.text import duration, visible
 
 LINES = 12  # of the ranking
 SECONDS = 0.25  # between two drawings of the live table
@@ -42,6 +42,7 @@ class Progress:
         self.errors: collections.deque[str] = collections.deque(maxlen=3)
         self._begun: set[str] = set()
         self._trials: dict[str, Trial] = {}
+        self._unit = "skill"
         self._ranking: list[tuple[str, float, int]] = []
         self._unranked = False
         self._rank_at = self._draw_at = 0.0
@@ -133,11 +134,13 @@ class Progress:
         results = Results(list(self._trials.values()))
         ranking = []
         for arm in results.arms:
-            skills = results.skills(arm)
-            skills = skills[skills == skills]
-            if skills.size:
-                ranking.append((arm, float(skills.mean()), skills.size))
-        self._ranking = sorted(ranking, key=lambda row: -row[1])
+            scores = results.overall(arm)
+            scores = scores[scores == scores]
+            if scores.size:
+                ranking.append((arm, float(scores.mean()), scores.size))
+        smaller = results.sole is not None and results.metric(results.sole)[1] == "min"
+        self._ranking = sorted(ranking, key=lambda row: row[1] if smaller else -row[1])
+        self._unit = results.unit
         self._unranked = False
         ended = time.monotonic()
         self._rank_at = ended + (ended - started) / SHARE
@@ -151,10 +154,11 @@ class Progress:
         if self._ranking:
             table = rich.table.Table(box=rich.box.SIMPLE_HEAD, title="so far", title_justify="left")
             table.add_column("method")
-            table.add_column("mean skill", justify="right")
+            table.add_column(f"mean {visible(self._unit)}", justify="right")
             table.add_column("runs", justify="right")
-            for arm, skill, runs in self._ranking[:LINES]:
-                table.add_row(literal(arm), f"{skill:.3f}", str(runs))
+            digits = ".3f" if self._unit == "skill" else ".4g"
+            for arm, score, runs in self._ranking[:LINES]:
+                table.add_row(literal(arm), format(score, digits), str(runs))
             parts.append(table)
         parts += [literal(error) for error in self.errors]
         return rich.console.Group(*parts)
@@ -172,11 +176,3 @@ def _without_curves(trial: Trial) -> Trial:
 def literal(text: str) -> rich.text.Text:
     """Text that the terminal shows literally: without markup and a user's escape sequences."""
     return rich.text.Text(visible(text))
-
-
-def duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

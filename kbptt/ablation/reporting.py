@@ -205,13 +205,17 @@ class Report:
 
     def tables(self) -> list[tuple[str, list[str], list[list[str]]]]:
         """Title, header and lines of the overall table and of one for every task."""
-        found = [("All tasks: skill", *tables.table(self.rows, "skill"))]
+        found = []
+        if self.results.sole is None:
+            found.append(("All tasks: skill", *tables.table(self.rows, "skill")))
         for task in self.results.tasks:
             metric, mode, baseline = self.results.metric(task)
             rows = self.results.task_table(task)
             if rows:
                 better = "larger" if mode == "max" else "smaller"
-                known = f"{better} is better; {tables.number(baseline)} without memory"
+                known = f"{better} is better"
+                if not math.isnan(baseline):
+                    known += f"; {tables.number(baseline)} without memory"
                 title = f"{task}: {metric} ({known})"
                 found.append((title, *tables.table(rows, metric)))
         return found
@@ -236,7 +240,7 @@ class Report:
 
         console = console or rich.console.Console()
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-        header, lines = tables.fitting(*tables.table(self.rows, "skill"), console.width)
+        header, lines = tables.fitting(*tables.table(self.rows, self.results.unit), console.width)
         for name in header:
             if name == "method":
                 table.add_column(name, overflow="fold")

@@ -96,6 +96,21 @@ class Results:
         return statistics.is_exploratory(len(self.seeds))
 
     @property
+    def sole(self) -> str | None:
+        """The only task, if it names no baseline: then its metric ranks, and not the skill."""
+        only = self.tasks[0] if len(self.tasks) == 1 else None
+        return only if only and self.done() and math.isnan(self._scales[only].declared) else None
+
+    @property
+    def unit(self) -> str:
+        """What `table` and `overall` are in: "skill", or the metric of the sole task."""
+        return "skill" if self.sole is None else self._scales[self.sole].metric
+
+    def overall(self, arm: str) -> np.ndarray:
+        """The scores of an arm that the ranking is made of, array `(seeds, tasks)`, see `unit`."""
+        return self.skills(arm) if self.sole is None else self.scores(arm, self.sole)[:, None]
+
+    @property
     def unreadable(self) -> list[Trial]:
         """Invalid rows of the ledger; their `error` describes them."""
         return [trial for trial in self.trials if trial.state == "unreadable"]
@@ -130,8 +145,8 @@ class Results:
         return np.stack(columns, axis=1)
 
     def table(self) -> list[Row]:
-        """All arms over all tasks, best mean skill first."""
-        return self._tables[None]
+        """All arms over all tasks, best mean first: of the skill, or of the sole task's metric."""
+        return self._tables[self.sole]
 
     def task_table(self, task: str) -> list[Row]:
         """All arms on one task in the metric's units, best mean first."""
@@ -146,7 +161,7 @@ class Results:
         for task in self.tasks:
             sign = self._scales[task].sign
             for arm in self.arms:
-                if self._done[arm, task]:
+                if self._done[arm, task] or task == self.sole:
                     scores[arm, task] = sign * self.scores(arm, task)[:, None]
         pairs = {(arm, task): (self.reference_of(arm), task) for arm, task in scores}
         pairs = {key: reference for key, reference in pairs.items() if reference in scores}

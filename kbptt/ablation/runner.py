@@ -16,17 +16,18 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from kbptt.ablation import clusters, grid as grids
-from kbptt.ablation.errors import TrialError
+from kbptt.ablation.errors import ProcessDied, TrialError
 from kbptt.ablation.files import SCRATCH, inside, write_files
 from kbptt.ablation.ledger import Ledger, LedgerError, Trial
 from kbptt.ablation.outcome import readable
 from kbptt.ablation.rows import trial_key
+from kbptt.ablation.supervision import Limits
 from kbptt.ablation.text import described, visible
-from kbptt.ablation.trial import check, execute
+from kbptt.ablation.worker import check, execute
 
 RETRIES = 2
-# A worker can die through no fault of its trial (out of memory, a node removed), so the trial gets
-# a few more attempts, but a limited number: it may be the trial that kills the worker.
+# A worker can die through no fault of its trial (a machine removed), so the trial gets a few more
+# attempts, but a limited number: it may be the trial that kills the worker.
 WORKER_DEATHS = 5
 DIED = "The worker process died (killed, or out of memory)."
 LOST = (
@@ -34,10 +35,6 @@ LOST = (
     "command again to continue."
 )
 NO_WORKER_SECONDS = 20  # after which a local cluster without workers is considered dead
-# TensorFlow leaks about 10 to 20 MiB for every model that a process trains. A new process costs a
-# few seconds, so one that is still small after this many trials is kept.
-TRIALS_PER_PROCESS = 50
-LARGE_PROCESS = 2**30  # bytes
 LOOK_SECONDS = 0.5  # between two queries of the scheduler, each as expensive as a small trial
 
 
@@ -106,6 +103,8 @@ def run(
     retries: int = RETRIES,
     on_event: Callable[[Event], Any] = lambda event: None,
     on_wait: Callable[[], Any] = lambda: None,
+    trial_timeout: float | None = None,
+    memory_limit: int | str | None = None,
 ) -> None:
     """Runs every pending trial, after building each model once to find mistakes early.
 
@@ -118,6 +117,8 @@ def run(
         retries: How often a trial that crashes is retried.
         on_event: Called with an `Event` for every change of a trial's state.
         on_wait: Called about twice a second while trials run.
+        trial_timeout: Seconds that a trial may run.
+        memory_limit: Bytes that a trial may use, or "auto" for an equal share of its machine.
 
     Raises:
         ValueError: when a method, with its options, cannot be built for a task, before anything
@@ -129,6 +130,9 @@ def run(
     while queue.pending or queue.running:
         wanted = clusters.workers_for(len(queue.pending), workers, threads)
         with _quiet_library(), clusters.connect(scheduler, wanted) as client:
+            if isinstance(memory_limit, str):  # "auto"
+                memory_limit = clusters.memory_share(client)
+            queue.limits = Limits(trial_timeout, memory_limit)
             try:
                 if not checked:
                     _check_models(queue, client, on_wait)
@@ -170,7 +174,7 @@ def _check_models(queue: "_Queue", client: Any, on_wait: Callable[[], Any]) -> N
         arm(trial): trial for trial in queue.pending
     }  # the first of each arm: `pending` is reversed
     running = {
-        client.submit(check, trial.config, key=f"check-{key[:16]}", pure=False): trial
+        client.submit(check, trial.config, queue.limits, key=f"check-{key[:16]}", pure=False): trial
         for key, trial in reversed(arms.items())
         if key not in known
     }
@@ -180,32 +184,23 @@ def _check_models(queue: "_Queue", client: Any, on_wait: Callable[[], Any]) -> N
         on_wait()
         for future in [f for f in running if f.status != "pending"]:
             trial, error = running.pop(future), future.exception()
-            # A killed worker says nothing about the model: the trials will show.
-            if error is not None and not isinstance(error, KilledWorker):
+            # A killed process says nothing about the model: the trials will show.
+            if error is not None and not isinstance(error, KilledWorker | ProcessDied):
                 _refuse_full_disk(error)
                 raise ValueError(f"{trial.directory} cannot be built: {error}") from error
 
 
 def _drain(queue: "_Queue", client: Any, on_wait: Callable[[], Any], ours: bool) -> None:
-    """Runs trials until none is left.
-
-    With a cluster of `ours`, also stops when its processes have grown too large or are lost.
-    """
+    """Runs trials until none is left; with a cluster of `ours`, or until its workers are lost."""
     from distributed import wait
 
-    seen, started, look_at, used_up = time.monotonic(), 0, -math.inf, False
-    count = 0
+    seen, look_at, count = time.monotonic(), -math.inf, 0
     while queue.pending or queue.running:
         if time.monotonic() >= look_at:
-            count, largest = clusters.look(client)
-            enough = ours and count and started >= count * TRIALS_PER_PROCESS
-            used_up = used_up or (enough and largest >= LARGE_PROCESS)
+            count = clusters.size(client)
             look_at = time.monotonic() + LOOK_SECONDS
-        if used_up and not queue.running:
-            return
-        while queue.pending and len(queue.running) < count and not used_up:
+        while queue.pending and len(queue.running) < count:
             queue.submit(client)
-            started += 1
         if queue.running:
             with contextlib.suppress(TimeoutError), client.as_current():
                 wait(list(queue.running), timeout=0.5, return_when="FIRST_COMPLETED")
@@ -228,6 +223,7 @@ class _Queue:
         pending = map(readable, ledger.each("pending"))
         self.pending = [trial for trial in pending if trial.state == "pending"][::-1]
         self.running: dict[Any, Trial] = {}
+        self.limits = Limits()
         self.errors: dict[str, int] = {}
         self.deaths: dict[str, int] = {}
 
@@ -238,7 +234,8 @@ class _Queue:
         # The key contains the attempt, so that a lost worker's late answer to an earlier attempt is
         # not mistaken for this one.
         key = f"trial-{trial.key[:16]}-{attempt}"
-        self.running[client.submit(execute, trial.config, key=key, pure=False)] = trial
+        future = client.submit(execute, trial.config, self.limits, key=key, pure=False)
+        self.running[future] = trial
         self.on_event(Event(trial, "running"))
 
     def give_back(self) -> None:

@@ -10,13 +10,14 @@ import rich.console
 
 from kbptt import _checks, methods as method_registry
 from kbptt._extras import require
-from kbptt.ablation import clusters, progress, runner
+from kbptt.ablation import clusters, limits, progress, runner
 from kbptt.ablation.environment import git_commit
 from kbptt.ablation.grid import Grid, axes_of, read_yaml
 from kbptt.ablation.ledger import Ledger
 from kbptt.ablation.progress import literal
 from kbptt.ablation.reporting import Report
 from kbptt.ablation.results import Results
+from kbptt.ablation.script_grid import ScriptGrid
 from kbptt.tasks import registry
 from kbptt.tensorboard import command
 
@@ -32,6 +33,8 @@ def compare(
     scheduler: str | None = None,
     workers: int | None = None,
     retries: int = runner.RETRIES,
+    trial_timeout: float | str | None = None,
+    memory_limit: int | str | None = None,
     extend: bool = False,
     overwrite: bool = False,
     retry_failed: bool = False,
@@ -65,6 +68,9 @@ def compare(
         scheduler: Address of a Dask scheduler to run on. Defaults to `None`, this machine.
         workers: Processes on this machine. Defaults to cores // threads.
         retries: How often a trial that crashes is retried. Defaults to `2`.
+        trial_timeout: How long a trial may run: seconds, "30m", "12h". Defaults to `None`, forever.
+        memory_limit: Memory that a trial may use: bytes, "4GB", or "auto", an equal share for every
+            worker of a machine. Defaults to `None`, no limit.
         extend: Whether to add to an ablation in `logdir` whose trials are all in the new one.
         overwrite: Whether to delete an ablation in `logdir` with a different configuration. One
             with the same configuration is continued: delete the directory to start again.
@@ -73,7 +79,8 @@ def compare(
         verbose: Whether to show progress and the ranking; `"progress"` for only the progress.
             Defaults to `True`.
         **options: `design`, `imports`, `trial` (see `Grid.make`), and options of model, optimizer,
-            training and tasks with one value each: `epochs=20`, `units=32`, `length=200`, …
+            training and tasks with one value each: `epochs=20`, `units=32`, `length=200`, …; or
+            `script`, your own training, with `metric`, `mode` and its options (`ScriptGrid.of`).
 
     Returns:
         A `Report`, also written into `logdir` as `results.csv`, `report.md` and `report.html`.
@@ -85,6 +92,8 @@ def compare(
     given = {"tasks": tasks, "methods": methods, "seeds": seeds, "set": set}
     grid = _grid(config, {n: v for n, v in given.items() if v is not None} | options)
     running = {"scheduler": scheduler, "workers": workers, "retries": retries}
+    running["trial_timeout"] = limits.seconds(trial_timeout)
+    running["memory_limit"] = limits.memory(memory_limit)
     _refuse_early(grid, workers, retries, reference)
     try:
         _run(grid, logdir, (extend, overwrite, retry_failed), running, bool(verbose))
@@ -122,13 +131,18 @@ def _grid(config: str | os.PathLike[str] | None, given: dict[str, Any]) -> Grid:
     """The grid of a YAML file, if there is one, and of the arguments, which take precedence."""
     if config is not None:
         given = _merge(read_yaml(config), given)
+    given = {"seeds": 6, **given}
+    if "script" in given:
+        return ScriptGrid.of(**given)
+    for name in {"metric", "mode"} & given.keys():
+        raise ValueError(f"`{name}` is for a script of your own: give `script` (--script) too.")
     for name, there_are in (("tasks", registry.names()), ("methods", method_registry.names())):
         if name not in given:
             raise ValueError(
                 f"The grid is empty: name at least one of the {name}, with the argument `{name}` "
                 f"or the option --{name}. There are: {', '.join(there_are)}."
             )
-    return Grid.make(**{"seeds": 6, **given})
+    return Grid.make(**given)
 
 
 def _refuse_early(grid: Grid, workers: int | None, retries: int, reference: str | None) -> None:

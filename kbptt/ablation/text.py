@@ -40,5 +40,16 @@ def described(error: BaseException, limit: int = 2000) -> str:
     return f"{name}: {text}"[:limit] if text else name
 
 
+def duration(seconds: float) -> str:
+    """Seconds as one would say it: "2 h 5 min", "1 min 30 s", "0.5 s"."""
+    if seconds < 1 and round(seconds, 3):
+        return f"{seconds:.2g} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
 def _shows(character: str) -> bool:
     return character.isprintable() or character == "\n" or unicodedata.category(character) == "Zs"

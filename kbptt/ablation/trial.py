@@ -9,10 +9,8 @@ machine, under `"cost"` and `"environment"`.
 import logging
 import pathlib
 import signal
-import sys
 import tempfile
 import threading
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +26,7 @@ _one_at_a_time = threading.Lock()
 
 
 def execute(config: dict[str, Any]) -> dict[str, Any]:
-    """Runs the trial function that a configuration names. This is what a worker is sent.
+    """Runs the trial function that a configuration names, in this process.
 
     Whatever the function raises is a failure of this trial alone, `KeyboardInterrupt` included:
     workers ignore Ctrl-C.
@@ -77,9 +75,6 @@ def dask_setup(worker: Any) -> None:
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if not sys.warnoptions:
-        # The planning process has shown the tasks' warnings; others would not name their trial.
-        warnings.simplefilter("ignore")
 
 
 def _function(config: Mapping[str, Any]) -> Any:

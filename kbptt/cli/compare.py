@@ -11,6 +11,11 @@ from kbptt.cli import options
 METHODS = "Methods, separated by commas; '+' combines: orthogonal+clip."
 SEEDS = "Number of seeds, or seeds (3,4,7); 6 are the fewest that can show an effect."
 CONFIG = "YAML file with tasks, methods, seeds, set, …; the command line takes precedence."
+SCRIPT = "Your own training script (or FILE:FUNCTION); --set and the like are its options."
+METRIC = "With --script, the score among its metrics. Default: score, or the first one."
+MODE = "With --script, max or min: which is better. Default: by the metric's name."
+TIMEOUT = "How long a trial may run: 90s, 30m, 12h. Default: as long as it takes."
+MEMORY = "Memory that a trial may use: 4GB, or auto, an equal share for every worker."
 OVERWRITE = "Delete an ablation with a different configuration in the log directory."
 Reference = Annotated[
     str | None, typer.Option(help="Method to compare with. Default: the baseline.")
@@ -38,7 +43,12 @@ def compare(
         str | None, typer.Option(help="Run on this Dask scheduler, such as tcp://host:8786.")
     ] = None,
     retries: Annotated[int, typer.Option(help="How often a trial that crashes is retried.")] = 2,
+    trial_timeout: Annotated[str | None, typer.Option(metavar="<time>", help=TIMEOUT)] = None,
+    memory_limit: Annotated[str | None, typer.Option(metavar="<memory>", help=MEMORY)] = None,
     reference: Reference = None,
+    script: Annotated[str | None, typer.Option(metavar="<file>", help=SCRIPT)] = None,
+    metric: Annotated[str | None, typer.Option(help=METRIC)] = None,
+    mode: Annotated[str | None, typer.Option(help=MODE)] = None,
     trial: Annotated[
         str | None, typer.Option(help="Function that runs a trial, as module:function.")
     ] = None,
@@ -65,12 +75,15 @@ def compare(
     settings, axes = given.read()
     grid = {"tasks": tasks, "methods": methods, "seeds": seeds, "design": design, "trial": trial}
     grid |= {"imports": given.imports or None, "set": axes or None}
+    grid |= {"script": script, "metric": metric, "mode": mode}
     report = study.compare(
         logdir=logdir,
         config=config,
         scheduler=scheduler,
         workers=workers,
         retries=retries,
+        trial_timeout=limits.seconds(trial_timeout, "--trial-timeout"),
+        memory_limit=limits.memory(memory_limit, "--memory-limit"),
         extend=extend,
         overwrite=overwrite,
         retry_failed=retry_failed,

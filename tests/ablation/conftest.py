@@ -32,11 +32,16 @@ def in_process_client():
 @pytest.fixture
 def in_process(in_process_client, monkeypatch):
     """Makes `compare` run its trials in this process; the dummy trials can be imported."""
-    from kbptt.ablation import clusters
+    from kbptt.ablation import clusters, runner, trial
+
+    def supervised(function):
+        return lambda config, limits: function(config)
 
     @contextlib.contextmanager
     def connect(scheduler, workers):
         yield in_process_client
 
     monkeypatch.setattr(clusters, "connect", connect)
+    for name in ("check", "execute"):
+        monkeypatch.setattr(runner, name, supervised(getattr(trial, name)))
     monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent))

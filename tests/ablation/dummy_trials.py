@@ -1,5 +1,6 @@
 """Trial functions that need no TensorFlow, for tests of the machinery around trials."""
 
+import ctypes
 import errno
 import os
 import pathlib
@@ -61,7 +62,7 @@ def crashing_once(config):
 
 
 def killed_once(config):
-    """Takes its worker process down the first time that one of the trials runs."""
+    """Takes its process down the first time that one of the trials runs."""
     if config["method"]["name"] == "clip" and config["seed"] == 0 and first_time(config):
         time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -69,10 +70,10 @@ def killed_once(config):
 
 
 def held_once(config):
-    """Says where it runs, and stays there until it is killed, the first time that it is run."""
+    """Names its worker, and stays there until that is killed, the first time that it is run."""
     if config["method"]["name"] == "clip" and config["seed"] == 0 and first_time(config):
         marker = pathlib.Path(os.environ["KBPTT_TEST_MARKERS"], "process")
-        marker.with_suffix(".new").write_text(str(os.getpid()))
+        marker.with_suffix(".new").write_text(str(os.getppid()))
         marker.with_suffix(".new").rename(marker)
         time.sleep(300)
     return score(config)
@@ -81,6 +82,49 @@ def held_once(config):
 def killing(config):
     if config["method"]["name"] == "clip" and config["seed"] == 0:
         os.kill(os.getpid(), signal.SIGKILL)
+    return score(config)
+
+
+def hanging(config):
+    """Stuck in C code that holds Python's lock, with every signal blocked that can be."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    ctypes.PyDLL(None).pause()
+
+
+def stopped(config):
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def leaving(config):
+    """Ends its process with an exit code, while one that it started holds its pipes."""
+    if os.fork() == 0:
+        pathlib.Path(os.environ["KBPTT_TEST_MARKERS"], "left").write_text(str(os.getpid()))
+        time.sleep(300)
+    while not pathlib.Path(os.environ["KBPTT_TEST_MARKERS"], "left").exists():
+        time.sleep(0.01)
+    os._exit(3)
+
+
+def greedy(config):
+    memory = [bytearray(os.urandom(2**20) * 300)]
+    time.sleep(300)
+    return memory
+
+
+def killed(config):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def misbehaving(config):
+    """Every way to go wrong, one for each seed; the last one is sound."""
+    ways = (hanging, stopped, leaving, greedy, killed, score)
+    return ways[config["seed"]](config)
+
+
+def noisy(config):
+    """Prints, also past Python, where answers are expected."""
+    print("printed")
+    os.write(1, b"written\n")
     return score(config)
 
 

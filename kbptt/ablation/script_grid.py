@@ -1,0 +1,189 @@
+"""What a study of a user's script compares: options × methods × seeds, as trials."""
+
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kbptt import _checks
+from kbptt.ablation import limits, options
+from kbptt.ablation.grid import Grid, axes_of, show
+from kbptt.ablation.options import Path
+from kbptt.ablation.outcome import MODES
+from kbptt.ablation.rows import Trial, canonical
+from kbptt.ablation.script import digest, direction
+
+TRIAL = "kbptt.ablation.script:run"
+# Options with an argument of their own, and arguments that only the methods of kbptt have.
+_OWN = {"seed": "seeds", "seeds": "seeds", "method": "methods", "task": "tasks"}
+_FOREIGN = ("design", "imports", "trial", "tune")
+_NAME = re.compile(r"[A-Za-z][\w-]*(\.[\w-]+)*")
+
+
+@dataclasses.dataclass(frozen=True)
+class ScriptGrid(Grid):
+    """What a study of a script compares. Make one with `ScriptGrid.of`.
+
+    Its methods and tasks are words for the script; where none are given there is one of each, with
+    the script's name, and what is compared are the values of the axes.
+    """
+
+    script: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    given: tuple[str, ...] = ()  # of "methods" and "tasks"
+
+    @classmethod
+    def of(
+        cls,
+        script: str | os.PathLike[str],
+        seeds: int | Sequence[int] = 1,
+        methods: Sequence[str] | str | None = None,
+        tasks: Sequence[str] | str | None = None,
+        set: Mapping[str, Any] | None = None,
+        metric: str | None = None,
+        mode: str | None = None,
+        threads: int = 1,
+        **settings: Any,
+    ) -> "ScriptGrid":
+        """Checks the arguments and returns the grid.
+
+        Args:
+            script: Path of a Python script, or "path:function" to call a function of it.
+            seeds: Number of seeds, or a list of seeds: `--seed` of the script.
+            methods: Words that the script gets as `--method`.
+            tasks: Words that the script gets as `--task`.
+            set: Mapping from an option of the script to a list of values: an axis.
+            metric: The score among the metrics that the script reports. Defaults to `"score"`, or
+                the first one.
+            mode: "max" or "min": which is better. Defaults to what the metric's name tells.
+            threads: Threads of a trial.
+            **settings: Options of the script with one value.
+        """
+        for name in settings:
+            if name in _FOREIGN or name.startswith("tuning"):
+                raise ValueError(f"`{name}` is for kbptt's own trials, not for a script.")
+        if mode is not None:
+            _checks.one_of("mode", mode, MODES)
+        elif metric is not None and direction(metric) is None:
+            raise ValueError(
+                f"The name {metric!r} does not tell whether larger is better. Add mode='max' or "
+                "mode='min' (--mode)."
+            )
+        found = _read(script)
+        options.refuse_twice((name, name) for name in [*settings, *axes_of(set)])
+        axes = {name: v if isinstance(v, list) else [v] for name, v in axes_of(set).items()}
+        axes |= {name: [value] for name, value in settings.items()}
+        checked = {("script", name): _values(name, values) for name, values in axes.items()}
+        name = found["name"]
+        grid = cls(
+            tasks=(name,) if tasks is None else _words("tasks", tasks),
+            methods=(name,) if methods is None else _words("methods", methods),
+            seeds=tuple(options.parse_seeds(limits.typed_integers(seeds))),
+            design="grid",
+            settings={
+                ("training", "threads"): limits.integer("threads", threads),
+                **{path: values[0] for path, values in checked.items() if len(values) == 1},
+            },
+            axes={path: values for path, values in checked.items() if len(values) > 1},
+            trial=TRIAL,
+            script={**found, "metric": metric, "mode": mode},
+            given=tuple(
+                n for n, value in (("methods", methods), ("tasks", tasks)) if value is not None
+            ),
+        )
+        _unique("seeds", grid.seeds)
+        limits.integer("trials", grid.size(), least=0, shown="methods × tasks × seeds × axes")
+        _ = grid.arms
+        return grid
+
+    def notes(self) -> list[str]:
+        return []
+
+    def configuration(self) -> dict[str, Any]:
+        """The grid in JSON types, with which a later run in the same directory is compared."""
+        return {**super().configuration(), "script": dict(self.script)}
+
+    def _axes(self, task: str) -> dict[Path, tuple[Any, ...]]:
+        return dict(self.axes)
+
+    def _arm(self, task: str, name: str, axes: dict[Path, Any]) -> Trial:
+        chosen = {**self.settings, **axes}
+        threads = chosen.pop(("training", "threads"))
+        config = {
+            "task": {"name": task, "options": {}},
+            "method": {"name": name, "definition": {"layer": {}, "optimizer": {}, "word": name}},
+            "model": {"layer": {}},
+            "optimizer": {},
+            "training": {"threads": threads},
+            "script": {
+                **{n: self.script[n] for n in ("path", "function", "digest", "metric", "mode")},
+                "options": {option: value for (_, option), value in chosen.items()},
+                "method": name if "methods" in self.given else None,
+                "task": task if "tasks" in self.given else None,
+            },
+            "seed": self.seeds[0],
+            "imports": [],
+            "trial": TRIAL,
+        }
+        values = [f"{options.display(path)}={show(value)}" for path, value in axes.items()]
+        label = [name, *values] if "methods" in self.given or not values else values
+        parts = (",".join(label), task, str(self.seeds[0]))
+        return Trial.planned(config, "/".join(options.slug(part) for part in parts))
+
+
+def _read(script: str | os.PathLike[str]) -> dict[str, Any]:
+    """Path, function, content and name of a script, which must be Python."""
+    path, _, function = os.fspath(script).rpartition(":")
+    if not path or not function.isidentifier():
+        path, function = os.fspath(script), ""
+    limits.check_file(path)
+    try:
+        content = pathlib.Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"Cannot read the script {path!r}: {error.strerror}. Expected a Python file, or "
+            "FILE:FUNCTION."
+        ) from error
+    try:
+        compile(content, path, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"The script {path!r} is no Python: {error}.") from error
+    return {
+        "path": path,
+        "function": function or None,
+        "digest": digest(content),
+        "name": pathlib.Path(path).stem,
+    }
+
+
+def _values(name: str, values: list[Any]) -> tuple[Any, ...]:
+    """The values of an option of the script."""
+    if name in _OWN:
+        raise ValueError(f"`{name}` is no option to set: give --{_OWN[name]}.")
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"Expected the name of an option of the script. Received: {name!r}.")
+    if not values:
+        raise ValueError(f"Axis {name!r} has no values.")
+    values = [options.plain(value) for value in values]
+    try:
+        canonical(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Option {name!r} of the script is not a plain value: {error}.") from error
+    return _unique(f"values of axis {name!r}", values)
+
+
+def _words(argument: str, value: Sequence[str] | str) -> tuple[str, ...]:
+    words = [w.strip() for w in (value.split(",") if isinstance(value, str) else value)]
+    words = [word for word in words if word]
+    if not words:
+        raise ValueError(f"The grid is empty: `{argument}` names nothing.")
+    return _unique(argument, words)
+
+
+def _unique(what: str, values: Sequence[Any]) -> tuple[Any, ...]:
+    texts = [canonical(value) for value in values]
+    for i, text in enumerate(texts):
+        if text in texts[:i]:
+            raise ValueError(f"{values[i]!r} is listed twice among the {what}: name it once.")
+    return tuple(values)
