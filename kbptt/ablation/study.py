@@ -10,7 +10,7 @@ import rich.console
 
 from kbptt import _checks, methods as method_registry
 from kbptt._extras import require
-from kbptt.ablation import clusters, progress, runner
+from kbptt.ablation import clusters, early, progress, runner
 from kbptt.ablation.environment import git_commit
 from kbptt.ablation.grid import Grid, axes_of, read_yaml
 from kbptt.ablation.ledger import Ledger
@@ -138,6 +138,8 @@ def _refuse_early(grid: Grid, workers: int | None, retries: int, reference: str 
     if retries != 0:
         _checks.positive_integer("retries", retries, "Or 0.")
     Results(grid.arms, reference)
+    for arm in grid.arms:
+        early.check(arm.config)
 
 
 def _run(

@@ -15,8 +15,8 @@ import keras
 from kbptt import callbacks
 from kbptt.ablation import feeding
 from kbptt.ablation.building import build
-from kbptt.ablation.grid import show
 from kbptt.ablation.monitor import Monitor
+from kbptt.ablation.options import show
 from kbptt.ablation.rows import trial_key
 from kbptt.analysis import reach
 

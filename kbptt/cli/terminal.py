@@ -1,16 +1,16 @@
-"""What all commands share: messages, Ctrl-C, warnings and the output directory."""
+"""What all commands share: messages, progress, Ctrl-C, warnings and the output directory."""
 
 import atexit
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import sys
-import tempfile
 import textwrap
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from kbptt.ablation.text import visible
 LINES, COLUMNS = 22, 80
 _LONGEST = LINES * COLUMNS
 _LONGEST_WORD = 160
+# What the command was given, to say how to go on after Ctrl-C.
+arguments: list[str] = []
 
 
 def readable(text: str) -> str:
@@ -47,6 +49,61 @@ def _shortened(text: str, length: int) -> str:
 def print_error(message: Any) -> None:
     """Prints an error to stderr."""
     typer.echo(readable(f"Error: {message}"), err=True)
+
+
+def command_again(*options: str) -> str:
+    """The command line as it was given, with further options."""
+    return shlex.join(["kbptt", *arguments, *options])
+
+
+@contextlib.contextmanager
+def stages(first: str) -> Iterator[Callable[[str], None]]:
+    """Shows what is being waited for: a spinner in a terminal, a line for each stage elsewhere.
+
+    Args:
+        first: The first stage. Shown in a terminal alone: it may end in a refusal of the options.
+
+    Yields:
+        A function that is called with the next stage, "building the model".
+    """
+    shown = console()
+    if not shown.is_terminal:
+        yield lambda stage: shown.print(f"{stage} …", markup=False)
+        return
+    with shown.status(first) as status:
+        yield lambda stage: status.update(stage)
+
+
+def console() -> Any:
+    """Standard output, for text that is printed as it is."""
+    import rich.console
+
+    return rich.console.Console(highlight=False)
+
+
+def print_text(text: str) -> None:
+    """Prints paragraphs, wrapped in a terminal."""
+    shown = console()
+    shown.print(visible(text), markup=False, soft_wrap=not shown.is_terminal)
+
+
+def print_columns(rows: Iterable[Sequence[str]]) -> None:
+    """Prints names and texts, wrapped beside them in a terminal, elsewhere a line for each row."""
+    import rich.table
+    import rich.text
+
+    shown, rows = console(), [tuple(map(visible, row)) for row in rows]
+    if not shown.is_terminal:
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            typer.echo("  ".join(padded).rstrip())
+        return
+    table = rich.table.Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        first, *others = row
+        table.add_row(rich.text.Text(first, "bold", no_wrap=True), *map(rich.text.Text, others))
+    shown.print(table)
 
 
 @contextlib.contextmanager
@@ -111,6 +168,8 @@ def _end(*_: Any) -> None:
 @contextlib.contextmanager
 def directory(path: Path) -> Iterator[Path]:
     """Yields a directory to write to, or raises `ValueError`; removes a new one left empty."""
+    import tempfile
+
     try:
         new = not path.exists()
         path.mkdir(parents=True, exist_ok=True)

@@ -21,9 +21,9 @@ FARTHEST = 1e6
 
 @register("csv")
 class CSVSeries(Task):
-    """Forecast one column of a CSV file, `horizon` rows ahead, at every timestep.
+    """Forecast one column of a CSV file, one or more rows ahead.
 
-    The rows are in chronological order; the first line names the columns. The inputs are the
+    At every timestep. The rows are in chronological order; the first line names the columns. The inputs are the
     numeric columns (or `columns`), standardized with the mean and standard deviation of the
     training part; the answer at row t is the standardized target of row t + `horizon`. A column
     that is constant in the training part, up to rounding, is centered but not scaled. The first

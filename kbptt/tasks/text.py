@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @register("text")
 class Text(Task):
-    """Character language model: predict each next character of a UTF-8 text file.
+    """Character language model: predict each next character.
 
-    The text is cut into windows of `length + 1` characters that share their ends: the first of
+    The file is UTF-8. Its text is cut into windows of `length + 1` characters that share their ends: the first of
     them train, then come validation, then test, so both are the tail of the text. `data` has them
     as sequences of their own, each from a zero state; `streams` as three long sequences, in which
     the state is carried from window to window. The steps that are judged are the same.
