@@ -174,6 +174,13 @@ def literal(text: str) -> rich.text.Text:
     return rich.text.Text(visible(text))
 
 
+def clock(seconds: float) -> str:
+    """A duration in the least space: 1:05, or 2:10:00 with hours."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
 def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

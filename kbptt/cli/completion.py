@@ -1,7 +1,8 @@
 """What the shell completes: names of tasks, methods, cells, …, without importing TensorFlow.
 
-Each function gets the word so far and returns whole words that begin with it. In a list (`clip,ort`)
-or a combination (`clip+ort`) that is the word up to the last separator, and each possible next name.
+Each function gets the word so far and returns whole words that begin with it. In a list
+(`clip,ort`) or a combination (`clip+ort`) that is the word up to the last separator, and each
+possible next name.
 """
 
 import contextlib

@@ -60,9 +60,7 @@ SHARED = {
     ),
     "epochs": Shared(int, "Passes over the training data.", TRAINING),
     "batch_size": Shared(int, "Sequences in a batch, or rows of a stream.", TRAINING),
-    "optimizer": Shared(
-        str, "An optimizer of Keras.", TRAINING, complete=completion.optimizer
-    ),
+    "optimizer": Shared(str, "An optimizer of Keras.", TRAINING, complete=completion.optimizer),
     "learning_rate": Shared(float, "Learning rate.", TRAINING),
     "clip": Shared(
         float, "Clip the gradient to this global norm, besides what the method does.", TRAINING

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,21 +57,26 @@ def command_again(*options: str) -> str:
 
 
 @contextlib.contextmanager
-def stages(first: str) -> Iterator[Callable[[str], None]]:
-    """Shows what is being waited for: a spinner in a terminal, a line for each stage elsewhere.
+def waiting(for_what: str, in_a_terminal_only: bool = False) -> Iterator[None]:
+    """Shows what is being waited for: a spinner in a terminal, a line elsewhere.
 
     Args:
-        first: The first stage. Shown in a terminal alone: it may end in a refusal of the options.
-
-    Yields:
-        A function that is called with the next stage, "building the model".
+        for_what: The words, "Building the model".
+        in_a_terminal_only: Boolean, whether nothing is shown elsewhere. Defaults to `False`.
     """
     shown = console()
-    if not shown.is_terminal:
-        yield lambda stage: shown.print(f"{stage} …", markup=False)
+    if shown.is_terminal:
+        with shown.status(for_what):
+            yield
         return
-    with shown.status(first) as status:
-        yield lambda stage: status.update(stage)
+    if not in_a_terminal_only:
+        say(f"{for_what} …")
+    yield
+
+
+def say(line: str) -> None:
+    """Prints a line as it is, so that a path or a command in it can be copied."""
+    console().print(visible(line), markup=False, soft_wrap=True)
 
 
 def console() -> Any:

@@ -53,9 +53,9 @@ class _PixelByPixel(Task):
 class Digits(_PixelByPixel):
     """Handwritten digits of scikit-learn (8x8), pixel by pixel.
 
-    There are 1,797; nothing is downloaded. `x` is `(samples, 64 * repeat + blank, 1)` of gray levels in [0, 1], `y`
-    the digit. Each seed draws its own split into training, validation and test. Always answering
-    the most common digit gives an accuracy of 183/1797 = 0.10.
+    There are 1,797; nothing is downloaded. `x` is `(samples, 64 * repeat + blank, 1)` of gray
+    levels in [0, 1], `y` the digit. Each seed draws its own split into training, validation and
+    test. Always answering the most common digit gives an accuracy of 183/1797 = 0.10.
 
     Args:
         permuted: Boolean, whether the pixels come in one fixed random order, so that neighbors in
