@@ -1,6 +1,6 @@
 """What a run or a study is about to do, in a few lines of text."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kbptt.ablation import options
@@ -15,7 +15,9 @@ def run(config: Mapping[str, Any]) -> Lines:
     yield "task", _task(config["task"]["name"], config["task"]["options"])
     if config["method"]["name"] != "baseline":
         yield "method", config["method"]["name"]
-    yield from _settings(config, set())
+    of_the_method = config["method"]["definition"]["layer"]
+    layer = {n: v for n, v in config["model"]["layer"].items() if n not in of_the_method}
+    yield from _settings(config, layer)
     yield "seed", str(config["seed"])
 
 
@@ -28,7 +30,8 @@ def study(grid: Grid) -> Lines:
         yield options.display(path), " | ".join(show(value, path) for value in values)
     yield "seeds", _seeds(grid.seeds)
     if grid.trial == Grid.trial:
-        yield from _settings(config, set(grid.axes))
+        layer = {name: v for (section, name), v in grid.settings.items() if section == "layer"}
+        yield from _settings(config, layer, grid.axes)
     else:
         yield "trial", grid.trial
 
@@ -48,21 +51,21 @@ def _seeds(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
-def _settings(config: Mapping[str, Any], axes: set[options.Path]) -> Lines:
+def _settings(
+    config: Mapping[str, Any], layer: Mapping[str, Any], axes: Iterable[options.Path] = ()
+) -> Lines:
     """Model and training, without the options that are axes."""
 
-    def part(text: str, *paths: options.Path) -> list[str]:
-        return [] if axes.intersection(paths) else [text]
+    def part(text: str, path: options.Path) -> list[str]:
+        return [] if path in axes else [text]
 
     model, training, optimizer = config["model"], config["training"], config["optimizer"]
-    layers = "1 layer" if model["layers"] == 1 else f"{model['layers']} layers"
     shown = part(model["cell"], ("model", "cell"))
-    shown += part(f"{layers} of {model['units']} units", ("model", "layers"), ("model", "units"))
+    shown += part(f"{model['layers']} layer{'s' * (model['layers'] != 1)}", ("model", "layers"))
+    shown += part(f"{model['units']} units", ("model", "units"))
     path = ("model", "truncation")
     shown += part(f"truncation {show(model['truncation'], path)}", path)
-    for name, value in model["layer"].items():
-        if name not in config["method"]["definition"]["layer"]:
-            shown += part(f"{name.replace('_', ' ')} {show(value)}", ("layer", name))
+    shown += [f"{name.replace('_', ' ')} {show(value)}" for name, value in layer.items()]
     yield "model", ", ".join(shown)
     rest = {n: v for n, v in optimizer.items() if n not in ("name", "learning_rate")}
     shown = part(optimizer["name"], ("optimizer", "name"))

@@ -93,8 +93,11 @@ def _layer(config: Mapping[str, Any]) -> None:
         names = names_of(argument)
         if names and isinstance(value, str) and value not in names and not _is_registered(value):
             words = argument.split("_")
-            kind = words[-1] if words[-1] in ("initializer", "regularizer") else " ".join(words)
-            options.refuse_unknown(kind, value, names, f" for `{argument}`")
+            kind = (
+                " ".join(words) if words[-1] in ("normalization", "parametrization") else words[-1]
+            )
+            in_lower_case = [name for name in names if name == name.lower()]
+            options.refuse_unknown(kind, value, in_lower_case, f" for `{argument}`")
 
 
 def _truncation(config: Mapping[str, Any]) -> None:

@@ -36,9 +36,9 @@ def option(ctx: Any, incomplete: str) -> list[Described]:
     from kbptt.ablation import options
 
     registry, names = _registry(ctx), options.short_names()
-    given = ctx.params.get("task") or ctx.params.get("tasks") or ()
-    given = [given] if isinstance(given, str) else list(given)
-    for one in ",".join(given).split(","):
+    # In the middle of an option, what came before it may not have been parsed.
+    given = (ctx.params.get("task"), *(ctx.params.get("tasks") or ()), *ctx.args)
+    for one in ",".join(filter(None, given)).split(","):
         with contextlib.suppress(ValueError):
             names += registry.options(one)
     names = [f"{name}=" for name in dict.fromkeys(names)]

@@ -16,6 +16,7 @@ from typing import Any
 
 import typer
 
+from kbptt.ablation import text
 from kbptt.ablation.text import visible
 
 # A message must fit on a small screen.
@@ -26,15 +27,15 @@ _LONGEST_WORD = 160
 arguments: list[str] = []
 
 
-def readable(text: str) -> str:
-    """Returns `text` fit for a terminal: at most one screen, without control characters.
+def readable(message: str) -> str:
+    """Returns `message` fit for a terminal: at most one screen, without control characters.
 
     Messages echo the user's input, so very long words, and the text as a whole, are shortened in
     the middle, and escape sequences are spelled out.
     """
-    if len(text) > 2 * _LONGEST:
-        text = f"{text[:_LONGEST]}…{text[-_LONGEST:]}"
-    words = [_shortened(word, _LONGEST_WORD) for word in visible(text).split(" ")]
+    if len(message) > 2 * _LONGEST:
+        message = f"{message[:_LONGEST]}…{message[-_LONGEST:]}"
+    words = [_shortened(word, _LONGEST_WORD) for word in visible(message).split(" ")]
     lines = [line.rstrip() for line in " ".join(words).splitlines() if line.strip()]
     if sum(len(line) // COLUMNS + 1 for line in lines) <= LINES:
         return "\n".join(lines)
@@ -42,8 +43,8 @@ def readable(text: str) -> str:
     return "\n".join([*wrapped[: LINES - 6], "…", *wrapped[-4:]])
 
 
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 20]}…{text[-19:]}"
+def _shortened(word: str, length: int) -> str:
+    return word if len(word) <= length else f"{word[: length - 20]}…{word[-19:]}"
 
 
 def print_error(message: Any) -> None:
@@ -51,9 +52,20 @@ def print_error(message: Any) -> None:
     typer.echo(readable(f"Error: {message}"), err=True)
 
 
-def command_again(*options: str) -> str:
-    """The command line as it was given, with further options."""
-    return shlex.join(["kbptt", *arguments, *options])
+@contextlib.contextmanager
+def saying_how_to_continue(begun: Path, added: Sequence[str] = ()) -> Iterator[None]:
+    """After Ctrl-C, prints the command that goes on with a run.
+
+    Args:
+        begun: A file that is there once the run has begun.
+        added: Options to add to the command that was given.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if (isinstance(error, KeyboardInterrupt) or interrupted()) and begun.exists():
+            say(f"Continue with: {shlex.join(['kbptt', *arguments, *added])}")
+        raise
 
 
 @contextlib.contextmanager
@@ -86,29 +98,15 @@ def console() -> Any:
     return rich.console.Console(highlight=False)
 
 
-def print_text(text: str) -> None:
+def print_text(paragraphs: str) -> None:
     """Prints paragraphs, wrapped in a terminal."""
     shown = console()
-    shown.print(visible(text), markup=False, soft_wrap=not shown.is_terminal)
+    shown.print(visible(paragraphs), markup=False, soft_wrap=not shown.is_terminal)
 
 
 def print_columns(rows: Iterable[Sequence[str]]) -> None:
-    """Prints names and texts, wrapped beside them in a terminal, elsewhere a line for each row."""
-    import rich.table
-    import rich.text
-
-    shown, rows = console(), [tuple(map(visible, row)) for row in rows]
-    if not shown.is_terminal:
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            typer.echo("  ".join(padded).rstrip())
-        return
-    table = rich.table.Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for row in rows:
-        first, *others = row
-        table.add_row(rich.text.Text(first, "bold", no_wrap=True), *map(rich.text.Text, others))
-    shown.print(table)
+    """Prints names and texts: see `kbptt.ablation.text.print_columns`."""
+    text.print_columns(console(), rows)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,6 @@
 """The command `kbptt train`: one trial of a comparison, watched in the terminal."""
 
-import contextlib
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,17 +19,27 @@ RUN = "Run"
 DEFAULTS = {"recurrent_initializer": "orthogonal", "checkpoint": "last", "stream": "auto"}
 THREADS = ("training", "threads")
 
+Task = Annotated[
+    str,
+    typer.Argument(
+        metavar="TASK",
+        help="What to train on: see `kbptt tasks`.",
+        autocompletion=completion.task,
+    ),
+]
+Lags = Annotated[
+    int | None,
+    typer.Option(
+        help="Measure the gradient of one loss by lag, at this many lags, log and print it; 0: do "
+        "not. Default: some where every timestep has a loss, of which only the reach is printed.",
+        rich_help_panel=RUN,
+    ),
+]
+
 
 @options.command(**DEFAULTS | {"stream": "streams, if the task has them", "threads": "all cores"})
 def train(
-    task: Annotated[
-        str,
-        typer.Argument(
-            metavar="TASK",
-            help="What to train on: see `kbptt tasks`.",
-            autocompletion=completion.task,
-        ),
-    ],
+    task: Task,
     file: Annotated[
         Path | None,
         typer.Argument(metavar="[FILE]", help="The user's file, for text, csv and mnist."),
@@ -61,15 +69,7 @@ def train(
         bool,
         typer.Option("--resume", help="Continue the run in --logdir.", rich_help_panel=RUN),
     ] = False,
-    lags: Annotated[
-        int | None,
-        typer.Option(
-            help="Measure the gradient of one loss by lag, at this many lags, log and print it; 0: "
-            "do not. Default: some where every timestep has a loss, of which only the reach is "
-            "printed.",
-            rich_help_panel=RUN,
-        ),
-    ] = None,
+    lags: Lags = None,
     sample: Annotated[
         int, typer.Option(help="Characters to write at the end (text).", rich_help_panel=RUN)
     ] = 300,
@@ -89,12 +89,15 @@ def train(
         grid, threads = configuration(task, file, given, method, seed)
         config = grid.trials()[0].config
         _check_resume(config, resume, logdir)
-        given_directory, logdir = logdir, logdir or _new_directory(Path("runs"), task)
+        again_with = [] if resume else ["--resume"]
+        if logdir is None:
+            logdir = _new_directory(Path("runs"), task)
+            again_with += ["--logdir", str(logdir)]
     with terminal.directory(logdir), run_directory.locked(logdir):
         known = run_directory.describe(config)
         again = run_directory.check_configuration(logdir / "run.json", known, resume)
         _announce(grid, logdir)
-        with _saying_how_to_continue(logdir, resume, given_directory is not None):
+        with terminal.saying_how_to_continue(logdir / "run.json", again_with):
             with terminal.waiting("Loading TensorFlow"), quiet_start():
                 from kbptt.ablation.trial import set_threads
                 from kbptt.cli import training
@@ -146,20 +149,6 @@ def _announce(grid: "Grid", logdir: Path) -> None:
             f"The run has {finished} epochs already: nothing to train. To go on, give "
             f"--epochs {finished + 1} or more."
         )
-
-
-@contextlib.contextmanager
-def _saying_how_to_continue(logdir: Path, resume: bool, given: bool) -> Iterator[None]:
-    """After Ctrl-C, prints the command that goes on with a run that has begun."""
-    try:
-        yield
-    except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt) or terminal.interrupted()
-        if stopped and (logdir / "run.json").exists():
-            added = [] if resume else ["--resume"]
-            added += [] if given else ["--logdir", str(logdir)]
-            terminal.say(f"Continue with: {terminal.command_again(*added)}")
-        raise
 
 
 def configuration(

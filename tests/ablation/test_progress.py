@@ -5,6 +5,7 @@ import io
 
 import pytest
 import rich.console
+import rich.status
 from ledgers import plan
 
 from kbptt.ablation import study
@@ -63,11 +64,14 @@ def test_durations_are_in_readable_units():
 def test_planning_is_announced_before_it_begins(tmp_path, monkeypatch):
     said = []
 
-    def status(self, text):
-        said.append(text)
+    def begin(*_):
         raise InterruptedError
 
-    monkeypatch.setattr(rich.console.Console, "status", status)
+    monkeypatch.setattr(rich.status.Status, "__init__", lambda self, text, **_: said.append(text))
+    monkeypatch.setattr(rich.status.Status, "__enter__", lambda self: self)
+    monkeypatch.setattr(rich.status.Status, "__exit__", lambda self, *_: None)
+    monkeypatch.setattr(rich.status.Status, "update", lambda self, text: said.append(text))
+    monkeypatch.setattr(study.runner, "open_ledger", begin)
     with pytest.raises(InterruptedError):
         study.compare("adding", "clip", 1000, tmp_path / "logs")
-    assert said == ["Planning 1,000 trials"] and not (tmp_path / "logs").exists()
+    assert said == ["Planning the trials", "Planning 1,000 trials"]
