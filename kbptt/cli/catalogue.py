@@ -21,7 +21,7 @@ def tasks(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]",
+            metavar="NAME",
             help="A task, to show its options.",
             autocompletion=completion.task,
         ),
@@ -51,7 +51,7 @@ def methods(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]",
+            metavar="NAME",
             help="A method, or several joined by '+', to show what it sets.",
             autocompletion=completion.method,
         ),

@@ -67,10 +67,11 @@ def compare(
 ) -> None:
     """Compare methods × tasks × seeds: which one helps, by how much, and how certain that is.
 
-    Interrupt it at any time: the same command continues where it stopped. Exit code 1: some trials
-    crashed on every attempt, and the report is without them.
+    Interrupt it at any time: the same command continues where it stopped.
 
-    Example: kbptt compare --tasks adding --methods baseline,clip,orthogonal+clip --seeds 6
+    Exit code 1: some trials crashed on every attempt; the report is without them.
+
+    kbptt compare --tasks adding --methods baseline,clip,orthogonal+clip --seeds 6
     """
     limits.integer("retries", retries, least=0, shown="--retries")
     if workers is not None:

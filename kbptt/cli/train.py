@@ -9,7 +9,7 @@ import typer
 from kbptt._quiet import quiet_start
 from kbptt.ablation import limits
 from kbptt.ablation.options import path_of, twice
-from kbptt.cli import completion, options, run_directory, terminal
+from kbptt.cli import completion, options, terminal
 
 if TYPE_CHECKING:
     from kbptt.ablation.grid import Grid
@@ -42,7 +42,7 @@ def train(
     task: Task,
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="[FILE]", help="The user's file, for text, csv and mnist."),
+        typer.Argument(metavar="FILE", help="The user's file, for text, csv and mnist."),
     ] = None,
     *,
     method: Annotated[
@@ -85,6 +85,8 @@ def train(
     kbptt train adding --length 200 --clip 1
     """
     with terminal.waiting("Reading the options", in_a_terminal_only=True):
+        from kbptt.cli import run_directory
+
         _check(given, seed, sample, lags)
         grid, threads = configuration(task, file, given, method, seed)
         config = grid.trials()[0].config
@@ -138,6 +140,7 @@ def _check_resume(config: dict[str, Any], resume: bool, logdir: Path | None) -> 
 def _announce(grid: "Grid", logdir: Path) -> None:
     """Prints what is about to be trained, on what and where."""
     from kbptt.ablation import describing
+    from kbptt.cli import run_directory
 
     config = grid.trials()[0].config
     terminal.print_columns([*describing.run(config), ("log directory", str(logdir))])
