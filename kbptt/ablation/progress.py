@@ -59,7 +59,7 @@ class Progress:
             self._live = rich.live.Live(
                 self._render(), console=self.console, auto_refresh=False, transient=True
             )
-            self._live.start()
+            self._live.start(refresh=True)
         elif self.verbose and self.counts["pending"]:
             self._print(f"{self._line()}. {STARTING} …")
         return self

@@ -53,17 +53,18 @@ def print_error(message: Any) -> None:
 
 
 @contextlib.contextmanager
-def saying_how_to_continue(begun: Path, added: Sequence[str] = ()) -> Iterator[None]:
+def saying_how_to_continue(begun: Path, added: Sequence[str] | None = ()) -> Iterator[None]:
     """After Ctrl-C, prints the command that goes on with a run.
 
     Args:
         begun: A file that is there once the run has begun.
-        added: Options to add to the command that was given.
+        added: Options to add to the command that was given. None if the run cannot go on.
     """
     try:
         yield
     except BaseException as error:
-        if (isinstance(error, KeyboardInterrupt) or interrupted()) and begun.exists():
+        stopped = isinstance(error, KeyboardInterrupt) or interrupted()
+        if added is not None and stopped and begun.exists():
             say(f"Continue with: {shlex.join(['kbptt', *arguments, *added])}")
         raise
 

@@ -99,7 +99,8 @@ def train(
         known = run_directory.describe(config)
         again = run_directory.check_configuration(logdir / "run.json", known, resume)
         _announce(grid, logdir)
-        with terminal.saying_how_to_continue(logdir / "run.json", again_with):
+        go_on = again_with if config["training"]["checkpoint"] == "last" else None
+        with terminal.saying_how_to_continue(logdir / "run.json", go_on):
             with terminal.waiting("Loading TensorFlow"), quiet_start():
                 from kbptt.ablation.trial import set_threads
                 from kbptt.cli import training
