@@ -75,7 +75,8 @@ class Progress:
         """Records an `Event` of the runner."""
         key, name = event.trial.key, event.trial.directory
         if event.state == "built":
-            self.parameters |= {event.parameters} - {None}
+            if event.parameters is not None:
+                self.parameters.add(event.parameters)
             return
         if event.state == "running":
             if not self._begun and self.verbose and self.parameters:

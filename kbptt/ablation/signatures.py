@@ -42,8 +42,9 @@ def keys(module: str, table: str) -> tuple[str, ...]:
         Unreadable: If there is no such dict.
     """
     for node in _tree(module).body:
-        targets = [ast.unparse(target) for target in getattr(node, "targets", ())]
-        if targets == [table] and isinstance(node.value, ast.Dict):
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Dict):
+            continue
+        if ast.unparse(node.targets[0]) == table:
             return tuple(ast.literal_eval(key) for key in node.value.keys if key is not None)
     raise Unreadable(f"{module}.{table}")
 

@@ -55,14 +55,14 @@ def print_columns(console: Any, rows: Iterable[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    rows = [tuple(map(visible, row)) for row in rows]
+    lines = [tuple(map(visible, row)) for row in rows]
     if not console.is_terminal:
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for row in lines:
             padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             console.print(Text("  ".join(padded).rstrip()), soft_wrap=True)
         return
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for first, *others in rows:
+    for first, *others in lines:
         table.add_row(Text(first, "bold", no_wrap=True), *map(Text, others))
     console.print(table)

@@ -98,9 +98,10 @@ class Training:
     @property
     def best(self) -> tuple[int, float] | None:
         """The epoch with the best validation score so far, counted from 1, and that score."""
-        if not self.has_run or self._monitor.best_epoch is None:
+        if not self.has_run:
             return None
-        return self._monitor.best_epoch, float(self._monitor.best_score)
+        epoch, score = self._monitor.best_epoch, self._monitor.best_score
+        return None if epoch is None or score is None else (epoch, score)
 
     @property
     def epochs_run(self) -> list[int]:
