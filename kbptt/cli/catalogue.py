@@ -108,11 +108,12 @@ def _description(factory: Any) -> str:
 def _arguments(text: str) -> dict[str, str]:
     """What the section "Args:" of a docstring says of each; the defaults are shown beside it."""
     found: dict[str, str] = {}
+    name = ""
     section = re.search(r"^Args:\n((?:(?: .*)?\n?)*)", text, re.MULTILINE)
     for line in section[1].splitlines() if section else ():
         if named := re.match(r" {4}(\w+): (.*)", line):
             name, found[named[1]] = named[1], named[2]
-        elif found and line.strip():
+        elif name and line.strip():
             found[name] += f" {line.strip()}"
     plain = {name: text.replace("`", "") for name, text in found.items()}
     return {n: re.sub(r" Defaults to (?:[^.:]|\.\d)*\.", "", t) for n, t in plain.items()}
