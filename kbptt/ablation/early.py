@@ -24,8 +24,8 @@ IDENTIFIERS = {
     "normalization": (None, "kbptt.normalization"),
     "parametrization": (None, "kbptt.parametrizations"),
 }
-# Names that `keras.initializers.get` knows and the package does not have.
-_ALIASES = {"initializer": ("normal", "one", "uniform", "zero")}
+# Names that Keras's `get` knows and its packages do not have.
+_ALIASES = {"initializer": ("normal", "one", "uniform", "zero"), "regularizer": ("l1l2",)}
 # An argument whose last word is that of others, with its only names.
 _OWN_NAMES = {"gradient_regularizer": ("vanishing_gradient", "VanishingGradient")}
 NO_OPTIMIZERS = ("optimizer", "lossscaleoptimizer", "multioptimizer", "optimizermap")
