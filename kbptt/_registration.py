@@ -6,11 +6,12 @@ TensorFlow. So once Keras is imported, stand-ins are registered that import the 
 deserializes one; the import registers the class itself in place of its stand-in.
 """
 
+import contextlib
 import importlib
+import importlib.util
+import sys
 from types import ModuleType
 from typing import Any
-
-import wrapt
 
 SERIALIZABLE = {
     "callbacks": (
@@ -95,7 +96,30 @@ know all names: `kbptt.layers.identifiers`.
 
 def register_when_keras_is_imported() -> None:
     """Registers the stand-ins now if Keras is already imported, else right after its import."""
-    wrapt.register_post_import_hook(_register, "keras")
+    if "keras" in sys.modules:
+        _Awaited.register()
+    else:
+        sys.meta_path.insert(0, _Awaited)
+
+
+class _Awaited:
+    """Imports wrapt when Keras is: it takes longer than all else that `import kbptt` does."""
+
+    @staticmethod
+    def register() -> None:
+        import wrapt
+
+        wrapt.register_post_import_hook(_register, "keras")
+
+    @classmethod
+    def find_spec(cls, name: str, path: Any = None, target: Any = None) -> Any:
+        """The hook of the import system; finds nothing but the beginning of Keras's import."""
+        if name != "keras":
+            return None
+        with contextlib.suppress(ValueError):  # a second thread has done this
+            sys.meta_path.remove(cls)
+            cls.register()
+        return importlib.util.find_spec(name)
 
 
 def _register(keras: ModuleType) -> None:

@@ -58,7 +58,7 @@ def test_other_options_of_compare_are_refused_twice(arguments):
 
 def configuration(task, assignments, **settings):
     given = Given(settings, assignments, [])
-    return command.configuration(task, None, given, "baseline", 0)[0]
+    return command.configuration(task, None, given, "baseline", 0)[0].trials()[0].config
 
 
 @pytest.mark.parametrize("name", ["path", "task.path", "text.path"])

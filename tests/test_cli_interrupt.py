@@ -145,7 +145,7 @@ def interrupted_at(monkeypatch, step, *arguments):
     with monkeypatch.context() as patch:
         patch.setattr(training.Progressed, "on_train_batch_end", stop)
         result = kbptt(*arguments)
-    assert result.exit_code == 130 and "--resume --logdir run" in result.stdout
+    assert result.exit_code == 130 and "--logdir run --resume\n" in result.stdout
     assert result.stderr == "Interrupted.\n"
 
 
@@ -163,7 +163,7 @@ def test_an_interrupt_that_got_lost_ends_the_training_at_the_next_step(
 
     monkeypatch.setattr(training.Progressed, "on_train_batch_begin", lose)
     result = kbptt(*DIGITS, "--epochs", 2, "--logdir", "run")  # of four steps
-    assert result.exit_code == 130 and "--resume --logdir run" in result.stdout
+    assert result.exit_code == 130 and "--logdir run --resume\n" in result.stdout
     assert result.stderr == "Interrupted.\n" and next(steps) == 4
 
 

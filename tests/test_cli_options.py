@@ -69,7 +69,7 @@ SAME = [
     (["-o", "dropout=1e-1"], ("model", "layer", "dropout"), 0.1),
     (["--recurrent-initializer", "henaff"], ("model", "layer", "recurrent_initializer"), "henaff"),
     (["--optimizer", "sgd"], ("optimizer", "name"), "sgd"),
-    (["-o", "optimizer.momentum=9e-1"], ("optimizer", "momentum"), 0.9),
+    (["--optimizer", "sgd", "-o", "optimizer.momentum=9e-1"], ("optimizer", "momentum"), 0.9),
     (["--learning-rate", "1e-1"], ("optimizer", "learning_rate"), 0.1),
     (["-o", "learning_rate=1e-1"], ("optimizer", "learning_rate"), 0.1),
     (["-o", "epochs=3"], ("training", "epochs"), 3),
@@ -282,6 +282,6 @@ def test_train_prints_what_it_forecasts(tmp_path):
     result = CliRunner().invoke(app, [*arguments, "--cell", "SimpleRNN"])
     assert result.exit_code == 0, result.output
     note = " ".join(result.stdout.split())
-    assert note.startswith("Forecasts 'price', the next row, from load, price. The unit of the")
+    assert "Forecasts 'price', the next row, from load, price. The unit of the" in note
     assert "its standard deviation in the training part, 14.1" in note
     assert json.loads((tmp_path / "runs/csv-1/run.json").read_text())["path"] == "f.csv"

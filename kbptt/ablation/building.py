@@ -2,16 +2,14 @@
 
 import contextlib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from kbptt import methods, tasks
-from kbptt._checks import did_you_mean
-from kbptt.ablation import limits, options
+from kbptt.ablation import early, limits, options
 from kbptt.ablation.errors import TrialError
-from kbptt.tasks import model as task_model
 
 SEQUENCES = 256  # that "$inputs" stands for
 
@@ -32,7 +30,9 @@ def build(config: Mapping[str, Any]) -> tuple[Any, Any, list[Any]]:
             "this machine has a different one."
         )
     metrics = task.metrics()
-    _one_of(f"metric of task {task.name!r}", task.metric, [*(m.name for m in metrics), "loss"])
+    known_metrics = [*(m.name for m in metrics), "loss"]
+    if task.metric not in known_metrics:
+        options.refuse_unknown(f"metric of task {task.name!r}", task.metric, known_metrics)
     limits.check_memory(task, config["model"], config["training"])
     known = {
         "$timesteps": task.length,
@@ -40,7 +40,7 @@ def build(config: Mapping[str, Any]) -> tuple[Any, Any, list[Any]]:
     }
     arguments = {n: v for n, v in config["model"].items() if n != "layer"}
     layer = {n: methods.make(v, known) for n, v in config["model"]["layer"].items()}
-    layer = options.check_arguments(getattr(kbptt, arguments["cell"]), layer, _of_the_trial())
+    layer = options.check_arguments(getattr(kbptt, arguments["cell"]), layer, early.of_the_trial())
     with _refusing(f"a model with {_listed(config['model']['layer'])}"):
         model = tasks.build_model(task, seed=seed, **arguments, **layer)
     for reference in method["model"]:
@@ -70,11 +70,11 @@ def _make_optimizer(name: str, arguments: dict[str, Any]) -> Any:
         for name, found in vars(keras.optimizers).items()
         if inspect.isclass(found) and issubclass(found, keras.optimizers.Optimizer)
     }
-    for wrapper in ("optimizer", "lossscaleoptimizer", "multioptimizer"):
+    for wrapper in early.NO_OPTIMIZERS:
         classes.pop(wrapper, None)
     found = classes.get(name.lower()) or keras.saving.get_registered_object(name)
     if found is None:
-        _one_of("optimizer", name, classes)
+        options.refuse_unknown("optimizer", name, classes)
     base = keras.optimizers.Optimizer
     arguments = options.check_arguments(found, arguments, ["name"], base)
     with _refusing(f"a step of {name} with {_listed(arguments)}"):
@@ -83,15 +83,6 @@ def _make_optimizer(name: str, arguments: dict[str, Any]) -> Any:
         weight = keras.Variable(np.ones((2, 2), "float32"), name="weight")
         found(**arguments).apply([keras.ops.ones_like(weight)], [weight])
     return optimizer
-
-
-def _of_the_trial() -> set[str]:
-    """Arguments of a recurrent layer that the model's options, the task and the seed decide."""
-    decided = {"return_sequences", "return_state"}
-    for function in (task_model.build_model, task_model.recurrent_layer):
-        parameters = inspect.signature(function).parameters.values()
-        decided |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
-    return decided
 
 
 def _listed(arguments: Mapping[str, Any]) -> str:
@@ -107,11 +98,3 @@ def _refusing(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise ValueError(f"Cannot make {what}. {TrialError.describing(error)}") from error
-
-
-def _one_of(what: str, name: str, valid: Iterable[str]) -> None:
-    """Refuses a name that is none of the valid ones, listing them."""
-    valid = list(valid)
-    if name not in valid:
-        hint = did_you_mean(name, valid)
-        raise ValueError(f"Unknown {what}: {name!r}{hint}. Expected one of {', '.join(valid)}.")

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 from kbptt import _checks, methods
 from kbptt.ablation import limits, options
-from kbptt.ablation.options import Path
+from kbptt.ablation.early import TRIAL as TRIAL
+from kbptt.ablation.options import Path, show
 from kbptt.ablation.rows import Trial, canonical, trial_key
 from kbptt.ablation.values import load_yaml
 from kbptt.tasks import registry
 
 DESIGNS = ("grid", "add-one-in", "leave-one-out")
-TRIAL = "kbptt.ablation.trial:run"
 KEYS = ("tasks", "methods", "seeds", "design", "set", "imports", "trial")
 KEYS += ("script", "metric", "mode")
 
@@ -326,16 +326,6 @@ def _design(design: str, names: list[str]) -> list[str]:
 
 def _label(name: str, axes: Mapping[Path, Any]) -> str:
     return ",".join([name, *(f"{options.display(k)}={show(v, k)}" for k, v in axes.items())])
-
-
-def show(value: Any, path: Path | None = None) -> str:
-    """A value of an option as written in labels."""
-    if value is None:
-        return "full" if path == ("model", "truncation") else "none"
-    if isinstance(value, dict) and isinstance(value.get("name"), str):  # {name: windowed, …}
-        arguments = ",".join(f"{k}={show(v)}" for k, v in value.items() if k != "name")
-        return f"{value['name']}({arguments})"
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 class _PlannedTask(NamedTuple):

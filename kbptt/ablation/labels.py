@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kbptt.ablation import options
-from kbptt.ablation.grid import show
+from kbptt.ablation.options import show
 
 
 def labels(

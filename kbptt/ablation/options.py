@@ -1,17 +1,17 @@
 """Names and values of a trial's options: model, layer, optimizer, training and task."""
 
 import inspect
+import json
 import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-from kbptt import _checks, tasks
+from kbptt import _checks
 from kbptt._checks import did_you_mean
 from kbptt.ablation import limits
-from kbptt.ablation.values import parse_assignment as parse_assignment
-from kbptt.tasks.model import get_cell
+from kbptt.cells.names import get_cell
 
 Path = tuple[str, str]
 
@@ -112,6 +112,8 @@ def resolve(name: str, task_names: Sequence[str]) -> Path:
     Raises:
         ValueError: if there is no such option, listing the valid ones.
     """
+    from kbptt import tasks  # not above: `kbptt --help` shows options and needs no NumPy
+
     section, rest = path_of(name)
     if section in ("model", "training") and (section, rest) in _OPTIONS:
         return section, rest
@@ -142,6 +144,16 @@ def display(path: Path) -> str:
         return "optimizer"
     section, name = path
     return name if _SHORT.get(name) == path or section in _BARE else f"{section}.{name}"
+
+
+def show(value: Any, path: Path | None = None) -> str:
+    """A value of an option as written in labels."""
+    if value is None:
+        return "full" if path == ("model", "truncation") else "none"
+    if isinstance(value, dict) and isinstance(value.get("name"), str):  # {name: windowed, …}
+        arguments = ",".join(f"{k}={show(v)}" for k, v in value.items() if k != "name")
+        return f"{value['name']}({arguments})"
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def check(path: Path, value: Any, shown: str | None = None) -> Any:
@@ -194,12 +206,22 @@ def check_arguments(
     Raises:
         ValueError: for these, and for arguments that neither the class nor its bases name.
     """
-    defaults, optional = _defaults(made), _defaults(base)
+    return check_given(made.__name__, _defaults(made), _defaults(base), given, decided)
+
+
+def check_given(
+    made: str,
+    defaults: Mapping[str, Any],
+    optional: Mapping[str, Any],
+    given: Mapping[str, Any],
+    decided: Iterable[str],
+) -> dict[str, Any]:
+    """`check_arguments` of a class that is known by its name and the defaults of its arguments."""
     valid = [name for name in defaults if name not in decided]
     checked = {}
     for name, value in given.items():
         if name not in valid:
-            argument = f"argument of {made.__name__}: {name!r}"
+            argument = f"argument of {made}: {name!r}"
             if name in defaults:
                 raise ValueError(
                     f"Reserved {argument}. The task, the seed and the options of the model decide "
@@ -216,6 +238,15 @@ def check_arguments(
         plain = plain and not (name in BY_STATE and isinstance(value, list))
         checked[name] = _of_type(name, value, default) if plain else value
     return checked
+
+
+def refuse_unknown(what: str, name: str, valid: Iterable[str], where: str = "") -> NoReturn:
+    """Raises `ValueError` for a name that is none of the valid ones, which are listed."""
+    valid = list(valid)
+    raise ValueError(
+        f"Unknown {what}{where}: {name!r}{did_you_mean(name, valid)}. Expected one of "
+        f"{', '.join(valid)}."
+    )
 
 
 def _defaults(made: type) -> dict[str, Any]:

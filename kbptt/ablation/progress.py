@@ -18,6 +18,7 @@ from kbptt.ablation.runner import Event
 from kbptt.ablation.text import duration, visible
 
 LINES = 12  # of the ranking
+STARTING = "Starting workers, which load TensorFlow and build every model once"
 SECONDS = 0.25  # between two drawings of the live table
 SHARE = 0.05  # of the time may go into the ranking, whose cost grows with the ablation
 
@@ -38,6 +39,9 @@ class Progress:
         self.counts: dict[str, int] = ledger.counts()
         self.started: float = time.monotonic()
         self.finished: int = 0
+        self.took: float = 0.0  # seconds of all finished trials
+        self.most_at_once: int = 1
+        self.parameters: set[int] = set()
         self.running: dict[str, float] = {}
         self.errors: collections.deque[str] = collections.deque(maxlen=3)
         self._begun: set[str] = set()
@@ -56,9 +60,9 @@ class Progress:
             self._live = rich.live.Live(
                 self._render(), console=self.console, auto_refresh=False, transient=True
             )
-            self._live.start()
+            self._live.start(refresh=True)
         elif self.verbose and self.counts["pending"]:
-            self._print(self._line())
+            self._print(f"{self._line()}. {STARTING} …")
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -71,8 +75,15 @@ class Progress:
     def event(self, event: Event) -> None:
         """Records an `Event` of the runner."""
         key, name = event.trial.key, event.trial.directory
+        if event.state == "built":
+            if event.parameters is not None:
+                self.parameters.add(event.parameters)
+            return
         if event.state == "running":
+            if not self._begun and self.verbose and self.parameters:
+                self._print(f"Parameters of a model: {_range(self.parameters)}.")
             self.running[key] = time.monotonic()
+            self.most_at_once = max(self.most_at_once, len(self.running))
             if key not in self._begun:  # a retried trial counts as running all the time
                 self._begun.add(key)
                 self._count("pending", "running")
@@ -80,6 +91,7 @@ class Progress:
         took = time.monotonic() - self.running.pop(key, time.monotonic())
         if event.state in ("done", "failed"):
             self.finished += 1
+            self.took += took
             self._count("running", event.state)
         if event.error:
             self.errors.append(f"{name}: {event.state}: {event.error}")
@@ -112,14 +124,19 @@ class Progress:
         self.counts[now] += 1
 
     def seconds_left(self) -> float | None:
-        """Estimate from the trials that finished in this run; None before the first one."""
-        left = self.counts["pending"] + self.counts["running"]
+        """Estimate from the trials that finished in this run; None before the first one.
+
+        Those that run now have a part of their time behind them.
+        """
         if not self.finished:
             return None
-        return (time.monotonic() - self.started) / self.finished * left
+        now, of_a_trial = time.monotonic(), self.took / self.finished
+        spent = sum(min(now - begun, of_a_trial) for begun in self.running.values())
+        left = self.counts["pending"] + self.counts["running"]
+        return (left * of_a_trial - spent) / self.most_at_once
 
     def _print(self, line: str) -> None:
-        self.console.print(literal(line), soft_wrap=True)
+        (self._live or self).console.print(literal(line), soft_wrap=True)
 
     def _done(self) -> str:
         return f"{self.counts['done'] + self.counts['failed']}/{sum(self.counts.values())}"
@@ -151,6 +168,8 @@ class Progress:
         filled = round(40 * done / total) if total else 0
         bar = "━" * filled + "╌" * (40 - filled)
         parts: list[Any] = [literal(f"{bar} {self._done()}  {self._line()}")]
+        if not self._begun:
+            parts.append(literal(f"{STARTING} ({duration(time.monotonic() - self.started)})"))
         if self._ranking:
             table = rich.table.Table(box=rich.box.SIMPLE_HEAD, title="so far", title_justify="left")
             table.add_column("method")
@@ -173,6 +192,18 @@ def _without_curves(trial: Trial) -> Trial:
     return dataclasses.replace(trial, result=result)
 
 
+def _range(numbers: set[int]) -> str:
+    least, most = min(numbers), max(numbers)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
 def literal(text: str) -> rich.text.Text:
     """Text that the terminal shows literally: without markup and a user's escape sequences."""
     return rich.text.Text(visible(text))
+
+
+def clock(seconds: float) -> str:
+    """A duration in the least space: 1:05, or 2:10:00 with hours."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

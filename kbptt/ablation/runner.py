@@ -43,8 +43,9 @@ class Event:
     """A change of a trial's state, passed to `on_event`."""
 
     trial: Trial  # with its result if it is done
-    state: str  # "running", "done", "failed" or "retry"
+    state: str  # "built", "running", "done", "failed" or "retry"
     error: str | None = None
+    parameters: int | None = None  # of the model that was built, before any trial runs
 
 
 def open_ledger(
@@ -188,6 +189,8 @@ def _check_models(queue: "_Queue", client: Any, on_wait: Callable[[], Any]) -> N
             if error is not None and not isinstance(error, KilledWorker | ProcessDied):
                 _refuse_full_disk(error)
                 raise ValueError(f"{trial.directory} cannot be built: {error}") from error
+            if error is None:
+                queue.on_event(Event(trial, "built", parameters=future.result()))
 
 
 def _drain(queue: "_Queue", client: Any, on_wait: Callable[[], Any], ours: bool) -> None:

@@ -1,6 +1,5 @@
 """A complete ablation in one call: plan, run, report."""
 
-import contextlib
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ import rich.console
 
 from kbptt import _checks, methods as method_registry
 from kbptt._extras import require
-from kbptt.ablation import clusters, limits, progress, runner
+from kbptt.ablation import clusters, describing, early, limits, progress, runner
 from kbptt.ablation.environment import git_commit
 from kbptt.ablation.grid import Grid, axes_of, read_yaml
 from kbptt.ablation.ledger import Ledger
@@ -18,6 +17,7 @@ from kbptt.ablation.progress import literal
 from kbptt.ablation.reporting import Report
 from kbptt.ablation.results import Results
 from kbptt.ablation.script_grid import ScriptGrid
+from kbptt.ablation.text import print_columns
 from kbptt.tasks import registry
 from kbptt.tensorboard import command
 
@@ -90,15 +90,22 @@ def compare(
             cannot be built with its task and options, before anything is trained.
     """
     given = {"tasks": tasks, "methods": methods, "seeds": seeds, "set": set}
-    grid = _grid(config, {n: v for n, v in given.items() if v is not None} | options)
+    given = {n: v for n, v in given.items() if v is not None} | options
     running = {"scheduler": scheduler, "workers": workers, "retries": retries}
     running["trial_timeout"] = limits.seconds(trial_timeout)
     running["memory_limit"] = limits.memory(memory_limit)
-    _refuse_early(grid, workers, retries, reference)
+    # Reading large files and storing tens of thousands of trials takes seconds; the line
+    # disappears afterwards.
+    with rich.console.Console(quiet=not verbose).status("Planning the trials") as status:
+        grid = _grid(config, given)
+        _refuse_early(grid, workers, retries, reference)
+        status.update(f"Planning {grid.size():,} trials")
+        ledger = runner.open_ledger(grid, logdir, extend, overwrite, retry_failed)
     try:
-        _run(grid, logdir, (extend, overwrite, retry_failed), running, bool(verbose))
-    except KeyboardInterrupt:
-        if verbose is True:
+        with ledger:
+            _run(grid, ledger, running, bool(verbose))
+    except BaseException as error:
+        if verbose is True and _is_an_interrupt(error):
             _print_so_far(pathlib.Path(logdir), reference)
         raise
     return report(logdir, reference=reference, verbose=bool(verbose) and verbose != "progress")
@@ -152,49 +159,47 @@ def _refuse_early(grid: Grid, workers: int | None, retries: int, reference: str 
     if retries != 0:
         _checks.positive_integer("retries", retries, "Or 0.")
     Results(grid.arms, reference)
+    for arm in grid.arms:
+        early.check(arm.config)
 
 
-def _run(
-    grid: Grid,
-    logdir: str | os.PathLike[str],
-    opening: tuple[bool, bool, bool],
-    running: dict[str, Any],
-    verbose: bool,
-) -> None:
-    """Opens the ledger (with the flags `opening`) and runs its pending trials."""
-    # Storing tens of thousands of trials takes seconds; the line disappears afterwards.
-    console = rich.console.Console(quiet=not verbose)
-    with console.status(f"Planning {grid.size():,} trials"):
-        ledger = runner.open_ledger(grid, logdir, *opening)
-    with ledger:
-        _note_commit(ledger)
-        if verbose:
-            for note in grid.notes():
-                _say(note)
-        with progress.Progress(ledger, verbose) as shown:
-            runner.run(
-                ledger,
-                threads=grid.threads,
-                on_event=shown.event,
-                on_wait=shown.refresh,
-                **running,
-            )
+def _run(grid: Grid, ledger: Ledger, running: dict[str, Any], verbose: bool) -> None:
+    """Runs the pending trials of a ledger, and says before what they are."""
+    _note_commit(ledger)
+    if verbose and ledger.counts()["pending"]:
+        rows = [*describing.study(grid), ("log directory", str(ledger.directory))]
+        print_columns(rich.console.Console(highlight=False), rows)
+    if verbose:
+        for note in grid.notes():
+            _say(note)
+    with progress.Progress(ledger, verbose) as shown:
+        runner.run(
+            ledger,
+            threads=grid.threads,
+            on_event=shown.event,
+            on_wait=shown.refresh,
+            **running,
+        )
 
 
 def _say(line: str) -> None:
     rich.console.Console().print(literal(line), soft_wrap=True)
 
 
+def _is_an_interrupt(error: BaseException | None) -> bool:
+    """Whether an exception is Ctrl-C, or what a library has made of it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def _print_so_far(directory: pathlib.Path, reference: str | None) -> None:
     """Prints the ranking of an interrupted ablation, if any trial is done."""
-    with contextlib.suppress(ValueError):  # interrupted before there was a ledger
-        found = Report(directory, reference)
-        if found.counts["done"]:
-            found.print()
-            done, total = found.counts["done"], sum(found.counts.values())
-            print(
-                f"Interrupted with {done} of {total} trials done: run the same command to continue."
-            )
+    found = Report(directory, reference)
+    done, total = found.counts["done"], sum(found.counts.values())
+    if done:
+        found.print()
+    _say(f"Interrupted with {done} of {total} trials done: run the same command to continue.")
 
 
 def _note_commit(ledger: Ledger) -> None:

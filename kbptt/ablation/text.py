@@ -1,6 +1,7 @@
-"""Makes text from outside (exceptions, names, option values) safe to show."""
+"""Makes text from outside (exceptions, names, option values) safe to show, and shows it."""
 
 import unicodedata
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -53,3 +54,26 @@ def duration(seconds: float) -> str:
 
 def _shows(character: str) -> bool:
     return character.isprintable() or character == "\n" or unicodedata.category(character) == "Zs"
+
+
+def print_columns(console: Any, rows: Iterable[Sequence[str]]) -> None:
+    """Prints names and texts, wrapped beside them in a terminal, elsewhere a line for each row.
+
+    Args:
+        console: A console of rich.
+        rows: Texts of each row, the same number in all; the first one is a name.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = [tuple(map(visible, row)) for row in rows]
+    if not console.is_terminal:
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for row in lines:
+            padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            console.print(Text("  ".join(padded).rstrip()), soft_wrap=True)
+        return
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for first, *others in lines:
+        table.add_row(Text(first, "bold", no_wrap=True), *map(Text, others))
+    console.print(table)

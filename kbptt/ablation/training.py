@@ -15,8 +15,8 @@ import keras
 from kbptt import callbacks
 from kbptt.ablation import feeding
 from kbptt.ablation.building import build
-from kbptt.ablation.grid import show
 from kbptt.ablation.monitor import Monitor
+from kbptt.ablation.options import show
 from kbptt.ablation.rows import trial_key
 from kbptt.analysis import reach
 
@@ -31,6 +31,7 @@ class Training:
         task: The `kbptt.tasks.Task`.
         model: The compiled model; a checkpoint may replace it before `fit`.
         feed: The data: `kbptt.ablation.feeding.Windows` or `Streams`.
+        has_run: Whether `fit` has trained it.
     """
 
     def __init__(self, config: Mapping[str, Any]):
@@ -41,6 +42,7 @@ class Training:
         self.model: Any
         self.task, self.model, self._callbacks = build(config)
         self.feed: feeding.Windows | feeding.Streams = feeding.of(self.task, config)
+        self.has_run = False
 
     def fit(
         self,
@@ -48,6 +50,7 @@ class Training:
         observers: Sequence[keras.callbacks.Callback] = (),
         first_epoch: int = 0,
         profiles: int = 100,
+        lags: int | None = None,
         **flow_options: Any,
     ) -> None:
         """Trains from `first_epoch` to the last epoch, with TensorBoard files in `directory`.
@@ -57,18 +60,22 @@ class Training:
             observers: Further callbacks, called after the method's own.
             first_epoch: Integer, the number of epochs that `model` has been trained for.
             profiles: Integer, about how many gradient profiles are logged, whatever the length.
-            **flow_options: Further arguments of `kbptt.callbacks.GradientFlow`; `lag_data=None`
-                measures no gradients by lag.
+            lags: Integer, how many gradients by lag to measure; 0 for none. Defaults to `None`:
+                some, where there is a loss at every timestep (`kbptt.analysis.reach.measured`).
+            **flow_options: Further arguments of `kbptt.callbacks.GradientFlow`.
         """
         epochs, steps = self.settings["epochs"], self.feed.steps_per_epoch
         flow = callbacks.GradientFlow(
             str(directory),
             max(1, steps * epochs // profiles),
             **(
-                reach.measured(self.task, self.feed.validation_windows(reach.SEQUENCES), epochs)
+                reach.measured(
+                    self.task, self.feed.validation_windows(reach.SEQUENCES), epochs, lags
+                )
                 | flow_options
             ),
         )
+        self._flow, self.has_run = flow, True
         self._monitor = Monitor(
             self.task, self.settings, steps, self.feed.timesteps, flow, first_epoch
         )
@@ -87,6 +94,24 @@ class Training:
             shuffle=False,  # the data are in their order
             verbose=0,
         )
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """The epoch with the best validation score so far, counted from 1, and that score."""
+        if not self.has_run:
+            return None
+        epoch, score = self._monitor.best_epoch, self._monitor.best_score
+        return None if epoch is None or score is None else (epoch, score)
+
+    @property
+    def epochs_run(self) -> list[int]:
+        """The epochs that `fit` has finished, counted from 1."""
+        return self._monitor.curve["epoch"] if self.has_run else []
+
+    @property
+    def lag_profiles(self) -> list[Any]:
+        """The last gradients by lag of each layer; empty if none were measured."""
+        return self._flow.lag_profiles if self.has_run else []
 
     def test(self) -> dict[str, float]:
         """All metrics of the model as it is, on the test data."""

@@ -48,8 +48,11 @@ def execute(config: dict[str, Any]) -> dict[str, Any]:
         raise failure  # outside of `except`, so that the described exception is not pickled too
 
 
-def check(config: dict[str, Any]) -> None:
+def check(config: dict[str, Any]) -> int | None:
     """Builds what a trial would train, to find mistakes before anything is trained.
+
+    Returns:
+        The number of parameters of the model; None for a user's own trial function.
 
     Raises:
         ValueError: for an option, a method or a task that cannot be built.
@@ -59,8 +62,9 @@ def check(config: dict[str, Any]) -> None:
         try:
             if _function(config) is run:
                 set_up_process(config["training"]["threads"])
-                build(config)
-            return
+                _, model, _ = build(config)
+                return int(model.count_params())
+            return None
         except ValueError as error:
             failure = ValueError(visible(str(error)))
         except BaseException as error:

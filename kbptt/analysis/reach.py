@@ -22,7 +22,7 @@ def lags_to_measure(timesteps: int) -> int:
     return max(2, min(timesteps, LAGS, max(32, _BUDGET // timesteps)))
 
 
-def measured(task: Any, sequences: Any, epochs: int) -> dict[str, Any]:
+def measured(task: Any, sequences: Any, epochs: int, lags: int | None = None) -> dict[str, Any]:
     """Arguments of `kbptt.callbacks.GradientFlow` that measure the reach during training.
 
     With a loss at every timestep: gradients by lag of a few sequences, before the first step and
@@ -32,10 +32,13 @@ def measured(task: Any, sequences: Any, epochs: int) -> dict[str, Any]:
         task: The `kbptt.tasks.Task`.
         sequences: Some of its sequences, and their targets: `SEQUENCES` are enough.
         epochs: Integer. Epochs of the training.
+        lags: Integer. Lags to measure, also where there is a single loss; 0 for none. Defaults to
+            `None`, what can be measured in the time of a few training steps.
     """
-    if not task.outputs.per_timestep:
+    if lags is None:
+        lags = lags_to_measure(sequences[0].shape[1]) if task.outputs.per_timestep else 0
+    if not lags:
         return {}
-    lags = lags_to_measure(sequences[1].shape[1])
     return {"lag_data": sequences, "lag_freq": epochs, "max_lags": lags}
 
 

@@ -1,6 +1,8 @@
 """The names of the cells: the only list of them. Nothing here needs TensorFlow."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from kbptt import _checks
 
 
 class Name(NamedTuple):
@@ -20,3 +22,11 @@ NAMES = {
     "GRU": Name("gru", gates=3),
     "SimpleRNN": Name("simple_rnn", gates=1),
 }
+
+
+def get_cell(name: Any) -> str:
+    """Returns the class name of a cell given in any spelling ("lstm", "simple_rnn")."""
+    for cell in NAMES:
+        if str(name).lower().replace("_", "") == cell.lower():
+            return cell
+    return _checks.one_of("cell", name, NAMES)

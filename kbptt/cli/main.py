@@ -11,7 +11,7 @@ import typer.core
 
 import kbptt
 from kbptt._extras import MissingExtra, optional_imports
-from kbptt.cli import check, compare, terminal, train
+from kbptt.cli import catalogue, check, compare, terminal, train
 
 # Base class of the errors for unknown options, wrong types, …, for which Typer has no name.
 UsageError = typer.BadParameter.__base__
@@ -67,9 +67,10 @@ def _explain(error: Exception) -> int:
 class Commands(typer.core.TyperGroup):
     """Ends every command with the exit codes of `exit_codes`, its warnings as sentences."""
 
-    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+    def make_context(self, info_name: Any, args: Any, *others: Any, **kwargs: Any) -> Any:
+        terminal.arguments[:] = args
         with exit_codes():
-            return super().make_context(*args, **kwargs)
+            return super().make_context(info_name, args, *others, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         with terminal.sentences_for_warnings(), exit_codes():
@@ -80,15 +81,21 @@ app: typer.Typer = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train recurrent networks with truncated backpropagation through time, see the gradient "
     "of every timestep, and compare the methods that keep it healthy.",
 )
-app.command("train")(train.train)
-app.command("compare")(compare.compare)
-app.command("report")(compare.report)
-app.command("check")(check.check)
+# In the order of the help.
+COMMANDS = {
+    "train": train.train,
+    "compare": compare.compare,
+    "report": compare.report,
+    "check": check.check,
+    "tasks": catalogue.tasks,
+    "methods": catalogue.methods,
+}
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -14,9 +14,9 @@ import typer
 from typer.models import OptionInfo
 
 from kbptt.ablation import options
-from kbptt.ablation.grid import show
-from kbptt.ablation.values import parse_assignment, scalar
+from kbptt.ablation.options import show
 from kbptt.cells.names import NAMES
+from kbptt.cli import completion
 
 MODEL, TRAINING = "Model", "Training"
 
@@ -29,11 +29,12 @@ class Shared(NamedTuple):
     panel: str | None = None
     metavar: str | None = None
     names: str | None = None
+    complete: Callable[..., Any] | None = None
 
 
 SHARED = {
     "length": Shared(int, "Timesteps of a sequence (short for -o length=…)."),
-    "cell": Shared(str, f"{', '.join(NAMES)}.", MODEL),
+    "cell": Shared(str, f"{', '.join(NAMES)}.", MODEL, complete=completion.cell),
     "units": Shared(int, "Width of a recurrent layer.", MODEL),
     "layers": Shared(int, "Recurrent layers.", MODEL),
     "truncation": Shared(
@@ -41,25 +42,35 @@ SHARED = {
         "Timesteps that the gradient goes back, 'full', 'artbp', 'snap1', or "
         "{name: windowed, length: 64, stride: 16}.",
         MODEL,
-        "INTEGER|full|artbp|snap1|{…}",
+        "<int>|full|…",
+        complete=completion.one_of("full", "artbp", "snap1"),
     ),
     "normalization": Shared(
-        str, "Normalization inside the cell: layer, rms or layer_carried.", MODEL
+        str,
+        "Normalization inside the cell: layer, rms or layer_carried.",
+        MODEL,
+        complete=completion.normalization,
     ),
     "recurrent_initializer": Shared(
         str,
         "Initializer of the recurrent kernel: orthogonal, glorot_uniform, orthogonal_per_gate, "
         "identity, ….",
         MODEL,
+        complete=completion.initializer,
     ),
     "epochs": Shared(int, "Passes over the training data.", TRAINING),
     "batch_size": Shared(int, "Sequences in a batch, or rows of a stream.", TRAINING),
-    "optimizer": Shared(str, "An optimizer of Keras.", TRAINING),
+    "optimizer": Shared(str, "An optimizer of Keras.", TRAINING, complete=completion.optimizer),
     "learning_rate": Shared(float, "Learning rate.", TRAINING),
     "clip": Shared(
         float, "Clip the gradient to this global norm, besides what the method does.", TRAINING
     ),
-    "checkpoint": Shared(str, "Epoch whose weights are tested: best or last.", TRAINING),
+    "checkpoint": Shared(
+        str,
+        "Epoch whose weights are tested: best or last.",
+        TRAINING,
+        complete=completion.one_of("best", "last"),
+    ),
     "stream": Shared(
         bool,
         "Read one long sequence (text, csv) window by window with the state carried on, or train "
@@ -80,6 +91,7 @@ _ASSIGNMENTS = Annotated[
         help="Any option of a trial or a task, such as dropout=0.1, permuted=true or "
         "sizes=[500,100,100]. In a comparison several values make an axis: truncation=16,64,full. "
         "Repeatable.",
+        autocompletion=completion.option,
     ),
 ]
 _IMPORTS = Annotated[
@@ -108,6 +120,8 @@ class Given(NamedTuple):
         Returns:
             The value of each flag, and the values of each option that was assigned.
         """
+        from kbptt.ablation.values import parse_assignment  # the YAML library takes its time
+
         settings = {name: _value(name, typed) for name, typed in self.flags.items()}
         names = [(flag(name), name if name != "length" else "task.length") for name in settings]
         axes = {}
@@ -121,6 +135,8 @@ class Given(NamedTuple):
 
 def _value(name: str, typed: Any) -> Any:
     """Returns the value of a flag, checked under the name that it has when typed."""
+    from kbptt.ablation.values import scalar
+
     path = options.resolve(name, []) if name != "length" else ("task", name)
     try:
         value = options.check(path, scalar(typed), flag(name))
@@ -206,6 +222,7 @@ def _expanded(signature: inspect.Signature, defaults: dict[str, str]) -> Iterato
                 help=text,
                 rich_help_panel=option.panel,
                 metavar=option.metavar,
+                autocompletion=option.complete,
             )
             annotation = Annotated[option.kind | None, info]
             yield inspect.Parameter(name, kind, default=None, annotation=annotation)

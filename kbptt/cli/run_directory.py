@@ -11,6 +11,7 @@ from kbptt._locks import try_lock
 from kbptt.ablation.files import atomically
 
 LOCK = ".run.lock"
+CHECKPOINT = "checkpoint-{}.keras"
 
 
 @contextlib.contextmanager
@@ -96,6 +97,15 @@ def check_configuration(path: Path, config: Mapping[str, Any], resume: bool) -> 
             "--logdir."
         )
     return True
+
+
+def newest_checkpoint(directory: Path) -> tuple[int, Path | None]:
+    """Returns the number of finished epochs and the file, or `(0, None)`."""
+    before, after = CHECKPOINT.split("{}")
+    paths = sorted(directory.glob(f"{before}*{after}"))
+    if not paths:
+        return 0, None
+    return int(paths[-1].name.removeprefix(before).removesuffix(after)), paths[-1]
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:

@@ -1,38 +1,41 @@
-"""What all commands share: messages, Ctrl-C, warnings and the output directory."""
+"""What all commands share: messages, progress, Ctrl-C, warnings and the output directory."""
 
 import atexit
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import sys
-import tempfile
 import textwrap
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from kbptt.ablation import text
 from kbptt.ablation.text import visible
 
 # A message must fit on a small screen.
 LINES, COLUMNS = 22, 80
 _LONGEST = LINES * COLUMNS
 _LONGEST_WORD = 160
+# What the command was given, to say how to go on after Ctrl-C.
+arguments: list[str] = []
 
 
-def readable(text: str) -> str:
-    """Returns `text` fit for a terminal: at most one screen, without control characters.
+def readable(message: str) -> str:
+    """Returns `message` fit for a terminal: at most one screen, without control characters.
 
     Messages echo the user's input, so very long words, and the text as a whole, are shortened in
     the middle, and escape sequences are spelled out.
     """
-    if len(text) > 2 * _LONGEST:
-        text = f"{text[:_LONGEST]}…{text[-_LONGEST:]}"
-    words = [_shortened(word, _LONGEST_WORD) for word in visible(text).split(" ")]
+    if len(message) > 2 * _LONGEST:
+        message = f"{message[:_LONGEST]}…{message[-_LONGEST:]}"
+    words = [_shortened(word, _LONGEST_WORD) for word in visible(message).split(" ")]
     lines = [line.rstrip() for line in " ".join(words).splitlines() if line.strip()]
     if sum(len(line) // COLUMNS + 1 for line in lines) <= LINES:
         return "\n".join(lines)
@@ -40,13 +43,71 @@ def readable(text: str) -> str:
     return "\n".join([*wrapped[: LINES - 6], "…", *wrapped[-4:]])
 
 
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 20]}…{text[-19:]}"
+def _shortened(word: str, length: int) -> str:
+    return word if len(word) <= length else f"{word[: length - 20]}…{word[-19:]}"
 
 
 def print_error(message: Any) -> None:
     """Prints an error to stderr."""
     typer.echo(readable(f"Error: {message}"), err=True)
+
+
+@contextlib.contextmanager
+def saying_how_to_continue(begun: Path, added: Sequence[str] | None = ()) -> Iterator[None]:
+    """After Ctrl-C, prints the command that goes on with a run.
+
+    Args:
+        begun: A file that is there once the run has begun.
+        added: Options to add to the command that was given. None if the run cannot go on.
+    """
+    try:
+        yield
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt) or interrupted()
+        if added is not None and stopped and begun.exists():
+            say(f"Continue with: {shlex.join(['kbptt', *arguments, *added])}")
+        raise
+
+
+@contextlib.contextmanager
+def waiting(for_what: str, in_a_terminal_only: bool = False) -> Iterator[None]:
+    """Shows what is being waited for: a spinner in a terminal, a line elsewhere.
+
+    Args:
+        for_what: The words, "Building the model".
+        in_a_terminal_only: Boolean, whether nothing is shown elsewhere. Defaults to `False`.
+    """
+    shown = console()
+    if shown.is_terminal:
+        with shown.status(for_what):
+            yield
+        return
+    if not in_a_terminal_only:
+        say(f"{for_what} …")
+    yield
+
+
+def say(line: str) -> None:
+    """Prints a line as it is, so that a path or a command in it can be copied."""
+    console().print(visible(line), markup=False, soft_wrap=True)
+
+
+def console() -> Any:
+    """Standard output, for text that is printed as it is."""
+    import rich.console
+
+    return rich.console.Console(highlight=False)
+
+
+def print_text(paragraphs: str) -> None:
+    """Prints paragraphs, wrapped in a terminal."""
+    shown = console()
+    shown.print(visible(paragraphs), markup=False, soft_wrap=not shown.is_terminal)
+
+
+def print_columns(rows: Iterable[Sequence[str]]) -> None:
+    """Prints names and texts: see `kbptt.ablation.text.print_columns`."""
+    text.print_columns(console(), rows)
 
 
 @contextlib.contextmanager
@@ -111,6 +172,8 @@ def _end(*_: Any) -> None:
 @contextlib.contextmanager
 def directory(path: Path) -> Iterator[Path]:
     """Yields a directory to write to, or raises `ValueError`; removes a new one left empty."""
+    import tempfile
+
     try:
         new = not path.exists()
         path.mkdir(parents=True, exist_ok=True)

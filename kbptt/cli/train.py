@@ -2,32 +2,47 @@
 
 import inspect
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kbptt import methods, tasks
 from kbptt._quiet import quiet_start
 from kbptt.ablation import limits
-from kbptt.ablation.grid import Grid
 from kbptt.ablation.options import path_of, twice
-from kbptt.cli import options, run_directory, terminal
-from kbptt.tasks import base, registry
+from kbptt.cli import completion, options, terminal
+
+if TYPE_CHECKING:
+    from kbptt.ablation.grid import Grid
 
 RUN = "Run"
 # Where one run differs from the trials of a comparison, unless the user says otherwise.
 DEFAULTS = {"recurrent_initializer": "orthogonal", "checkpoint": "last", "stream": "auto"}
 THREADS = ("training", "threads")
 
+Task = Annotated[
+    str,
+    typer.Argument(
+        metavar="TASK",
+        help="What to train on: see `kbptt tasks`.",
+        autocompletion=completion.task,
+    ),
+]
+Lags = Annotated[
+    int | None,
+    typer.Option(
+        help="Measure the gradient of one loss by lag, at this many lags, log and print it; 0: do "
+        "not. Default: some where every timestep has a loss, of which only the reach is printed.",
+        rich_help_panel=RUN,
+    ),
+]
+
 
 @options.command(**DEFAULTS | {"stream": "streams, if the task has them", "threads": "all cores"})
 def train(
-    task: Annotated[
-        str, typer.Argument(metavar="TASK", help=f"One of: {', '.join(tasks.names())}.")
-    ],
+    task: Task,
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="[FILE]", help="The user's file, for text, csv and mnist."),
+        typer.Argument(metavar="FILE", help="The user's file, for text, csv and mnist."),
     ] = None,
     *,
     method: Annotated[
@@ -35,7 +50,8 @@ def train(
         typer.Option(
             "--method",
             "--methods",
-            help="Methods of kbptt compare, joined by '+': orthogonal+clip.",
+            help="Methods, joined by '+': orthogonal+clip. See `kbptt methods`.",
+            autocompletion=completion.method,
         ),
     ] = "baseline",
     given: options.Given,
@@ -53,6 +69,7 @@ def train(
         bool,
         typer.Option("--resume", help="Continue the run in --logdir.", rich_help_panel=RUN),
     ] = False,
+    lags: Lags = None,
     sample: Annotated[
         int, typer.Option(help="Characters to write at the end (text).", rich_help_panel=RUN)
     ] = 300,
@@ -67,25 +84,29 @@ def train(
 
     kbptt train adding --length 200 --clip 1
     """
-    limits.integer("sample", sample, least=0, shown="--sample")
-    limits.integer("seed", base.check_seed(seed), least=0)
-    registry.import_modules(given.imports)
-    config, threads = configuration(task, file, given, method, seed)
-    if resume and logdir is None:
-        raise ValueError("`--resume` needs `--logdir`, the directory of the run to continue.")
-    if resume and config["training"]["checkpoint"] == "best":
-        raise ValueError(
-            "`--resume` cannot be combined with `--checkpoint best`: a run keeps the weights of "
-            "its last epoch only."
-        )
-    with terminal.directory(logdir or _new_directory(Path("runs"), task)) as logdir:
-        with quiet_start():
-            from kbptt.ablation.trial import set_threads
-            from kbptt.cli import training
-        if threads is not None:
-            set_threads(threads)
-        with run_directory.locked(logdir):
-            finite = training.run(config, logdir, resume, sample)
+    with terminal.waiting("Reading the options", in_a_terminal_only=True):
+        from kbptt.cli import run_directory
+
+        _check(given, seed, sample, lags)
+        grid, threads = configuration(task, file, given, method, seed)
+        config = grid.trials()[0].config
+        _check_resume(config, resume, logdir)
+        again_with = [] if resume else ["--resume"]
+        if logdir is None:
+            logdir = _new_directory(Path("runs"), task)
+            again_with += ["--logdir", str(logdir)]
+    with terminal.directory(logdir), run_directory.locked(logdir):
+        known = run_directory.describe(config)
+        again = run_directory.check_configuration(logdir / "run.json", known, resume)
+        _announce(grid, logdir)
+        go_on = again_with if config["training"]["checkpoint"] == "last" else None
+        with terminal.saying_how_to_continue(logdir / "run.json", go_on):
+            with terminal.waiting("Loading TensorFlow"), quiet_start():
+                from kbptt.ablation.trial import set_threads
+                from kbptt.cli import training
+            if threads is not None:
+                set_threads(threads)
+            finite = training.run(config, logdir, again, sample, lags)
     if not finite:
         terminal.print_error(
             "The loss is not finite: the training diverged. Try --clip 1 or a smaller "
@@ -94,13 +115,57 @@ def train(
         raise typer.Exit(1)
 
 
+def _check(given: options.Given, seed: int, sample: int, lags: int | None) -> None:
+    from kbptt.tasks import base, registry
+
+    limits.integer("sample", sample, least=0, shown="--sample")
+    limits.integer("seed", base.check_seed(seed), least=0)
+    if lags is not None and limits.integer("lags", lags, least=0, shown="--lags") == 1:
+        raise ValueError(
+            "Invalid value for argument `--lags`. Expected 2 or more, since the gradients are "
+            "compared from lag to lag, or 0 for none. Received: --lags=1."
+        )
+    registry.import_modules(given.imports)
+
+
+def _check_resume(config: dict[str, Any], resume: bool, logdir: Path | None) -> None:
+    if resume and logdir is None:
+        raise ValueError("`--resume` needs `--logdir`, the directory of the run to continue.")
+    if resume and config["training"]["checkpoint"] == "best":
+        raise ValueError(
+            "`--resume` cannot be combined with `--checkpoint best`: a run keeps the weights of "
+            "its last epoch only."
+        )
+
+
+def _announce(grid: "Grid", logdir: Path) -> None:
+    """Prints what is about to be trained, on what and where."""
+    from kbptt.ablation import describing
+    from kbptt.cli import run_directory
+
+    config = grid.trials()[0].config
+    terminal.print_columns([*describing.run(config), ("log directory", str(logdir))])
+    for note in grid.notes():
+        terminal.print_text(note.partition(": ")[2])
+    finished, _ = run_directory.newest_checkpoint(logdir)
+    if finished >= config["training"]["epochs"]:
+        terminal.print_text(
+            f"The run has {finished} epochs already: nothing to train. To go on, give "
+            f"--epochs {finished + 1} or more."
+        )
+
+
 def configuration(
     task: str, file: Path | None, given: options.Given, method: str, seed: int
-) -> tuple[dict[str, Any], int | None]:
-    """Returns the configuration of the one trial of a grid without axes.
+) -> tuple["Grid", int | None]:
+    """Returns a grid of one trial.
 
     And the number of threads if one was given: one run, unlike a trial, uses all cores.
     """
+    from kbptt import methods, tasks
+    from kbptt.ablation import early
+    from kbptt.ablation.grid import Grid
+
     of_task = tasks.options(task)
 
     def rename(name: str) -> str:
@@ -129,7 +194,8 @@ def configuration(
             settings[name] = default
     grid = Grid.make([task], [method], seeds=[seed], set=axes, **settings)
     config = grid.trials()[0].config
-    return config, config["training"]["threads"] if THREADS in chosen else None
+    early.check(config)
+    return grid, config["training"]["threads"] if THREADS in chosen else None
 
 
 def _new_directory(parent: Path, task: str) -> Path:

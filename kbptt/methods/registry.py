@@ -42,7 +42,7 @@ def get(name: str | Method) -> Method:
             hint = did_you_mean(part, registered)
             raise ValueError(
                 f"Unknown method: {part!r}{hint}. The methods are: {', '.join(names())}; "
-                "join them with '+' to combine them."
+                "see `kbptt methods`. Join them with '+' to combine them."
             )
         if parts.count(part) > 1:
             raise ValueError(f"Method {part!r} is named twice in {name!r}.")

@@ -10,6 +10,7 @@ import numpy as np
 from kbptt import _checks
 from kbptt.tasks.base import Outputs, Task, TaskData, check_seed, check_sizes
 from kbptt.tasks.csv_table import Column, Table, is_data
+from kbptt.tasks.files import too_few
 from kbptt.tasks.registry import register
 
 # A deviation of a few units in the last place is rounding.
@@ -17,18 +18,20 @@ ROUNDING = 64 * np.finfo(np.float64).eps
 # Standard deviations from the mean of the training part. Values farther away cannot be forecast
 # from the training part, and the square of an error may overflow float32.
 FARTHEST = 1e6
+# Rows to train on from which a model has something to learn.
+ENOUGH = 500
 
 
 @register("csv")
 class CSVSeries(Task):
-    """Forecast one column of a CSV file, `horizon` rows ahead, at every timestep.
+    """Forecast one column of a CSV file, one or more rows ahead.
 
-    The rows are in chronological order; the first line names the columns. The inputs are the
-    numeric columns (or `columns`), standardized with the mean and standard deviation of the
-    training part; the answer at row t is the standardized target of row t + `horizon`. A column
-    that is constant in the training part, up to rounding, is centered but not scaled. The first
-    rows train, then come validation and test. The baseline is persistence: predicting the target's
-    current value.
+    At every timestep. The rows are in chronological order; the first line names the columns. The
+    inputs are the numeric columns (or `columns`), standardized with the mean and standard deviation
+    of the training part; the answer at row t is the standardized target of row t + `horizon`. A
+    column that is constant in the training part, up to rounding, is centered but not scaled. The
+    first rows train, then come validation and test. The baseline is persistence: predicting the
+    target's current value.
 
     Either way the model answers at every row. `data` has windows, each from a zero state; those for
     training overlap. `streams` has each part as one long sequence, read once, in which the state is
@@ -140,9 +143,11 @@ class CSVSeries(Task):
             else "its own: it is constant in the training part"
         )
         ahead = "the next row" if self.horizon == 1 else f"{self.horizon} rows ahead"
+        rows = len(self._series(0)[0])
+        hint = too_few(rows, self.counts_in, ENOUGH, "little better than persistence")
         return (
             f"Forecasts {_quoted(self.target)}, {ahead}, from {_listed(self.columns)}. The unit of "
-            f"the errors is {unit}."
+            f"the errors is {unit}.{f' {hint}' if hint else ''}"
         )
 
     def _starts(self, rows: int, stride: int) -> np.ndarray:

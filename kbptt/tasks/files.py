@@ -45,3 +45,20 @@ def read_text(path: str | Path) -> str:
             "first if it is UTF-16; a binary file cannot be used."
         )
     return text
+
+
+def too_few(count: int, what: str, enough: int, instead: str) -> str | None:
+    """Returns a sentence if a file has too little to learn from, else None.
+
+    Args:
+        count: Integer, what there is to train on.
+        what: What is counted, in the plural.
+        enough: Integer, the fewest that are not worth a warning.
+        instead: What a model then learns.
+    """
+    if count >= enough:
+        return None
+    return (
+        f"There are only {count:,} {what} to train on, which is too few to learn from: expect "
+        f"{instead}. {enough:,} are a beginning."
+    )

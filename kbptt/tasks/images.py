@@ -51,11 +51,11 @@ class _PixelByPixel(Task):
 
 @register("digits")
 class Digits(_PixelByPixel):
-    """Sequential digits: the 1,797 8x8 handwritten digits of scikit-learn, a pixel a timestep.
+    """Handwritten digits of scikit-learn (8x8), pixel by pixel.
 
-    Nothing is downloaded. `x` is `(samples, 64 * repeat + blank, 1)` of gray levels in [0, 1], `y`
-    the digit. Each seed draws its own split into training, validation and test. Always answering
-    the most common digit gives an accuracy of 183/1797 = 0.10.
+    There are 1,797; nothing is downloaded. `x` is `(samples, 64 * repeat + blank, 1)` of gray
+    levels in [0, 1], `y` the digit. Each seed draws its own split into training, validation and
+    test. Always answering the most common digit gives an accuracy of 183/1797 = 0.10.
 
     Args:
         permuted: Boolean, whether the pixels come in one fixed random order, so that neighbors in
@@ -98,7 +98,7 @@ class Digits(_PixelByPixel):
 
 @register("mnist")
 class MNIST(_PixelByPixel):
-    """Sequential MNIST: 28x28 handwritten digits, a pixel a timestep, from your own copy.
+    """Handwritten digits of MNIST (28x28), pixel by pixel.
 
     Reads the file that `keras.datasets.mnist.load_data()` stores; it is never downloaded by this
     task. The test set is MNIST's own; training and validation are drawn from its 60,000 training

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 @register("influence_balancing")
 class InfluenceBalancing(Task):
-    """Influence balancing: tune the one parameter θ of a fixed linear chain.
+    """Influence balancing: tune the one parameter of a chain.
 
-    The task has its own recurrent layer, `kbptt.RNN` over a chain of `units` numbers (see
+    The chain is fixed and linear, its parameter θ. The task has its own recurrent layer,
+    `kbptt.RNN` over a chain of `units` numbers (see
     `kbptt.tasks.keras_objects.InfluenceBalancingCell`). It ignores the requested cell, units,
     layers and initializers, but not the truncation, which is the point. The inputs are zeros, all
     sequences are the same, and the last output should be 1, which holds for θ = 1 / (2 (2 positive

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from kbptt import _checks
-from kbptt.cells.names import NAMES
+from kbptt.cells.names import NAMES, get_cell as get_cell
 from kbptt.tasks.base import Task, derive_seed
 
 if TYPE_CHECKING:
@@ -92,14 +92,6 @@ def recurrent_layer(
         arguments[argument] = _seeded(identifier, seed, f"{name}/{argument}")
     arguments.setdefault("seed", derive_seed(seed, f"{name}/dropout"))
     return getattr(kbptt, cell)(units, name=name, **arguments)
-
-
-def get_cell(name: Any) -> str:
-    """Returns the class name of a cell given in any spelling ("lstm", "simple_rnn")."""
-    for cell in CELLS:
-        if str(name).lower().replace("_", "") == cell.lower():
-            return cell
-    return _checks.one_of("cell", name, CELLS)
 
 
 def _inputs(task: Task, units: int, seed: int):

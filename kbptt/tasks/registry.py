@@ -51,6 +51,12 @@ def options(name: str) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
 
 
+def summary(name: str) -> str:
+    """Returns the first paragraph of the description of a task, in one line."""
+    text = (inspect.getdoc(_factory(name)) or "").partition("\n\n")[0]
+    return " ".join(text.replace("`", "").split())
+
+
 def get(name: str | Task, **given: Any) -> Task:
     """Returns the task called `name`.
 
@@ -138,6 +144,6 @@ def _factory(name: str) -> Callable[..., Task]:
     if not isinstance(name, str) or name not in factories:
         raise ValueError(
             f"Unknown task: {name!r}{did_you_mean(name, factories)}. "
-            f"The tasks are: {', '.join(names())}."
+            f"The tasks are: {', '.join(names())}; see `kbptt tasks`."
         )
     return factories[name]

@@ -57,7 +57,9 @@ class _TwoMarkedNumbers(Task):
 
 @register("adding")
 class Adding(_TwoMarkedNumbers):
-    """The adding problem: the sum of two marked numbers, one in each half of the sequence.
+    """The adding problem: add two marked numbers of a sequence.
+
+    One stands in each half of the sequence.
 
     `x` is `(samples, length, 2)`: a number from U[0, 1) and a mark (1 at two timesteps, else 0).
     `y` is the sum of the two marked numbers. Answering 1, the mean, whatever the sequence holds
@@ -89,7 +91,9 @@ class Adding(_TwoMarkedNumbers):
 
 @register("multiplication")
 class Multiplication(_TwoMarkedNumbers):
-    """The product of two marked numbers: one in the first tenth, one before the middle.
+    """Multiply the two marked numbers of a sequence.
+
+    One stands in the first tenth of the sequence, one between there and the middle.
 
     Inputs as in `adding`. `y` is the product. Answering 1/4 always gives a mean squared error of
     1/9 - 1/16 = 7/144.
@@ -117,7 +121,7 @@ class Multiplication(_TwoMarkedNumbers):
 
 @register("copy_memory")
 class CopyMemory(Task):
-    """Copy memory: repeat `items` symbols after a lag of blanks.
+    """Copy memory: repeat a few symbols after a lag of blanks.
 
     Tokens: 0 is blank, 1 to `symbols` are symbols, `symbols + 1` asks for the copy. `x` is the
     items, `lag - 1` blanks, the request and `items` blanks; `y` is blank until the last `items`
@@ -181,7 +185,7 @@ STARTS = {2: (1, 5), 3: (1, 3, 6)}
 
 @register("temporal_order")
 class TemporalOrder(Task):
-    """Temporal order: which of two symbols stood at each of two (or three) unknown places.
+    """Temporal order: name the symbols at two unknown places.
 
     Six symbols: 0 and 1 matter, 2 to 5 distract. One of 0 and 1 stands in each range: for two
     symbols [0.1 L, 0.2 L) and [0.5 L, 0.6 L); for three [0.1 L, 0.2 L), [0.3 L, 0.4 L) and
@@ -221,7 +225,7 @@ class TemporalOrder(Task):
 
 @register("random_permutation")
 class RandomPermutation(Task):
-    """Random symbols; after the last one, name the first.
+    """Name the first of many random symbols, after the last one.
 
     Tokens: the first is 0 or 1, the others are drawn from 2 to `symbols - 1`. `y` is the first
     token: the only predictable continuation of the sequence. Guessing between 0 and 1 gives an

@@ -9,21 +9,25 @@ import numpy as np
 
 from kbptt import _checks
 from kbptt.tasks.base import Outputs, Task, TaskData, check_seed, check_sizes
-from kbptt.tasks.files import read_text
+from kbptt.tasks.files import read_text, too_few
 from kbptt.tasks.registry import register
 
 if TYPE_CHECKING:
     import keras
 
+# Characters from which a model learns more than which ones are frequent.
+ENOUGH = 20_000
+
 
 @register("text")
 class Text(Task):
-    """Character language model: predict each next character of a UTF-8 text file.
+    """Character language model: predict each next character.
 
-    The text is cut into windows of `length + 1` characters that share their ends: the first of
-    them train, then come validation, then test, so both are the tail of the text. `data` has them
-    as sequences of their own, each from a zero state; `streams` as three long sequences, in which
-    the state is carried from window to window. The steps that are judged are the same.
+    The file is UTF-8. Its text is cut into windows of `length + 1` characters that share their
+    ends: the first of them train, then come validation, then test, so both are the tail of it.
+    `data` has them as sequences of their own, each from a zero state; `streams` as three long
+    sequences, in which the state is carried from window to window. The steps that are judged are
+    the same.
 
     The vocabulary is the set of characters in the whole file. The metric
     is bits per character. The baseline, computed from the file, is the best predictor without
@@ -102,6 +106,11 @@ class Text(Task):
         # the largest.
         self._token_of = np.full(len(present) + 1, -1, np.int32)
         self._token_of[distinct] = np.arange(self.vocabulary)
+
+    def describe(self) -> str | None:
+        """Says so where the training part is too short to learn a language from."""
+        characters = self.length * self.sizes[0]
+        return too_few(characters, self.counts_in, ENOUGH, "the frequencies of letters, or a copy")
 
     def data(self, seed: int) -> TaskData:
         """Returns the windows in the order of the text, the same for every seed."""

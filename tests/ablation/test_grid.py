@@ -10,8 +10,10 @@ import pytest
 
 from kbptt import methods, truncation
 from kbptt.ablation import options, trial
-from kbptt.ablation.grid import Grid, difference, read_yaml, show
+from kbptt.ablation.grid import Grid, difference, read_yaml
+from kbptt.ablation.options import show
 from kbptt.ablation.rows import trial_key
+from kbptt.ablation.values import parse_assignment
 from kbptt.truncation import Randomized, Windowed
 
 
@@ -40,7 +42,7 @@ def test_baseline_is_not_orthogonal():
 
 
 def test_every_truncation_can_be_an_axis():
-    name, values = options.parse_assignment(
+    name, values = parse_assignment(
         "truncation=8,artbp,{name: windowed, length: 8, stride: 2},"
         "{name: randomized, keep_probability: 0.9}"
     )
@@ -157,15 +159,15 @@ def test_seeds_cost_next_to_nothing(monkeypatch):
 
 
 def test_values():
-    assert options.parse_assignment("truncation=16,64,full") == ("truncation", [16, 64, "full"])
-    assert options.parse_assignment("learning_rate=1e-3,0.1") == ("learning_rate", [1e-3, 0.1])
-    assert options.parse_assignment("sizes=[9,5,5],[8,4,4]") == ("sizes", [[9, 5, 5], [8, 4, 4]])
-    assert options.parse_assignment("use_bias=true,False,none") == ("use_bias", [True, False, None])
+    assert parse_assignment("truncation=16,64,full") == ("truncation", [16, 64, "full"])
+    assert parse_assignment("learning_rate=1e-3,0.1") == ("learning_rate", [1e-3, 0.1])
+    assert parse_assignment("sizes=[9,5,5],[8,4,4]") == ("sizes", [[9, 5, 5], [8, 4, 4]])
+    assert parse_assignment("use_bias=true,False,none") == ("use_bias", [True, False, None])
     for text in ("units", "=3", "units="):
         with pytest.raises(ValueError, match="NAME=VALUE"):
-            options.parse_assignment(text)
+            parse_assignment(text)
     with pytest.raises(ValueError, match="Cannot read the value"):
-        options.parse_assignment("sizes=[1,{]")
+        parse_assignment("sizes=[1,{]")
     grid = make(units=np.int64(8), sizes=(20, 10, 10), truncation="full")
     config = grid.trials()[0].config
     assert config["model"]["units"] == 8 and config["model"]["truncation"] is None

@@ -5,9 +5,10 @@ import io
 
 import pytest
 import rich.console
+import rich.status
 from ledgers import plan
 
-from kbptt.ablation import study
+from kbptt.ablation import progress, study
 from kbptt.ablation.progress import Progress, duration
 from kbptt.ablation.runner import Event
 
@@ -19,19 +20,19 @@ def play(tmp_path, terminal, verbose=True):
     )
     with plan(tmp_path) as ledger:
         first, second, *_ = ledger.trials()
-        with Progress(ledger, verbose, console) as progress:
-            assert progress.seconds_left() is None
+        with Progress(ledger, verbose, console) as shown:
+            assert shown.seconds_left() is None
             for trial in (first, second):
                 ledger.start(trial.key)
-                progress.event(Event(trial, "running"))
-            progress.refresh()
+                shown.event(Event(trial, "running"))
+            shown.refresh()
             result = {"status": "ok", "score": 0.75, "metric": "m", "mode": "max", "baseline": 0.5}
             ledger.finish(first.key, result)
-            progress.event(Event(dataclasses.replace(first, state="done", result=result), "done"))
-            progress.event(Event(second, "retry", "OSError: \x1b[31m once"))
+            shown.event(Event(dataclasses.replace(first, state="done", result=result), "done"))
+            shown.event(Event(second, "retry", "OSError: \x1b[31m once"))
             ledger.fail(second.key, "OSError: twice")
-            progress.event(Event(second, "failed", "OSError: twice"))
-            assert progress.seconds_left() is not None
+            shown.event(Event(second, "failed", "OSError: twice"))
+            assert shown.seconds_left() is not None
     return console.file.getvalue()
 
 
@@ -50,6 +51,43 @@ def test_live_table_with_ranking(tmp_path):
     assert "\x1b[31m" not in text  # an error's text is no command to the terminal
 
 
+def test_time_left_is_that_of_all_trials_on_all_workers(tmp_path, monkeypatch):
+    """Trials of 10 s, two at a time; four in all."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    console = rich.console.Console(file=io.StringIO(), width=100)
+    with plan(tmp_path) as ledger, Progress(ledger, console=console) as shown:
+        trials = ledger.trials()
+        now[0] += 30  # workers start
+        for trial in trials[:2]:
+            shown.event(Event(trial, "running"))
+        now[0] += 10
+        assert shown.seconds_left() is None
+        shown.event(Event(trials[0], "done"))
+        shown.event(Event(trials[2], "running"))
+        assert shown.seconds_left() == 10  # 3 trials of 10 s, of which one is at its end: 20 s / 2
+        now[0] += 4
+        assert shown.seconds_left() == 8
+        shown.event(Event(trials[1], "failed", "OSError"))  # after 14 s: 12 s on average
+        assert shown.seconds_left() == (2 * 12 - 4) / 2
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_is_waited_for_before_the_first_trial_and_the_size_of_the_models(tmp_path, terminal):
+    console = rich.console.Console(
+        file=io.StringIO(), force_terminal=terminal, width=100, color_system=None
+    )
+    with plan(tmp_path) as ledger, Progress(ledger, console=console) as shown:
+        first, second, *_ = ledger.trials()
+        assert "Starting workers" in console.file.getvalue()
+        for trial, count in ((first, 12_345), (second, 67), (second, None)):
+            shown.event(Event(trial, "built", parameters=count))
+        shown.event(Event(first, "running"))
+        shown.event(Event(second, "running"))
+    text = console.file.getvalue()
+    assert text.count("Parameters of a model: 67 to 12,345.") == 1
+
+
 def test_silence(tmp_path):
     assert play(tmp_path, terminal=True, verbose=False) == ""
 
@@ -63,11 +101,14 @@ def test_durations_are_in_readable_units():
 def test_planning_is_announced_before_it_begins(tmp_path, monkeypatch):
     said = []
 
-    def status(self, text):
-        said.append(text)
+    def begin(*_):
         raise InterruptedError
 
-    monkeypatch.setattr(rich.console.Console, "status", status)
+    monkeypatch.setattr(rich.status.Status, "__init__", lambda self, text, **_: said.append(text))
+    monkeypatch.setattr(rich.status.Status, "__enter__", lambda self: self)
+    monkeypatch.setattr(rich.status.Status, "__exit__", lambda self, *_: None)
+    monkeypatch.setattr(rich.status.Status, "update", lambda self, text: said.append(text))
+    monkeypatch.setattr(study.runner, "open_ledger", begin)
     with pytest.raises(InterruptedError):
         study.compare("adding", "clip", 1000, tmp_path / "logs")
-    assert said == ["Planning 1,000 trials"] and not (tmp_path / "logs").exists()
+    assert said == ["Planning the trials", "Planning 1,000 trials"]
