@@ -1,8 +1,9 @@
 """A complete ablation in one call: plan, run, report."""
 
+import contextlib
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import rich.console
@@ -89,25 +90,15 @@ def compare(
         ValueError: for anything wrong with the grid or the log directory, and for a method that
             cannot be built with its task and options, before anything is trained.
     """
-    given = {"tasks": tasks, "methods": methods, "seeds": seeds, "set": set}
-    given = {n: v for n, v in given.items() if v is not None} | options
+    named = {"tasks": tasks, "methods": methods, "seeds": seeds, "set": set}
+    given = {n: v for n, v in named.items() if v is not None} | options
     running = {"scheduler": scheduler, "workers": workers, "retries": retries}
-    running["trial_timeout"] = limits.seconds(trial_timeout)
-    running["memory_limit"] = limits.memory(memory_limit)
-    # Reading large files and storing tens of thousands of trials takes seconds; the line
-    # disappears afterwards.
-    with rich.console.Console(quiet=not verbose).status("Planning the trials") as status:
-        grid = _grid(config, given)
-        _refuse_early(grid, workers, retries, reference)
-        status.update(f"Planning {grid.size():,} trials")
-        ledger = runner.open_ledger(grid, logdir, extend, overwrite, retry_failed)
-    try:
-        with ledger:
-            _run(grid, ledger, running, bool(verbose))
-    except BaseException as error:
-        if verbose is True and _is_an_interrupt(error):
-            _print_so_far(pathlib.Path(logdir), reference)
-        raise
+    running |= {"trial_timeout": limits.seconds(trial_timeout)}
+    running |= {"memory_limit": limits.memory(memory_limit)}
+    opening = extend, overwrite, retry_failed
+    grid, ledger = _plan(config, given, running, reference, logdir, opening, bool(verbose))
+    with _printing_so_far(pathlib.Path(logdir), reference, verbose is True), ledger:
+        _run(grid, ledger, running, bool(verbose))
     return report(logdir, reference=reference, verbose=bool(verbose) and verbose != "progress")
 
 
@@ -152,6 +143,25 @@ def _grid(config: str | os.PathLike[str] | None, given: dict[str, Any]) -> Grid:
     return Grid.make(**given)
 
 
+def _plan(
+    config: str | os.PathLike[str] | None,
+    given: dict[str, Any],
+    running: dict[str, Any],
+    reference: str | None,
+    logdir: str | os.PathLike[str],
+    opening: tuple[bool, bool, bool],
+    verbose: bool,
+) -> tuple[Grid, Ledger]:
+    """The grid, checked, and a ledger with its trials."""
+    # Reading large files and storing tens of thousands of trials takes seconds; the line
+    # disappears afterwards.
+    with rich.console.Console(quiet=not verbose).status("Planning the trials") as status:
+        grid = _grid(config, given)
+        _refuse_early(grid, running["workers"], running["retries"], reference)
+        status.update(f"Planning {grid.size():,} trials")
+        return grid, runner.open_ledger(grid, logdir, *opening)
+
+
 def _refuse_early(grid: Grid, workers: int | None, retries: int, reference: str | None) -> None:
     """Refuses now what would otherwise be refused after hours of training."""
     require("distributed", "jinja2", "matplotlib")
@@ -193,13 +203,22 @@ def _is_an_interrupt(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _print_so_far(directory: pathlib.Path, reference: str | None) -> None:
-    """Prints the ranking of an interrupted ablation, if any trial is done."""
-    found = Report(directory, reference)
-    done, total = found.counts["done"], sum(found.counts.values())
-    if done:
-        found.print()
-    _say(f"Interrupted with {done} of {total} trials done: run the same command to continue.")
+@contextlib.contextmanager
+def _printing_so_far(
+    directory: pathlib.Path, reference: str | None, verbose: bool
+) -> Iterator[None]:
+    """After Ctrl-C prints the ranking of the ablation, if any trial is done."""
+    try:
+        yield
+    except BaseException as error:
+        if verbose and _is_an_interrupt(error):
+            found = Report(directory, reference)
+            done, total = found.counts["done"], sum(found.counts.values())
+            if done:
+                found.print()
+            rest = "run the same command to continue"
+            _say(f"Interrupted with {done} of {total} trials done: {rest}.")
+        raise
 
 
 def _note_commit(ledger: Ledger) -> None:

@@ -6,74 +6,32 @@ from typing import Annotated
 import typer
 
 from kbptt.ablation import limits
-from kbptt.cli import completion, options, terminal
-
-METHODS = "Methods (see `kbptt methods`), separated by commas; '+' combines: orthogonal+clip."
-SEEDS = "Number of seeds, or seeds (3,4,7); 6 are the fewest that can show an effect."
-CONFIG = "YAML file with tasks, methods, seeds, set, …; the command line takes precedence."
-SCRIPT = "Your own training script (or FILE:FUNCTION); --set and the like are its options."
-METRIC = "With --script, the score among its metrics. Default: score, or the first one."
-MODE = "With --script, max or min: which is better. Default: by the metric's name."
-TIMEOUT = "How long a trial may run: 90s, 30m, 12h. Default: as long as it takes."
-MEMORY = "Memory that a trial may use: 4GB, or auto, an equal share for every worker."
-OVERWRITE = "Delete an ablation with a different configuration in the log directory."
-Reference = Annotated[
-    str | None,
-    typer.Option(
-        help="Method to compare with. Default: the baseline.", autocompletion=completion.method
-    ),
-]
+from kbptt.cli import arguments, options, terminal
 
 
 @options.command(recurrent_initializer="the method's")
 def compare(
     *,
-    tasks: Annotated[
-        str | None,
-        typer.Option(
-            help="Tasks, separated by commas: see `kbptt tasks`.", autocompletion=completion.task
-        ),
-    ] = None,
-    methods: Annotated[
-        str | None,
-        typer.Option("--methods", "--method", help=METHODS, autocompletion=completion.method),
-    ] = None,
-    seeds: Annotated[str | None, typer.Option(help=SEEDS)] = None,
-    logdir: Annotated[
-        Path, typer.Option(help="Directory for ledger, TensorBoard runs and reports.")
-    ] = Path("runs/compare"),
-    config: Annotated[Path | None, typer.Option(help=CONFIG)] = None,
-    design: Annotated[
-        str | None,
-        typer.Option(
-            help="grid, add-one-in or leave-one-out. Default: grid.",
-            autocompletion=completion.one_of("grid", "add-one-in", "leave-one-out"),
-        ),
-    ] = None,
+    tasks: arguments.Tasks = None,
+    methods: arguments.Methods = None,
+    seeds: arguments.Seeds = None,
+    logdir: arguments.LogDirectory = Path("runs/compare"),
+    config: arguments.Config = None,
+    design: arguments.Design = None,
     given: options.Given,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes on this machine. Default: cores // threads.")
-    ] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Run on this Dask scheduler, such as tcp://host:8786.")
-    ] = None,
-    retries: Annotated[int, typer.Option(help="How often a trial that crashes is retried.")] = 2,
-    trial_timeout: Annotated[str | None, typer.Option(metavar="<time>", help=TIMEOUT)] = None,
-    memory_limit: Annotated[str | None, typer.Option(metavar="<memory>", help=MEMORY)] = None,
-    reference: Reference = None,
-    script: Annotated[str | None, typer.Option(metavar="<file>", help=SCRIPT)] = None,
-    metric: Annotated[str | None, typer.Option(help=METRIC)] = None,
-    mode: Annotated[str | None, typer.Option(help=MODE)] = None,
-    trial: Annotated[
-        str | None, typer.Option(help="Function that runs a trial, as module:function.")
-    ] = None,
-    extend: Annotated[
-        bool, typer.Option("--extend", help="Add to the ablation in the log directory.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Retry trials that crashed before.")
-    ] = False,
+    workers: arguments.Workers = None,
+    scheduler: arguments.Scheduler = None,
+    retries: arguments.Retries = 2,
+    trial_timeout: arguments.TrialTimeout = None,
+    memory_limit: arguments.MemoryLimit = None,
+    reference: arguments.Reference = None,
+    script: arguments.Script = None,
+    metric: arguments.Metric = None,
+    mode: arguments.Mode = None,
+    trial: arguments.Trial = None,
+    extend: arguments.Extend = False,
+    overwrite: arguments.Overwrite = False,
+    retry_failed: arguments.RetryFailed = False,
 ) -> None:
     """Compare methods × tasks × seeds: which one helps, by how much, and how certain that is.
 
@@ -116,7 +74,7 @@ def compare(
 @options.command()
 def report(
     directory: Annotated[Path, typer.Argument(help="Log directory of kbptt compare.")],
-    reference: Reference = None,
+    reference: arguments.Reference = None,
 ) -> None:
     """Write results.csv, report.md and report.html for an ablation, finished or not."""
     from kbptt.ablation import study

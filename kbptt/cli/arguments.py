@@ -1,0 +1,102 @@
+"""The arguments of `kbptt compare` that `kbptt train` has not got, with their help."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kbptt.cli import completion
+
+Tasks = Annotated[
+    str | None,
+    typer.Option(
+        help="Tasks, separated by commas: see `kbptt tasks`.", autocompletion=completion.task
+    ),
+]
+Methods = Annotated[
+    str | None,
+    typer.Option(
+        "--methods",
+        "--method",
+        help="Methods (see `kbptt methods`), separated by commas; '+' combines: orthogonal+clip.",
+        autocompletion=completion.method,
+    ),
+]
+Seeds = Annotated[
+    str | None,
+    typer.Option(
+        help="Number of seeds, or seeds (3,4,7); 6 are the fewest that can show an effect."
+    ),
+]
+LogDirectory = Annotated[
+    Path, typer.Option(help="Directory for ledger, TensorBoard runs and reports.")
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        help="YAML file with tasks, methods, seeds, set, …; the command line takes precedence."
+    ),
+]
+Design = Annotated[
+    str | None,
+    typer.Option(
+        help="grid, add-one-in or leave-one-out. Default: grid.",
+        autocompletion=completion.one_of("grid", "add-one-in", "leave-one-out"),
+    ),
+]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes on this machine. Default: cores // threads.")
+]
+Scheduler = Annotated[
+    str | None, typer.Option(help="Run on this Dask scheduler, such as tcp://host:8786.")
+]
+Retries = Annotated[int, typer.Option(help="How often a trial that crashes is retried.")]
+TrialTimeout = Annotated[
+    str | None,
+    typer.Option(
+        metavar="<time>",
+        help="How long a trial may run: 90s, 30m, 12h. Default: as long as it takes.",
+    ),
+]
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option(
+        metavar="<memory>",
+        help="Memory that a trial may use: 4GB, or auto, an equal share for every worker.",
+    ),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        help="Method to compare with. Default: the baseline.", autocompletion=completion.method
+    ),
+]
+Script = Annotated[
+    str | None,
+    typer.Option(
+        metavar="<file>",
+        help="Your own training script (or FILE:FUNCTION); --set and the like are its options.",
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        help="With --script, the score among its metrics. Default: score, or the first one."
+    ),
+]
+Mode = Annotated[
+    str | None,
+    typer.Option(help="With --script, max or min: which is better. Default: by the metric's name."),
+]
+Trial = Annotated[str | None, typer.Option(help="Function that runs a trial, as module:function.")]
+Extend = Annotated[bool, typer.Option("--extend", help="Add to the ablation in the log directory.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Delete an ablation with a different configuration in the log directory.",
+    ),
+]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Retry trials that crashed before.")
+]
