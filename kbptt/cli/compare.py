@@ -12,6 +12,10 @@ METHODS = "Methods, separated by commas; '+' combines: orthogonal+clip."
 SEEDS = "Number of seeds, or seeds (3,4,7); 6 are the fewest that can show an effect."
 CONFIG = "YAML file with tasks, methods, seeds, set, …; the command line takes precedence."
 OVERWRITE = "Delete an ablation with a different configuration in the log directory."
+SCORES = (
+    "Report on the scores in this file: one line for each run, with the columns method, task, seed "
+    "and score. Reads a results.csv too."
+)
 Reference = Annotated[
     str | None, typer.Option(help="Method to compare with. Default: the baseline.")
 ]
@@ -84,10 +88,23 @@ def compare(
 
 @options.command()
 def report(
-    directory: Annotated[Path, typer.Argument(help="Log directory of kbptt compare.")],
+    directory: Annotated[
+        Path | None, typer.Argument(help="Log directory of kbptt compare.", show_default=False)
+    ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help=SCORES)] = None,
     reference: Reference = None,
 ) -> None:
-    """Write results.csv, report.md and report.html for an ablation, finished or not."""
+    """Write results.csv, report.md, report.html and report.tex for an ablation, finished or not.
+
+    With --csv the report is on the scores in a file, of any origin; it is written into the
+    directory or, without one, beside the file.
+
+    Example: kbptt report runs/study --csv scores.csv
+    """
     from kbptt.ablation import study
 
-    study.report(directory, reference=reference)
+    if directory is None and csv is None:
+        raise typer.BadParameter(
+            "Name the log directory of kbptt compare, or a file of scores with --csv FILE."
+        )
+    study.report(csv.parent if directory is None else directory, reference=reference, csv=csv)
