@@ -28,34 +28,9 @@ GRID = "#808080"  # seen on paper and on a dark screen
 DASHES = ("-", "--", "-.", ":")  # told apart without colours too
 
 
-def draw(results: Results, overall: bool = False) -> list[Drawing]:
-    """All figures that the results allow; of one that cannot be drawn, the reason.
-
-    Args:
-        results: The results.
-        overall: Boolean. Only the figures of scores over all tasks. Defaults to `False`.
-    """
-    known = any(math.isfinite(row.mean.low) for row in results.table())
-    figures = [
-        _figure(
-            "Score with 95 % intervals" if known else "Score of every run",
-            "Mean skill over all tasks and seeds (0: no better than without memory, 1: perfect)"
-            + (" with its bootstrap interval" if known else "")
-            + "; each dot is one run."
-            + left_out(results, dots=True),
-            lambda: scores(results),
-        ),
-        _figure(
-            "Performance profiles",
-            "Share of the runs, over all tasks and seeds, whose skill is above τ: the higher the "
-            "line, the better. One that is above another everywhere is better at every level."
-            + (" Bands: pointwise 95 %, bootstrap by seed within each task." if known else "")
-            + left_out(results, FEW),
-            lambda: performance_profiles(results),
-        ),
-    ]
-    if overall:
-        return [figure for figure in figures if figure is not None]
+def draw(results: Results) -> list[Drawing]:
+    """All figures that the results allow; of one that cannot be drawn, the reason."""
+    figures: list[Drawing | None] = [*overall(results)]
     for task in results.tasks[:TASKS]:
         name, _, _ = results.metric(task)
         few = len(results.seeds) < statistics.FEWEST_FOR_INTERVAL
@@ -90,6 +65,30 @@ def draw(results: Results, overall: bool = False) -> list[Drawing]:
             lambda: decay_against_score(results),
         )
     )
+    return [figure for figure in figures if figure is not None]
+
+
+def overall(results: Results) -> list[Drawing]:
+    """The figures of scores over all tasks."""
+    known = any(math.isfinite(row.mean.low) for row in results.table())
+    figures = [
+        _figure(
+            "Score with 95 % intervals" if known else "Score of every run",
+            "Mean skill over all tasks and seeds (0: no better than without memory, 1: perfect)"
+            + (" with its bootstrap interval" if known else "")
+            + "; each dot is one run."
+            + left_out(results, dots=True),
+            lambda: scores(results),
+        ),
+        _figure(
+            "Performance profiles",
+            "Share of the runs, over all tasks and seeds, whose skill is above τ: the higher the "
+            "line, the better. One that is above another everywhere is better at every level."
+            + (" Bands: pointwise 95 %, bootstrap by seed within each task." if known else "")
+            + left_out(results, FEW),
+            lambda: performance_profiles(results),
+        ),
+    ]
     return [figure for figure in figures if figure is not None]
 
 

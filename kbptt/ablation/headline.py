@@ -52,7 +52,10 @@ class _Finding:
         best = self.ranked[0]
         ties = [row for row in self.ranked if _equal(row.mean.value, best.mean.value)]
         if len(self.ranked) == 1:
-            return f"{best.arm} reaches {self.mean(best)} {self.where}, compared with nothing"
+            return (
+                f"{best.arm} reaches {self.mean(best)} {self.where}; there is nothing to compare "
+                "it with"
+            )
         if len(ties) > 1:
             return self.tie(ties)
         if best.comparison is None:

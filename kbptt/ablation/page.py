@@ -59,8 +59,8 @@ def _template(name: str) -> Any:
 
 
 def _unbroken(text: str) -> str:
-    """Text whose intervals stay on one line."""
-    return re.sub(r"(?<=\d), (?=[^ ]+\])", ",\N{NO-BREAK SPACE}", text)
+    """Text whose intervals stay on one line, but for numbers that would not fit on paper."""
+    return re.sub(r"(?<=\d), (?=[^ ]{1,8}\])", ",\N{NO-BREAK SPACE}", text)
 
 
 def _visible(value: Any) -> Any:

@@ -97,6 +97,11 @@ class Report:
         """The command that shows the runs in TensorBoard; empty if there are none to show."""
         return "" if self._csv else f"tensorboard --logdir {shlex.quote(str(self.directory))}"
 
+    def commands(self) -> list[tuple[str, str]]:
+        """What a reader may want to do next, and the command for it."""
+        found = [("Repeat it with", self.command), ("See the runs with", self.tensorboard)]
+        return [(what, command) for what, command in found if command]
+
     @property
     def environments(self) -> list[dict[str, Any]]:
         """The distinct machines and versions that the trials ran on."""
@@ -201,7 +206,7 @@ class Report:
         """The finding, the tables and the notes as Markdown."""
         parts = [f"# Ablation: {markup.escaped(self.name)}", markup.escaped(self.headline)]
         parts += [f"{self.date}."] if self.date else []
-        parts += [f"Repeat it with: `{visible(self.command)}`"] if self.command else []
+        parts += [f"{what}: `{visible(command)}`" for what, command in self.commands()]
         parts += [f"> {markup.escaped(note)}" for note in self.notes()]
         parts += markup.markdown(self.sections())
         return "\n\n".join(parts) + "\n"
@@ -228,7 +233,7 @@ class Report:
         with optional_imports():
             from kbptt.ablation import figures
 
-        return figures.draw(self.results, overall)
+        return figures.overall(self.results) if overall else figures.draw(self.results)
 
     def sections(self, figures: Sequence[Drawing] = ()) -> list[Section]:
         """The parts of the report below its notes, in order."""
@@ -236,8 +241,6 @@ class Report:
         found += [Drawings(list(figures))] if figures else []
         found += [Listing(*trouble) for trouble in self.troubles()]
         found.append(Listing("How to read this", self.rules()))
-        if self.tensorboard:
-            found.append(Listing("Show the runs", [self.tensorboard]))
         if environment := self.environment_lines():
             found.append(Listing("Environment", environment))
         if self.configuration:

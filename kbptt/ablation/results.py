@@ -41,7 +41,7 @@ class Row:
     failed: int
     mean: statistics.Estimate
     iqm: statistics.Estimate
-    gap: statistics.Estimate  # how much the runs miss a perfect answer
+    gap: float  # by how much the runs miss a perfect answer, their mean
     success: statistics.Estimate
     reference: str | None
     comparison: statistics.Comparison | None
@@ -161,13 +161,13 @@ class Results:
         means = statistics.means(list(scores.values()))
         iqms = statistics.interquartile_means(list(scores.values()))
         perfect = {task: scale.sign * scale.one for task, scale in self._scales.items()}
-        gaps = statistics.optimality_gaps(
-            list(scores.values()), [perfect.get(task, 1.0) for _, task in scores]
-        )
         rows = collections.defaultdict(list)
-        for (arm, task), mean, iqm, gap in zip(scores, means, iqms, gaps, strict=True):
+        for (arm, task), mean, iqm in zip(scores, means, iqms, strict=True):
             seeds = int(np.isfinite(scores[arm, task]).any(axis=1).sum())
             comparison = comparisons.get((arm, task))
+            missed = statistics.shortfall(scores[arm, task], perfect.get(task, 1.0))
+            missed = missed[~np.isnan(missed)]
+            gap = unscaled(np.mean, missed) if missed.size else math.nan
             rows[task].append(self._row(arm, task, seeds, mean, iqm, gap, comparison))
         signs = {task: self._scales[task].sign for task in self.tasks}
         return {task: _ranked(rows[task], signs.get(task, 1)) for task in (None, *self.tasks)}

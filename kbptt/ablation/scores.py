@@ -101,7 +101,7 @@ class _Line:
 
     def __init__(self, name: str, number: int, fields: dict[str, str]):
         self.place: str = f"{name}, line {number}"
-        self.number = number
+        self.at: int = number
         self.fields = fields
 
     def text(self, column: str) -> str:
@@ -170,7 +170,7 @@ def _read(name: str, file: Any) -> Scores:
                 f"{line.place}: method {shown(run[0])}, task {shown(run[1])} and seed {run[2]} "
                 f"stand in line {places[run]} already. Each run has a line and a seed of its own."
             )
-        places[run] = line.number
+        places[run] = line.at
         if trial.result is not None:
             scale = trial.result["metric"], trial.result["mode"]
             first = scales.setdefault(run[1], scale)
@@ -253,18 +253,16 @@ def _trial(line: _Line) -> Trial:
     state = line.one_of("state", STATES, "done" if ended else "pending")
     result = _result(line) if state == "done" else None
     error = line.text("error") or None
-    return Trial(f"line {line.number}", config, _directory(line), state, 1, result, error)
+    return Trial(f"line {line.at}", config, _directory(line), state, 1, result, error)
 
 
 def _unreadable(line: _Line) -> Trial:
-    return Trial(
-        f"line {line.number}", {}, _directory(line), "unreadable", error=line.text("error")
-    )
+    return Trial(f"line {line.at}", {}, _directory(line), "unreadable", error=line.text("error"))
 
 
 def _directory(line: _Line) -> str:
     """Where the run is listed if it failed: its directory or, without one, its place."""
-    return line.text("directory") or f"line {line.number}"
+    return line.text("directory") or f"line {line.at}"
 
 
 def _result(line: _Line) -> dict[str, Any]:

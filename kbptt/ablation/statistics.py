@@ -70,17 +70,15 @@ def optimality_gap(scores: np.ndarray, target: float = 1.0) -> Estimate:
         scores: Array `(seeds, tasks)`, larger is better.
         target: Number, the score that is as good as is wanted. Defaults to `1.0`.
     """
-    return optimality_gaps([scores], [target])[0]
-
-
-def optimality_gaps(tables: Sequence[np.ndarray], targets: Sequence[float]) -> list[Estimate]:
-    """`optimality_gap` of each of many tables, each with a target of its own."""
     # Halves, because the difference of two large numbers could overflow.
-    halves = [
-        np.maximum(target / 2 - np.where(np.isfinite(found := _table(table)), found, np.nan) / 2, 0)
-        for table, target in zip(tables, targets, strict=True)
-    ]
-    return [estimate.times_two_to(1) for estimate in means(halves)]
+    return mean(shortfall(_table(scores) / 2, target / 2)).times_two_to(1)
+
+
+def shortfall(scores: np.ndarray, target: float = 1.0) -> np.ndarray:
+    """By how much each run misses `target`, 0 if it does not: the optimality gap is their mean."""
+    scores = np.asarray(scores, np.float64)
+    with np.errstate(over="ignore"):  # the difference of two numbers as large as floats get
+        return np.maximum(target - np.where(np.isfinite(scores), scores, math.nan), 0)
 
 
 def performance_profile(

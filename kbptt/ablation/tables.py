@@ -78,7 +78,7 @@ def table(rows: Sequence[Row], metric: str) -> tuple[list[str], list[list[str]]]
         "method": [Cell(row.arm) for row in rows],
         f"mean {metric}": _estimates([row.mean for row in rows]),
         "IQM": _numbers([row.iqm.value for row in rows]),
-        "gap": _numbers([row.gap.value for row in rows]),
+        "gap": _numbers([row.gap for row in rows]),
         "success": [Cell(_share(row.success), row.success.value) for row in rows],
         "Δ": _estimates(differences, difference=True),
         "P(better)": [Cell(_fixed(value, 2), value) for value in improvements],
