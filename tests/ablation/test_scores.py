@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import rich.console
 from ledgers import fill, outcome
+from typer.testing import CliRunner
 
 import kbptt
 from kbptt.ablation import LedgerError, scores
 from kbptt.ablation.reporting import Report
+from kbptt.cli.main import app
 
 FOREIGN = ["method,task,seed,score"]
 FOREIGN += [f"sgd,copy,{seed},{0.5 + seed / 100}" for seed in range(6)]
@@ -166,3 +168,19 @@ def test_names_are_escaped_and_no_formulas_are_exported(tmp_path):
     assert report.html().count("<script") == 1
     rows = list(csv.DictReader(io.StringIO(report.csv())))
     assert [row["method"] for row in rows] == ["<script>x</script>", "'=1+1", "'-5"]
+
+
+def test_on_the_command_line(tmp_path):
+    path = write(tmp_path / "my scores.csv", FOREIGN)
+    done = CliRunner().invoke(app, ["report", "--csv", str(path)])
+    assert done.exit_code == 0 and "adam is best on copy" in done.output
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".csv", ".html", ".md", ".tex"]
+    words = ["report", str(tmp_path / "out"), "--csv", str(path), "--reference", "adam"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0 and (tmp_path / "out/report.html").exists()
+    assert f"'{path}' --reference adam" in (tmp_path / "out/report.md").read_text()
+    write(path, [*FOREIGN, "adam,copy,0,high"])
+    wrong = CliRunner().invoke(app, ["report", "--csv", str(path)])
+    assert wrong.exit_code == 2 and "line 14, column 'score'" in " ".join(wrong.output.split())
+    nothing = CliRunner().invoke(app, ["report"])
+    assert nothing.exit_code == 2 and "--csv FILE" in nothing.output
