@@ -77,7 +77,7 @@ def test_every_method_is_judged_at_its_own_rate_on_other_seeds(study, ran, monke
     }
     found = rows(tmp_path)
     assert list(found) == ["orthogonal", "baseline"]
-    assert found["orthogonal"]["Δ"] == "+0.2 [0.2, 0.2]"
+    assert found["orthogonal"]["Δ"] == "+0.200 [0.200, 0.200]"
     assert found["orthogonal"]["p"] == "0.008"  # 2 / 2**8: every pair has the same sign
     assert found["orthogonal"]["time"] == "1"
 
