@@ -3,7 +3,10 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from kbptt.ablation import statistics
+from kbptt.ablation.resampling import NOTHING
 from kbptt.ablation.results import Results, Row
 from kbptt.ablation.tables import Decimals
 
@@ -60,7 +63,7 @@ class _Finding:
             return self.tie(ties)
         if best.comparison is None:
             return self.reference_is_best(best)
-        if not best.comparison.pairs:
+        if not _compared(best).pairs:
             return (
                 f"{best.arm} has the best mean {self.where}, {self.mean(best)}, but shares no seed "
                 f"with {best.reference}"
@@ -81,7 +84,7 @@ class _Finding:
         return f"{who} tie {self.where}, at {self.mean(ties[0])} each"
 
     def reference_is_best(self, best: Row) -> str:
-        rivals = [r for r in self.ranked if r.reference == best.arm and r.comparison.pairs]
+        rivals = [r for r in self.ranked if r.reference == best.arm and _compared(r).pairs]
         if not rivals:
             return f"{best.arm} has the best mean {self.where}, {self.mean(best)}"
         closest = rivals[0]
@@ -92,12 +95,12 @@ class _Finding:
 
     def not_shown(self, best: Row) -> str:
         """No difference is shown for the best mean; perhaps one is for a method below it."""
-        pairs = best.comparison.pairs
+        pairs = _compared(best).pairs
         if pairs < statistics.FEWEST_SEEDS:
             few = pairs < statistics.FEWEST_FOR_INTERVAL
             why = "too few pairs for an interval" if few else "exploratory, with so few pairs"
             return f"{best.arm} has the best mean {self.where}: {self.difference(best)} ({why})"
-        sure = [r for r in self.ranked if r.p <= LEVEL and r.comparison.better * 2 > r.runs]
+        sure = [r for r in self.ranked if r.p <= LEVEL and _compared(r).better * 2 > r.runs]
         if sure:
             return (
                 f"{sure[0].arm} is better than {sure[0].reference} {self.where}: "
@@ -117,7 +120,7 @@ class _Finding:
         found = statistics.compare(*(self._scores(row.arm) for row in (best, second)))
         return "" if found.p <= LEVEL else f"; {second.arm} is not shown to be worse"
 
-    def _scores(self, arm: str):
+    def _scores(self, arm: str) -> np.ndarray:
         """The scores that are ranked; which of them is larger does not matter to the test."""
         if self.task is None:
             return self.results.skills(arm)
@@ -127,7 +130,7 @@ class _Finding:
         return f"{self.estimate(row.mean)} {self.unit}{self.interval(row.mean)}"
 
     def difference(self, row: Row, against: bool = True) -> str:
-        comparison = row.comparison
+        comparison = _compared(row)
         shown = comparison.difference
         text = f"{self.estimate(shown, sign=True)} {self.unit}{self.interval(shown, sign=True)}"
         text += f", {comparison.better} of {comparison.pairs} pairs"
@@ -142,6 +145,11 @@ class _Finding:
         if math.isfinite(e.low):
             return f" [{write(e.low)}, {write(e.high)}]"
         return f" ({', '.join(write(run, sign) for run in e.runs)})" if len(e.runs) > 1 else ""
+
+
+def _compared(row: Row) -> statistics.Comparison:
+    """The comparison of a row with its reference; without pairs if there is none."""
+    return row.comparison or statistics.Comparison(NOTHING, NOTHING, math.nan, 0)
 
 
 def _decimals(e: statistics.Estimate) -> Decimals:

@@ -30,11 +30,13 @@ def markdown(sections: Iterable[Section]) -> list[str]:
     """The sections as parts of a Markdown document; figures and folded text are left out."""
     parts = []
     for section in sections:
+        if not isinstance(section, Table | Listing):
+            continue
         title = f"## {escaped(section.title)}\n\n"
         if isinstance(section, Table):
             rows = [section.header, ["---"] * len(section.header), *section.lines]
             parts += [title + "\n".join("| " + " | ".join(map(escaped, r)) + " |" for r in rows)]
-        elif isinstance(section, Listing):
+        else:
             parts.append(title + "\n".join(f"* {escaped(line)}" for line in section.lines))
     return parts
 

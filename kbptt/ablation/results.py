@@ -160,7 +160,9 @@ class Results:
         comparisons = dict(zip(pairs, compared, strict=True))
         means = statistics.means(list(scores.values()))
         iqms = statistics.interquartile_means(list(scores.values()))
-        perfect = {task: scale.sign * scale.one for task, scale in self._scales.items()}
+        perfect: dict[str | None, float] = {
+            task: scale.sign * scale.one for task, scale in self._scales.items()
+        }
         rows = collections.defaultdict(list)
         for (arm, task), mean, iqm in zip(scores, means, iqms, strict=True):
             seeds = int(np.isfinite(scores[arm, task]).any(axis=1).sum())
@@ -169,7 +171,7 @@ class Results:
             missed = missed[~np.isnan(missed)]
             gap = unscaled(np.mean, missed) if missed.size else math.nan
             rows[task].append(self._row(arm, task, seeds, mean, iqm, gap, comparison))
-        signs = {task: self._scales[task].sign for task in self.tasks}
+        signs: dict[str | None, int] = {task: self._scales[task].sign for task in self.tasks}
         return {task: _ranked(rows[task], signs.get(task, 1)) for task in (None, *self.tasks)}
 
     def _row(self, arm, task, seeds, mean, iqm, gap, comparison) -> Row:

@@ -239,7 +239,8 @@ def _expected() -> str:
 
 def _trial(line: _Line) -> Trial:
     method, task = line.named("method"), line.named("task")
-    base, settings = re.fullmatch(r"(.+?)(?: \[(.+)\])?", method, re.DOTALL).groups()
+    parts = re.fullmatch(r"(.+?) \[(.+)\]", method, re.DOTALL)
+    base, settings = parts.groups() if parts else (method, "")
     config = {
         "task": {"name": task, "options": {}},
         "method": {"name": base, "definition": {"layer": {}, "optimizer": {}}},
@@ -247,7 +248,7 @@ def _trial(line: _Line) -> Trial:
         "optimizer": {},
         "training": {},
         "seed": line.seed(),
-        "settings": settings or "",
+        "settings": settings,
     }
     ended = line.text("score") or line.truth("diverged")
     state = line.one_of("state", STATES, "done" if ended else "pending")

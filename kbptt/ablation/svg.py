@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 PALETTE = ("#33669a", "#d6455a", "#228833", "#9a7d0a", "#1b8fb8", "#aa3377", "#777777", "#000000")
 PAPER = "#ffffff"
 
-_SETTINGS = {"svg.fonttype": "none", "svg.image_inline": True}
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 _NAMES = {color: f"var(--c{number}, {color})" for number, color in enumerate(PALETTE, 1)}
 _NAMES |= {PALETTE[-1]: "currentColor", PAPER: "var(--paper, #fff)"}
@@ -33,7 +32,7 @@ def inline(figure: Figure, title: str) -> str:
     """
     FigureCanvasAgg(figure)  # without pyplot, which would keep it alive
     buffer = io.StringIO()
-    with rc_context(_SETTINGS | {"svg.hashsalt": title}):
+    with rc_context({"svg.fonttype": "none", "svg.image_inline": True, "svg.hashsalt": title}):
         figure.savefig(buffer, format="svg", dpi=150, transparent=True, metadata=_NO_METADATA)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]

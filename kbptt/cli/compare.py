@@ -103,8 +103,9 @@ def report(
     """
     from kbptt.ablation import study
 
-    if directory is None and csv is None:
+    directory = directory or (csv.parent if csv else None)
+    if directory is None:
         raise typer.BadParameter(
             "Name the log directory of kbptt compare, or a file of scores with --csv FILE."
         )
-    study.report(csv.parent if directory is None else directory, reference=reference, csv=csv)
+    study.report(directory, reference=reference, csv=csv)

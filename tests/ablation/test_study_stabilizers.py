@@ -89,7 +89,7 @@ def test_every_method_is_judged_at_its_own_rate_on_other_seeds(study, ran, monke
     found = rows(tmp_path)
     assert list(found) == ["orthogonal", "baseline", "clip"]
     assert found["clip"]["rate"] == "0.0001 (lowest)" and found["clip"]["time"] == "1.5"
-    assert found["clip"]["Δ"] == "-0.1 [-0.1, -0.1]"
+    assert found["clip"]["Δ"] == "−0.100 [−0.100, −0.100]"
     assert found["orthogonal"]["p"] == found["clip"]["p"] == "0.016"
     run(study, monkeypatch, tmp_path, "--methods", "clip,orthogonal", "--seeds", "8")
     assert len(ran) == before + 16
