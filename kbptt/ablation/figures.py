@@ -1,7 +1,5 @@
-"""Figures of a report, as SVG or PNG data URLs to embed in the page."""
+"""Figures of a report, as SVG that is part of the page."""
 
-import base64
-import io
 import math
 import textwrap
 import warnings
@@ -9,50 +7,38 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps, rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib import colormaps
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kbptt.ablation import arrays
+from kbptt.ablation import arrays, statistics, svg
 from kbptt.ablation.results import Results, Row, decay
+from kbptt.ablation.sections import Drawing
 from kbptt.ablation.text import described, visible
 
 # Limits beyond which a figure is illegible and the page too large.
 ARMS = 24  # in one figure: the best
+FEW = 8  # in one figure of bands or images
 TASKS = 12  # with figures of their own
 DOTS = 200  # runs of an arm
 POINTS = 500  # of a line
-COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#000000")
+WIDTH = 5.2  # inches: on a telephone text of 10 points is still read
+GRID = "#808080"  # seen on paper and on a dark screen
+DASHES = ("-", "--", "-.", ":")  # told apart without colours too
 
 
-def draw(results: Results) -> list[dict[str, str]]:
-    """All figures that the results allow: dicts with `title`, `caption` and `source` (data URL).
-
-    A figure that cannot be drawn has no `source`, and the reason as its caption.
-    """
-    known = any(math.isfinite(row.mean.low) for row in results.table())
-    figures = [
-        _figure(
-            "Score with 95 % intervals" if known else "Score of every run",
-            (
-                "Mean skill over all tasks and seeds (0: no better than without memory, 1: perfect)"
-                if results.sole is None
-                else f"Mean {results.unit} over all seeds"
-            )
-            + (" with its bootstrap interval" if known else "")
-            + "; each dot is one run."
-            + left_out(results, dots=True),
-            lambda: scores(results),
-        )
-    ]
+def draw(results: Results) -> list[Drawing]:
+    """All figures that the results allow; of one that cannot be drawn, the reason."""
+    figures: list[Drawing | None] = [*overall(results)]
     for task in results.tasks[:TASKS]:
         name, _, _ = results.metric(task)
+        few = len(results.seeds) < statistics.FEWEST_FOR_INTERVAL
         figures += [
             _figure(
                 f"Learning curves: {task}",
-                f"Validation {name} by epoch, median over the seeds; the band spans all seeds."
+                f"Validation {name} by epoch, median over the seeds; "
+                + ("thin: every run." if few else "the band spans all seeds.")
                 + left_out(results),
                 lambda task=task: curves(results, task),
             ),
@@ -67,9 +53,8 @@ def draw(results: Results) -> list[dict[str, str]]:
                 f"Gradient over training: {task}",
                 "‖∂L/∂h_t‖ of the first recurrent layer by training step and timestep, first seed, "
                 "one colour scale for all, that of the runs that did not diverge."
-                + left_out(results),
+                + left_out(results, FEW),
                 lambda task=task: heatmaps(results, task),
-                "png",
             ),
         ]
     figures.append(
@@ -83,11 +68,39 @@ def draw(results: Results) -> list[dict[str, str]]:
     return [figure for figure in figures if figure is not None]
 
 
-def left_out(results: Results, dots: bool = False) -> str:
+def overall(results: Results) -> list[Drawing]:
+    """The figures of scores over all tasks."""
+    known = any(math.isfinite(row.mean.low) for row in results.table())
+    figures = [
+        _figure(
+            "Score with 95 % intervals" if known else "Score of every run",
+            (
+                "Mean skill over all tasks and seeds (0: no better than without memory, 1: perfect)"
+                if results.sole is None
+                else f"Mean {results.unit} over all seeds"
+            )
+            + (" with its bootstrap interval" if known else "")
+            + "; each dot is one run."
+            + left_out(results, dots=True),
+            lambda: scores(results),
+        ),
+        _figure(
+            "Performance profiles",
+            "Share of the runs, over all tasks and seeds, whose skill is above τ: the higher the "
+            "line, the better. One that is above another everywhere is better at every level."
+            + (" Bands: pointwise 95 %, bootstrap by seed within each task." if known else "")
+            + left_out(results, FEW),
+            lambda: performance_profiles(results),
+        ),
+    ]
+    return [figure for figure in figures if figure is not None]
+
+
+def left_out(results: Results, most: int = ARMS, dots: bool = False) -> str:
     """The end of a caption: what the figures of a large ablation leave out."""
     text = ""
-    if len(results.arms) > ARMS:
-        text += f" Of {len(results.arms)} methods and settings the best {ARMS}."
+    if len(results.arms) > most:
+        text += f" Of {len(results.arms)} methods and settings the best {most}."
     if len(results.tasks) > TASKS:
         text += f" Of {len(results.tasks)} tasks the first {TASKS} have figures of their own."
     runs = len(results.seeds) * len(results.tasks)
@@ -96,9 +109,9 @@ def left_out(results: Results, dots: bool = False) -> str:
     return text
 
 
-def shown_arms(results: Results) -> list[str]:
+def shown_arms(results: Results, most: int = ARMS) -> list[str]:
     """The arms that figures show: the best ones, in the order of the ablation."""
-    best = {row.arm for row in results.table()[:ARMS]}
+    best = {row.arm for row in results.table()[:most]}
     return [arm for arm in results.arms if arm in best]
 
 
@@ -112,7 +125,7 @@ def scores(results: Results) -> Figure | None:
     rows = [row for row in results.table() if row.runs][:ARMS][::-1]
     if not rows:
         return None
-    figure = Figure(figsize=(7, 1.2 + 0.38 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.7 + 0.4 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for y, row in enumerate(rows):
         color = color_of(results, row.arm)
@@ -121,20 +134,44 @@ def scores(results: Results) -> Figure | None:
         runs = runs[_thinned(runs, DOTS)]
         axes.plot(runs, np.full(runs.size, y), "o", ms=4, alpha=0.4, color=color, mew=0)
         _interval(axes, row, y, color)
-    axes.set_yticks(range(len(rows)), [_safe(row.arm) for row in rows])
-    axes.set_xlabel(_safe(results.unit))
+        # Above its line, so that a long name takes no width from the scale.
+        axes.text(0, y + 0.24, _safe(textwrap.shorten(row.arm, 70, placeholder=" …")), fontsize=9)
+    axes.set_yticks([])
+    axes.set(xlabel=_safe(results.unit), ylim=(-0.45, len(rows) - 0.2))
     if results.sole is None:
         axes.set_xlim(-0.03, 1.03)
-    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "left", "right"]].set_visible(False)
+    axes.grid(axis="x", color=GRID, alpha=0.3)
     return figure
+
+
+def performance_profiles(results: Results) -> Figure | None:
+    """The share of runs above each skill, with its band, for the best arms."""
+    figure, axes = _axes()
+    shown = shown_arms(results, FEW)
+    for arm in shown:
+        profile = statistics.performance_profile(results.skills(arm))
+        if not np.isfinite(profile.share).any():
+            continue
+        color, x = color_of(results, arm), profile.thresholds
+        style = DASHES[shown.index(arm) % len(DASHES)]
+        axes.step(x, profile.share, style, where="post", color=color, label=_safe(arm), lw=1.6)
+        if np.isfinite(profile.low).all():
+            axes.fill_between(
+                x, profile.low, profile.high, step="post", color=color, alpha=0.15, lw=0
+            )
+    if not axes.get_lines():
+        return None
+    axes.set(xlabel="skill τ", ylabel="share of runs above τ", xlim=(0, 1), ylim=(-0.02, 1.02))
+    return _with_legend(figure, axes)
 
 
 def curves(results: Results, task: str) -> Figure | None:
     """Validation metric by epoch for every arm."""
     figure, axes = _axes()
     name, _, baseline = results.metric(task)
-    longest = 0
-    for arm in shown_arms(results):
+    longest, shown = 0, shown_arms(results)
+    for arm in shown:
         runs = [t.result["curve"] for t in results.done(arm, task) if t.result.get("curve")]
         runs = [run["validation"] for run in runs if run.get("validation")]
         if not runs:
@@ -149,12 +186,16 @@ def curves(results: Results, task: str) -> Figure | None:
         color = color_of(results, arm)
         middle, low, high = (f(table, axis=0) for f in (np.nanmedian, np.nanmin, np.nanmax))
         marker = "o" if len(epochs) == 1 else None
-        axes.plot(epochs, middle, color=color, label=_safe(arm), marker=marker)
-        axes.fill_between(epochs, low, high, color=color, alpha=0.15, lw=0)
+        style = DASHES[shown.index(arm) % len(DASHES)]
+        axes.plot(epochs, middle, style, color=color, label=_safe(arm), marker=marker)
+        if len(results.seeds) < statistics.FEWEST_FOR_INTERVAL:  # the runs themselves
+            axes.plot(epochs, table.T, color=color, alpha=0.5, lw=0.6)
+        else:
+            axes.fill_between(epochs, low, high, color=color, alpha=0.15, lw=0)
     if not longest:
         return None
     if math.isfinite(baseline):
-        axes.axhline(baseline, color="grey", ls=":", label="without memory")
+        axes.axhline(baseline, color=GRID, ls=":", label="without memory")
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if longest == 1:
@@ -196,7 +237,7 @@ def profiles(results: Results, task: str) -> Figure | None:
 def heatmaps(results: Results, task: str) -> Figure | None:
     """Training step × timestep for every arm, side by side."""
     found, sound = [], []
-    for arm in shown_arms(results):
+    for arm in shown_arms(results, FEW):
         for trial in results.done(arm, task):
             record = _first_layer(trial.result).get("record")
             if record:
@@ -214,9 +255,9 @@ def heatmaps(results: Results, task: str) -> Figure | None:
     high = float(positive.max())
     low = max(float(positive.min()), high * 1e-10)
     scale = LogNorm(min(low, high / 1.01), high)
-    columns = min(4, len(found))
+    columns = min(2, len(found))
     rows = -(-len(found) // columns)
-    figure = Figure(figsize=(2.4 * columns + 1, 2.3 * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.6 * rows + 0.7), layout="constrained")
     grid = np.atleast_1d(figure.subplots(rows, columns, sharey=True, squeeze=False)).ravel()
     image = None
     for axes, (arm, steps, timesteps, norms) in zip(grid, found, strict=False):
@@ -225,15 +266,16 @@ def heatmaps(results: Results, task: str) -> Figure | None:
         x = _edges(np.asarray(steps, float))
         y = arrays.bins(timesteps, shown.shape[0])
         image = axes.pcolormesh(x, y, shown, norm=scale, cmap="viridis", rasterized=True)
-        axes.set_title(_safe(textwrap.fill(arm, 28)), fontsize=8)
-        axes.tick_params(labelsize=7)
+        axes.set_title(_safe(textwrap.fill(arm, 34)), fontsize=8)
+        axes.tick_params(labelsize=8)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(5, integer=True))
     for axes in grid[len(found) :]:
         axes.set_visible(False)
-    figure.supxlabel("training step", fontsize=8)
-    figure.supylabel("timestep t", fontsize=8)
-    figure.colorbar(image, ax=list(grid[: len(found)]), label="‖∂L/∂h_t‖ (grey: 0 or not finite)")
+    figure.supxlabel("training step", fontsize=9)
+    figure.supylabel("timestep t", fontsize=9)
+    label = "‖∂L/∂h_t‖ (grey: 0 or not finite)"
+    figure.colorbar(image, ax=list(grid[: len(found)]), label=label, location="top", aspect=40)
     return figure
 
 
@@ -256,49 +298,41 @@ def decay_against_score(results: Results) -> Figure | None:
             shown = True
     if not shown:
         return None
-    axes.axvline(1, color="grey", ls=":")
+    axes.axvline(1, color=GRID, ls=":")
     axes.set_xlabel("decay per timestep into the past (below 1: vanishing)")
     axes.set_ylabel("skill")
     return _with_legend(figure, axes)
 
 
-def _figure(
-    title: str, caption: str, make: Callable[[], Figure | None], kind: str = "svg"
-) -> dict[str, str] | None:
-    buffer, title = io.BytesIO(), visible(title)
-    # Missing glyphs (a method named in Chinese), epochs without any run and overflowing sums must
-    # not stop the rest from being drawn.
-    with warnings.catch_warnings(), np.errstate(all="ignore"), rc_context({"svg.hashsalt": title}):
+def _figure(title: str, caption: str, make: Callable[[], Figure | None]) -> Drawing | None:
+    title = visible(title)
+    # Epochs without any run and overflowing sums must not stop the rest from being drawn.
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         try:
             figure = make()
             if figure is None:
                 return None
-            FigureCanvasAgg(figure)
-            # Without a date and with fixed ids, equal results give identical pages.
-            metadata = {"Date": None} if kind == "svg" else {"Software": None}
-            figure.savefig(buffer, format=kind, dpi=110, metadata=metadata)
+            return Drawing(title, caption, svg.inline(figure, title))
         except Exception as error:  # numbers that Matplotlib has no axis for cost one figure only
-            return {"title": title, "caption": f"Not drawn: {described(error)}.", "source": ""}
-    kind = {"svg": "svg+xml"}.get(kind, kind)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return {"title": title, "caption": caption, "source": f"data:image/{kind};base64,{data}"}
+            return Drawing(title, f"Not drawn: {described(error)}.", "")
 
 
 def _axes() -> tuple[Figure, Any]:
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
     axes = figure.subplots()
-    axes.grid(alpha=0.3)
+    axes.grid(color=GRID, alpha=0.3)
     return figure, axes
 
 
 def _with_legend(figure: Figure, axes: Any) -> Figure:
     handles, labels = axes.get_legend_handles_labels()
-    if max(map(len, labels)) <= 24:
-        figure.legend(handles, labels, loc="outside right upper", fontsize=7)
-    else:  # too wide for the side
-        figure.set_figheight(figure.get_figheight() + 0.16 * (1 + len(labels) // 2))
-        figure.legend(handles, labels, loc="outside lower left", fontsize=7, ncols=2)
+    columns = int(72 * WIDTH // (4.9 * max(map(len, labels)) + 28))  # points of a character
+    columns = max(1, min(4, columns))
+    figure.set_figheight(figure.get_figheight() + 0.17 * -(-len(labels) // columns))
+    figure.legend(
+        handles, labels, loc="outside lower left", fontsize=8, ncols=columns, frameon=False
+    )
     return figure
 
 
@@ -306,13 +340,15 @@ def _interval(axes: Any, row: Row, y: float, color: Any) -> None:
     mean = row.mean
     if math.isfinite(mean.low):
         axes.plot([mean.low, mean.high], [y, y], color=color, lw=3, solid_capstyle="butt")
-    axes.plot([mean.value], [y], "D", color=color, ms=6, mec="white")
+    axes.plot([mean.value], [y], "D", color=color, ms=6, mec=svg.PAPER)
 
 
 def color_of(results: Results, arm: str) -> Any:
     """The colour of an arm, different from all others in the ablation."""
     index, count = results.arms.index(arm), len(results.arms)
-    return COLORS[index] if count <= len(COLORS) else colormaps["turbo"](0.05 + 0.9 * index / count)
+    if count <= len(svg.PALETTE):
+        return svg.PALETTE[index]
+    return colormaps["turbo"](0.05 + 0.9 * index / count)
 
 
 def _first_layer(result: dict[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,12 @@ from typing import Any
 from kbptt.ablation import options
 from kbptt.ablation.options import show
 
+LabelArm = Callable[[dict[str, Any]], tuple[str, str]]
+LabelTask = Callable[[dict[str, Any]], str]
+Labels = Callable[[Sequence[dict[str, Any]]], tuple[LabelArm, LabelTask]]
 
-def labels(
-    configs: Sequence[dict[str, Any]],
-) -> tuple[Callable[[dict[str, Any]], tuple[str, str]], Callable[[dict[str, Any]], str]]:
+
+def labels(configs: Sequence[dict[str, Any]]) -> tuple[LabelArm, LabelTask]:
     """Functions that label a configuration's arm and task by the options that differ."""
     settings: dict[Any, set[str]] = collections.defaultdict(set)
     for config in configs:

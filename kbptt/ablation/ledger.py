@@ -77,7 +77,7 @@ class Ledger:
             # "rw" for a reader, so that SQLite can roll back the journal that SIGKILL left.
             self._connection = self._connect(self.path.resolve().as_uri() + "?mode=rw")
         else:
-            _make_directory(self.directory)
+            make_directory(self.directory)
             self._lock = _Lock(self.directory / LOCK)
             try:
                 self._connection = self._connect(self.path.resolve().as_uri())
@@ -264,6 +264,13 @@ class Ledger:
             )
         return {state: found.get(state, 0) for state in STATES}
 
+    def last_finished(self) -> float | None:
+        """When the last trial ended, in seconds since 1970; None if that is not known."""
+        with self._explained():
+            return self._connection.execute(
+                "SELECT MAX(finished) FROM trials WHERE typeof(finished) = 'real'"
+            ).fetchone()[0]
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Any]:
         with self._explained():
@@ -310,7 +317,8 @@ def _decoded(stored: bytes) -> str:
     return stored.decode("utf-8", "backslashreplace")
 
 
-def _make_directory(directory: pathlib.Path) -> None:
+def make_directory(directory: pathlib.Path) -> None:
+    """Makes a log directory, unless it is there."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:

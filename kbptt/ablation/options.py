@@ -296,10 +296,13 @@ def _truncation(value: Any, shown: str) -> Any:
 
 
 def parse_seeds(value: Any) -> list[int]:
-    """Seeds from a count (`6`: seeds 0 to 5) or a list of seeds, also as a string (`3,4,7`)."""
-    if isinstance(value, str) and re.fullmatch(r"\s*\d{1,20}\s*(,\s*\d{1,20}\s*)*", value):
-        seeds = [int(seed) for seed in value.split(",")]
-        value = seeds if len(seeds) > 1 else seeds[0]
+    """Seeds from a count (`6`: seeds 0 to 5) or a list of seeds, also as a string.
+
+    In a string a comma makes a list: `3,4,7`, and `7,` for seed 7 alone.
+    """
+    if isinstance(value, str) and re.fullmatch(r"\s*\d{1,20}\s*(,\s*\d{1,20}\s*)*,?\s*", value):
+        seeds = [int(seed) for seed in value.split(",") if seed.strip()]
+        value = seeds if "," in value else seeds[0]
     if isinstance(value, list | tuple):
         for seed in value:
             if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:

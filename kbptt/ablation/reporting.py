@@ -1,30 +1,26 @@
-"""Reports: the ranking in the terminal, `results.csv`, `report.md` and `report.html`."""
+"""Reports: the ranking in the terminal, and as CSV, Markdown, LaTeX and HTML."""
 
 import collections
-import csv
 import functools
 import io
-import itertools
 import json
 import math
 import os
 import pathlib
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from kbptt._extras import optional_imports
-from kbptt.ablation import statistics, tables
+from kbptt.ablation import headline, markup, scores, sources, statistics, tables
 from kbptt.ablation.files import atomically
-from kbptt.ablation.ledger import Ledger, LedgerError, disk_full, is_disk_full
-from kbptt.ablation.results import Results, Row, clip_rate, decay, is_success, skipped
-from kbptt.ablation.rows import STATES, Trial
-from kbptt.ablation.text import one_line, visible
+from kbptt.ablation.ledger import LedgerError, disk_full, is_disk_full, make_directory
+from kbptt.ablation.results import Results, Row
+from kbptt.ablation.rows import STATES
+from kbptt.ablation.sections import Drawing, Drawings, Folded, Listing, Section
+from kbptt.ablation.tables import Table
+from kbptt.ablation.text import visible
 
-COLUMNS: list[str] = (
-    "method task seed state score metric success diverged best_epoch decay_start decay_end "
-    "clip_rate skipped_steps seconds_per_step training_memory_bytes peak_memory_bytes seconds "
-    "directory error"
-).split()
 LISTED = 100  # errors and environments on a page; results.csv has all errors
 PRINTED = 20  # errors in the terminal
 EXPLORATORY = (
@@ -36,41 +32,75 @@ EXPLORATORY = (
 class Report:
     """What an ablation found. Returned by `kbptt.ablation.compare` and `kbptt.ablation.report`.
 
+    A notebook shows it: the finding, the tables and the figures over all tasks.
+
     Args:
-        directory: The log directory of an ablation, finished or not.
+        directory: The log directory of an ablation, finished or not; with `csv` the directory for
+            the files of the report.
         reference: Label of the arm to compare with. Defaults to the baseline.
+        csv: File with scores of any origin, one line for each run: columns `method`, `task`,
+            `seed` and `score`, and those in `kbptt.ablation.scores`. Defaults to None: the ledger
+            in `directory`.
 
     Attributes:
         results: The scores by arm, task and seed (`kbptt.ablation.results.Results`).
         rows: The ranking over all tasks, a list of `Row`, best first.
         counts: Number of trials by state; "unreadable" are invalid rows of the ledger.
+        headline: The finding in one sentence.
+        command: The command that repeats the ablation or, with `csv`, the report; None if the
+            ledger does not hold a whole configuration.
+
+    Raises:
+        LedgerError: if there is no ablation, or a file of scores does not keep to the contract.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], reference: str | None = None):
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        reference: str | None = None,
+        csv: str | os.PathLike[str] | None = None,
+    ):
         self.directory: pathlib.Path = pathlib.Path(directory)
-        with Ledger(directory, read_only=True) as ledger:
-            trials = ledger.trials()
-            configuration = ledger.meta("configuration")
-            self.commits: list[str] = ledger.commits
-        self.configuration: dict[str, Any] = (
-            configuration if isinstance(configuration, dict) else {}
-        )
-        if not trials:
-            raise LedgerError(f"The ablation in {str(self.directory)!r} has no trials.")
-        self.results: Results = Results(trials, reference)
+        self._csv = None if csv is None else pathlib.Path(csv)
+        found = sources.of_ledger(directory) if csv is None else sources.of_csv(csv)
+        self.configuration: dict[str, Any] = found.configuration
+        self.commits: list[str] = found.commits
+        self._dated, self._notes = found.dated, found.notes
+        self.results: Results = Results(found.trials, reference, found.label)
         if not self.results.runs:
             raise LedgerError(
-                f"No trial of the ablation in {str(self.directory)!r} can be read. The first: "
+                f"No trial of {found.name} can be read. The first: "
                 f"{self.results.unreadable[0].error}"
             )
-        found = collections.Counter(trial.state for trial in self.results.trials)
-        self.counts: dict[str, int] = {state: found[state] for state in (*STATES, "unreadable")}
+        states = collections.Counter(trial.state for trial in self.results.trials)
+        self.counts: dict[str, int] = {state: states[state] for state in (*STATES, "unreadable")}
         self.rows: list[Row] = self.results.table()
+        self.command: str | None = found.command(self.results, directory, reference)
+
+    @property
+    def name(self) -> str:
+        """The name of the ablation: its directory's or its file's."""
+        return self._csv.name if self._csv else self.directory.resolve().name
+
+    @functools.cached_property
+    def headline(self) -> str:
+        unfinished = self.counts["pending"] + self.counts["running"]
+        return headline.headline(self.results, unfinished, self.counts["failed"])
+
+    @property
+    def date(self) -> str:
+        """When the last result came, in UTC; empty if that is not known."""
+        return self._dated
 
     @property
     def tensorboard(self) -> str:
-        """The command that shows the runs in TensorBoard."""
-        return f"tensorboard --logdir {shlex.quote(str(self.directory))}"
+        """The command that shows the runs in TensorBoard; empty if there are none to show."""
+        return "" if self._csv else f"tensorboard --logdir {shlex.quote(str(self.directory))}"
+
+    def commands(self) -> list[tuple[str, str]]:
+        """What a reader may want to do next, and the command for it."""
+        found = [("Repeat it with", self.command), ("See the runs with", self.tensorboard)]
+        return [(what, command) for what, command in found if command]
 
     @property
     def environments(self) -> list[dict[str, Any]]:
@@ -84,7 +114,7 @@ class Report:
 
     def notes(self) -> list[str]:
         """What a reader must know before trusting the table."""
-        notes = []
+        notes = list(self._notes)
         seeds, comparisons = len(self.results.seeds), self.results.comparisons
         if self.results.exploratory:
             notes.append(EXPLORATORY)
@@ -144,12 +174,17 @@ class Report:
         ]
 
     def write(self) -> list[pathlib.Path]:
-        """Writes `results.csv`, `report.md` and `report.html` into the log directory."""
-        contents = {
-            "results.csv": self.csv(),
+        """Writes `results.csv`, `report.md`, `report.html` and `report.tex` into the directory.
+
+        A report on a CSV file writes no `results.csv`.
+        """
+        contents = {} if self._csv else {"results.csv": self.csv()}
+        contents |= {
             "report.md": self.markdown(),
             "report.html": self.html(),
+            "report.tex": self.latex(),
         }
+        make_directory(self.directory)
         for name, content in contents.items():
             path = self.directory / name
             try:
@@ -162,62 +197,71 @@ class Report:
         return [self.directory / name for name in contents]
 
     def csv(self) -> str:
-        """One line for every trial; numbers in full precision."""
-        runs = (
-            {"method": arm, "task": task, "seed": seed, **_columns(trial)}
-            for (arm, task, seed), trial in self.results.runs.items()
-        )
-        # Unreadable trials with a configuration are among the runs.
-        others = (_columns(trial) for trial in self.results.unreadable if not trial.config)
+        """One line for every trial, numbers in full precision; the argument `csv` reads it."""
         output = io.StringIO()
-        writer = csv.DictWriter(output, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for row in itertools.chain(runs, others):
-            writer.writerow({name: _cell(value) for name, value in row.items()})
+        scores.write(self.results, output)
         return output.getvalue()
 
     def markdown(self) -> str:
-        """The tables and notes as Markdown."""
-        parts = ["# Ablation", *(f"> {escaped(note)}" for note in self.notes())]
-        for title, header, lines in self.tables():
-            table = [header, ["---"] * len(header), *lines]
-            parts.append(f"## {escaped(title)}")
-            parts.append("\n".join("| " + " | ".join(map(escaped, line)) + " |" for line in table))
-        for title, lines in self.troubles():
-            parts.append(f"## {title}\n\n" + "\n".join(f"* {escaped(line)}" for line in lines))
-        parts.append("## How to read this\n\n" + "\n".join(f"* {escaped(r)}" for r in self.rules()))
-        parts.append(f"Show the runs: `{visible(self.tensorboard)}`")
-        environment = [f"* {escaped(line)}" for line in self.environment_lines()]
-        parts.append("## Environment\n\n" + "\n".join(environment))
+        """The finding, the tables and the notes as Markdown."""
+        parts = [f"# Ablation: {markup.escaped(self.name)}", markup.escaped(self.headline)]
+        parts += [f"{self.date}."] if self.date else []
+        parts += [f"{what}: `{visible(command)}`" for what, command in self.commands()]
+        parts += [f"> {markup.escaped(note)}" for note in self.notes()]
+        parts += markup.markdown(self.sections())
         return "\n\n".join(parts) + "\n"
+
+    def latex(self) -> str:
+        """The tables for a LaTeX document that uses `booktabs`."""
+        return markup.latex(self.tables(), self.headline)
 
     def html(self) -> str:
         """One self-contained page: styles and figures are embedded, everything is escaped."""
+        from kbptt.ablation import page
+
+        return page.page(self, self.sections(self.figures()))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from kbptt.ablation import page
+
+        figures = Drawings(self.figures(overall=True))
+        return page.fragment(self, [*self.tables(), figures])
+
+    def figures(self, overall: bool = False) -> list[Drawing]:
+        """The figures of the page; `overall` leaves out those of single tasks."""
         with optional_imports():
             from kbptt.ablation import figures
 
-        return _template().render(
-            report=self,
-            tables=self.tables(),
-            figures=figures.draw(self.results),
-            configuration=json.dumps(self.configuration, indent=1, ensure_ascii=False),
-        )
+        return figures.overall(self.results) if overall else figures.draw(self.results)
 
-    def tables(self) -> list[tuple[str, list[str], list[list[str]]]]:
-        """Title, header and lines of the overall table and of one for every task."""
+    def sections(self, figures: Sequence[Drawing] = ()) -> list[Section]:
+        """The parts of the report below its notes, in order."""
+        found: list[Section] = [*self.tables()]
+        found += [Drawings(list(figures))] if figures else []
+        found += [Listing(*trouble) for trouble in self.troubles()]
+        found.append(Listing("How to read this", self.rules()))
+        if environment := self.environment_lines():
+            found.append(Listing("Environment", environment))
+        if self.configuration:
+            text = json.dumps(self.configuration, indent=1, ensure_ascii=False)
+            found.append(Folded("Configuration", text))
+        return found
+
+    def tables(self) -> list[Table]:
+        """The overall table and one for every task."""
         found = []
         if self.results.sole is None:
-            found.append(("All tasks: skill", *tables.table(self.rows, "skill")))
+            found.append(Table("All tasks: skill", *tables.table(self.rows, "skill")))
         for task in self.results.tasks:
             metric, mode, baseline = self.results.metric(task)
             rows = self.results.task_table(task)
             if rows:
                 better = "larger" if mode == "max" else "smaller"
-                known = f"{better} is better"
-                if not math.isnan(baseline):
-                    known += f"; {tables.number(baseline)} without memory"
+                without = f"; {tables.number(baseline)} without memory"
+                known = f"{better} is better" + ("" if math.isnan(baseline) else without)
                 title = f"{task}: {metric} ({known})"
-                found.append((title, *tables.table(rows, metric)))
+                found.append(Table(title, *tables.table(rows, metric)))
         return found
 
     def environment_lines(self) -> list[str]:
@@ -239,6 +283,7 @@ class Report:
         from kbptt.ablation.progress import literal
 
         console = console or rich.console.Console()
+        console.print(literal(self.headline), style="bold")
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
         header, lines = tables.fitting(*tables.table(self.rows, self.results.unit), console.width)
         for name in header:
@@ -265,6 +310,8 @@ RULES = (
     "A diverged run counts as a failure: skill 0, and the worst score of its task.",
     "IQM: mean of the middle half of the runs. Δ: mean difference to the reference over the seeds "
     "that both have. P(better): probability that a run beats a run of the reference.",
+    "Gap (optimality gap): by how much a run misses a perfect answer on average; runs beyond it "
+    "count as 0. Skill ends at 1, so over all tasks the gap is 1 − skill.",
     "p: exact sign-flip test on the paired differences, two-sided, corrected after Holm for all "
     "comparisons of the table.",
     "Decay: factor of ‖∂L/∂h_t‖ for each timestep into the past at the end of training, median.",
@@ -280,56 +327,5 @@ NO_INTERVALS = (
 )
 
 
-@functools.cache
-def _template() -> Any:
-    with optional_imports():
-        import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("kbptt.ablation"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: visible(value) if isinstance(value, str) else value,
-    )
-    return environment.get_template("report.html")
-
-
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "s")
-
-
-def _columns(trial: Trial) -> dict[str, Any]:
-    """The columns of `results.csv` that describe a trial and its result."""
-    found = {"state": trial.state, "directory": trial.directory, "error": trial.error}
-    if not (result := trial.result):
-        return found
-    cost = result.get("cost") or {}
-    measured = ("seconds_per_step", "training_memory_bytes", "peak_memory_bytes", "seconds")
-    return found | {
-        "score": result["score"],
-        "metric": result["metric"],
-        "success": is_success(result),
-        "diverged": result["status"] == "diverged",
-        "best_epoch": result.get("best_epoch"),
-        "decay_start": decay(result, "start"),
-        "decay_end": decay(result, "end"),
-        "clip_rate": clip_rate(result),
-        "skipped_steps": skipped(result),
-        **{name: cost.get(name) for name in measured},
-    }
-
-
-def _cell(value: Any) -> Any:
-    """A CSV cell: empty for None and NaN, and never text that a spreadsheet runs as a formula."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, str):
-        text = visible(value)
-        return "'" + text if value[:1] in ("=", "+", "-", "@", "\t", "\r") else text
-    return repr(value) if isinstance(value, float) else value
-
-
-def escaped(text: str) -> str:
-    """Text that Markdown shows literally."""
-    text = one_line(str(text)).replace("&", "&amp;").replace("<", "&lt;")
-    return "".join("\\" + c if c in "\\`*_[]|#>" else c for c in text) if text != "---" else text

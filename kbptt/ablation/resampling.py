@@ -4,10 +4,10 @@ Samples of the same size are resampled together: SciPy draws the same indices fo
 every interval equals the one computed separately.
 """
 
+import collections
 import dataclasses
 import math
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -44,6 +44,19 @@ class Estimate:
 
 
 NOTHING = Estimate(math.nan, math.nan, math.nan, "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """The share of runs that score above each threshold, with a pointwise confidence band.
+
+    Arrays `(thresholds,)`. `low` and `high` are NaN when there are too few seeds for a band.
+    """
+
+    thresholds: np.ndarray
+    share: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
 
 def exponent(*arrays: np.ndarray) -> int:
@@ -103,9 +116,42 @@ def bootstrap_improvement(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> lis
     return estimates
 
 
+def share_band(above: np.ndarray, runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile interval of the share of runs above each threshold, strata resampled separately.
+
+    Nothing is drawn: among `n` runs of a stratum that are resampled, those above a threshold are
+    binomial, so their sum over the strata has a distribution in closed form. (Its characteristic
+    function is the product of theirs; the Fourier transform of that are the probabilities.)
+
+    Args:
+        above: Integer array `(strata, thresholds)`, how many runs score above.
+        runs: Integer array `(strata,)`, how many there are.
+
+    Returns:
+        The bounds, two arrays `(thresholds,)`; NaN if a stratum has too few runs.
+    """
+    total = int(runs.sum())
+    if not runs.size or runs.min() < FEWEST_FOR_INTERVAL:
+        return np.full(above.shape[1], math.nan), np.full(above.shape[1], math.nan)
+    circle = np.exp(2j * np.pi * np.arange(total + 1) / (total + 1))
+    bounds = np.empty((2, above.shape[1]))
+    patterns, where = np.unique(above, axis=1, return_inverse=True)
+    for i, counts in enumerate(patterns.T):
+        characteristic = np.ones(total + 1, complex)
+        for (n, k), times in collections.Counter(zip(runs, counts, strict=True)).items():
+            characteristic *= (1 - k / n + k / n * circle) ** (n * times)
+        cumulative = np.cumsum(np.fft.fft(characteristic).real) / (total + 1)
+        tails = np.array([1 - CONFIDENCE, 1 + CONFIDENCE]) / 2
+        # The transform rounds: a bound that is met exactly must not move to the next count.
+        bounds[:, where.ravel() == i] = (
+            np.searchsorted(np.maximum.accumulate(cumulative), tails - 1e-12)[:, None] / total
+        )
+    return bounds[0], bounds[1]
+
+
 def groups(keys: Sequence[Any]) -> dict[Any, list[int]]:
     """The indices of each key."""
-    found = defaultdict(list)
+    found = collections.defaultdict(list)
     for place, key in enumerate(keys):
         found[key].append(place)
     return found

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from kbptt.ablation import statistics
-from kbptt.ablation.labels import labels
+from kbptt.ablation.labels import Labels, labels
 from kbptt.ablation.outcome import readable
 from kbptt.ablation.resampling import unscaled
 from kbptt.ablation.rows import Trial
@@ -41,6 +41,7 @@ class Row:
     failed: int
     mean: statistics.Estimate
     iqm: statistics.Estimate
+    gap: float  # by how much the runs miss a perfect answer, their mean
     success: statistics.Estimate
     reference: str | None
     comparison: statistics.Comparison | None
@@ -61,12 +62,17 @@ class Results:
         trials: From the ledger, in its order.
         reference: Label of the arm to compare with. Defaults to the baseline (or the first method)
             with the same values of the axes; with a single method, its first arm.
+        label: Function from all configurations to two functions, from a configuration to the label
+            of its arm and the values of the axes in it, and to the label of its task. Defaults to
+            labels with the options that differ.
     """
 
-    def __init__(self, trials: Sequence[Trial], reference: str | None = None):
+    def __init__(
+        self, trials: Sequence[Trial], reference: str | None = None, label: Labels = labels
+    ):
         self.trials: list[Trial] = [readable(trial) for trial in trials]
         known = [trial for trial in self.trials if trial.config]
-        label_arm, label_task = labels([trial.config for trial in known])
+        label_arm, label_task = label([trial.config for trial in known])
         self.runs: dict[tuple[str, str, int], Trial] = {}
         points: dict[str, tuple[str, str]] = {}  # method and values of the axes, by arm
         for trial in known:
@@ -169,15 +175,21 @@ class Results:
         comparisons = dict(zip(pairs, compared, strict=True))
         means = statistics.means(list(scores.values()))
         iqms = statistics.interquartile_means(list(scores.values()))
+        perfect: dict[str | None, float] = {
+            task: scale.sign * scale.one for task, scale in self._scales.items()
+        }
         rows = collections.defaultdict(list)
         for (arm, task), mean, iqm in zip(scores, means, iqms, strict=True):
             seeds = int(np.isfinite(scores[arm, task]).any(axis=1).sum())
             comparison = comparisons.get((arm, task))
-            rows[task].append(self._row(arm, task, seeds, mean, iqm, comparison))
-        signs = {task: self._scales[task].sign for task in self.tasks}
+            missed = statistics.shortfall(scores[arm, task], perfect.get(task, 1.0))
+            missed = missed[~np.isnan(missed)]
+            gap = unscaled(np.mean, missed) if missed.size else math.nan
+            rows[task].append(self._row(arm, task, seeds, mean, iqm, gap, comparison))
+        signs: dict[str | None, int] = {task: self._scales[task].sign for task in self.tasks}
         return {task: _ranked(rows[task], signs.get(task, 1)) for task in (None, *self.tasks)}
 
-    def _row(self, arm, task, seeds, mean, iqm, comparison) -> Row:
+    def _row(self, arm, task, seeds, mean, iqm, gap, comparison) -> Row:
         found = [trial.result for trial in self._done[arm, task]]
         judged = [is_success(r) for r in found if r.get("success_threshold") is not None]
         return Row(
@@ -187,6 +199,7 @@ class Results:
             failed=self._failed[arm, task],
             mean=mean,
             iqm=iqm,
+            gap=gap,
             success=statistics.success_rate(sum(judged), len(judged), seeds),
             reference=self.reference_of(arm),
             comparison=comparison,

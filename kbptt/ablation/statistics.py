@@ -2,11 +2,14 @@
 
 The data contract is that of rliable: the scores of a method are an array `(seeds, tasks)`, one row
 per seed, and row `i` of every method used the same seed. Larger is better throughout: callers
-negate errors. SciPy does the arithmetic; it is imported for a report, not while trials are planned.
+negate errors. NaN (and an infinite score) marks a run that does not exist: it is left out and, in
+a comparison, its whole seed; give a run that failed the score that it deserves. SciPy does the
+arithmetic; it is imported for a report, not while trials are planned.
 
 Reference:
 - [Agarwal et al., 2021, Deep RL at the edge of the statistical precipice](
-    https://arxiv.org/abs/2108.13264): interquartile mean, probability of improvement.
+    https://arxiv.org/abs/2108.13264): interquartile mean, optimality gap, performance profiles,
+    probability of improvement.
 - [Efron, 1987, Better bootstrap confidence intervals](https://doi.org/10.2307/2289144): BCa.
 - [Holm, 1979, A simple sequentially rejective multiple test procedure](
     https://www.jstor.org/stable/4615733).
@@ -25,10 +28,12 @@ from kbptt.ablation.resampling import (
     FEWEST_FOR_INTERVAL,
     NOTHING,
     Estimate,
+    Profile,
     bootstrap,
     bootstrap_improvement,
     exponent,
     groups,
+    share_band,
     unscaled,
 )
 
@@ -54,6 +59,49 @@ def interquartile_mean(scores: np.ndarray) -> Estimate:
 def interquartile_means(tables: Sequence[np.ndarray]) -> list[Estimate]:
     """`interquartile_mean` of each of many tables."""
     return bootstrap(_strata(tables), _interquartile_mean_of_strata)
+
+
+def optimality_gap(scores: np.ndarray, target: float = 1.0) -> Estimate:
+    """Mean amount by which the runs miss `target`, with a BCa interval; less is better.
+
+    A run beyond the target counts as having met it: unlike in a mean, it cannot make up for others.
+
+    Args:
+        scores: Array `(seeds, tasks)`, larger is better.
+        target: Number, the score that is as good as is wanted. Defaults to `1.0`.
+    """
+    # Halves, because the difference of two large numbers could overflow.
+    return mean(shortfall(_table(scores) / 2, target / 2)).times_two_to(1)
+
+
+def shortfall(scores: np.ndarray, target: float = 1.0) -> np.ndarray:
+    """By how much each run misses `target`, 0 if it does not: the optimality gap is their mean."""
+    scores = np.asarray(scores, np.float64)
+    with np.errstate(over="ignore"):  # the difference of two numbers as large as floats get
+        return np.maximum(target - np.where(np.isfinite(scores), scores, math.nan), 0)
+
+
+def performance_profile(
+    scores: np.ndarray, thresholds: Sequence[float] | np.ndarray | None = None
+) -> Profile:
+    """The share of all runs with a score above each threshold, with a pointwise 95 % band.
+
+    The band is the percentile interval of a bootstrap by seed within each task, in closed form
+    instead of with drawn resamples. A method whose profile is above another's everywhere is better
+    at every level of ambition (stochastic dominance); profiles that cross are a trade.
+
+    Args:
+        scores: Array `(seeds, tasks)`, larger is better.
+        thresholds: Rising numbers. Defaults to 101 from 0 to 1, for scores on that scale.
+    """
+    thresholds = np.linspace(0, 1, 101) if thresholds is None else np.asarray(thresholds, float)
+    strata = _strata([scores])[0]
+    above = np.array([(s[:, None] > thresholds).sum(axis=0) for s in strata], int)
+    above = above.reshape(len(strata), thresholds.size)
+    runs = np.array(list(map(len, strata)), int)
+    total = runs.sum()
+    share = above.sum(axis=0) / total if total else np.full(thresholds.shape, math.nan)
+    return Profile(thresholds, share, *share_band(above, runs))
 
 
 def success_rate(successes: int, runs: int, seeds: int | None = None) -> Estimate:
@@ -170,12 +218,13 @@ def is_exploratory(seeds: int) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A method against the reference, paired by seed."""
+    """A method against the reference, paired by seed; `better` counts the pairs that it wins."""
 
     difference: Estimate
     improvement: Estimate
     p: float
     pairs: int
+    better: int = 0
 
 
 def compare(scores: np.ndarray, reference: np.ndarray) -> Comparison:
@@ -204,7 +253,9 @@ def comparisons(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Comparis
         if size != (0,):
             p_values[members] = _sign_flip(np.stack([differences[i] for i in members]))
     return [
-        Comparison(difference.times_two_to(power), improvement, float(p), d.size)
+        Comparison(
+            difference.times_two_to(power), improvement, float(p), d.size, int((d > 0).sum())
+        )
         for difference, improvement, p, d, power in zip(
             means([d[:, None] for d in differences]),
             bootstrap_improvement(both),

@@ -84,7 +84,8 @@ def compare(
             `script`, your own training, with `metric`, `mode` and its options (`ScriptGrid.of`).
 
     Returns:
-        A `Report`, also written into `logdir` as `results.csv`, `report.md` and `report.html`.
+        A `Report`, also written into `logdir` as `results.csv`, `report.md`, `report.html` and
+        `report.tex` (tables for LaTeX). A notebook shows it.
 
     Raises:
         ValueError: for anything wrong with the grid or the log directory, and for a method that
@@ -103,25 +104,38 @@ def compare(
 
 
 def report(
-    logdir: str | os.PathLike[str], *, reference: str | None = None, verbose: bool = True
+    logdir: str | os.PathLike[str],
+    *,
+    reference: str | None = None,
+    csv: str | os.PathLike[str] | None = None,
+    verbose: bool = True,
 ) -> Report:
-    """Reports on the ablation in `logdir`, finished or not.
+    """Reports on the ablation in `logdir`, finished or not, or on scores of any origin.
 
     Args:
-        logdir: The log directory of `compare`.
+        logdir: The log directory of `compare`; with `csv` the directory to write into.
         reference: Label of the arm to compare with. Defaults to the baseline.
+        csv: CSV file with the columns `method`, `task`, `seed` and `score`, one line for each run,
+            or the `results.csv` of a report; `kbptt.ablation.scores` has the other columns.
+            Defaults to None: the ledger in `logdir`.
         verbose: Whether to print the ranking. Defaults to `True`.
 
     Returns:
-        A `Report`, also written into `logdir` as `results.csv`, `report.md` and `report.html`.
+        A `Report`, also written into `logdir` as `results.csv` (not with `csv`), `report.md`,
+        `report.html` and `report.tex`.
+
+    Raises:
+        LedgerError: if there is no ablation, or for a line of the CSV file that cannot be used.
     """
-    found = Report(pathlib.Path(logdir), reference)
+    found = Report(pathlib.Path(logdir), reference, csv)
     if verbose:
         found.print()  # first, because writing may fail
     paths = found.write()
     if verbose:
-        _say(f"Report: {paths[-1]}")
-        _say(f"See it with: {command(found.directory)}")
+        page = next(path for path in paths if path.suffix == ".html")
+        _say(f"Report: {page}")
+        if found.tensorboard:
+            _say(f"See the runs with: {command(found.directory)}")
     return found
 
 

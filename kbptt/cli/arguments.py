@@ -100,3 +100,14 @@ Overwrite = Annotated[
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Retry trials that crashed before.")
 ]
+Directory = Annotated[
+    Path | None, typer.Argument(help="Log directory of kbptt compare.", show_default=False)
+]
+Scores = Annotated[
+    Path | None,
+    typer.Option(
+        "--csv",
+        help="Report on the scores in this file: one line for each run, with the columns method, "
+        "task, seed and score. Reads a results.csv too.",
+    ),
+]

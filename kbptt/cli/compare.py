@@ -1,7 +1,6 @@
 """`kbptt compare` and `kbptt report`."""
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -73,10 +72,22 @@ def compare(
 
 @options.command()
 def report(
-    directory: Annotated[Path, typer.Argument(help="Log directory of kbptt compare.")],
+    directory: arguments.Directory = None,
+    csv: arguments.Scores = None,
     reference: arguments.Reference = None,
 ) -> None:
-    """Write results.csv, report.md and report.html for an ablation, finished or not."""
+    """Write results.csv, report.md, report.html and report.tex for an ablation, finished or not.
+
+    With --csv the report is on the scores in a file, of any origin; it is written into the
+    directory or, without one, beside the file.
+
+    Example: kbptt report runs/study --csv scores.csv
+    """
     from kbptt.ablation import study
 
-    study.report(directory, reference=reference)
+    directory = directory or (csv.parent if csv else None)
+    if directory is None:
+        raise typer.BadParameter(
+            "Name the log directory of kbptt compare, or a file of scores with --csv FILE."
+        )
+    study.report(directory, reference=reference, csv=csv)

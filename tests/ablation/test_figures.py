@@ -1,10 +1,15 @@
 """Figures of reports, from ledgers that are filled by hand."""
 
+import pathlib
+import re
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 from ledgers import fill, outcome, results
+from matplotlib.figure import Figure
 
-from kbptt.ablation import figures
+from kbptt.ablation import figures, svg
 from kbptt.ablation.arrays import encode
 from kbptt.ablation.monitor import binned
 
@@ -27,7 +32,7 @@ def test_gradient_with_zeros_and_nan_is_drawn(tmp_path):
         return result
 
     fill(tmp_path, score)
-    assert len(figures.draw(results(tmp_path))) == 5
+    assert len(figures.draw(results(tmp_path))) == 6
 
 
 def test_a_heatmap_shows_timesteps_at_their_positions(tmp_path):
@@ -78,7 +83,7 @@ def test_figures_of_a_large_ablation_are_bounded(tmp_path):
         assert len({line.get_color() for line in lines}) == figures.ARMS
         assert max(len(line.get_xdata()) for line in lines) <= figures.POINTS
     curves = figures.curves(found, "adding").axes[0]
-    assert len(curves.collections) == figures.ARMS
+    assert len({line.get_color() for line in curves.get_lines()} - {figures.GRID}) == figures.ARMS
     line = curves.get_lines()[0].get_xdata()
     assert (line[0], line[-1], len(line)) == (1, 3000, figures.POINTS)
     timesteps = figures.profiles(found, "adding").axes[0].get_lines()[0].get_xdata()
@@ -115,5 +120,79 @@ def test_a_figure_that_fails_leaves_the_others(tmp_path, monkeypatch):
 
     monkeypatch.setattr(figures, "profiles", refuse)
     drawn = figures.draw(results(fill(tmp_path, lambda c: outcome(0.6))))
-    assert len(drawn) == 5 and sum(not figure["source"] for figure in drawn) == 1
-    assert "OverflowError: no axis" in next(f["caption"] for f in drawn if not f["source"])
+    assert len(drawn) == 6 and sum(not figure.svg for figure in drawn) == 1
+    assert "OverflowError: no axis" in next(f.caption for f in drawn if not f.svg)
+
+
+def drawn_intervals(found):
+    """The bands and the thick lines of intervals that the figures show."""
+    drawn = [figures.performance_profiles(found), figures.curves(found, "adding")]
+    bands = [band for figure in drawn for band in figure.axes[0].collections]
+    lines = figures.scores(found).axes[0].get_lines()
+    return len(bands), sum(len(line.get_xdata()) == 2 and line.get_lw() == 3 for line in lines)
+
+
+def test_below_five_seeds_the_figures_show_runs_and_no_intervals(tmp_path):
+
+    def score(config):
+        curve = {"validation": [0.5, 0.6 + config["seed"] / 50]}
+        return outcome(0.6 + config["seed"] / 50) | {"curve": curve}
+
+    few, enough = (results(fill(tmp_path / str(n), score, seeds=n)) for n in (4, 5))
+    assert drawn_intervals(few) == (0, 0) and drawn_intervals(enough) == (4, 2)
+    shown = figures.curves(few, "adding").axes[0].get_lines()
+    assert sum(line.get_lw() < 1 for line in shown) == 2 * 4  # every run of both methods
+    texts = [figure.caption + figure.title for figure in figures.draw(few)]
+    assert not any("95 %" in text or "band" in text for text in texts)
+    texts = [figure.caption + figure.title for figure in figures.draw(enough)]
+    assert sum("95 %" in text for text in texts) == 2
+
+
+def test_the_profile_that_is_drawn_is_the_share_of_runs(tmp_path):
+    """Skills 0.2, 0.4, 0.6 of one method: above 0.3 are two of three."""
+    fill(tmp_path, lambda c: outcome(0.6 + 0.1 * c["seed"]), methods=["baseline"])
+    (line,) = figures.performance_profiles(results(tmp_path)).axes[0].get_lines()
+    share = dict(zip(np.round(line.get_xdata(), 2), line.get_ydata(), strict=True))
+    assert [share[tau] for tau in (0.1, 0.3, 0.5, 0.7)] == pytest.approx([1, 2 / 3, 1 / 3, 0])
+
+
+def contrast(first, second):
+    """The contrast of two colours as defined for web pages (WCAG 2)."""
+
+    def luminance(color):
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        parts = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return np.dot(parts, [0.2126, 0.7152, 0.0722]) + 0.05
+
+    ratio = luminance(first) / luminance(second)
+    return max(ratio, 1 / ratio)
+
+
+def test_figures_take_the_colours_of_the_page_light_and_dark():
+    style = (pathlib.Path(svg.__file__).parent / "templates/report.css").read_text()
+    dark = dict(re.findall(r"--(c\d): (#[0-9a-f]{6})", style))
+    assert sorted(dark) == [f"c{i}" for i in range(1, len(svg.PALETTE))]
+    for number, light in enumerate(svg.PALETTE[:-1], 1):
+        assert contrast(light, "#ffffff") >= 3 and contrast(dark[f"c{number}"], "#16181c") >= 3
+    figure = Figure()
+    axes = figure.subplots()
+    for color in svg.PALETTE:
+        axes.plot([0, 1], color=color, label="<a & b>")
+    figure.legend()
+    text = svg.inline(figure, 'a "title"')
+    assert all(f"var(--c{n}, {svg.PALETTE[n - 1]})" in text for n in range(1, 8))
+    assert "#000000" not in text and "currentColor" in text
+    assert 'aria-label="a &quot;title&quot;"' in text and "&lt;a &amp; b&gt;" in text
+    assert ElementTree.fromstring(text).tag.endswith("svg")
+
+
+def test_identifiers_in_one_figure_are_those_of_no_other():
+    texts = []
+    for title in ("one", "two"):
+        figure = Figure()
+        figure.subplots().plot([0, 1], "o")
+        texts.append(svg.inline(figure, title))
+    first, second = (set(re.findall(r' id="([^"]*)"', text)) for text in texts)
+    assert first and not first & second
+    for text, known in zip(texts, (first, second), strict=True):
+        assert set(re.findall(r'(?:url\(|href=")#(\w+)', text)) <= known

@@ -77,7 +77,7 @@ def test_every_method_is_judged_at_its_own_rate_on_other_seeds(study, ran, monke
     }
     found = rows(tmp_path)
     assert list(found) == ["orthogonal", "baseline"]
-    assert found["orthogonal"]["Δ"] == "+0.2 [0.2, 0.2]"
+    assert found["orthogonal"]["Δ"] == "+0.200 [0.200, 0.200]"
     assert found["orthogonal"]["p"] == "0.008"  # 2 / 2**8: every pair has the same sign
     assert found["orthogonal"]["time"] == "1"
 
@@ -89,7 +89,7 @@ def test_every_method_is_judged_at_its_own_rate_on_other_seeds(study, ran, monke
     found = rows(tmp_path)
     assert list(found) == ["orthogonal", "baseline", "clip"]
     assert found["clip"]["rate"] == "0.0001 (lowest)" and found["clip"]["time"] == "1.5"
-    assert found["clip"]["Δ"] == "-0.1 [-0.1, -0.1]"
+    assert found["clip"]["Δ"] == "−0.100 [−0.100, −0.100]"
     assert found["orthogonal"]["p"] == found["clip"]["p"] == "0.016"
     run(study, monkeypatch, tmp_path, "--methods", "clip,orthogonal", "--seeds", "8")
     assert len(ran) == before + 16

@@ -1,0 +1,79 @@
+"""The sections of a report as Markdown and as tables for LaTeX."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from kbptt.ablation.sections import Listing, Section, Table
+from kbptt.ablation.tables import MINUS, without
+from kbptt.ablation.text import one_line
+
+# Columns on the machine and the training, for which a page of paper has no room.
+_NOT_ON_PAPER = ("#", "decay", "clipped", "ms/step", "memory")
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "Δ": r"$\Delta$",
+    "Ω": r"$\Omega$",
+    MINUS: "$-$",
+    **{character: "\\" + character for character in "&%$#_{}"},
+}
+# What would be read as an argument of the `\\` at the end of the line before.
+_ARGUMENT = re.compile(r"^(?=[\[*])")
+
+
+def markdown(sections: Iterable[Section]) -> list[str]:
+    """The sections as parts of a Markdown document; figures and folded text are left out."""
+    parts = []
+    for section in sections:
+        if not isinstance(section, Table | Listing):
+            continue
+        title = f"## {escaped(section.title)}\n\n"
+        if isinstance(section, Table):
+            rows = [section.header, ["---"] * len(section.header), *section.lines]
+            parts += [title + "\n".join("| " + " | ".join(map(escaped, r)) + " |" for r in rows)]
+        else:
+            parts.append(title + "\n".join(f"* {escaped(line)}" for line in section.lines))
+    return parts
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows literally."""
+    text = one_line(str(text)).replace("&", "&amp;").replace("<", "&lt;")
+    return "".join("\\" + c if c in "\\`*_[]|#>" else c for c in text) if text != "---" else text
+
+
+def latex(tables: Sequence[Table], caption: str) -> str:
+    """The tables for a LaTeX document that uses the package `booktabs`.
+
+    Args:
+        tables: The tables; columns on machine and training are left out.
+        caption: What the first table says, for its caption.
+    """
+    comment = "% Needs \\usepackage[T1]{fontenc} and \\usepackage{booktabs}.\n"
+    parts = []
+    for number, table in enumerate(tables):
+        header, lines = without(table.header, table.lines, *_NOT_ON_PAPER)
+        title = f"{table.title}. {caption}" if number == 0 else f"{table.title}."
+        rows = [" & ".join(map(in_latex, row)) + r" \\" for row in (header, *lines)]
+        parts.append(
+            "\\begin{table}\n"
+            f"  \\caption{{{in_latex(title)}}}\n"
+            "  \\centering\n"
+            "  \\small\n"
+            f"  \\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}\n"
+            f"    \\toprule\n    {rows[0]}\n    \\midrule\n"
+            + "".join(f"    {row}\n" for row in rows[1:])
+            + "    \\bottomrule\n  \\end{tabular}\n\\end{table}\n"
+        )
+    return comment + "\n".join(["", *parts])
+
+
+def in_latex(text: str) -> str:
+    """Text that LaTeX shows literally."""
+    text = "".join(_LATEX.get(character, character) for character in one_line(str(text)))
+    return _ARGUMENT.sub("{}", text)

@@ -1,0 +1,96 @@
+"""The command that repeats an ablation, from the configuration in its ledger."""
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kbptt.ablation import options
+from kbptt.ablation.grid import TRIAL, show
+from kbptt.ablation.values import scalar
+
+# What `Grid.configuration` holds. With anything else the command would not be the whole of it.
+_KNOWN = {"tasks", "methods", "seeds", "design", "settings", "axes", "imports", "trial", "files"}
+
+
+def compare_command(
+    configuration: Mapping[str, Any],
+    methods: Sequence[str],
+    logdir: str | os.PathLike[str],
+    reference: str | None = None,
+) -> str | None:
+    """`kbptt compare …` with every option that it takes, quoted for a shell.
+
+    Args:
+        configuration: From `Grid.configuration`.
+        methods: The methods in the order of the grid, which JSON with sorted keys does not keep.
+        logdir: The log directory.
+        reference: Label of the arm to compare with. Defaults to the baseline.
+
+    Returns:
+        The command; None if the configuration is not that of a grid (a damaged ledger).
+    """
+    if not {"tasks", "seeds"} <= set(configuration) <= _KNOWN:
+        return None
+    try:
+        return _command(configuration, methods, os.fspath(logdir), reference)
+    except (AttributeError, KeyError, TypeError, ValueError):  # a ledger may hold anything
+        return None
+
+
+def report_command(
+    logdir: str | os.PathLike[str], csv: str | os.PathLike[str], reference: str | None = None
+) -> str:
+    """`kbptt report …` on the scores in a CSV file, quoted for a shell."""
+    words = ["kbptt", "report", os.fspath(logdir), "--csv", os.fspath(csv)]
+    return shlex.join([*words, *(["--reference", reference] if reference else [])])
+
+
+def _command(
+    configuration: Mapping[str, Any], methods: Sequence[str], logdir: str, reference: str | None
+) -> str:
+    design, trial = configuration.get("design", "grid"), configuration.get("trial", TRIAL)
+    seeds = configuration["seeds"]
+    counted = seeds == list(range(len(seeds)))
+    listed = str(len(seeds)) if counted else ",".join(map(str, seeds))
+    # A number alone is a count; with a comma it is a list of one seed.
+    listed += "," if len(seeds) == 1 and not counted else ""
+    words = ["kbptt", "compare", "--tasks", ",".join(configuration["tasks"])]
+    words += ["--methods", ",".join(_named(design, list(methods)))]
+    if design != "grid":
+        words += ["--design", design]
+    words += ["--seeds", listed]
+    chosen = {name: [value] for name, value in configuration.get("settings", {}).items()}
+    for name, values in {**chosen, **configuration.get("axes", {})}.items():
+        words += ["--set", f"{name}={','.join(_typed(name, value) for value in values)}"]
+    for module in configuration.get("imports", []):
+        words += ["--import", module]
+    if trial != TRIAL:
+        words += ["--trial", trial]
+    words += ["--reference", reference] if reference else []
+    return shlex.join([*words, "--logdir", logdir])
+
+
+def _named(design: str, methods: list[str]) -> list[str]:
+    """The methods as they were named, from those that a design made of them."""
+    if design == "add-one-in":
+        return [name for name in methods if name != "baseline"]
+    if design == "leave-one-out":  # all of them combined, then all but each
+        combined, *rest = (name.split("+") for name in methods)
+        return ["+".join(part for part in combined if part not in names) for names in rest]
+    return methods
+
+
+def _typed(name: str, value: Any) -> str:
+    """A value as it is typed in `NAME=VALUE`."""
+    if value is None:
+        return show(value, options.path_of(name))
+    if (
+        isinstance(value, str)
+        and re.fullmatch(r"[^\s,'\"\[\]{}]+", value)
+        and scalar(value) == value
+    ):
+        return value
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,27 @@
+"""What a notebook shows: figures as pictures, a report as itself."""
+
+import nbclient
+import nbformat
+from ledgers import fill, outcome
+
+CELLS = [
+    "import kbptt; import numpy as np",
+    "kbptt.tensorboard.heatmap_figure([0, 1], np.ones((2, 3)))",
+    "kbptt.tensorboard.profile_figure({'lstm': [0.1, 0.5, 1.0]})",
+    "kbptt.ablation.Report('study')",
+]
+
+
+def test_figures_and_reports_show_themselves(tmp_path):
+    fill(tmp_path / "study", lambda c: outcome(0.6 + c["seed"] / 50), seeds=5)
+    notebook = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, CELLS)))
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources=resources
+    ).execute()
+    shown = [cell.outputs[-1].data if cell.outputs else {} for cell in notebook.cells]
+    for figure in shown[1:3]:
+        assert figure["image/png"].startswith("iVBORw0KGgo")  # a PNG in base64
+    report = shown[3]["text/html"]
+    assert "baseline and clip tie on adding" in report and report.count("<figure>") == 2
+    assert "<svg" in report and "<script" not in report and "<html" not in report
