@@ -45,7 +45,7 @@ def labels(
 
 
 def _settings(config: dict[str, Any]) -> dict[options.Path, Any]:
-    """Options of model, layer, optimizer and training that the method does not set."""
+    """Options of model, layer, optimizer and training that neither method nor tuning sets."""
     definition = config["method"]["definition"]
     found = dict(options.LATER)
     found |= {("model", n): v for n, v in config["model"].items() if n != "layer"}
@@ -56,4 +56,6 @@ def _settings(config: dict[str, Any]) -> dict[options.Path, Any]:
         if name not in definition["optimizer"]:
             found["optimizer", name] = value
     found |= {("training", n): v for n, v in config["training"].items()}
+    for path in options.tuned_paths(config):
+        found.pop(path, None)
     return found

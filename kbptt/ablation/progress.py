@@ -29,13 +29,16 @@ class Progress:
         ledger: The ledger of the run.
         verbose: Whether to show anything.
         console: Rich console. Defaults to standard output.
+        later: How many trials are to be planned while it runs. Defaults to `0`.
     """
 
-    def __init__(self, ledger: Ledger, verbose: bool = True, console: Any = None):
+    def __init__(self, ledger: Ledger, verbose: bool = True, console: Any = None, later: int = 0):
         self.ledger = ledger
         self.verbose = verbose
         self.console: rich.console.Console = console or rich.console.Console()
         self.counts: dict[str, int] = ledger.counts()
+        self.later = later
+        self.counts["pending"] += later
         self.started: float = time.monotonic()
         self.finished: int = 0
         self.running: dict[str, float] = {}
@@ -70,6 +73,10 @@ class Progress:
     def event(self, event: Event) -> None:
         """Records an `Event` of the runner."""
         key, name = event.trial.key, event.trial.directory
+        if event.state == "planned":
+            self.counts["pending"] += not self.later
+            self.later -= self.later > 0
+            return
         if event.state == "running":
             self.running[key] = time.monotonic()
             if key not in self._begun:  # a retried trial counts as running all the time

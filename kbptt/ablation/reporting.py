@@ -10,20 +10,22 @@ import math
 import os
 import pathlib
 import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kbptt._extras import optional_imports
-from kbptt.ablation import statistics, tables
+from kbptt.ablation import statistics, tables, tuning_report
 from kbptt.ablation.files import atomically
 from kbptt.ablation.ledger import Ledger, LedgerError, disk_full, is_disk_full
 from kbptt.ablation.results import Results, Row, clip_rate, decay, is_success, skipped
 from kbptt.ablation.rows import STATES, Trial
+from kbptt.ablation.spaces import described
 from kbptt.ablation.text import one_line, visible
 
 COLUMNS: list[str] = (
     "method task seed state score metric success diverged best_epoch decay_start decay_end "
     "clip_rate skipped_steps seconds_per_step training_memory_bytes peak_memory_bytes seconds "
-    "directory error"
+    "directory error tuned"
 ).split()
 LISTED = 100  # errors and environments on a page; results.csv has all errors
 PRINTED = 20  # errors in the terminal
@@ -58,7 +60,7 @@ class Report:
         if not trials:
             raise LedgerError(f"The ablation in {str(self.directory)!r} has no trials.")
         self.results: Results = Results(trials, reference)
-        if not self.results.runs:
+        if not self.results.runs and not self.results.searches:
             raise LedgerError(
                 f"No trial of the ablation in {str(self.directory)!r} can be read. The first: "
                 f"{self.results.unreadable[0].error}"
@@ -110,7 +112,7 @@ class Report:
             )
         if len(self.environments) > 1 or len(self.commits) > 1:
             notes.append("Trials ran on different machines, versions or commits: bits may differ.")
-        return notes
+        return notes + tuning_report.notes(self.results, self.configuration)
 
     def failures(self) -> list[tuple[str, str]]:
         """Directory and error of every trial that crashed."""
@@ -141,11 +143,13 @@ class Report:
             *([INTERVALS] if any(math.isfinite(e.low) for e in means) else []),
             *([NO_INTERVALS] if any(e.runs for e in means) else []),
             *RULES[3:],
+            *tuning_report.rules(self.results, self.configuration),
         ]
 
     def write(self) -> list[pathlib.Path]:
         """Writes `results.csv`, `report.md` and `report.html` into the log directory."""
         contents = {
+            **tuning_report.files(self.results, _csv),
             "results.csv": self.csv(),
             "report.md": self.markdown(),
             "report.html": self.html(),
@@ -169,12 +173,7 @@ class Report:
         )
         # Unreadable trials with a configuration are among the runs.
         others = (_columns(trial) for trial in self.results.unreadable if not trial.config)
-        output = io.StringIO()
-        writer = csv.DictWriter(output, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for row in itertools.chain(runs, others):
-            writer.writerow({name: _cell(value) for name, value in row.items()})
-        return output.getvalue()
+        return _csv(COLUMNS, itertools.chain(runs, others))
 
     def markdown(self) -> str:
         """The tables and notes as Markdown."""
@@ -205,7 +204,7 @@ class Report:
 
     def tables(self) -> list[tuple[str, list[str], list[list[str]]]]:
         """Title, header and lines of the overall table and of one for every task."""
-        found = [("All tasks: skill", *tables.table(self.rows, "skill"))]
+        found = [("All tasks: skill", *tables.table(self.rows, "skill"))] if self.rows else []
         for task in self.results.tasks:
             metric, mode, baseline = self.results.metric(task)
             rows = self.results.task_table(task)
@@ -214,7 +213,7 @@ class Report:
                 known = f"{better} is better; {tables.number(baseline)} without memory"
                 title = f"{task}: {metric} ({known})"
                 found.append((title, *tables.table(rows, metric)))
-        return found
+        return found + tuning_report.tables(self.results, self.configuration)
 
     def environment_lines(self) -> list[str]:
         """Versions, commit, device, threads and determinism, one per line."""
@@ -245,6 +244,7 @@ class Report:
         for line in lines:
             table.add_row(*map(literal, line))
         console.print(table)
+        tuning_report.show(self.results, self.configuration, console)
         for note in self.notes():
             console.print(literal(note), style="yellow")
         for _, lines in self.troubles(PRINTED):
@@ -294,9 +294,20 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "s")
 
 
+def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """A CSV file, one line for each row."""
+    output = io.StringIO()
+    writer = csv.DictWriter(output, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _cell(value) for name, value in row.items()})
+    return output.getvalue()
+
+
 def _columns(trial: Trial) -> dict[str, Any]:
     """The columns of `results.csv` that describe a trial and its result."""
     found = {"state": trial.state, "directory": trial.directory, "error": trial.error}
+    found["tuned"] = described(trial.config.get("tuned") or {})
     if not (result := trial.result):
         return found
     cost = result.get("cost") or {}

@@ -1,6 +1,7 @@
 """A complete ablation in one call: plan, run, report."""
 
 import contextlib
+import functools
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ import rich.console
 
 from kbptt import _checks, methods as method_registry
 from kbptt._extras import require
-from kbptt.ablation import clusters, progress, runner
+from kbptt.ablation import clusters, progress, runner, stages
 from kbptt.ablation.environment import git_commit
 from kbptt.ablation.grid import Grid, axes_of, read_yaml
 from kbptt.ablation.ledger import Ledger
@@ -72,8 +73,9 @@ def compare(
         reference: Label of the arm to compare with. Defaults to the baseline.
         verbose: Whether to show progress and the ranking; `"progress"` for only the progress.
             Defaults to `True`.
-        **options: `design`, `imports`, `trial` (see `Grid.make`), and options of model, optimizer,
-            training and tasks with one value each: `epochs=20`, `units=32`, `length=200`, …
+        **options: `design`, `imports`, `trial`, `tune`, `tuning_trials`, `tuning_seeds`,
+            `tuning_sampler` (see `Grid.make`), and options of model, optimizer, training and tasks
+            with one value each: `epochs=20`, `units=32`, `length=200`, …
 
     Returns:
         A `Report`, also written into `logdir` as `results.csv`, `report.md` and `report.html`.
@@ -157,12 +159,14 @@ def _run(
         if verbose:
             for note in grid.notes():
                 _say(note)
-        with progress.Progress(ledger, verbose) as shown:
+        later = stages.unplanned(grid, ledger)
+        with progress.Progress(ledger, verbose, later=later) as shown:
             runner.run(
                 ledger,
                 threads=grid.threads,
                 on_event=shown.event,
                 on_wait=shown.refresh,
+                more=functools.partial(stages.advance, grid, ledger),
                 **running,
             )
 

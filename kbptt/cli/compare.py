@@ -11,6 +11,12 @@ from kbptt.cli import options
 METHODS = "Methods, separated by commas; '+' combines: orthogonal+clip."
 SEEDS = "Number of seeds, or seeds (3,4,7); 6 are the fewest that can show an effect."
 CONFIG = "YAML file with tasks, methods, seeds, set, …; the command line takes precedence."
+TUNE = (
+    "Search space of an option: a range (learning_rate=1e-4..1e-2, units=16..64) or choices "
+    "(clip=0.5,1,5). Every method gets its best values, by validation score, on every task. "
+    "Repeatable: one joint space."
+)
+TUNING = "Tuning"
 OVERWRITE = "Delete an ablation with a different configuration in the log directory."
 Reference = Annotated[
     str | None, typer.Option(help="Method to compare with. Default: the baseline.")
@@ -31,6 +37,31 @@ def compare(
         str | None, typer.Option(help="grid, add-one-in or leave-one-out. Default: grid.")
     ] = None,
     given: options.Given,
+    tune: Annotated[
+        list[str] | None,
+        typer.Option("--tune", metavar="NAME=SPACE", help=TUNE, rich_help_panel=TUNING),
+    ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            help="Points of the space that each method tries. Default: 8.", rich_help_panel=TUNING
+        ),
+    ] = None,
+    tuning_seeds: Annotated[
+        int | None,
+        typer.Option(
+            help="Seeds that each point is tried on; none is one of the comparison. Default: 2.",
+            rich_help_panel=TUNING,
+        ),
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="quasi-random, or tpe, which follows the scores and needs Optuna (kbptt[tune]). "
+            "Default: quasi-random.",
+            rich_help_panel=TUNING,
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes on this machine. Default: cores // threads.")
     ] = None,
@@ -65,6 +96,8 @@ def compare(
     settings, axes = given.read()
     grid = {"tasks": tasks, "methods": methods, "seeds": seeds, "design": design, "trial": trial}
     grid |= {"imports": given.imports or None, "set": axes or None}
+    grid |= {"tune": options.assigned("--tune", tune or []) or None, "tuning_trials": trials}
+    grid |= {"tuning_seeds": tuning_seeds, "tuning_sampler": sampler}
     report = study.compare(
         logdir=logdir,
         config=config,
