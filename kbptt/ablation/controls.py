@@ -32,7 +32,7 @@ LEVEL = 1 - CONFIDENCE
 def p_values(results: "Results", task: str | None) -> dict[str, float]:
     """The p of every arm against its reference, controls included, before Holm's correction."""
     found = {}
-    for arm, (difference, p) in _tests(results, task).items():
+    for arm, (difference, p) in own_tests(results, task).items():
         if p <= LEVEL and (control := _control(results, arm, difference)):
             weaker, stronger = control
             table = results.values(stronger, task), results.values(weaker, task, at=stronger)
@@ -46,7 +46,7 @@ def needed(results: "Results") -> list[Trial]:
     """The controls of every difference that a table shows, for all seeds of the comparison."""
     found: dict[str, Trial] = {}
     for task in (None, *results.tasks):
-        for arm, (difference, p) in _tests(results, task).items():
+        for arm, (difference, p) in own_tests(results, task).items():
             if p <= LEVEL and (control := _control(results, arm, difference)):
                 for name in results.tasks if task is None else [task]:
                     found |= {t.key: t for t in _trials(results, *control, name)}
@@ -58,13 +58,13 @@ def unconfirmed(results: "Results", task: str | None = None) -> list[tuple[str, 
     """Differences that no control confirms: the arm, its reference, and which is the weaker."""
     found = []
     final = p_values(results, task)
-    for arm, (difference, p) in _tests(results, task).items():
+    for arm, (difference, p) in own_tests(results, task).items():
         if p <= LEVEL < final[arm] and (control := _control(results, arm, difference)):
             found.append((arm, results.reference_of(arm) or "", control[0]))
     return found
 
 
-def _tests(results: "Results", task: str | None) -> dict[str, tuple[float, float]]:
+def own_tests(results: "Results", task: str | None) -> dict[str, tuple[float, float]]:
     """Mean difference and p of every arm's comparison at its own values."""
     references = {arm: results.reference_of(arm) for arm in results.arms}
     pairs = {arm: reference for arm, reference in references.items() if reference is not None}

@@ -16,11 +16,22 @@ TUNE = (
     "(clip=0.5,1,5). Every method gets its best values, by validation score, on every task. "
     "Repeatable: one joint space."
 )
-TUNING = "Tuning"
 OVERWRITE = "Delete an ablation with a different configuration in the log directory."
+TRIALS = "Points of the space that each method tries. Default: 8."
+TUNING_SEEDS = "Seeds that each point is tried on, none of the comparison's. Default: 2."
+SAMPLER = (
+    "quasi-random, or tpe, which follows the scores and needs Optuna (the extra tune). Default: "
+    "quasi-random."
+)
 Reference = Annotated[
     str | None, typer.Option(help="Method to compare with. Default: the baseline.")
 ]
+Tune = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=SPACE", help=TUNE, rich_help_panel="Tuning")
+]
+Trials = Annotated[int | None, typer.Option(help=TRIALS, rich_help_panel="Tuning")]
+TuningSeeds = Annotated[int | None, typer.Option(help=TUNING_SEEDS, rich_help_panel="Tuning")]
+Sampler = Annotated[str | None, typer.Option(help=SAMPLER, rich_help_panel="Tuning")]
 
 
 @options.command(recurrent_initializer="the method's")
@@ -37,31 +48,10 @@ def compare(
         str | None, typer.Option(help="grid, add-one-in or leave-one-out. Default: grid.")
     ] = None,
     given: options.Given,
-    tune: Annotated[
-        list[str] | None,
-        typer.Option("--tune", metavar="NAME=SPACE", help=TUNE, rich_help_panel=TUNING),
-    ] = None,
-    trials: Annotated[
-        int | None,
-        typer.Option(
-            help="Points of the space that each method tries. Default: 8.", rich_help_panel=TUNING
-        ),
-    ] = None,
-    tuning_seeds: Annotated[
-        int | None,
-        typer.Option(
-            help="Seeds that each point is tried on; none is one of the comparison. Default: 2.",
-            rich_help_panel=TUNING,
-        ),
-    ] = None,
-    sampler: Annotated[
-        str | None,
-        typer.Option(
-            help="quasi-random, or tpe, which follows the scores and needs Optuna (kbptt[tune]). "
-            "Default: quasi-random.",
-            rich_help_panel=TUNING,
-        ),
-    ] = None,
+    tune: Tune = None,
+    trials: Trials = None,
+    tuning_seeds: TuningSeeds = None,
+    sampler: Sampler = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes on this machine. Default: cores // threads.")
     ] = None,
