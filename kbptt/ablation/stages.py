@@ -16,12 +16,13 @@ from kbptt.ablation.rows import Trial, trial_key
 from kbptt.ablation.spaces import Values, described
 
 
-def plan(grid: Grid, known: Iterable[Trial] = ()) -> list[Trial]:
+def plan(grid: Grid, known: Iterable[Trial] = (), reference: str | None = None) -> list[Trial]:
     """Every trial that can be planned now, those among `known` included.
 
     Args:
         grid: What to compare.
         known: The trials of the ledger, each as `readable` returns it; needed only with tuning.
+        reference: Label of the arm that controls compare with. Defaults to that of `Results`.
     """
     if grid.tuning is None:
         return grid.trials()
@@ -40,16 +41,16 @@ def plan(grid: Grid, known: Iterable[Trial] = ()) -> list[Trial]:
     # The first point of every search comes first, so that all get on equally fast.
     most = max(map(len, searches))
     planned = [search[i] for i in range(most) for search in searches if i < len(search)]
-    return [*planned, *comparison, *_controls(comparison, known, complete)]
+    return [*planned, *comparison, *_controls(comparison, known, reference, complete)]
 
 
-def advance(grid: Grid, ledger: Ledger) -> list[Trial]:
+def advance(grid: Grid, ledger: Ledger, reference: str | None = None) -> list[Trial]:
     """Plans what the results of the ledger allow, and returns the trials that are new."""
     if grid.tuning is None:
         return []
     known = list(map(readable, ledger.each()))
     keys = {trial.key for trial in known}
-    planned = plan(grid, known)
+    planned = plan(grid, known, reference)
     if all(trial.key in keys for trial in planned):
         return []
     ledger.plan(grid.configuration(), [(trial.config, trial.directory) for trial in planned])
@@ -136,7 +137,9 @@ def searches_of(grid: Grid, known: Iterable[Trial]) -> list[Search]:
     ]
 
 
-def _controls(comparison: Sequence[Trial], known: Sequence[Trial], complete: bool) -> list[Trial]:
+def _controls(
+    comparison: Sequence[Trial], known: Sequence[Trial], reference: str | None, complete: bool
+) -> list[Trial]:
     """The controls that there are and, once all results of the comparison are there, are needed."""
     arms = {trial_key(_arm_of(trial)) for trial in comparison}
     seeds = {trial.config["seed"] for trial in comparison}
@@ -150,7 +153,7 @@ def _controls(comparison: Sequence[Trial], known: Sequence[Trial], complete: boo
     keys = {trial.key for trial in comparison}
     ended = [t for t in known if t.key in keys and t.state in ("done", "failed")]
     if complete and ended and len(ended) == len(keys):
-        found += controls.needed(Results([*ended, *found]))
+        found += controls.needed(Results([*ended, *found], reference))
     return found
 
 

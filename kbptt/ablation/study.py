@@ -89,7 +89,7 @@ def compare(
     running = {"scheduler": scheduler, "workers": workers, "retries": retries}
     _refuse_early(grid, workers, retries, reference)
     try:
-        _run(grid, logdir, (extend, overwrite, retry_failed), running, bool(verbose))
+        _run(grid, logdir, (extend, overwrite, retry_failed), reference, running, bool(verbose))
     except KeyboardInterrupt:
         if verbose is True:
             _print_so_far(pathlib.Path(logdir), reference)
@@ -146,6 +146,7 @@ def _run(
     grid: Grid,
     logdir: str | os.PathLike[str],
     opening: tuple[bool, bool, bool],
+    reference: str | None,
     running: dict[str, Any],
     verbose: bool,
 ) -> None:
@@ -166,7 +167,7 @@ def _run(
                 threads=grid.threads,
                 on_event=shown.event,
                 on_wait=shown.refresh,
-                more=functools.partial(stages.advance, grid, ledger),
+                more=functools.partial(stages.advance, grid, ledger, reference),
                 **running,
             )
 

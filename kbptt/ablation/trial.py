@@ -46,6 +46,7 @@ def execute(config: dict[str, Any]) -> dict[str, Any]:
                 result = outcome.check(result)
                 if config.get("stage") == tuning.STAGE:
                     tuning.validation_score(result, config)  # which has to be there
+                    result.pop("files", None)  # so many would bury the others in TensorBoard
                 return result
             except BaseException as error:  # inspecting a user's object can raise anything
                 problem = described(error) if not isinstance(error, ValueError) else str(error)
@@ -124,7 +125,7 @@ def run(config: Mapping[str, Any]) -> dict[str, Any]:
 
     training = Training(config)
     with tempfile.TemporaryDirectory(prefix="kbptt-trial-") as scratch:
-        if config.get("stage") == tuning.STAGE:  # many, which would bury the others in TensorBoard
+        if config.get("stage") == tuning.STAGE:
             training.fit(scratch, heatmap_freq=None, lag_data=None)
             result = training.result(tested=False)
             return {**result, "environment": environment.describe(config["training"]["threads"])}

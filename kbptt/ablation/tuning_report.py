@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from kbptt.ablation import controls, options, tuning
 from kbptt.ablation.results import Results
 from kbptt.ablation.spaces import Choice, Space, described, parsed
@@ -103,10 +105,8 @@ def tables(results: Results, configuration: Mapping[str, Any]) -> list[Table]:
 def notes(results: Results, configuration: Mapping[str, Any]) -> list[str]:
     """What a reader must know of the tuning before trusting the table."""
     found, space = _searched(results), _space(configuration)
-    if not found:
-        return []
     written = []
-    if not results.runs:
+    if found and not results.runs:
         written.append("The searches are not over: the comparison has not begun.")
     lost = [f"{s.arm} on {s.task}" for s in found if s.crashed]
     if lost:
@@ -121,13 +121,21 @@ def notes(results: Results, configuration: Mapping[str, Any]) -> list[str]:
             f"{name}: the {end} value tried was the best for {_listed(arms)}. A wider space may "
             "have a better one."
         )
-    for task in (None, *results.tasks):
+    return written + _unconfirmed(results)
+
+
+def _unconfirmed(results: Results) -> list[str]:
+    """Notes on the differences that are those of the searches, or may be."""
+    written = []
+    for task in (None, *results.tasks) if results.tuned else ():
         for arm, reference, weaker in controls.unconfirmed(results, task):
             stronger = reference if weaker == arm else arm
+            ran = np.isfinite(results.values(weaker, task, at=stronger)).all(axis=1).any()
             where = "over all tasks" if task is None else f"on {task}"
             written.append(
                 f"{arm} and {reference} {where}: their difference is not confirmed, since {weaker} "
-                f"at the tuned values of {stronger} is not shown to be worse."
+                f"at the tuned values of {stronger} "
+                + ("is not shown to be worse." if ran else "has not run: compare again.")
             )
     return written
 
