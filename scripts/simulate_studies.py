@@ -155,7 +155,7 @@ def planned(methods: int, seeds: int, trials: int, tuning_seeds: int) -> Grid:
 
 def simulate(grid: Grid, studies: int, drop: float, effect: float = 0.0) -> dict[str, int]:
     """In how many of the studies each protocol finds something."""
-    count = dict.fromkeys(PROTOCOLS, 0)
+    count: dict[str, int] = dict.fromkeys(PROTOCOLS, 0)
     for number in range(studies):
         for protocol, positive in outcomes(grid, World(number, drop, effect)).items():
             count[protocol] += positive

@@ -90,6 +90,8 @@ def _trials(results: "Results", weaker: str, stronger: str, task: str) -> list[T
         if trial := results.runs.get((weaker, task, seed)):
             config = options.with_values(trial.config, values, stage=STAGE)
             method, name, _ = trial.directory.rsplit("/", 2)
-            folder = "/".join((STAGE, method, name, options.slug(described(values)), str(seed)))
+            folder = "/".join(
+                (STAGE, method, name, options.slug(described(values, ",")), str(seed))
+            )
             found.append(Trial.planned(config, folder))
     return found

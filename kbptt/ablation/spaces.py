@@ -97,9 +97,9 @@ def size(space: Space) -> float:
     return math.prod(dimension.size for dimension in space.values())
 
 
-def described(values: Values) -> str:
+def described(values: Values, separator: str = ", ") -> str:
     """A point in one line."""
-    return ", ".join(f"{n}={options.show(v, options.path_of(n))}" for n, v in values.items())
+    return separator.join(f"{n}={options.show(v, options.path_of(n))}" for n, v in values.items())
 
 
 def parse(tune: Mapping[str, Any], task_names: Sequence[str]) -> dict[str, Range | Choice]:
@@ -124,7 +124,7 @@ def parse(tune: Mapping[str, Any], task_names: Sequence[str]) -> dict[str, Range
                 "learning_rate, units, dropout or clip; compare others as an axis (--set)."
             )
         space[options.display(path)] = _dimension(name, path, given)
-    return space
+    return dict(sorted(space.items()))  # in whatever order they were given, the points are the same
 
 
 def parsed(given: Any) -> Range | Choice:

@@ -121,7 +121,7 @@ class Search:
         """A trial of the search."""
         config = options.with_values(self.arm.config, values, seed=seed, stage=tuning.STAGE)
         method, task, _ = self.arm.directory.split("/")
-        parts = (tuning.STAGE, method, task, options.slug(described(values)), str(seed))
+        parts = (tuning.STAGE, method, task, options.slug(described(values, ",")), str(seed))
         return Trial.planned(config, "/".join(parts))
 
 

@@ -57,8 +57,8 @@ class Tuning:
                         "learning_rate=1e-4..1e-2."
                     )
             return None
-        sampler = _checks.one_of("tuning_sampler", sampler or samplers.NAMES[0], samplers.NAMES)
-        samplers.check(sampler)
+        sampler = sampler or samplers.NAMES[0]
+        samplers.check(_checks.one_of("tuning_sampler", sampler, samplers.NAMES))
         count = limits.integer("trials", SEEDS if seeds is None else seeds, shown="tuning_seeds")
         trials = TRIALS if trials is None else trials
         return cls(

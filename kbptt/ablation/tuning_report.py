@@ -62,9 +62,9 @@ class _Searched:
 
     def end(self, name: str, space: Space) -> str:
         """ "lowest" or "highest" if the chosen value of an option is that of those tried."""
-        tried = [point.values.get(name) for point in self.points]
+        tried: list[Any] = [point.values.get(name) for point in self.points]
         if isinstance(space[name], Choice):
-            tried = list(space[name].all())
+            tried = list(space[name].all()) if space[name].size > 2 else []
         if self.chosen is None or not all(type(value) in (int, float) for value in tried):
             return ""
         if len(set(tried)) > 1:
@@ -196,8 +196,10 @@ def show(results: Results, configuration: Mapping[str, Any], console: Any) -> No
         console.print(literal(title), style="bold")
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
         for name in header:
-            left = name in ("task", "method")
-            table.add_column(name, justify="left" if left else "right", overflow="fold")
+            if name in ("task", "method"):
+                table.add_column(name, overflow="fold")
+            else:
+                table.add_column(name, justify="right", no_wrap=True)
         for line in lines:
             table.add_row(*map(literal, line))
         console.print(table)

@@ -76,7 +76,7 @@ def test_tpe_takes_every_kind_of_score():
 def test_a_small_space_is_searched_completely(sampler):
     space = spaces.parse({"units": "2..4", "clip": [1, 2]}, ["adding"])
     points = samplers.suggest(sampler, space, 8, [])
-    assert [tuple(p.values()) for p in points] == [(u, c) for u in (2, 3, 4) for c in (1, 2)]
+    assert [tuple(p.values()) for p in points] == [(c, u) for c in (1, 2) for u in (2, 3, 4)]
     assert samplers.suggest(sampler, space, 8, [(p, 0.0) for p in points]) == []
     some = [(p, float(i)) for i, p in enumerate(points[:2])]
     assert samplers.suggest(sampler, space, 6, some) == points[2:]

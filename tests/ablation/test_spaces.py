@@ -33,6 +33,11 @@ def test_ranges_and_choices_as_typed():
     assert not typed("units={low: 1, high: 100, log: false}")["units"].log
 
 
+def test_the_order_in_which_options_are_given_does_not_matter():
+    dimensions = "units=16..64", "learning_rate=1e-4..1e-2", "clip=1,2"
+    assert list(typed(*dimensions)) == list(typed(*dimensions[::-1]))
+
+
 def test_the_configuration_gives_the_dimension_back():
     for dimension in typed("learning_rate=1e-4..1e-2", "units=16..64", "clip=0.5,1,none").values():
         assert spaces.parsed(dimension.configuration()) == dimension

@@ -281,4 +281,4 @@ def test_yaml_has_the_same_keys(tmp_path):
     )
     tuned = Grid.from_yaml(tmp_path / "study.yaml").tuning
     assert (tuned.trials, len(tuned.seeds), tuned.sampler) == (3, 1, "tpe")
-    assert list(tuned.space) == ["learning_rate", "clip", "units"] and not tuned.space["units"].log
+    assert list(tuned.space) == ["clip", "learning_rate", "units"] and not tuned.space["units"].log
