@@ -5,7 +5,12 @@ import importlib.util
 from collections.abc import Iterator
 
 _COMPARE = ("distributed", "dask", "jinja2", "psutil", "rich", "sklearn", "typer", "yaml")
-EXTRAS = {"plot": ("matplotlib",), "compare": _COMPARE, "csv": ("pandas",)}
+EXTRAS = {
+    "plot": ("matplotlib",),
+    "compare": _COMPARE,
+    "csv": ("pandas",),
+    "tune": ("optuna",),
+}
 """The modules that each extra of setup.cfg brings."""
 
 

@@ -115,6 +115,7 @@ def test_the_core_needs_little_and_extras_bring_the_rest(wheel):
         "lint",
         "plot",
         "test",
+        "tune",
     }
 
 

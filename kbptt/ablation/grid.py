@@ -7,19 +7,21 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from kbptt import _checks, methods
-from kbptt.ablation import limits, options
+from kbptt.ablation import limits, options, planned_tasks
 from kbptt.ablation.early import TRIAL as TRIAL
-from kbptt.ablation.options import Path, show
+from kbptt.ablation.options import Path, show as show
 from kbptt.ablation.rows import Trial, canonical, trial_key
+from kbptt.ablation.tuning import Tuning
 from kbptt.ablation.values import load_yaml
 from kbptt.tasks import registry
 
 DESIGNS = ("grid", "add-one-in", "leave-one-out")
 KEYS = ("tasks", "methods", "seeds", "design", "set", "imports", "trial")
 KEYS += ("script", "metric", "mode")
+KEYS += ("tune", "tuning_trials", "tuning_seeds", "tuning_sampler")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Grid:
     axes: Mapping[Path, tuple[Any, ...]]
     trial: str = TRIAL
     imports: tuple[str, ...] = ()
+    tuning: Tuning | None = None
 
     @classmethod
     def make(
@@ -45,6 +48,10 @@ class Grid:
         set: Mapping[str, Any] | None = None,
         imports: Sequence[str] = (),
         trial: str = TRIAL,
+        tune: Mapping[str, Any] | None = None,
+        tuning_trials: int | None = None,
+        tuning_seeds: int | None = None,
+        tuning_sampler: str | None = None,
         **settings: Any,
     ) -> "Grid":
         """Checks the arguments and returns the grid.
@@ -58,39 +65,27 @@ class Grid:
             set: Mapping from an option's name to a list of values: an axis.
             imports: Modules that register the user's tasks or methods.
             trial: Import path of the function that runs a trial.
+            tune: Mapping from an option's name to its search space: a range ("1e-4..1e-2",
+                "16..64"), a list of choices, or ``{"low": …, "high": …, "log": …}``. Every method
+                gets its best values on every task before it is compared.
+            tuning_trials: Points of the space that every method tries. Defaults to `8`.
+            tuning_seeds: Number of seeds that each point is tried on, none of which the comparison
+                has. Defaults to `2`.
+            tuning_sampler: "quasi-random" (default) or "tpe", which needs Optuna.
             **settings: Options with one value: `epochs=20`, `units=32`, `length=200`, …
         """
         imports = tuple(_names("imports", imports, empty=True))
         registry.import_modules(imports)
-        _planned_task.cache_clear()  # a user's file may have changed
+        planned_tasks.planned.cache_clear()  # a user's file may have changed
         tasks = _names("tasks", tasks)
         for task in tasks:
             registry.options(task)
-        options.refuse_twice((name, name) for name in [*settings, *axes_of(set)])
-        fixed, axes = {}, {}
-        for name, value in settings.items():
-            path = options.resolve(name, tasks)
-            fixed[path] = options.check(path, value)
-        for name, values in axes_of(set).items():
-            path = options.resolve(name, tasks)
-            values = values if isinstance(values, list) else [values]
-            values = [options.check(path, value) for value in values]
-            if not values:
-                raise ValueError(f"Axis {name!r} has no values.")
-            _refuse_duplicates(
-                f"values of axis {name!r}",
-                values,
-                " If one value is a list, such as sizes, put it into a list: [[100, 20, 20]].",
-            )
-            if len(values) == 1:
-                fixed[path] = values[0]
-            elif path == ("training", "threads"):
-                raise ValueError(
-                    "`threads` cannot be an axis: a worker process computes with one number of "
-                    "threads. Make one ablation for each number."
-                )
-            else:
-                axes[path] = tuple(values)
+        tuning = Tuning.make(tasks, tune, tuning_trials, tuning_seeds, tuning_sampler)
+        names = [*settings, *axes_of(set), *(tuning.space if tuning else ())]
+        options.refuse_twice((name, name) for name in names)
+        fixed, axes = _checked(settings, axes_of(set), tasks)
+        if tuning:
+            fixed |= tuning.fixed_tests(tasks, {**fixed, **axes})
         grid = cls(
             tasks=tuple(tasks),
             methods=tuple(_design(design, _names("methods", methods))),
@@ -100,8 +95,11 @@ class Grid:
             axes=axes,
             trial=trial,
             imports=imports,
+            tuning=tuning,
         )
         _refuse_duplicates("seeds", grid.seeds)
+        if tuning:
+            tuning.check_seeds(grid.seeds)
         limits.integer("trials", grid.size(), least=0, shown="methods × tasks × seeds × axes")
         _ = grid.arms  # raises the errors of all combinations now
         return grid
@@ -112,7 +110,10 @@ class Grid:
         return cls.make(**{**read_yaml(path), **overrides})
 
     def trials(self) -> list[Trial]:
-        """The trials, all methods of a seed before the next seed, so that a table fills evenly."""
+        """The trials, all methods of a seed before the next seed, so that a table fills evenly.
+
+        With tuning, those of the comparison as they are before the values are known.
+        """
         return [arm.with_seed(seed) for seed in self.seeds for arm in self.arms]
 
     cells = trials  # its first name
@@ -145,9 +146,10 @@ class Grid:
         return self.arms[0].config["training"]["threads"]
 
     def size(self) -> int:
-        """The number of trials."""
+        """The number of trials, those of the searches included."""
         points = sum(math.prod(map(len, self._axes(task).values())) for task in self.tasks)
-        return len(self.seeds) * len(self.methods) * points
+        searched = self.tuning.points * len(self.tuning.seeds) if self.tuning else 0
+        return (len(self.seeds) + searched) * len(self.methods) * points
 
     def _axes(self, task: str) -> dict[Path, tuple[Any, ...]]:
         """The axes that apply to a task."""
@@ -165,7 +167,7 @@ class Grid:
         """What the tasks report about the choices they made: `Task.describe` of each."""
         of_tasks = (arm.config["task"] for arm in self.arms)
         chosen = {(t["name"], json.dumps(t["options"])) for t in of_tasks}
-        notes = [(name, _planned_task(name, given).note) for name, given in sorted(chosen)]
+        notes = [(name, planned_tasks.planned(name, given).note) for name, given in sorted(chosen)]
         return list(dict.fromkeys(f"{name}: {note}" for name, note in notes if note))
 
     def configuration(self) -> dict[str, Any]:
@@ -187,7 +189,9 @@ class Grid:
             "axes": {options.display(k): list(v) for k, v in self.axes.items()},
             "imports": list(self.imports),
             "trial": self.trial,
-        } | ({"files": files} if files else {})
+            **({"files": files} if files else {}),
+            **({"tuning": self.tuning.configuration()} if self.tuning else {}),
+        }
 
     def _arm(self, task: str, name: str, axes: dict[Path, Any]) -> Trial:
         method = methods.get(name)
@@ -196,6 +200,7 @@ class Grid:
         optimizer = {n: v for (section, n), v in chosen.items() if section == "optimizer"}
         # A method overrides a default, but not an option that the user set.
         given = {("layer", n) for n in layer} | {*self.settings, *axes}
+        given |= self.tuning.paths if self.tuning else set()
         cell = chosen["model", "cell"]
         definition = method.definition(cell)
         for section in ("layer", "optimizer"):
@@ -235,14 +240,45 @@ class Grid:
             raise ValueError(
                 f"An option of method {name!r}, task {task!r} is not a plain value: {error}."
             ) from error
-        planned = _planned_task(task, json.dumps(task_options))
+        planned = planned_tasks.planned(task, json.dumps(task_options))
         config["task"] = planned.config.copy()
-        config["training"] = _training(config["training"], planned)
+        config["training"] = planned_tasks.training(config["training"], planned)
         ours = {k: v for k, v in axes.items() if k[0] not in ("task", *self.tasks)}
         theirs = {k: v for k, v in axes.items() if k[0] in ("task", task)}
         theirs = {("task", option): value for (_, option), value in theirs.items()}
         parts = (_label(name, ours), _label(task, theirs), str(self.seeds[0]))
         return Trial.planned(config, "/".join(options.slug(part) for part in parts))
+
+
+def _checked(
+    settings: Mapping[str, Any], given_axes: Mapping[str, Any], tasks: Sequence[str]
+) -> tuple[dict[Path, Any], dict[Path, tuple[Any, ...]]]:
+    """Settings and axes by path, with values in their canonical form."""
+    fixed, axes = {}, {}
+    for name, value in settings.items():
+        path = options.resolve(name, tasks)
+        fixed[path] = options.check(path, value)
+    for name, values in given_axes.items():
+        path = options.resolve(name, tasks)
+        values = values if isinstance(values, list) else [values]
+        values = [options.check(path, value) for value in values]
+        if not values:
+            raise ValueError(f"Axis {name!r} has no values.")
+        _refuse_duplicates(
+            f"values of axis {name!r}",
+            values,
+            " If one value is a list, such as sizes, put it into a list: [[100, 20, 20]].",
+        )
+        if len(values) == 1:
+            fixed[path] = values[0]
+        elif path == ("training", "threads"):
+            raise ValueError(
+                "`threads` cannot be an axis: a worker process computes with one number of "
+                "threads. Make one ablation for each number."
+            )
+        else:
+            axes[path] = tuple(values)
+    return fixed, axes
 
 
 def axes_of(set: Any) -> dict[str, Any]:
@@ -326,39 +362,6 @@ def _design(design: str, names: list[str]) -> list[str]:
 
 def _label(name: str, axes: Mapping[Path, Any]) -> str:
     return ",".join([name, *(f"{options.display(k)}={show(v, k)}" for k, v in axes.items())])
-
-
-class _PlannedTask(NamedTuple):
-    """A task as part of a configuration, what it says of itself, and whether it has streams."""
-
-    config: dict[str, Any]
-    note: str | None
-    has_streams: bool
-
-
-@functools.lru_cache(maxsize=256)
-def _planned_task(name: str, given: str) -> _PlannedTask:
-    """A task by its name and its options (JSON), which are checked."""
-    chosen = json.loads(given)
-    task = registry.get(name, **chosen)
-    digest = task.digest()
-    config = {"name": name, "options": chosen} | ({} if digest is None else {"file": digest})
-    return _PlannedTask(config, task.describe(), task.has_streams)
-
-
-def _training(chosen: dict[str, Any], task: _PlannedTask) -> dict[str, Any]:
-    """The options of the training: whether on streams is decided, and what came later left out."""
-    stream = chosen.get("stream")
-    if stream == "auto":
-        chosen = chosen | {"stream": task.has_streams}
-    elif stream and not task.has_streams:
-        raise ValueError(
-            f"Task {task.config['name']!r} has no streams, since its sequences do not follow each "
-            "other in time. Train it on windows (`--windows`, stream=false), or with stream=auto "
-            "on streams only where a task has them."
-        )
-    later = {n: v for (section, n), v in options.LATER.items() if section == "training"}
-    return {n: v for n, v in chosen.items() if n not in later or v != later[n]}
 
 
 def _names(argument: str, value: Any, empty: bool = False) -> list[str]:

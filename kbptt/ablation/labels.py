@@ -49,7 +49,7 @@ def labels(configs: Sequence[dict[str, Any]]) -> tuple[LabelArm, LabelTask]:
 
 
 def _settings(config: dict[str, Any]) -> dict[options.Path, Any]:
-    """Options of model, layer, optimizer and training that the method does not set."""
+    """Options of model, layer, optimizer and training that neither method nor tuning sets."""
     definition = config["method"]["definition"]
     found = dict(options.LATER)
     found |= {("model", n): v for n, v in config["model"].items() if n != "layer"}
@@ -61,4 +61,6 @@ def _settings(config: dict[str, Any]) -> dict[options.Path, Any]:
             found["optimizer", name] = value
     found |= {("training", n): v for n, v in config["training"].items()}
     found |= {("script", n): v for n, v in config.get("script", {}).get("options", {}).items()}
+    for path in options.tuned_paths(config):
+        found.pop(path, None)
     return found

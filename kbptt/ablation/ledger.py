@@ -14,7 +14,7 @@ import pathlib
 import socket
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from kbptt._locks import try_lock
@@ -186,14 +186,21 @@ class Ledger:
             execute("DELETE FROM trials")
             execute("DELETE FROM meta WHERE name != 'format'")
 
-    def recover(self, retry_failed: bool = False) -> None:
-        """Marks trials that were running when the last run ended as pending."""
-        settled = "('pending', 'done')" if retry_failed else "('pending', 'done', 'failed')"
+    def recover(self, retry_failed: bool = False, closed: Collection[str] = ()) -> None:
+        """Marks trials that were running when the last run ended as pending.
+
+        Args:
+            retry_failed: Whether those that failed become pending too.
+            closed: Keys of trials that are not retried.
+        """
+        pending = "UPDATE trials SET state = 'pending', attempts = 0, error = NULL WHERE "
         with self._transaction() as execute:
-            execute(
-                "UPDATE trials SET state = 'pending', attempts = 0, error = NULL "
-                f"WHERE state NOT IN {settled}"
-            )
+            execute(pending + "state NOT IN ('pending', 'done', 'failed')")
+            if retry_failed:
+                failed = execute("SELECT key FROM trials WHERE state = 'failed'").fetchall()
+                for (key,) in failed:
+                    if key not in closed:
+                        execute(pending + "key = ?", (key,))
 
     def start(self, key: str) -> int:
         """Marks a trial as running; returns the number of the attempt, from 1."""

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from kbptt import _checks
@@ -154,6 +154,36 @@ def show(value: Any, path: Path | None = None) -> str:
         arguments = ",".join(f"{k}={show(v)}" for k, v in value.items() if k != "name")
         return f"{value['name']}({arguments})"
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def tuned_paths(config: Mapping[str, Any]) -> set[Path]:
+    """The options of a trial whose values a search has chosen."""
+    return {path_of(name) for name in config.get("tuned") or ()}
+
+
+def of_arm(config: Mapping[str, Any], tuned: Collection[Path]) -> dict[str, Any]:
+    """What all trials of an arm share: the configuration without seed, stage and tuned options."""
+    found = {name: v for name, v in config.items() if name not in ("seed", "stage", "tuned")}
+    for section in ("model", "optimizer", "training"):
+        found[section] = {n: v for n, v in found[section].items() if (section, n) not in tuned}
+    layer = found["model"]["layer"]
+    found["model"]["layer"] = {n: v for n, v in layer.items() if ("layer", n) not in tuned}
+    return found
+
+
+def with_values(
+    config: Mapping[str, Any], values: Mapping[str, Any], **changes: Any
+) -> dict[str, Any]:
+    """A configuration with values of tuned options, by short name, and with other `changes`."""
+    found = {**config, **changes, "tuned": dict(values)}
+    for name, value in values.items():
+        section, option = path_of(name)
+        if section == "layer":
+            layer = {**found["model"]["layer"], option: value}
+            found["model"] = {**found["model"], "layer": layer}
+        else:
+            found[section] = {**found[section], option: value}
+    return found
 
 
 def check(path: Path, value: Any, shown: str | None = None) -> Any:

@@ -28,10 +28,11 @@ def check(result: Any) -> dict[str, Any]:
             * `status`: String, "diverged" for a run that failed, "ok" for any other;
             * `score`: Real number or NaN; None only if the run diverged;
             * `metric`, `mode`: Name of the score; "max" or "min", which is better;
-            * optionally: `baseline`, `perfect`, `success_threshold`, `best_epoch`
-              (numbers), `curve` (lists of numbers by name), `test` and `cost` (numbers by name),
-              `clipping` and `gradient` as `kbptt.ablation.trial.run` returns them, `environment`
-              (a dict), `files` (bytes by relative path), and anything else that JSON can hold.
+            * optionally: `baseline`, `perfect`, `success_threshold`, `best_epoch`,
+              `validation_score` (numbers), `curve` (lists of numbers by name), `test` and `cost`
+              (numbers by name), `clipping` and `gradient` as `kbptt.ablation.trial.run` returns
+              them, `environment` (a dict), `files` (bytes by relative path), and anything else that
+              JSON can hold.
 
     Returns:
         A new dict with the same content. `baseline`, `perfect` and `success_threshold` that are NaN
@@ -82,6 +83,8 @@ def _check_config(config: Any) -> None:
     definition = _mapping("config.method.definition", config["method"].get("definition"))
     for section in ("layer", "optimizer"):
         _mapping(f"config.method.definition.{section}", definition.get(section))
+    if "tuned" in config or "stage" in config:
+        _mapping("config.tuned", config.get("tuned"))
     _expect("config.seed", "an integer", config.get("seed"), lambda seed: type(seed) is int)
     canonical(config)
 
@@ -226,6 +229,7 @@ _PARTS: dict[str, Callable[[str, Any], Any]] = {
     "perfect": _scale,
     "success_threshold": _scale,
     "best_epoch": _number,
+    "validation_score": _number,
     "curve": _each(_numbers),
     "test": _each(_number_or_none),
     "cost": _each(_number_or_none),

@@ -30,13 +30,16 @@ class Progress:
         ledger: The ledger of the run.
         verbose: Whether to show anything.
         console: Rich console. Defaults to standard output.
+        later: How many trials are to be planned while it runs. Defaults to `0`.
     """
 
-    def __init__(self, ledger: Ledger, verbose: bool = True, console: Any = None):
+    def __init__(self, ledger: Ledger, verbose: bool = True, console: Any = None, later: int = 0):
         self.ledger = ledger
         self.verbose = verbose
         self.console: rich.console.Console = console or rich.console.Console()
         self.counts: dict[str, int] = ledger.counts()
+        self.later = later
+        self.counts["pending"] += later
         self.started: float = time.monotonic()
         self.finished: int = 0
         self.took: float = 0.0  # seconds of all finished trials
@@ -78,6 +81,10 @@ class Progress:
         if event.state == "built":
             if event.parameters is not None:
                 self.parameters.add(event.parameters)
+            return
+        if event.state == "planned":
+            self.counts["pending"] += not self.later
+            self.later -= self.later > 0
             return
         if event.state == "running":
             if not self._begun and self.verbose and self.parameters:

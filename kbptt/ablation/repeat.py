@@ -7,12 +7,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kbptt.ablation import options
 from kbptt.ablation.grid import TRIAL, show
 from kbptt.ablation.values import scalar
 
 # What `Grid.configuration` holds. With anything else the command would not be the whole of it.
 _KNOWN = {"tasks", "methods", "seeds", "design", "settings", "axes", "imports", "trial", "files"}
+_KNOWN |= {"tuning", "script"}
 
 
 def compare_command(
@@ -57,20 +57,52 @@ def _command(
     listed = str(len(seeds)) if counted else ",".join(map(str, seeds))
     # A number alone is a count; with a comma it is a list of one seed.
     listed += "," if len(seeds) == 1 and not counted else ""
-    words = ["kbptt", "compare", "--tasks", ",".join(configuration["tasks"])]
-    words += ["--methods", ",".join(_named(design, list(methods)))]
+    script, tuning = configuration.get("script"), configuration.get("tuning")
+    words = ["kbptt", "compare", *(_script(script) if script else [])]
+    own = [script["name"]] if script else None  # that of all trials, where none was given
+    if configuration["tasks"] != own:
+        words += ["--tasks", ",".join(configuration["tasks"])]
+    if list(methods) != own:
+        words += ["--methods", ",".join(_named(design, list(methods)))]
     if design != "grid":
         words += ["--design", design]
     words += ["--seeds", listed]
     chosen = {name: [value] for name, value in configuration.get("settings", {}).items()}
+    if script:
+        words += ["--threads", str(chosen.pop("threads")[0])]
     for name, values in {**chosen, **configuration.get("axes", {})}.items():
         words += ["--set", f"{name}={','.join(_typed(name, value) for value in values)}"]
+    words += _tuning(tuning) if tuning else []
     for module in configuration.get("imports", []):
         words += ["--import", module]
-    if trial != TRIAL:
+    if trial != TRIAL and not script:
         words += ["--trial", trial]
     words += ["--reference", reference] if reference else []
     return shlex.join([*words, "--logdir", logdir])
+
+
+def _script(script: Mapping[str, Any]) -> list[str]:
+    """The arguments of a script of the user's own, besides its options."""
+    function = f":{script['function']}" if script["function"] else ""
+    words = ["--script", f"{script['path']}{function}"]
+    for name in ("metric", "mode"):
+        words += [f"--{name}", script[name]] if script[name] else []
+    return words
+
+
+def _tuning(tuning: Mapping[str, Any]) -> list[str]:
+    """The arguments of a tuning."""
+    words = []
+    for name, given in tuning["space"].items():
+        if isinstance(given, list):
+            typed = ",".join(_typed(name, value) for value in given)
+        else:
+            kind = int if given["integer"] else float
+            bounds = {end: kind(given[end]) for end in ("low", "high")}
+            typed = json.dumps({**bounds, "log": given["log"]})
+        words += ["--tune", f"{name}={typed}"]
+    words += ["--trials", str(tuning["trials"]), "--tuning-seeds", str(len(tuning["seeds"]))]
+    return [*words, "--sampler", tuning["sampler"]]
 
 
 def _named(design: str, methods: list[str]) -> list[str]:
@@ -86,7 +118,7 @@ def _named(design: str, methods: list[str]) -> list[str]:
 def _typed(name: str, value: Any) -> str:
     """A value as it is typed in `NAME=VALUE`."""
     if value is None:
-        return show(value, options.path_of(name))
+        return "full" if name == "truncation" else show(value)
     if (
         isinstance(value, str)
         and re.fullmatch(r"[^\s,'\"\[\]{}]+", value)

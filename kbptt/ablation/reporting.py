@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kbptt._extras import optional_imports
-from kbptt.ablation import headline, markup, scores, sources, statistics, tables
+from kbptt.ablation import headline, markup, scores, sources, statistics, tables, tuning_report
 from kbptt.ablation.files import atomically
 from kbptt.ablation.ledger import LedgerError, disk_full, is_disk_full, make_directory
 from kbptt.ablation.results import Results, Row
@@ -67,7 +67,7 @@ class Report:
         self.commits: list[str] = found.commits
         self._dated, self._notes = found.dated, found.notes
         self.results: Results = Results(found.trials, reference, found.label)
-        if not self.results.runs:
+        if not self.results.runs and not self.results.searches:
             raise LedgerError(
                 f"No trial of {found.name} can be read. The first: "
                 f"{self.results.unreadable[0].error}"
@@ -140,7 +140,7 @@ class Report:
             )
         if len(self.environments) > 1 or len(self.commits) > 1:
             notes.append("Trials ran on different machines, versions or commits: bits may differ.")
-        return notes
+        return notes + tuning_report.notes(self.results, self.configuration)
 
     def failures(self) -> list[tuple[str, str]]:
         """Directory and error of every trial that crashed."""
@@ -171,6 +171,7 @@ class Report:
             *([INTERVALS] if any(math.isfinite(e.low) for e in means) else []),
             *([NO_INTERVALS] if any(e.runs for e in means) else []),
             *RULES[3:],
+            *tuning_report.rules(self.results, self.configuration),
         ]
 
     def write(self) -> list[pathlib.Path]:
@@ -179,6 +180,7 @@ class Report:
         A report on a CSV file writes no `results.csv`.
         """
         contents = {} if self._csv else {"results.csv": self.csv()}
+        contents |= tuning_report.files(self.results, scores.text)
         contents |= {
             "report.md": self.markdown(),
             "report.html": self.html(),
@@ -251,7 +253,7 @@ class Report:
     def tables(self) -> list[Table]:
         """The overall table and one for every task."""
         found = []
-        if self.results.sole is None:
+        if self.results.sole is None and self.rows:
             found.append(Table("All tasks: skill", *tables.table(self.rows, "skill")))
         for task in self.results.tasks:
             metric, mode, baseline = self.results.metric(task)
@@ -262,7 +264,7 @@ class Report:
                 known = f"{better} is better" + ("" if math.isnan(baseline) else without)
                 title = f"{task}: {metric} ({known})"
                 found.append(Table(title, *tables.table(rows, metric)))
-        return found
+        return found + tuning_report.tables(self.results, self.configuration)
 
     def environment_lines(self) -> list[str]:
         """Versions, commit, device, threads and determinism, one per line."""
@@ -294,6 +296,7 @@ class Report:
         for line in lines:
             table.add_row(*map(literal, line))
         console.print(table)
+        tuning_report.show(self.results, self.configuration, console)
         for note in self.notes():
             console.print(literal(note), style="yellow")
         for _, lines in self.troubles(PRINTED):

@@ -9,7 +9,8 @@ Rules, the same for every method and fixed before any result is seen:
   unless the task declares otherwise; if a score is even better, it is the best score.
 * A **diverged** run is a failure: skill 0, and in the metric's units the worst of the baseline and
   all scores of the task. A run that **crashed** has no score; it is listed, not hidden.
-* Methods are compared over the seeds that both have: by skill, and per task by the metric.
+* Methods are compared over the seeds that both have: by skill, and per task by the metric. Tuned
+  ones are, where they differ, compared at the same values too: see `kbptt.ablation.controls`.
 """
 
 import collections
@@ -21,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from kbptt.ablation import statistics
+from kbptt.ablation import controls, statistics, tuning
 from kbptt.ablation.labels import Labels, labels
 from kbptt.ablation.outcome import readable
 from kbptt.ablation.resampling import unscaled
-from kbptt.ablation.rows import Trial
+from kbptt.ablation.rows import Trial, canonical
 from kbptt.ablation.text import visible
 
 PERFECT = {"max": 1.0, "min": 0.0}  # accuracy; errors, nats and bits
@@ -59,7 +60,8 @@ class Results:
     options that differ within the ablation.
 
     Args:
-        trials: From the ledger, in its order.
+        trials: From the ledger, in its order. Those of the searches of a tuning and its controls
+            have no score of their own here; they are in `searches` and `values`.
         reference: Label of the arm to compare with. Defaults to the baseline (or the first method)
             with the same values of the axes; with a single method, its first arm.
         label: Function from all configurations to two functions, from a configuration to the label
@@ -74,11 +76,19 @@ class Results:
         known = [trial for trial in self.trials if trial.config]
         label_arm, label_task = label([trial.config for trial in known])
         self.runs: dict[tuple[str, str, int], Trial] = {}
+        self.searches: dict[tuple[str, str], list[Trial]] = {}
+        self._controls: dict[tuple[str, str, int, str], Trial] = {}
         points: dict[str, tuple[str, str]] = {}  # method and values of the axes, by arm
         for trial in known:
-            arm, rest = label_arm(trial.config)
-            points[arm] = trial.config["method"]["name"], rest
-            self.runs[arm, label_task(trial.config), trial.config["seed"]] = trial
+            (arm, rest), task = label_arm(trial.config), label_task(trial.config)
+            seed, stage = trial.config["seed"], trial.config.get("stage")
+            if stage == tuning.STAGE:
+                self.searches.setdefault((arm, task), []).append(trial)
+            elif stage == controls.STAGE:
+                self._controls[arm, task, seed, canonical(trial.config["tuned"])] = trial
+            else:
+                points[arm] = trial.config["method"]["name"], rest
+                self.runs[arm, task, seed] = trial
         self.arms: list[str] = list(points)
         self.tasks: list[str] = list(dict.fromkeys(task for _, task, _ in self.runs))
         self.seeds: list[int] = sorted({seed for _, _, seed in self.runs})
@@ -139,16 +149,52 @@ class Results:
         scale = self._scales[task]
         return scale.metric, scale.mode, scale.declared
 
-    def scores(self, arm: str, task: str) -> np.ndarray:
-        """Primary metric by seed, diverged runs at the worst; NaN where there is no result."""
-        worst = self._scales[task].worst
-        return np.array([_score(self.runs.get((arm, task, s)), worst) for s in self.seeds])
+    def scores(self, arm: str, task: str, at: str | None = None) -> np.ndarray:
+        """Primary metric by seed, diverged runs at the worst; NaN where there is no result.
 
-    def skills(self, arm: str, tasks: Sequence[str] | None = None) -> np.ndarray:
+        Args:
+            arm: Label of the arm.
+            task: Label of the task.
+            at: Label of the arm that the runs have the tuned values of. Defaults to `arm`.
+        """
+        worst = self._scales[task].worst
+        runs = (self.runs.get((arm, task, seed)) for seed in self.seeds)
+        values = self.tuned_values(at or arm, task)
+        if values != self.tuned_values(arm, task):
+            key = canonical(values)
+            runs = (self._controls.get((arm, task, seed, key)) for seed in self.seeds)
+        return np.array([_score(run, worst) for run in runs])
+
+    def skills(
+        self, arm: str, tasks: Sequence[str] | None = None, at: str | None = None
+    ) -> np.ndarray:
         """Skill, array `(seeds, tasks)`; NaN where there is no result."""
         tasks = self.tasks if tasks is None else tasks
-        columns = [self._scales[task].skill(self.scores(arm, task)) for task in tasks]
+        columns = [self._scales[task].skill(self.scores(arm, task, at)) for task in tasks]
         return np.stack(columns, axis=1)
+
+    def values(self, arm: str, task: str | None, at: str | None = None) -> np.ndarray:
+        """What tables are made of, larger is better: the skills or, of one task, the metric.
+
+        An array `(seeds, tasks)`; arguments as those of `scores`.
+        """
+        if task is None:
+            return self.skills(arm, at=at)
+        return self._scales[task].sign * self.scores(arm, task, at)[:, None]
+
+    @functools.cached_property
+    def tuned(self) -> bool:
+        """Whether the runs have values that searches have chosen."""
+        return any("tuned" in trial.config for trial in self.runs.values())
+
+    def tuned_values(self, arm: str, task: str) -> dict[str, Any] | None:
+        """The values that were chosen for an arm on a task, by option; `None` without tuning."""
+        runs = (self.runs.get((arm, task, seed)) for seed in self.seeds)
+        return next((run.config.get("tuned") for run in runs if run), None)
+
+    def controls(self) -> list[tuple[str, str, Trial]]:
+        """Arm, task and trial of every control (see `kbptt.ablation.controls`)."""
+        return [(arm, task, trial) for (arm, task, *_), trial in self._controls.items()]
 
     def table(self) -> list[Row]:
         """All arms over all tasks, best mean first: of the skill, or of the sole task's metric."""
@@ -162,17 +208,20 @@ class Results:
     def _tables(self) -> dict[str | None, list[Row]]:
         """The ranking over all tasks (None) and by task, all intervals computed together."""
         scores: dict[tuple[str, str | None], np.ndarray] = {
-            (arm, None): self.skills(arm) for arm in self.arms
+            (arm, task): self.values(arm, task)
+            for task in (None, *self.tasks)
+            for arm in self.arms
+            if task in (None, self.sole) or self._done[arm, task]
         }
-        for task in self.tasks:
-            sign = self._scales[task].sign
-            for arm in self.arms:
-                if self._done[arm, task] or task == self.sole:
-                    scores[arm, task] = sign * self.scores(arm, task)[:, None]
         pairs = {(arm, task): (self.reference_of(arm), task) for arm, task in scores}
         pairs = {key: reference for key, reference in pairs.items() if reference in scores}
         compared = statistics.comparisons([(scores[k], scores[r]) for k, r in pairs.items()])
         comparisons = dict(zip(pairs, compared, strict=True))
+        if self.tuned:
+            for task in (None, *self.tasks):
+                for arm, p in controls.p_values(self, task).items():
+                    if found := comparisons.get((arm, task)):
+                        comparisons[arm, task] = dataclasses.replace(found, p=p)
         means = statistics.means(list(scores.values()))
         iqms = statistics.interquartile_means(list(scores.values()))
         perfect: dict[str | None, float] = {

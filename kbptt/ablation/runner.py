@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from kbptt.ablation import clusters, grid as grids
+from kbptt.ablation import clusters, grid as grids, options, stages
 from kbptt.ablation.errors import ProcessDied, TrialError
 from kbptt.ablation.files import SCRATCH, inside, write_files
 from kbptt.ablation.ledger import Ledger, LedgerError, Trial
@@ -43,7 +43,7 @@ class Event:
     """A change of a trial's state, passed to `on_event`."""
 
     trial: Trial  # with its result if it is done
-    state: str  # "built", "running", "done", "failed" or "retry"
+    state: str  # "built", "planned" (after the run began), "running", "done", "failed" or "retry"
     error: str | None = None
     parameters: int | None = None  # of the model that was built, before any trial runs
 
@@ -73,7 +73,8 @@ def open_ledger(
         raise LedgerError("Give either extend or overwrite: one keeps results, the other does not.")
     ledger = Ledger(logdir)
     try:
-        planned = {trial.key: trial for trial in grid.trials()}
+        known = map(readable, ledger.each()) if grid.tuning else ()
+        planned = {trial.key: trial for trial in stages.plan(grid, known)}
         before, now = ledger.meta("configuration"), grid.configuration()
         _refuse_foreign(ledger, planned)
         counts = ledger.counts()
@@ -82,12 +83,14 @@ def open_ledger(
         elif overwrite or not counts["done"] + counts["failed"]:  # nothing to lose
             _delete_runs(ledger)
             ledger.clear()
+            planned = {trial.key: trial for trial in stages.plan(grid)}
         else:
             _check_change(ledger, before, now, planned.keys(), extend)
         ledger.plan(now, [(trial.config, trial.directory) for trial in planned.values()])
         trials = map(readable, ledger.each("done", "unreadable"))
         ledger.reject({t.key: t.error or "" for t in trials if t.state == "unreadable"})
-        ledger.recover(retry_failed)
+        ledger.recover(retry_failed, stages.closed(grid, ledger) if retry_failed else ())
+        stages.advance(grid, ledger)
         for leftover in ledger.directory.glob(SCRATCH + "*"):
             shutil.rmtree(leftover, ignore_errors=True)
     except BaseException:
@@ -106,6 +109,7 @@ def run(
     on_wait: Callable[[], Any] = lambda: None,
     trial_timeout: float | None = None,
     memory_limit: int | str | None = None,
+    more: Callable[[], list[Trial]] = list,
 ) -> None:
     """Runs every pending trial, after building each model once to find mistakes early.
 
@@ -120,6 +124,7 @@ def run(
         on_wait: Called about twice a second while trials run.
         trial_timeout: Seconds that a trial may run.
         memory_limit: Bytes that a trial may use, or "auto" for an equal share of its machine.
+        more: Called when none is left, for the trials that can be planned from then on.
 
     Raises:
         ValueError: when a method, with its options, cannot be built for a task, before anything
@@ -127,10 +132,13 @@ def run(
     """
     from distributed import CancelledError
 
-    queue, checked = _Queue(ledger, retries, on_event), False
-    while queue.pending or queue.running:
-        wanted = clusters.workers_for(len(queue.pending), workers, threads)
-        with _quiet_library(), clusters.connect(scheduler, wanted) as client:
+    queue, checked = _Queue(ledger, retries, on_event, more), False
+
+    def wanted() -> int:
+        return clusters.workers_for(max(1, len(queue.pending)), workers, threads)
+
+    while queue.refill():
+        with _quiet_library(), clusters.connect(scheduler, wanted()) as client:
             if isinstance(memory_limit, str):  # "auto"
                 memory_limit = clusters.memory_share(client)
             queue.limits = Limits(trial_timeout, memory_limit)
@@ -138,7 +146,7 @@ def run(
                 if not checked:
                     _check_models(queue, client, on_wait)
                     checked = True
-                _drain(queue, client, on_wait, ours=scheduler is None)
+                _drain(queue, client, on_wait, scheduler is None, wanted)
             except (OSError, CancelledError) as error:
                 raise LedgerError(LOST) from error
             except BaseException:
@@ -168,7 +176,7 @@ def _check_models(queue: "_Queue", client: Any, on_wait: Callable[[], Any]) -> N
     from distributed import KilledWorker, wait
 
     def arm(trial: Trial) -> str:
-        return trial_key({**trial.config, "seed": None})
+        return trial_key(options.of_arm(trial.config, options.tuned_paths(trial.config)))
 
     known = {arm(trial) for trial in queue.ledger.each("done")}
     arms = {
@@ -193,15 +201,28 @@ def _check_models(queue: "_Queue", client: Any, on_wait: Callable[[], Any]) -> N
                 queue.on_event(Event(trial, "built", parameters=future.result()))
 
 
-def _drain(queue: "_Queue", client: Any, on_wait: Callable[[], Any], ours: bool) -> None:
-    """Runs trials until none is left; with a cluster of `ours`, or until its workers are lost."""
+def _drain(
+    queue: "_Queue",
+    client: Any,
+    on_wait: Callable[[], Any],
+    ours: bool,
+    wanted: Callable[[], int],
+) -> None:
+    """Runs trials until none is left.
+
+    With a cluster of `ours`, also stops when its workers are lost, or if they are too few for the
+    next stage.
+    """
     from distributed import wait
 
-    seen, look_at, count = time.monotonic(), -math.inf, 0
-    while queue.pending or queue.running:
+    seen, look_at = time.monotonic(), -math.inf
+    count, size = 0, wanted()
+    while queue.refill():
         if time.monotonic() >= look_at:
             count = clusters.size(client)
             look_at = time.monotonic() + LOOK_SECONDS
+        if ours and not queue.running and wanted() > size:
+            return
         while queue.pending and len(queue.running) < count:
             queue.submit(client)
         if queue.running:
@@ -221,14 +242,28 @@ def _drain(queue: "_Queue", client: Any, on_wait: Callable[[], Any], ours: bool)
 class _Queue:
     """The pending and running trials, and the decisions about their outcomes."""
 
-    def __init__(self, ledger: Ledger, retries: int, on_event: Callable[[Event], Any]):
-        self.ledger, self.retries, self.on_event = ledger, retries, on_event
+    def __init__(
+        self,
+        ledger: Ledger,
+        retries: int,
+        on_event: Callable[[Event], Any],
+        more: Callable[[], list[Trial]],
+    ):
+        self.ledger, self.retries, self.on_event, self.more = ledger, retries, on_event, more
         pending = map(readable, ledger.each("pending"))
         self.pending = [trial for trial in pending if trial.state == "pending"][::-1]
         self.running: dict[Any, Trial] = {}
         self.limits = Limits()
         self.errors: dict[str, int] = {}
         self.deaths: dict[str, int] = {}
+
+    def refill(self) -> bool:
+        """Whether trials are left: where none is, those of the next stage of the study."""
+        if not self.pending and not self.running:
+            self.pending = self.more()[::-1]
+            for trial in reversed(self.pending):
+                self.on_event(Event(trial, "planned"))
+        return bool(self.pending or self.running)
 
     def submit(self, client: Any) -> None:
         """Sends the next trial to the cluster."""
@@ -328,19 +363,21 @@ def _delete_runs(ledger: Ledger) -> None:
 def _check_change(ledger, before, now, keys, extend) -> None:
     before = before if isinstance(before, dict) else {}  # damaged
     known = ledger.directories().keys()
-    if known <= keys and (extend or not before):
+    same_tuning = before.get("tuning") == now.get("tuning")
+    if known <= keys and ((extend and same_tuning) or not before):
         return
     lines = "\n".join(f"  {visible(line)}" for line in grids.difference(before, now))
     message = (
         f"{str(ledger.directory)!r} holds an ablation with a different configuration:\n{lines}\n"
     )
-    if known <= keys:
+    if known <= keys and same_tuning:
         raise LedgerError(
             message + f"Add --extend to keep its {len(known)} trials and run the "
             f"{len(keys - known)} new ones, --overwrite to delete its results, or give a different "
             "--logdir."
         )
-    extra = " It cannot be extended: some of its trials are not in the new one." if extend else ""
+    why = "some of its trials are not in the new one" if same_tuning else "the tuning has changed"
+    extra = f" It cannot be extended: {why}." if extend else ""
     raise LedgerError(
         message + f"Add --overwrite to delete its results, or give a different --logdir.{extra}"
     )

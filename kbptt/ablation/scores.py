@@ -19,11 +19,12 @@ same settings.
 """
 
 import csv
+import io
 import itertools
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kbptt.ablation import limits
@@ -32,6 +33,7 @@ from kbptt.ablation.ledger import LedgerError
 from kbptt.ablation.outcome import MODES
 from kbptt.ablation.results import Results, clip_rate, decay, is_success, skipped
 from kbptt.ablation.rows import STATES, Trial
+from kbptt.ablation.spaces import described
 from kbptt.ablation.text import shown, visible
 
 NEEDED = ("method", "task", "seed", "score")
@@ -40,7 +42,7 @@ _COST = ("seconds_per_step", "training_memory_bytes", "peak_memory_bytes", "seco
 COLUMNS: list[str] = [
     *("method", "task", "seed", "state", "score", "metric", "mode", *_SCALE),
     *("success", "diverged", "best_epoch", "decay_start", "decay_end", "clip_rate"),
-    *("skipped_steps", *_COST, "directory", "error"),
+    *("skipped_steps", *_COST, "directory", "error", "tuned"),
 ]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run what starts so
 _TRUTH = {"true": True, "1": True, "false": False, "0": False, "": False}
@@ -61,10 +63,17 @@ def write(results: Results, output: Any) -> None:
     )
     # Unreadable trials with a configuration are among the runs.
     others = (_columns(trial) for trial in results.unreadable if not trial.config)
-    writer = csv.DictWriter(output, COLUMNS, lineterminator="\n")
+    output.write(text(COLUMNS, itertools.chain(runs, others)))
+
+
+def text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """A CSV file, one line for each row."""
+    output = io.StringIO()
+    writer = csv.DictWriter(output, columns, lineterminator="\n")
     writer.writeheader()
-    for row in itertools.chain(runs, others):
+    for row in rows:
         writer.writerow({name: _cell(value) for name, value in row.items()})
+    return output.getvalue()
 
 
 def read(path: str | os.PathLike[str]) -> Scores:
@@ -300,6 +309,7 @@ def _result(line: _Line) -> dict[str, Any]:
 def _columns(trial: Trial) -> dict[str, Any]:
     """The columns that describe a trial and its result."""
     found = {"state": trial.state, "directory": trial.directory, "error": trial.error}
+    found["tuned"] = described(trial.config.get("tuned") or {})
     if not (result := trial.result):
         return found
     cost = result.get("cost") or {}

@@ -240,18 +240,22 @@ def compare(scores: np.ndarray, reference: np.ndarray) -> Comparison:
     return comparisons([(scores, reference)])[0]
 
 
+def sign_tests(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[float, float]]:
+    """Mean difference and p of `compare` of each pair of tables; NaN where they share no seed."""
+    differences, powers = _differences(_both(pairs))
+    with np.errstate(over="ignore"):
+        means = [
+            np.ldexp(d.mean(), power) if d.size else math.nan
+            for d, power in zip(differences, powers, strict=True)
+        ]
+    return list(zip(map(float, means), map(float, _p_values(differences)), strict=True))
+
+
 def comparisons(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Comparison]:
     """`compare` of each of many pairs of tables."""
-    both = [_common_seeds(_table(scores), _table(reference)) for scores, reference in pairs]
-    powers = [exponent(*tables) for tables in both]
-    differences = [
-        (np.ldexp(scores, -power) - np.ldexp(reference, -power)).mean(axis=1)
-        for (scores, reference), power in zip(both, powers, strict=True)
-    ]
-    p_values = np.full(len(both), math.nan)
-    for size, members in groups([d.shape for d in differences]).items():
-        if size != (0,):
-            p_values[members] = _sign_flip(np.stack([differences[i] for i in members]))
+    both = _both(pairs)
+    differences, powers = _differences(both)
+    p_values = _p_values(differences)
     return [
         Comparison(
             difference.times_two_to(power), improvement, float(p), d.size, int((d > 0).sum())
@@ -265,6 +269,34 @@ def comparisons(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Comparis
             strict=True,
         )
     ]
+
+
+def _both(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of tables with the seeds that both have."""
+    return [_common_seeds(_table(scores), _table(reference)) for scores, reference in pairs]
+
+
+def _differences(
+    both: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> tuple[list[np.ndarray], list[int]]:
+    """Differences by seed of each pair, scaled by the power of two of the second list."""
+    powers = [exponent(*tables) for tables in both]
+    differences = [
+        (np.ldexp(scores, -power) - np.ldexp(reference, -power)).mean(axis=1)
+        for (scores, reference), power in zip(both, powers, strict=True)
+    ]
+    return differences, powers
+
+
+def _p_values(differences: Sequence[np.ndarray]) -> np.ndarray:
+    """`sign_flip_p` of each; NaN without a pair."""
+    p_values = np.full(len(differences), math.nan)
+    for size, members in groups([d.shape for d in differences]).items():
+        if size != (0,):
+            p_values[members] = _sign_flip(np.stack([differences[i] for i in members]))
+    return p_values
 
 
 def _common_seeds(scores: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """A complete ablation in one call: plan, run, report."""
 
 import contextlib
+import functools
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ import rich.console
 
 from kbptt import _checks, methods as method_registry
 from kbptt._extras import require
-from kbptt.ablation import clusters, describing, early, limits, progress, runner
+from kbptt.ablation import clusters, describing, early, limits, progress, runner, stages
 from kbptt.ablation.environment import git_commit
 from kbptt.ablation.grid import Grid, axes_of, read_yaml
 from kbptt.ablation.ledger import Ledger
@@ -79,9 +80,10 @@ def compare(
         reference: Label of the arm to compare with. Defaults to the baseline.
         verbose: Whether to show progress and the ranking; `"progress"` for only the progress.
             Defaults to `True`.
-        **options: `design`, `imports`, `trial` (see `Grid.make`), and options of model, optimizer,
-            training and tasks with one value each: `epochs=20`, `units=32`, `length=200`, …; or
-            `script`, your own training, with `metric`, `mode` and its options (`ScriptGrid.of`).
+        **options: `design`, `imports`, `trial`, `tune`, `tuning_trials`, `tuning_seeds`,
+            `tuning_sampler` (see `Grid.make`), and options of model, optimizer, training and tasks
+            with one value each: `epochs=20`, `units=32`, `length=200`, …; or `script`, your own
+            training, with `metric`, `mode` and its options (`ScriptGrid.of`).
 
     Returns:
         A `Report`, also written into `logdir` as `results.csv`, `report.md`, `report.html` and
@@ -99,7 +101,7 @@ def compare(
     opening = extend, overwrite, retry_failed
     grid, ledger = _plan(config, given, running, reference, logdir, opening, bool(verbose))
     with _printing_so_far(pathlib.Path(logdir), reference, verbose is True), ledger:
-        _run(grid, ledger, running, bool(verbose))
+        _run(grid, ledger, reference, running, bool(verbose))
     return report(logdir, reference=reference, verbose=bool(verbose) and verbose != "progress")
 
 
@@ -187,7 +189,9 @@ def _refuse_early(grid: Grid, workers: int | None, retries: int, reference: str 
         early.check(arm.config)
 
 
-def _run(grid: Grid, ledger: Ledger, running: dict[str, Any], verbose: bool) -> None:
+def _run(
+    grid: Grid, ledger: Ledger, reference: str | None, running: dict[str, Any], verbose: bool
+) -> None:
     """Runs the pending trials of a ledger, and says before what they are."""
     _note_commit(ledger)
     if verbose and ledger.counts()["pending"]:
@@ -196,12 +200,14 @@ def _run(grid: Grid, ledger: Ledger, running: dict[str, Any], verbose: bool) -> 
     if verbose:
         for note in grid.notes():
             _say(note)
-    with progress.Progress(ledger, verbose) as shown:
+    later = stages.unplanned(grid, ledger)
+    with progress.Progress(ledger, verbose, later=later) as shown:
         runner.run(
             ledger,
             threads=grid.threads,
             on_event=shown.event,
             on_wait=shown.refresh,
+            more=functools.partial(stages.advance, grid, ledger, reference),
             **running,
         )
 

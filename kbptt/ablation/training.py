@@ -117,13 +117,24 @@ class Training:
         """All metrics of the model as it is, on the test data."""
         return _floats(self.feed.evaluate(self.model))
 
-    def result(self) -> dict[str, Any]:
+    def result(self, tested: bool = True) -> dict[str, Any]:
         """What `kbptt.ablation.trial.run` returns, without environment and files.
 
         Leaves the model with the weights of the epoch that was tested.
+
+        Args:
+            tested: Boolean, whether the score is that on the test data. Otherwise these are not
+                read, the score is the validation score of the same epoch, and what figures are
+                drawn from is left out. Defaults to `True`.
         """
         task, result = self.task, self._monitor.result()
-        if result["status"] == "ok":
+        if not tested:
+            del result["gradient"]
+            if result["status"] == "ok":
+                best = result["best_epoch"] if self.settings["checkpoint"] == "best" else 0
+                score = result["curve"]["validation"][best - 1]
+                result |= {"score": score, "validation_score": score}
+        elif result["status"] == "ok":
             if self.settings["checkpoint"] == "best":
                 self.model.set_weights(self._monitor.best_weights)
             test = self.test()

@@ -16,7 +16,7 @@ from typing import Any
 
 from kbptt import methods
 from kbptt._quiet import quiet_start
-from kbptt.ablation import environment, outcome
+from kbptt.ablation import environment, outcome, tuning
 from kbptt.ablation.building import build
 from kbptt.ablation.errors import TrialError
 from kbptt.ablation.text import described, visible
@@ -41,7 +41,11 @@ def execute(config: dict[str, Any]) -> dict[str, Any]:
             failure = TrialError.describing(error)
         else:
             try:
-                return outcome.check(result)
+                result = outcome.check(result)
+                if config.get("stage") == tuning.STAGE:
+                    tuning.validation_score(result, config)  # which has to be there
+                    result.pop("files", None)  # so many would bury the others in TensorBoard
+                return result
             except BaseException as error:  # inspecting a user's object can raise anything
                 problem = described(error) if not isinstance(error, ValueError) else str(error)
                 failure = TrialError(f"The result cannot be stored: {problem}", final=True)
@@ -109,6 +113,8 @@ def run(config: Mapping[str, Any]) -> dict[str, Any]:
           `score`: the primary metric on the test data, at the epoch that the checkpoint rule
           ("best" validation score, or "last") names, `None` if diverged;
         * `metric`, `mode`, `baseline`, `perfect`, `success_threshold` of the task;
+        * of a search, which leaves the test data alone: `validation_score`, which is the `score`
+          too; neither `test` nor `gradient`, and no files;
         * `curve`: lists by epoch; `test`: all metrics on the test data;
         * `gradient`: norms ‖∂L/∂h_t‖ by layer at the start and the end, and a record over steps;
         * `cost`: seconds and bytes; `environment`: versions, commit, device, threads, determinism.
@@ -118,6 +124,10 @@ def run(config: Mapping[str, Any]) -> dict[str, Any]:
 
     training = Training(config)
     with tempfile.TemporaryDirectory(prefix="kbptt-trial-") as scratch:
+        if config.get("stage") == tuning.STAGE:
+            training.fit(scratch, heatmap_freq=None, lag_data=None)
+            result = training.result(tested=False)
+            return {**result, "environment": environment.describe(config["training"]["threads"])}
         training.fit(scratch, heatmap_freq=None)
         result = training.result()
         write_hparams(scratch, config, result)

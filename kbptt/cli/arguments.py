@@ -44,6 +44,38 @@ Design = Annotated[
         autocompletion=completion.one_of("grid", "add-one-in", "leave-one-out"),
     ),
 ]
+Tune = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=SPACE",
+        help="Search space of an option: a range (learning_rate=1e-4..1e-2, units=16..64) or "
+        "choices (clip=0.5,1,5). Every method gets its best values, by validation score, on every "
+        "task. Repeatable: one joint space.",
+        rich_help_panel="Tuning",
+    ),
+]
+Trials = Annotated[
+    int | None,
+    typer.Option(
+        help="Points of the space that each method tries. Default: 8.", rich_help_panel="Tuning"
+    ),
+]
+TuningSeeds = Annotated[
+    int | None,
+    typer.Option(
+        help="Seeds that each point is tried on, none of the comparison's. Default: 2.",
+        rich_help_panel="Tuning",
+    ),
+]
+Sampler = Annotated[
+    str | None,
+    typer.Option(
+        help="quasi-random, or tpe, which follows the scores and needs Optuna (the extra tune). "
+        "Default: quasi-random.",
+        autocompletion=completion.one_of("quasi-random", "tpe"),
+        rich_help_panel="Tuning",
+    ),
+]
 Workers = Annotated[
     int | None, typer.Option(help="Processes on this machine. Default: cores // threads.")
 ]

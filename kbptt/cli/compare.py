@@ -18,6 +18,10 @@ def compare(
     config: arguments.Config = None,
     design: arguments.Design = None,
     given: options.Given,
+    tune: arguments.Tune = None,
+    trials: arguments.Trials = None,
+    tuning_seeds: arguments.TuningSeeds = None,
+    sampler: arguments.Sampler = None,
     workers: arguments.Workers = None,
     scheduler: arguments.Scheduler = None,
     retries: arguments.Retries = 2,
@@ -49,6 +53,8 @@ def compare(
         settings, axes = given.read()
     grid = {"tasks": tasks, "methods": methods, "seeds": seeds, "design": design, "trial": trial}
     grid |= {"imports": given.imports or None, "set": axes or None}
+    grid |= {"tune": options.assigned("--tune", tune or []) or None, "tuning_trials": trials}
+    grid |= {"tuning_seeds": tuning_seeds, "tuning_sampler": sampler}
     grid |= {"script": script, "metric": metric, "mode": mode}
     with terminal.saying_how_to_continue(logdir / "ledger.sqlite"):
         report = study.compare(

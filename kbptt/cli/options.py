@@ -6,7 +6,7 @@ None has a default here: an option that is not given keeps its default of `kbptt
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args
 
@@ -131,6 +131,20 @@ class Given(NamedTuple):
             axes[rename(name)] = values
         options.refuse_twice(names)
         return settings, axes
+
+
+def assigned(option: str, texts: Sequence[str]) -> dict[str, list[Any]]:
+    """The values of an option that is given as `NAME=VALUE,…`; a name that is repeated is refused.
+
+    Args:
+        option: How the option is typed.
+        texts: What was typed.
+    """
+    from kbptt.ablation.values import parse_assignment  # the YAML library takes its time
+
+    pairs = [parse_assignment(text) for text in texts]
+    options.refuse_twice((f"{option} {name}", name) for name, _ in pairs)
+    return dict(pairs)
 
 
 def _value(name: str, typed: Any) -> Any:

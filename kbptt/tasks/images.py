@@ -64,6 +64,9 @@ class Digits(_PixelByPixel):
             in the past. Defaults to `0`.
         repeat: Integer. Timesteps each pixel lasts. Defaults to `1`.
         sizes: Sequences for training, validation and test. Defaults to `(1197, 300, 300)`.
+        fixed_test: Boolean, whether the test images are the same for every seed, and only the
+            others are split anew. Whatever is then chosen by validation scores has not seen the
+            test images of any seed: `kbptt compare --tune` sets it. Defaults to `False`.
     """
 
     baseline: float = 183 / 1797
@@ -76,9 +79,11 @@ class Digits(_PixelByPixel):
         blank: int = 0,
         repeat: int = 1,
         sizes: Sequence[int] = (1197, 300, 300),
+        fixed_test: bool = False,
     ):
         require("sklearn")
         super().__init__(permuted, blank, repeat, sizes)
+        self.fixed_test: bool = _checks.flag("fixed_test", fixed_test)
         if sum(self.sizes) > 1797:
             raise ValueError(
                 "Invalid value for argument `sizes`. Expected a sum of at most 1797, the number "
@@ -89,7 +94,13 @@ class Digits(_PixelByPixel):
         from sklearn.datasets import load_digits
 
         digits = load_digits()
-        order = np.random.default_rng(derive_seed(seed, "data/split")).permutation(1797)
+        if self.fixed_test:
+            order = np.random.default_rng(derive_seed(0, "data/test")).permutation(1797)
+            others = 1797 - self.sizes[2]
+            np.random.default_rng(derive_seed(seed, "data/split")).shuffle(order[:others])
+            order = np.concatenate([order[: sum(self.sizes[:2])], order[others:]])
+        else:
+            order = np.random.default_rng(derive_seed(seed, "data/split")).permutation(1797)
         x, y = self.sequences(digits.data[order] / 16), digits.target[order].astype(np.int32)
         ends = np.cumsum(self.sizes)
         starts = ends - self.sizes

@@ -9,6 +9,8 @@ if __name__ == "__main__":
     results = []
     for config in json.load(sys.stdin):
         result = trial.execute(config)
-        result["files"] = {name: b"hparams" in content for name, content in result["files"].items()}
+        result["files"] = {
+            name: b"hparams" in content for name, content in result.pop("files", {}).items()
+        }
         results.append(result)
     json.dump(results, sys.stdout)

@@ -9,6 +9,7 @@ from kbptt.ablation import Grid, study
 from kbptt.ablation.ledger import Ledger
 from kbptt.ablation.repeat import compare_command
 from kbptt.ablation.reporting import Report
+from kbptt.ablation.script_grid import ScriptGrid
 from kbptt.cli.main import app
 
 GRIDS = [
@@ -31,6 +32,12 @@ GRIDS = [
     {"methods": "baseline", "imports": ["json"], "trial": "my module:run", "use_bias": False},
     {"methods": "baseline", "set": {"layer.name": ["it's, $HOME", "none", "true", "1", " x"]}},
     {"methods": "baseline", "clip": None, "stream": "auto"},
+    {
+        "methods": "baseline,clip",
+        "tune": {"learning_rate": "1e-4..1e-2", "units": "16..64", "optimizer": ["sgd", "adam"]},
+        "tuning_trials": 5,
+        "tuning_seeds": 3,
+    },
 ]
 
 
@@ -47,13 +54,32 @@ def test_the_command_is_read_as_the_same_grid(given, tmp_path, monkeypatch):
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert got.pop("logdir") == report.directory and got.pop("reference") is None
-    for name in ("config", "scheduler", "workers", "retries"):
+    for name in ("config", "scheduler", "workers", "retries", "trial_timeout", "memory_limit"):
         got.pop(name)
     for name in ("extend", "overwrite", "retry_failed"):
         assert got.pop(name) is False
     again = Grid.make(**got)
     assert again.configuration() == grid.configuration()
     assert {t.key for t in again.trials()} == {t.key for t in grid.trials()}
+
+
+def test_the_command_of_a_script(tmp_path, monkeypatch):
+    script = tmp_path / "my train.py"
+    script.write_text("print('{}')")
+    given = {"set": {"rate": [0.1, None], "name": ["a b"]}, "metric": "val_loss", "seeds": 2}
+    for more in ({}, {"methods": "a,b", "tasks": "t", "mode": "max"}):
+        grid = ScriptGrid.of(f"{script}:main", **given, **more)
+        command = compare_command(grid.configuration(), grid.methods, "logs")
+        got = {}
+        monkeypatch.setattr(study, "compare", lambda got=got, **a: got.update(a) or FAILED)
+        done = CliRunner().invoke(app, shlex.split(command)[1:])
+        assert done.exit_code == 0, done.output
+        keys = ("script", "metric", "mode", "seeds", "set", "methods", "tasks", "threads")
+        again = ScriptGrid.of(**{name: got[name] for name in keys if name in got})
+        assert again.configuration() == grid.configuration()
+
+
+FAILED = type("Done", (), {"counts": {"failed": 0}})
 
 
 def test_reference_and_what_is_no_configuration():

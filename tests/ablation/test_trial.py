@@ -12,6 +12,7 @@ import pytest
 import kbptt
 from kbptt.ablation import arrays, training
 from kbptt.ablation.grid import Grid
+from kbptt.ablation.options import with_values
 
 SMALL = {"units": 4, "length": 10, "sizes": [40, 20, 20], "epochs": 2, "batch_size": 16}
 
@@ -21,10 +22,19 @@ def config(method="clip", **options):
     return grid.trials()[0].config
 
 
+def searched(**options):
+    """A trial of a search."""
+    return with_values(
+        config("clip", **options), {"learning_rate": 0.01}, seed=10**9, stage="tuning"
+    )
+
+
 CONFIGS = {
     "clip": config(),
     "again": config(),
     "diverging": config("baseline", optimizer="sgd", learning_rate=1e30),
+    "tuning": searched(),
+    "tuning without tests": searched(sizes=[40, 20, 1]),
     "skipping": config("clip+agc", truncation=5, optimizer="sgd", learning_rate=1e30),
 }
 
@@ -50,6 +60,14 @@ def reproducible(result):
 
 def test_same_bits_again(results):
     assert reproducible(results["clip"]) == reproducible(results["again"])
+
+
+def test_a_search_leaves_the_test_data_alone(results):
+    """Its score is the validation score, other test data change no bit, and no file is written."""
+    result = results["tuning"]
+    assert result["score"] == result["validation_score"] == min(result["curve"]["validation"])
+    assert reproducible(result) == reproducible(results["tuning without tests"])
+    assert "test" not in result and "gradient" not in result and not result.get("files")
 
 
 def test_result_is_complete(results):

@@ -29,6 +29,21 @@ def test_digits_are_split_without_overlap_and_differently_for_each_seed():
     assert 0 < len(other & splits[2]) < 150
 
 
+def test_digits_can_keep_their_test_images_for_all_seeds():
+    """No image that any seed is tested on is one that another seed trains on or validates with."""
+    task = tasks.get("digits", fixed_test=True, sizes=(1000, 200, 300))
+    splits = [
+        [{x.tobytes() for x in split[0]} for split in vars(task.data(seed)).values()]
+        for seed in (0, 1, 10**9)
+    ]
+    assert [[len(part) for part in seed] for seed in splits] == [[1000, 200, 300]] * 3
+    (test,) = {frozenset(seed[2]) for seed in splits}
+    assert not any(test & (seed[0] | seed[1]) for seed in splits)
+    assert not splits[0][0] & splits[0][1] and splits[0][0] != splits[1][0]
+    with pytest.raises(ValueError, match="fixed_test"):
+        tasks.get("digits", fixed_test="yes")
+
+
 def test_permuted_digits_use_one_order_for_all_seeds():
     plain, permuted = tasks.get("digits"), tasks.get("digits", permuted=True)
     order = None
