@@ -244,12 +244,12 @@ class GradientFlow(RunLogger):
             return
         profiles, values = {}, []
         loss_scale = np.float32(gradient_transform.loss_scale(self.model))
-        for name, layer in self._layers.items():
+        for index, (name, layer) in enumerate(self._layers.items()):
             norms = layer.gradient_norms
             if norms is None:
                 continue
             profiles[name] = np.array(norms, np.float32) / loss_scale
-            values.append(writer.profile_value(name, profiles[name], _content(name, layer)))
+            values.append(writer.profile_value(name, profiles[name], _content(name, layer, index)))
             statistics = gradient_flow.summarize(profiles[name])
             if getattr(layer, "gradient_penalty", None) is not None:
                 statistics["gradient_penalty"] = layer.gradient_penalty
@@ -295,8 +295,9 @@ class GradientFlow(RunLogger):
                 f"and targets as for `fit`. Received shapes {shapes}. {first_line}"
             ) from error
         self._lag_profiles = profiles
+        order = list(self._layers)
         values = [
-            writer.lag_value(name, profile.norms, _content(name, layer))
+            writer.lag_value(name, profile.norms, _content(name, layer, order.index(name)))
             for (name, layer), profile in zip(layers.items(), profiles, strict=True)
         ]
         self._write(step, values)
@@ -343,10 +344,10 @@ def _scalars(group: str, statistics: dict[str, float]) -> list[writer.Value]:
     ]
 
 
-def _content(name: str, layer: keras.Layer) -> bytes:
+def _content(name: str, layer: keras.Layer, index: int) -> bytes:
     loss = "all" if getattr(layer, "return_sequences", False) else "last"
     t = _division(layer)
-    return layout.content(name, loss, t.length, t.stride, t.align)
+    return layout.content(name, loss, t.length, t.stride, t.align, index=index)
 
 
 def _division(layer: keras.Layer) -> windows.Division:
