@@ -21,7 +21,7 @@ export function build(actions) {
   ui.names = element('div', {className: 'names'});
   ui.picked = element('summary', {textContent: 'Statistics'});
   ui.picker = element('details', {className: 'picker'}, ui.picked, element('div', {className: 'popup'}, ui.search, ui.names));
-  ui.charts = element('div', {className: 'cards'});
+  ui.charts = element('div', {className: 'charts'});
   ui.overTraining = element('section', {}, element('h2', {textContent: 'Over training'}), element('div', {className: 'bar'}, ui.picker), ui.charts);
   return ui.overTraining;
 }
