@@ -15,6 +15,7 @@ It needs Chromium or Chrome on the path (Debian: `apt install chromium`) and psu
 """
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -125,14 +126,14 @@ def zoom(browser: chromium.Browser) -> float:
     )
     places = [(left + x * width, top + y * height) for x, y in ((0.3, 0.2), (0.7, 0.7))]
     read = f"{FRAME}.querySelector('.heatmaps .read').textContent"
+    before = browser.evaluate(read)  # how many profiles are shown
     browser.mouse("mousePressed", *places[0])
     browser.mouse("mouseMoved", *places[1])
     browser.evaluate(
         f"window.drawn = new Promise(done => {{ {FRAME}.querySelector('.heatmaps canvas')"
         ".addEventListener('mouseup', () => { const start = performance.now();"
-        f" const before = {FRAME}.querySelector('.heatmaps .read').textContent;"
         f" const look = () => {{ const now = {read};"
-        " if (/profile/.test(now) && now !== before && !/^step/.test(now))"
+        f" if (/profile/.test(now) && now !== {json.dumps(before)} && !/^step/.test(now))"
         " done((performance.now() - start) / 1000); else requestAnimationFrame(look); };"
         " look(); }, {once: true}); }); 0"
     )
