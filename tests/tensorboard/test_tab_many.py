@@ -87,7 +87,8 @@ def test_grouping_by_options(tab, server):
 def test_layers_of_the_same_place_stand_side_by_side(tab, server):
     tab.show(server)
     tab.wait(f"{LEGEND}.length === 4")
-    chosen = "(s => [s.value, s.selectedOptions[0].textContent])(d.querySelectorAll('.controls select')[1])"
+    layer = "d.querySelectorAll('.controls select')[1]"
+    chosen = f"(s => [s.value, s.selectedOptions[0].textContent])({layer})"
     assert tab.js(chosen) == ["#0", "layer 1: lstm_0, lstm_1, … (10 names)"]
     tab.control("Layer", "lstm_3")
     tab.wait(f"{NAMES}.length === 4 && {NAMES}[0].endsWith('adding/3')")
