@@ -47,15 +47,16 @@ export function head(entry) {
   const {card, label, group, runs, color} = entry;
   const open = group && state.open.includes(label);
   const toggle = () => perform.set({open: open ? state.open.filter((one) => one !== label) : [...state.open, label]});
+  const drawn = (work) => () => entry.grid && work();
   card.header.replaceChildren(
     swatch(color), runName(label),
     ...(group ? [element('button', {textContent: `${open ? '▾' : '▸'} ${runs.length} run${runs.length === 1 ? '' : 's'}`,
       ariaExpanded: String(open), title: open ? 'Show the group as one' : 'Show its runs', onclick: toggle})] : []),
     ...(group ? [] : verdictOf(runs[0])),
     menu('Save', [
-      ['PNG', 'The heatmap as an image', () => save.png(entry, ui.scale)],
-      ['SVG', 'The heatmap as a drawing', () => save.heatmapSvg(entry, options(entry), [scale, Boolean(divisor())])],
-      ['CSV', 'The cells that are shown', () => save.cells(entry)],
+      ['PNG', 'The heatmap as an image', drawn(() => save.png(entry, ui.scale))],
+      ['SVG', 'The heatmap as a drawing', drawn(() => save.heatmapSvg(entry, options(entry), [scale, Boolean(divisor())]))],
+      ['CSV', 'The cells that are shown', drawn(() => save.cells(entry))],
       ...(group ? [] : [['CSV of all profiles', 'Every recorded value', () => save.profiles(runs[0], page.runs.get(runs[0]).tag)]]),
     ]));
 }

@@ -131,7 +131,7 @@ function point() {
     const t = toT(profile, x);
     const [value, from, to] = [y, low, high].map((list) => at(profile, list, t));
     if (!(t >= 0 && t < profile.timesteps) || value === null) return '–';
-    return low ? `median ${name} = ${format(value)}, ${format(from)} to ${format(to)}, of ${at(profile, profile.n, t)} runs` : `${name} = ${format(value)}`;
+    return low ? `median ${name} = ${format(value)} (${format(from)} to ${format(to)}, ${at(profile, profile.n, t)} runs)` : `${name} = ${format(value)}`;
   });
   const longest = shown[0].profile;
   const where = !read ? '' : kind().by_lag || state.axis === 'lag' ? `step ${page.step} · lag ${Math.abs(x)}`

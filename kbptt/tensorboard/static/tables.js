@@ -57,6 +57,7 @@ export function show() {
   const windows = summaries.some(({window}) => window);
   const names = ['decay', 'half-life', 'horizon', kind().by_lag ? 'last/first lag' : 'first/last', 'zeros', 'NaN/Inf'];
   const grouped = page.entries.some(({group}) => group);
+  const reasons = page.entries.some(({group}) => !group); // a group has as many as runs
   const body = page.entries.map((entry) => {
     const known = entry.runs.map((run) => page.runs.get(run).summary).filter(Boolean);
     const name = element('span', {className: `cell${entry.inside ? ' inside' : ''}`}, swatch(entry.color), runName(entry.label));
@@ -64,12 +65,12 @@ export function show() {
     const made = row([name, ...(grouped ? [String(entry.runs.length)] : []), verdicts(entry, known), ...values,
       ...(windows ? [one(known, ({window}) => window ?? 'full')] : []),
       one(known, ({first_step: first, last_step: last}) => (first === last ? String(last) : `${first}–${last}`)),
-      entry.group ? '' : known[0]?.reason ?? '']);
-    made.lastChild.className = 'reason';
+      ...(reasons ? [entry.group ? '' : known[0]?.reason ?? ''] : [])]);
+    if (reasons) made.lastChild.className = 'reason';
     return made;
   });
-  const header = row([grouped ? 'group' : 'run', ...(grouped ? ['runs'] : []), 'verdict', ...names, ...(windows ? ['window K'] : []), 'steps', 'why'], 'th');
-  header.lastChild.className = 'reason';
+  const header = row([grouped ? 'group' : 'run', ...(grouped ? ['runs'] : []), 'verdict', ...names, ...(windows ? ['window K'] : []), 'steps', ...(reasons ? ['why'] : [])], 'th');
+  if (reasons) header.lastChild.className = 'reason';
   ui.table.replaceChildren(header, ...body);
   if (!summaries.length) return;
   ui.thresholds.textContent = (grouped ? 'Numbers of a group are medians over its runs. ' : '') + verdictNote(summaries[0].thresholds)

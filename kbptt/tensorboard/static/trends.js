@@ -77,7 +77,7 @@ function makeChart(name) {
   const remove = element('button', {textContent: '×', title: 'Remove this chart', ariaLabel: `remove ${trendName(name)}`,
     onclick: () => perform.setTrends(chosen().filter((one) => one !== name))});
   chart.root = element('div', {className: 'card'},
-    element('header', {}, element('span', {className: 'name', textContent: trendName(name)}), saving, remove), chart.canvas, chart.read);
+    element('header', {}, element('span', {className: 'title', textContent: trendName(name)}), saving, remove), chart.canvas, chart.read);
   return chart;
 }
 
@@ -122,7 +122,7 @@ function read({shown, read: where, name}) {
   const texts = shown.map(({steps, y, low, high, n, reason}) => {
     if (!steps.length) return reason;
     const i = Math.max(steps.findLastIndex((s) => s <= (step ?? state.zoom?.[1] ?? Infinity)), 0);
-    return low ? `median ${format(y[i])}, ${format(low[i])} to ${format(high[i])}, of ${n[i]} runs` : `${format(y[i])}`;
+    return low ? `median ${format(y[i])} (${format(low[i])} to ${format(high[i])}, ${n[i]} runs)` : `${format(y[i])}`;
   });
   legend(where, shown.map(({entry}) => entry), step === undefined ? `${short}, latest` : `${short} at step ${Math.round(step)}`, texts);
 }
