@@ -90,7 +90,8 @@ class Tab(chromium.Browser):
     def see(self, run):
         """Scrolls to a run's heatmap: what is not in view is not drawn."""
         self.js(f"{self.canvas(run)}.scrollIntoView({{block: 'center'}})")
-        self.wait(f"{self.canvas(run)}.width > 0")
+        card = f"{self.canvas(run)}.closest('.card')"
+        self.wait(f"/profile|step/.test({card}.querySelector('.read').textContent)")
         self.frame()
 
     def frame(self):

@@ -178,7 +178,7 @@ def test_the_address_holds_the_state(tab, server):
     tab.evaluate("location.hash = '#gradient_flow&p.gradient_flow.runs=%5B%22nan%22%5D'")
     tab.wait("d.querySelectorAll('.cards .name').length === 1")
     assert tab.runs() == ["nan"]
-    assert tab.js("d.querySelector('.step').textContent") == "step 100 (latest)"
+    tab.wait("d.querySelector('.step').textContent === 'step 100 (latest)'")
 
 
 def test_the_state_survives_another_tab(tab, server):
@@ -301,5 +301,5 @@ def test_dark_mode(tab, server):
     assert tab.js(corner) == [255, 255, 255]
     tab.evaluate("document.body.classList.add('dark-mode')")
     tab.wait("d.body.classList.contains('dark')")
-    assert tab.js(corner) == [66, 66, 66]
+    tab.wait(f"String({corner}) === '66,66,66'")
     tab.evaluate("document.body.classList.remove('dark-mode')")

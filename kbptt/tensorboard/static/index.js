@@ -36,7 +36,10 @@ export async function render() {
   document.head.append(sheet);
   await new Promise((done) => (sheet.onload = sheet.onerror = done));
   toolbar.build(actions);
-  host.followDarkMode(() => page.kinds.length && attempt(update));
+  host.followDarkMode(() => {
+    redraw();
+    if (page.kinds.length) attempt(update); // the colours of runs differ
+  });
   host.onReload(() => attempt(reloadIfNew));
   host.onFragment(followLink);
   await attempt(reload);
@@ -126,6 +129,7 @@ async function fetchProfiles() {
   const mine = ++profiles;
   const runs = [...page.runs.keys()];
   if (!runs.length) return;
+  if (allSteps().length) page.step = toolbar.showStep(allSteps());
   const step = askedStep();
   const points = Math.max(100, Math.min(1000, Math.round(60000 / runs.length)));
   const parameters = {points, ...(step === undefined ? {} : {step}), ...zoomedPart()};
