@@ -42,8 +42,8 @@ class Asked(NamedTuple):
                 f"The argument 'reduce' must be one of {', '.join(_HOW)}. Received: {how[:100]!r}."
             )
         web.part(request, 1)  # refuses what is no number before anything is read
-        steps = (web.integer(request, name, None) for name in ("s0", "s1"))
-        return cls(rows, columns, how, *steps, request)
+        first, last = web.integer(request, "s0", None), web.integer(request, "s1", None)
+        return cls(rows, columns, how, first, last, request)
 
 
 class _Reduced(NamedTuple):

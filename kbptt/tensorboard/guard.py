@@ -54,7 +54,7 @@ def tensors(
         MultiplexerDataProvider: lambda source: _CapturedEvents(source, captured),
         GrpcDataProvider: lambda source: _CapturedReply(source, captured),
     }
-    replaced = _tensorboard.replace_source(data, wrappers)
+    replaced: Any = _tensorboard.replace_source(data, wrappers)
     found = replaced.read_tensors(**arguments)
     if replaced is data:
         for run, tags in found.items():

@@ -37,12 +37,13 @@ class Source:
         data: TensorBoard's data provider.
     """
 
-    def __init__(self, data: provider.DataProvider):
+    def __init__(self, data: Any):
+        # Any: to a type checker the methods of `provider.DataProvider` return nothing.
         self._data = data
         self._cache = Cache()
 
     @functools.cached_property
-    def _guarded(self) -> provider.DataProvider:
+    def _guarded(self) -> Any:
         """The provider for whatever makes arrays."""
         # Not in __init__: an error there would end TensorBoard, and here it is shown in the tab.
         return guard.guard(self._data)
@@ -94,46 +95,39 @@ class Source:
         In place of one that does not exist there is a `NotFound`, and `Unreadable` where its event
         files are damaged.
         """
-        known = [(run, tag) for run, tag in dict.fromkeys(wanted) if layout.kind_of(tag)]
+        kinds = {tag: kind for _, tag in wanted if (kind := layout.kind_of(tag)) is not None}
+        known = [(run, tag) for run, tag in dict.fromkeys(wanted) if tag in kinds]
         runs = {run for run, _ in known}
-        lags = {tag: layout.lag_tag(layout.kind_of(tag)[0]) for _, tag in known}
-        tags = {tag for pair in lags.items() for tag in pair}
+        lags = {tag: layout.lag_tag(layer) for tag, (layer, _) in kinds.items()}
+        tags = {*lags, *lags.values()}
         listed = self._list(self._data.list_tensors, request, layout.PLUGIN, runs, tags)
         experiment = plugin_util.experiment_id(request.environ)
         versions = {
             # As text, since NaN times are never equal.
-            (experiment, run, tag): f"{series.max_step} {series.max_wall_time}"
+            (experiment, run, tag): f"{one.max_step} {one.max_wall_time}"
             for run, tag in known
-            if (series := (listed.get(run) or {}).get(tag)) is not None
+            if (one := (listed.get(run) or {}).get(tag)) is not None
         }
-
-        def load(keys: list[tuple[str, str, str]]) -> dict[Any, Any]:
-            return self._read(request, keys)
-
-        found = self._cache.get(versions, load)
-        lengths = self.scalars(
-            request,
-            [
-                (run, layout.statistic_tag(layout.kind_of(tag)[0], "truncation"))
-                for run, tag in known
-            ],
-        )
-        series = {}
-        for (run, tag), chosen in zip(known, lengths, strict=True):
-            if listed.get(run, ...) is None:
+        found = self._cache.get(versions, lambda keys: self._read(request, keys))
+        truncations = [
+            (run, layout.statistic_tag(kinds[tag][0], "truncation")) for run, tag in known
+        ]
+        series: dict[tuple[str, str], Series | exceptions.HTTPException] = {}
+        for (run, tag), lengths in zip(known, self.scalars(request, truncations), strict=True):
+            described = listed.get(run, {})
+            if described is None:
                 reason = f"Run {run!r}: its event files announce data that they do not hold."
                 series[run, tag] = Unreadable(reason)
                 continue
-            records = found.get((experiment, run, tag))
-            series[run, tag] = _checked(run, tag, records, chosen) or Series(
-                records,
-                layout.kind_of(tag)[1],
-                layout.parse_content(listed[run][tag].plugin_content),
-                chosen,
-                # The lag profiles of `AdaptiveTruncation` record whether its windows overlap.
-                lags[tag] in listed[run]
-                and "overlap" in layout.parse_content(listed[run][lags[tag]].plugin_content),
-            )
+            checked = _checked(run, tag, found.get((experiment, run, tag)), lengths)
+            if isinstance(checked, exceptions.HTTPException):
+                series[run, tag] = checked
+                continue
+            # The lag profiles of `AdaptiveTruncation` record whether its windows overlap.
+            lag = described.get(lags[tag])
+            overlap = lag is not None and "overlap" in layout.parse_content(lag.plugin_content)
+            content = layout.parse_content(described[tag].plugin_content)
+            series[run, tag] = Series(checked[0], kinds[tag][1], content, checked[1], overlap)
         return [
             series.get((run, tag)) or exceptions.NotFound(f"Run {run!r} has no profiles {tag!r}.")
             for run, tag in wanted
@@ -157,11 +151,10 @@ class Source:
                 return self._read(request, keys[:half]) | self._read(request, keys[half:])
             return {keys[0]: _unreadable(keys[0][1], keys[0][2], error)}
         for run, tag, steps, tensors in replies:
-            key = experiment, run, tag
-            if key in keys:
+            key, kind = (experiment, run, tag), layout.kind_of(tag)
+            if key in keys and kind is not None:
                 try:
-                    by_lag = layout.kind_of(tag)[1].by_lag
-                    found[key] = decode.records(steps, tensors, by_lag)
+                    found[key] = decode.records(steps, tensors, kind[1].by_lag)
                 except Exception as error:
                     found[key] = _unreadable(run, tag, error)
         return found
@@ -228,7 +221,7 @@ class Source:
             return list_series(**experiment, plugin_name=plugin, run_tag_filter=chosen)
 
         try:
-            return of(runs)
+            return {**of(runs)}
         except Exception as error:
             if not_the_run(error):
                 raise
@@ -262,11 +255,17 @@ def _described(tags: dict[str, Any], known: dict[str, Any]) -> dict[str, dict[st
     }
 
 
-def _checked(run: str, tag: str, records: Any, lengths: Any) -> exceptions.HTTPException | None:
-    """Why a run cannot be shown, or None."""
-    for part in (records, lengths):
-        if isinstance(part, exceptions.HTTPException):
-            return part
+def _checked(
+    run: str,
+    tag: str,
+    records: Records | Unreadable | None,
+    lengths: list[tuple[int, float]] | Unreadable,
+) -> tuple[Records, list[tuple[int, float]]] | exceptions.HTTPException:
+    """What a run is shown from, or why it cannot be."""
+    if isinstance(records, Unreadable):
+        return records
+    if isinstance(lengths, Unreadable):
+        return lengths
     if records is None or not (records.norms.size or records.damaged):
         return exceptions.NotFound(f"Run {run!r} has no profiles {tag!r}.")
     if not records.norms.size:
@@ -274,7 +273,7 @@ def _checked(run: str, tag: str, records: Any, lengths: Any) -> exceptions.HTTPE
             f"Run {run!r}: none of the {records.damaged} records of {tag!r} is a vector of "
             "nonnegative norms."
         )
-    return None
+    return records, lengths
 
 
 def read(read_tensors: Callable, arguments: dict[str, Any], split: bool = False) -> Any:

@@ -5,14 +5,11 @@ import re
 import subprocess
 import sys
 
-import grpc
 import numpy as np
 import pytest
 from plugin_client import BASE, get, make_client, read_grid, summary
 
-from kbptt.tensorboard import grid, layout, plugin, reader, source, writer
-from kbptt.tensorboard.ragged import Ragged
-from kbptt.tensorboard.series import Cache, Records
+from kbptt.tensorboard import grid, layout, plugin, reader, writer
 
 TAG = layout.profile_tag("lstm")
 STEPS = [10, 20, 40]
@@ -343,59 +340,6 @@ def test_cuts_of_each_kind_of_window(tmp_path, arguments, cuts):
     write_lags(tmp_path / "run", **arguments)
     header, _ = read_grid(get(make_client(tmp_path), "grid", run="run", tag=TAG))
     assert header["cuts"] == cuts
-
-
-def test_more_than_tensorboard_sends_at_once_is_thinned_out():
-    asked = []
-
-    class TooLarge(grpc.RpcError):
-        def code(self):
-            return grpc.StatusCode.RESOURCE_EXHAUSTED
-
-    def read_tensors(downsample, **_):
-        asked.append(downsample)
-        if downsample > 1500:
-            raise TooLarge
-        return "data"
-
-    assert source.read(read_tensors, {}) == "data"
-    assert asked == [2**31 - 1, 4096, 2048, 1024]
-    TooLarge.code = lambda self: grpc.StatusCode.UNAVAILABLE
-    with pytest.raises(grpc.RpcError):
-        source.read(read_tensors, {})
-    assert len(asked) == 5
-
-
-def test_cache_loads_a_version_once_and_forgets_the_longest_unused():
-    loads = []
-
-    def get(cache, *keys, version=1, size=50):
-        def load(missing):
-            loads.extend((key, version) for key in missing)
-            table = Ragged([np.zeros(size, np.float32)])
-            return {key: Records(np.zeros(1), table) for key in missing}
-
-        found = cache.get(dict.fromkeys(keys, version), load)
-        assert set(found) == set(keys)
-
-    cache = Cache(size=1000)
-    get(cache, "a")
-    get(cache, "b", "a")  # reads what is missing
-    get(cache, "a")
-    get(cache, "b", version=2)
-    get(cache, "c")
-    get(cache, "b", version=2)
-    assert loads == [("a", 1), ("b", 1), ("b", 2), ("c", 1)]
-    get(cache, "a")  # fell out when c came
-    get(cache, "huge", size=1000)
-    get(cache, "huge", size=1000)  # the latest stays, however large
-    assert loads[4:] == [("a", 1), ("huge", 1)]
-
-
-def test_cache_does_not_keep_what_failed():
-    cache, error = Cache(), ValueError()
-    for _ in range(2):
-        assert cache.get({"a": 1}, lambda missing: dict.fromkeys(missing, error)) == {"a": error}
 
 
 def test_the_entry_point_imports_neither_keras_nor_tensorflow():
