@@ -42,12 +42,12 @@ def test_forty_runs_are_four_groups(tab, server):
         f"{method}/adding 10" for method in METHODS
     ]
     assert all("10 runs" in text for text in tab.js(LEGEND))
-    assert tab.js("d.querySelector('.read').textContent").startswith("geometric mean of 10 runs")
+    of_ten = "r.textContent.startsWith('geometric mean of 10 runs')"
+    tab.wait(f"[...d.querySelectorAll('.heatmaps .read')].every(r => {of_ten})")
+    tab.frame()
     # Of the scales 0.1, 1 and 10 (four, three, three seeds): the mean of the logarithms is −0.1.
-    value = tab.js(
-        "(e => e.value)({value: [...d.querySelectorAll('.norm')].map(n => n.placeholder)})"
-    )
-    assert float(value[1]) == pytest.approx(10**-0.1, rel=1e-3)
+    scale = tab.js("[...d.querySelectorAll('.norm')].map(n => n.placeholder)")
+    assert float(scale[1]) == pytest.approx(10**-0.1, rel=1e-3)
     tab.wait("d.querySelectorAll('td .verdict').length === 4")
     verdicts = tab.js("[...d.querySelectorAll('td .verdict')].map(v => v.textContent)")
     assert verdicts == ["10 vanishing", "10 vanishing", "10 decaying", "10 healthy"]
