@@ -122,11 +122,11 @@ def _judged_window(timesteps: int, division: windows.Division) -> int | None:
     return division.length - windows.of(timesteps, division).back
 
 
-def content(name: str, layer: Any) -> bytes:
-    """The plugin content of a layer's tensors."""
+def content(name: str, layer: Any, index: int) -> bytes:
+    """The plugin content of a layer's tensors; `index` is its position in the model."""
     loss = "all" if getattr(layer, "return_sequences", False) else "last"
     t = division(layer)
-    return layout.content(name, loss, t.length, t.stride, t.align)
+    return layout.content(name, loss, t.length, t.stride, t.align, index=index)
 
 
 def division(layer: Any) -> windows.Division:

@@ -319,7 +319,7 @@ class GradientFlow(RunLogger):
             self._judge.judge(self.model, self._evidence())
 
     def _record(self, step: int, measured: Measured | None) -> None:
-        contents = {name: content(name, layer) for name, layer in self._layers.items()}
+        contents = self._contents()
         divisions = {name: division(layer) for name, layer in self._layers.items()}
         profiles, scalars = {}, self._optimizer_scalars()
         loss_scale = np.float32(gradient_transform.loss_scale(self.model))
@@ -363,14 +363,19 @@ class GradientFlow(RunLogger):
 
     def _write_lags(self, step: int, measured: Sequence[tuple[Any, lags.LagProfile]]) -> None:
         self._last_lag_step = step
+        contents = self._contents()
         names = {id(layer): name for name, layer in self._layers.items()}
         self._lag_profiles = [profile for _, profile in measured]
         values = []
         for layer, profile in measured:
             name = names[id(layer)]
             self._records.lags[name] = profile.norms
-            values.append(writer.lag_value(name, profile.norms, content(name, layer)))
+            values.append(writer.lag_value(name, profile.norms, contents[name]))
         self._write(step, values)
+
+    def _contents(self) -> dict[str, bytes]:
+        layers = enumerate(self._layers.items())
+        return {name: content(name, layer, index) for index, (name, layer) in layers}
 
     def _optimizer_scalars(self) -> dict[tuple[str, str], float]:
         return _in_group(OPTIMIZER, optimizer_statistics(self.model, self._observer))

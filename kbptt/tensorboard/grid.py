@@ -29,6 +29,29 @@ class Grid(NamedTuple):
     column_edges: np.ndarray
 
 
+class Counts(NamedTuple):
+    """How many norms are exactly zero, NaN and infinite."""
+
+    zero: int
+    nan: int
+    inf: int
+
+
+def count(norms: Ragged, block: int = 2**18) -> Counts:
+    """Counts the norms of a table that have no logarithm."""
+    found = np.zeros(3, np.int64)
+    for _, part in norms.blocks(slice(None), block):
+        if not _all_positive(part):
+            nan, inf = np.isnan(part), np.isinf(part)
+            found += [np.count_nonzero(special) for special in (part == 0, nan, inf)]
+    return Counts(*found.tolist())
+
+
+def _all_positive(norms: np.ndarray) -> bool:
+    """Whether every norm has a logarithm: almost always, and fast to find out. NaN is not > 0."""
+    return bool(norms.size and norms.min() > 0 and norms.max() < np.inf)
+
+
 def reduce(
     norms: np.ndarray | Ragged, rows: int, columns: int, how: str = "mean", block: int = 2**21
 ) -> Grid:
@@ -68,6 +91,15 @@ def step_edges(steps: np.ndarray) -> np.ndarray:
 
 def _edges(size: int, cells: int) -> np.ndarray:
     return np.linspace(0, size, min(size, cells) + 1).astype(np.int64)
+
+
+_LOG10_2 = np.float32(np.log10(2))
+
+
+def _log10(norms: np.ndarray, positive: np.ndarray, nothing: float) -> np.ndarray:
+    """log10 of the positive norms, `nothing` of the others. NumPy's log2 is 12 times as fast."""
+    logs = np.log2(norms, where=positive, out=np.full(norms.shape, nothing, np.float32))
+    return np.multiply(logs, _LOG10_2, where=positive, out=logs)
 
 
 # The log10 values of a cell: how two blocks of it are joined, and what an empty block has.
@@ -115,19 +147,42 @@ def _reduce_block(norms: np.ndarray, edges: np.ndarray, how: str) -> _Cells:
     join, nothing = _JOIN[how]
     empty = int(np.searchsorted(edges[1:], 0, "right"))  # cells that end there or before
     starts = np.maximum(edges[empty:-1], 0)
-    missing = np.ma.getmaskarray(norms)
+    mask = np.ma.getmask(norms)
     norms = np.ma.getdata(norms)
+    if not np.any(mask) and _all_positive(norms):
+        return _positive_block(norms, starts, empty, how)
+    missing = np.broadcast_to(mask, norms.shape)
     positive = np.isfinite(norms) & (norms > 0) & ~missing
-    logs = np.log10(norms, where=positive, out=np.full(norms.shape, nothing))
+    logs = _log10(norms, positive, nothing)
 
-    def per_cell(table, function, default):
-        found = function.reduceat(function.reduce(table, axis=0), starts) if starts.size else []
+    def per_cell(table, function, default, dtype=None):
+        columns = function.reduce(table, axis=0, dtype=dtype)
+        found = function.reduceat(columns, starts) if starts.size else []
         return np.concatenate([np.full(empty, default), found])
 
     return _Cells(
-        per_cell(logs, join, nothing),
+        per_cell(logs, join, nothing, np.float64),
         per_cell(positive.astype(np.int64), np.add, 0),
         per_cell(missing, np.logical_and, True).astype(bool),
         per_cell(np.isinf(norms) & ~missing, np.logical_or, False).astype(bool),
         per_cell(np.isnan(norms) & ~missing, np.logical_or, False).astype(bool),
+    )
+
+
+def _positive_block(norms: np.ndarray, starts: np.ndarray, empty: int, how: str) -> _Cells:
+    """`_reduce_block` where every norm has a logarithm, in a fraction of the time."""
+    join, nothing = _JOIN[how]
+    if how == "mean":
+        columns = (np.log2(norms) * _LOG10_2).sum(axis=0, dtype=np.float64)
+    else:  # the logarithm keeps the order
+        columns = np.log10(join.reduce(norms, axis=0).astype(np.float64))
+    logs = join.reduceat(columns, starts) if starts.size else np.empty(0)
+    sizes = np.diff(np.append(starts, norms.shape[1])) * len(norms)
+    none = np.zeros(empty + len(logs), bool)
+    return _Cells(
+        np.concatenate([np.full(empty, nothing), logs]),
+        np.concatenate([np.zeros(empty, np.int64), sizes[: len(logs)]]),
+        np.arange(empty + len(logs)) < empty,
+        none,
+        none,
     )

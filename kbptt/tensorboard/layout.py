@@ -16,6 +16,45 @@ LAGS = "dL_dh_by_lag"
 STATES = {"h": "h_norm", "c": "c_norm"}
 STATISTICS = "gradient_flow_stats"
 
+
+class Kind(NamedTuple):
+    """A kind of tensor: one vector of nonnegative numbers per layer and recorded step.
+
+    Attributes:
+        name: Last component of the tag `gradient_flow/<layer>/<name>`.
+        label: In the tab's picker.
+        symbol: What one number is: on axes and beside values.
+        title: Above the heatmaps.
+        by_lag: Boolean. Whether the vector runs over lags, lag 0 first, instead of timesteps.
+        gradient: Boolean. Whether it is a gradient on its way back, on which there is a verdict.
+    """
+
+    name: str
+    label: str
+    symbol: str
+    title: str
+    by_lag: bool = False
+    gradient: bool = True
+
+
+# What the tab can show, in the order of its picker. A further kind is one more entry.
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind(PROFILE, "Gradient", "‖∂L/∂hₜ‖", "‖∂L/∂hₜ‖ of every timestep t over training"),
+        Kind(
+            LAGS,
+            "Gradient by lag",
+            "mean ‖∂Lₛ/∂hₛ₋ₖ‖",
+            "‖∂Lₛ/∂hₛ₋ₖ‖: how strongly a loss reaches the state k steps earlier",
+            by_lag=True,
+        ),
+    )
+}
+
+# Groups of statistics that belong to no layer.
+GLOBAL = ("optimizer", "variables")
+
 # TensorFlow's writer repeats the metadata with every record, so it stays small.
 MAX_CONTENT_BYTES = 150
 
@@ -47,6 +86,30 @@ def layer_of(tag: str, kind: str = PROFILE) -> str | None:
     """The layer of a tag of this kind, `PROFILE` or `LAGS`, or None for other tags."""
     match = re.fullmatch(f"{PLUGIN}/(.+)/{kind}", tag)
     return match[1] if match else None
+
+
+def kind_of(tag: str) -> tuple[str, Kind] | None:
+    """The layer and the kind of a tensor's tag, or None for other tags."""
+    match = re.fullmatch(f"{PLUGIN}/(.+)/([^/]+)", tag)
+    return (match[1], KINDS[match[2]]) if match and match[2] in KINDS else None
+
+
+def positions(indices: dict[str, int | None]) -> dict[str, int]:
+    """The position of each layer among those of its run: 0 for the first.
+
+    Args:
+        indices: By layer, the `index` of its content. Where one is unknown (event files of older
+            versions, other writers), the layers are in the order of their names, `lstm_2` before
+            `lstm_10`.
+    """
+
+    def natural(name: str) -> list[tuple[int, Any]]:
+        parts = re.findall(r"\d+|\D+", name)
+        return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
+
+    known = all(index is not None for index in indices.values())
+    order = sorted(indices, key=lambda name: (indices[name] if known else 0, natural(name)))
+    return {name: position for position, name in enumerate(order)}
 
 
 def statistic_tag(group: str, name: str) -> str:
@@ -87,6 +150,7 @@ def content(
     stride: int | None,
     align: str,
     overlap: bool = False,
+    index: int | None = None,
 ) -> bytes:
     """Plugin content of a tensor's tag: constant per run, under `MAX_CONTENT_BYTES`.
 
@@ -98,6 +162,8 @@ def content(
         align: `"end"` or `"start"`: the side from which windows are counted.
         overlap: Boolean. Whether the windows whose changing length the scalar `truncation` holds
             overlap, so that no timestep is a sharp cut. Defaults to False.
+        index: Integer. Position of the layer among the recorded layers of its model, by which runs
+            with other names of layers are compared. Defaults to None, unknown.
     """
     fields: dict[str, Any] = {"v": 1, "layer": layer, "loss": loss, "window": window}
     if stride is not None and stride != window:
@@ -106,6 +172,8 @@ def content(
         fields["align"] = align
     if overlap:
         fields["overlap"] = True
+    if index is not None:
+        fields["index"] = index
     while True:
         encoded = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
         if len(encoded) < MAX_CONTENT_BYTES:
@@ -138,6 +206,7 @@ _FIELDS = {
     "stride": _is_length,
     "align": lambda value: value in ("end", "start"),
     "overlap": lambda value: value is True,
+    "index": lambda value: type(value) is int and value >= 0,
 }
 
 

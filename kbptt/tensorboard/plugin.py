@@ -3,9 +3,7 @@
 TensorBoard imports this module at startup, so it must import neither Keras nor TensorFlow.
 """
 
-import json
 import re
-import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,15 +13,13 @@ from tensorboard.plugins import base_plugin
 from werkzeug import exceptions, wrappers
 
 from kbptt.analysis import gradient_flow, thresholds
-from kbptt.tensorboard import grid, layout, web
-from kbptt.tensorboard.series import Series, fitted_line, pieces
+from kbptt.tensorboard import grid, grids, layout, web
+from kbptt.tensorboard.series import Series, fitted_line
 from kbptt.tensorboard.source import Source
 
 STATIC = Path(__file__).parent / "static"
 
-# Bounds of the size of an answer.
-_MAX_CELLS = 1_000_000
-_MAX_POINTS = 1000
+_MAX_POINTS = 1000  # of a profile or a list of steps
 
 THRESHOLDS = thresholds.of_verdicts()
 
@@ -54,6 +50,7 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
     def get_plugin_apps(self) -> dict[str, Callable[..., Any]]:
         routes = {
             "/tags": self._source.tags,
+            "/runs": self._runs,
             "/grid": self._grid,
             "/profiles": self._profiles,
             "/summary": self._summary,
@@ -74,177 +71,168 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
 
     # Routes.
 
-    def _grid(self, request: wrappers.Request) -> bytes:
-        """Reduced log10 norms `(records, timesteps)` as float32 after a JSON header.
-
-        Layout: uint32 length of the header, the header padded to a multiple of 4, the values.
-        """
-        series = self._one_series(request)
-        rows = web.integer(request, "rows", 200, 1, _MAX_CELLS)
-        columns = web.integer(request, "cols", 200, 1, _MAX_CELLS)
-        if rows * columns > _MAX_CELLS:
-            raise exceptions.BadRequest(f"More than {_MAX_CELLS} cells were asked for.")
-        how = request.args.get("reduce", "mean")
-        if how not in ("mean", "max", "min"):
-            raise exceptions.BadRequest(
-                f"The argument 'reduce' must be mean, max or min. Received: {how[:100]!r}."
-            )
-        steps, timesteps = series.steps, series.norms.shape[1]
-        first, last = _part(request, timesteps)
-        chosen = _between(steps, web.integer(request, "s0", None), web.integer(request, "s1", None))
-        part = series.norms.part(chosen, first, last)
-        if not part.size:
-            raise exceptions.NotFound("There is no profile in this range.")
-        cells = grid.reduce(part, rows, columns, how)
-        finite = np.isfinite(cells.values) & (cells.values != grid.MISSING)
-        recorded = steps[chosen]
-        header = {
-            "rows": cells.values.shape[0],
-            "cols": cells.values.shape[1],
-            "first_steps": recorded[cells.row_edges[:-1]].tolist(),
-            "last_steps": recorded[cells.row_edges[1:] - 1].tolist(),
-            "step_edges": grid.step_edges(recorded)[cells.row_edges].tolist(),
-            "timestep_edges": (cells.column_edges + first).tolist(),
-            "timesteps": timesteps,
-            "records": part.shape[0],
-            "missing": float(grid.MISSING),
-            "min": float(cells.values[finite].min()) if finite.any() else None,
-            "max": float(cells.values[finite].max()) if finite.any() else None,
-            "zero": sum(int((norms == 0).sum()) for norms in part.vectors),
-            "nan": sum(int(np.isnan(norms).sum()) for norms in part.vectors),
-            "inf": sum(int(np.isinf(norms).sum()) for norms in part.vectors),
-            "damaged": series.damaged,
-            "cuts": pieces(series, recorded[cells.row_edges[:-1]]),
+    def _runs(self, request: wrappers.Request) -> dict[str, Any]:
+        """What the tab can show, how TensorBoard orders the runs, and the options of each."""
+        return {
+            "kinds": [kind._asdict() for kind in layout.KINDS.values()],
+            "order": self._source.order(request),
+            "options": self._source.options(request),
         }
-        encoded = json.dumps(header).encode()
-        encoded += b" " * (-len(encoded) % 4)
-        return struct.pack("<I", len(encoded)) + encoded + cells.values.astype("<f4").tobytes()
+
+    def _grid(self, request: wrappers.Request) -> bytes:
+        """Reduced log10 norms `(records, timesteps)`, a frame for each `group` of runs.
+
+        Without `group` each run is its own. A frame is the uint32 length of a JSON header, the
+        header padded to a multiple of 4, and the values as float32.
+        """
+        asked = grids.Asked.of(request)
+        wanted = web.of_runs(request, "tag")
+        names = request.values.getlist("group") or [str(at) for at in range(len(wanted))]
+        if len(names) != len(wanted):
+            raise exceptions.BadRequest(
+                f"The argument 'group' must be given for each of the {len(wanted)} runs. "
+                f"Received: {len(names)} of them."
+            )
+        groups: dict[str, list[tuple[str, Series | exceptions.HTTPException]]] = {}
+        for name, (run, _), series in zip(
+            names, wanted, self._source.series(request, wanted), strict=True
+        ):
+            groups.setdefault(name, []).append((run, series))
+        return b"".join(grids.frame(members, asked) for members in groups.values())
 
     def _profiles(self, request: wrappers.Request) -> list[dict[str, Any]]:
         """For each `run` the last profile at or before `step`, or its first."""
         wanted = web.integer(request, "step", None)
-        return _of_each(request, lambda run: self._profile(request, run, wanted))
+        points = web.integer(request, "points", _MAX_POINTS, 1, _MAX_POINTS)
 
-    def _profile(self, request: wrappers.Request, run: str, wanted: int | None) -> dict[str, Any]:
-        series = self._series(request, run)
-        steps = series.steps
-        last = len(steps) - 1
-        at = last if wanted is None else max(int(np.searchsorted(steps, wanted, "right")) - 1, 0)
-        norms = series.norms.vectors[at]
-        step = int(steps[at])
-        window = series.judged_window(step, norms.size)
-        inside = norms if window is None else norms[-window:]
-        first, last = _part(request, norms.size)
-        points = grid.reduce(norms[None, first:last], 1, _MAX_POINTS)
-        return {
-            "step": step,
-            "timesteps": norms.size,
-            # Each point covers the timesteps from its edge to the next.
-            "edges": (points.column_edges + first).tolist(),
-            "norms": (10.0 ** points.values[0].astype(np.float64)).tolist(),
-            "fit": fitted_line(norms, window),
-            "window": series.window(step),
-            "cuts": series.cuts(step, norms.size),
-            **gradient_flow.summarize(norms),
-            "decay": gradient_flow.decay_per_step(inside),
-            "half_life": gradient_flow.half_life(inside),
-        }
+        def profile(series: Series) -> dict[str, Any]:
+            steps = series.steps
+            last = len(steps) - 1
+            at = last if wanted is None else int(np.searchsorted(steps, wanted, "right")) - 1
+            norms, step = series.norms.vectors[max(at, 0)], int(steps[max(at, 0)])
+            part = web.part(request, norms.size)
+            return {**_one_profile(series, step, norms, part, points), "steps": thinned(steps)}
 
-    def _summary(self, request: wrappers.Request) -> dict[str, Any]:
-        """The verdict on a run, and the numbers behind it."""
-        series = self._one_series(request)
-        found = series.overview()
-        recorded = [
-            step
-            for step, norms in zip(series.steps.tolist(), series.norms.vectors, strict=True)
-            if norms.size
-        ]
-        return {
-            **found,
-            "thresholds": THRESHOLDS,
-            "first_step": recorded[-found["averaged"]],
-            "last_step": recorded[-1],
-            "steps": _thinned(series.steps).tolist(),
-            "records": len(series.steps),
-            "damaged": series.damaged,
-            "window": series.window(recorded[-1]),
-        }
+        return self._of_each(request, profile)
+
+    def _summary(self, request: wrappers.Request) -> list[dict[str, Any]]:
+        """The verdict on each `run`, and the numbers behind it."""
+
+        def summary(series: Series) -> dict[str, Any]:
+            found = series.overview()
+            recorded = [
+                step
+                for step, norms in zip(series.steps.tolist(), series.norms.vectors, strict=True)
+                if norms.size
+            ]
+            return {
+                **found,
+                "thresholds": THRESHOLDS,
+                "first_step": recorded[-found["averaged"]],
+                "last_step": recorded[-1],
+                "records": len(series.steps),
+                "damaged": series.damaged,
+                "window": series.window(recorded[-1]),
+            }
+
+        return self._of_each(request, summary)
 
     def _statistics(self, request: wrappers.Request) -> list[str]:
-        """Names of the scalars of a `layer` and of the optimizer."""
-        return self._source.statistics(request, web.one(request, "layer"))
+        """Names of the scalars of each `layer` and of what belongs to no layer."""
+        return self._source.statistics(request, web.several(request, "layer"))
 
     def _trends(self, request: wrappers.Request) -> list[dict[str, Any]]:
-        """For each `run` the scalar `name` of a layer, or of the optimizer, over training."""
-        layer, name = web.one(request, "layer"), web.one(request, "name")
-        group, _, key = name.rpartition("/") if name.startswith("optimizer/") else (layer, "", name)
-        tag = layout.statistic_tag(group, key)
-
-        def trend(run: str) -> dict[str, Any]:
-            data = self._source.scalars(request, run, tag)
-            return {"steps": [step for step, _ in data], "values": [value for _, value in data]}
-
-        return _of_each(request, trend)
+        """For each `run` and its `layer` the scalars `name` over training."""
+        names, runs = web.several(request, "name"), web.of_runs(request, "layer")
+        if len(names) * len(runs) > web.MAX_RUNS * 10:
+            raise exceptions.BadRequest(f"More than {web.MAX_RUNS * 10} scalars were asked for.")
+        wanted = [(name, run, _statistic(layer, name)) for name in names for run, layer in runs]
+        found = self._source.scalars(request, [(run, tag) for _, run, tag in wanted])
+        answers = []
+        for (name, run, _), data in zip(wanted, found, strict=True):
+            answer: dict[str, Any] = {"run": run, "name": name}
+            if isinstance(data, web.Unreadable):
+                answer["unreadable"] = data.description
+            else:
+                answer["steps"] = [step for step, _ in data]
+                answer["values"] = [value for _, value in data]
+            answers.append(answer)
+        return answers
 
     def _export(self, request: wrappers.Request) -> wrappers.Response:
         """All profiles of a run as CSV: one line per step, one column per timestep or lag."""
-        if request.args.get("format", "csv") != "csv":
+        if request.values.get("format", "csv") != "csv":
             raise exceptions.BadRequest("The only format is csv.")
-        series = self._one_series(request)
+        wanted = web.one(request, "run"), web.one(request, "tag")
+        (series,) = self._source.series(request, [wanted])
+        if isinstance(series, exceptions.HTTPException):
+            raise series
         timesteps = series.norms.shape[1]
-        letter = "lag" if series.by_lag else "t"
+        letter = "lag" if series.kind.by_lag else "t"
 
         def lines() -> Iterator[str]:
             yield "step," + ",".join(f"{letter}{t}" for t in range(timesteps)) + "\n"
             for step, vector in zip(series.steps, series.norms.vectors, strict=True):
                 written = [f"{norm:.9g}" for norm in vector]
                 missing = [""] * (timesteps - len(written))
-                row = written[::-1] + missing if series.by_lag else missing + written
+                row = written[::-1] + missing if series.kind.by_lag else missing + written
                 yield f"{step},{','.join(row)}\n"
 
         # Streamed: a long history is hundreds of megabytes of text.
-        name = f"{web.one(request, 'run')}_{web.one(request, 'tag').split('/', 1)[1]}"
+        name = f"{wanted[0]}_{wanted[1].split('/', 1)[1]}"
         name = re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII).strip("_.")[-200:]
         disposition = f'attachment; filename="{name}.csv"'
         headers = {"Content-Disposition": disposition, "X-Content-Type-Options": "nosniff"}
         return wrappers.Response(lines(), content_type="text/csv; charset=utf-8", headers=headers)
 
-    def _one_series(self, request: wrappers.Request) -> Series:
-        return self._series(request, web.one(request, "run"))
+    def _of_each(
+        self, request: wrappers.Request, content: Callable[[Series], dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """The content of each `run`; a run without it does not affect the others."""
+        wanted = web.of_runs(request, "tag")
 
-    def _series(self, request: wrappers.Request, run: str) -> Series:
-        return self._source.series(request, run, web.one(request, "tag"))
+        def of(run: str, series: Series | exceptions.HTTPException) -> dict[str, Any]:
+            if isinstance(series, exceptions.HTTPException):
+                return {"run": run, **web.reason(series)}
+            return {"run": run, **content(series)}
 
-
-def _of_each(request: wrappers.Request, content: Callable[[str], dict]) -> list[dict[str, Any]]:
-    """The content of each `run`; a run without it does not affect the others."""
-
-    def of(run: str) -> dict[str, Any]:
-        try:
-            return {"run": run, **content(run)}
-        except (web.Unreadable, exceptions.NotFound) as error:
-            return {"run": run, "unreadable": error.description}
-
-    return [of(run) for run in web.runs(request)]
+        found = self._source.series(request, wanted)
+        return [of(run, series) for (run, _), series in zip(wanted, found, strict=True)]
 
 
-def _part(request: wrappers.Request, timesteps: int) -> tuple[int, int]:
-    """First timestep of the requested part, and the one after the last.
+def _one_profile(
+    series: Series, step: int, norms: np.ndarray, part: tuple[int, int], points: int
+) -> dict[str, Any]:
+    window = series.judged_window(step, norms.size)
+    inside = norms if window is None else norms[-window:]
+    first, last = part
+    cells = grid.reduce(norms[None, first:last], 1, points)
+    return {
+        "step": step,
+        "timesteps": norms.size,
+        # Each point covers the timesteps from its edge to the next.
+        "edges": (cells.column_edges + first).tolist(),
+        "norms": (10.0 ** cells.values[0].astype(np.float64)).tolist(),
+        "fit": fitted_line(norms, window),
+        "window": series.window(step),
+        "cuts": series.cuts(step, norms.size),
+        **gradient_flow.summarize(norms),
+        "decay": gradient_flow.decay_per_step(inside),
+        "half_life": gradient_flow.half_life(inside),
+    }
 
-    Requested by timesteps or by lags, which match across runs of different lengths.
-    """
-    first = web.integer(request, "t0", timesteps - web.integer(request, "l1", timesteps, 0), 0)
-    last = web.integer(request, "t1", timesteps - web.integer(request, "l0", 0, 0), 0)
-    last = min(max(last, 0), timesteps)
-    return min(max(first, 0), last), last
+
+def _statistic(layer: str, name: str) -> str:
+    """The tag of a statistic as the page names it: of the layer, or `group/name`."""
+    group, _, key = name.partition("/")
+    return (
+        layout.statistic_tag(group, key)
+        if group in layout.GLOBAL and key
+        else (layout.statistic_tag(layer, name))
+    )
 
 
-def _thinned(values: np.ndarray) -> np.ndarray:
+def thinned(values: np.ndarray) -> list[int]:
+    """At most `_MAX_POINTS` of the values, evenly spread, with the first and the last."""
     at = np.linspace(0, len(values) - 1, min(len(values), _MAX_POINTS)).astype(int)
-    return values[at]
-
-
-def _between(steps: np.ndarray, first: int | None, last: int | None) -> slice:
-    start = 0 if first is None else int(np.searchsorted(steps, first, "left"))
-    stop = len(steps) if last is None else int(np.searchsorted(steps, last, "right"))
-    return slice(start, stop)
+    return values[at].tolist()

@@ -12,12 +12,17 @@ class Ragged:
     Rows are padded only when they are read: one profile of a million timesteps does not make
     thousands of short ones as long.
 
+    Args:
+        vectors: The rows, or an array of them, which is then never copied.
+        columns: Number of columns. Defaults to that of the longest row.
+
     Attributes:
         vectors: The rows.
         shape: `(rows, columns)`, as of an array.
     """
 
-    def __init__(self, vectors: Sequence[np.ndarray], columns: int | None = None):
+    def __init__(self, vectors: Sequence[np.ndarray] | np.ndarray, columns: int | None = None):
+        self._table = vectors if isinstance(vectors, np.ndarray) else None
         self.vectors: list[np.ndarray] = list(vectors)
         longest = max(map(len, self.vectors), default=0)
         self.shape: tuple[int, int] = len(self.vectors), longest if columns is None else columns
@@ -43,6 +48,8 @@ class Ragged:
         _, columns = self.shape
         last = min(max(last, 0), columns)
         first = min(max(first, 0), last)
+        if self._table is not None:
+            return Ragged(self._table[rows, first:last], last - first)
         starts = [columns - len(vector) for vector in self.vectors[rows]]
         parts = [
             vector[max(first - start, 0) : max(last - start, 0)]
@@ -57,6 +64,12 @@ class Ragged:
             rows: Slice.
             size: Integer. Approximate largest number of elements of a block.
         """
+        if self._table is not None:
+            table = self._table[rows]
+            together = max(1, size // max(table.shape[1], 1))
+            for at in range(0, len(table), together):
+                yield self.shape[1] - table.shape[1], table[at : at + together]
+            return
         for length, alike in itertools.groupby(self.vectors[rows], len):
             alike = list(alike)
             together = max(1, size // max(length, 1))

@@ -1,8 +1,9 @@
 """The profiles of a run with their truncation windows, cached for the *Gradient flow* tab."""
 
 import collections
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,16 @@ class Records:
         steps: `(records,)`, strictly increasing.
         norms: `(records, timesteps)` or, by lag, `(records, lags)` with lag 0 last.
         damaged: Number of records that hold no profile.
+
+    Attributes:
+        bytes: Memory taken.
     """
 
     def __init__(self, steps: np.ndarray, norms: Ragged, damaged: int = 0):
         self.steps = steps
         self.norms = norms
         self.damaged = damaged
+        self.bytes: int = 4 * norms.size + 200 * len(steps)  # float32, and the array objects
         self._overview: tuple[Any, dict[str, Any]] = None, {}
 
     def overview(self, windows: list[int | None]) -> dict[str, Any]:
@@ -44,13 +49,13 @@ class Series:
 
     Attributes:
         steps, norms, damaged: Those of `Records`.
-        by_lag: Boolean.
+        kind: The `layout.Kind`.
     """
 
     def __init__(
         self,
         records: Records,
-        by_lag: bool,
+        kind: layout.Kind,
         content: dict[str, Any],
         lengths: list[tuple[int, float]],
         overlap: bool,
@@ -59,7 +64,7 @@ class Series:
         self.steps: np.ndarray = records.steps
         self.norms: Ragged = records.norms
         self.damaged: int = records.damaged
-        self.by_lag = by_lag
+        self.kind: layout.Kind = kind
         # Lengths that `AdaptiveTruncation` chose, in force after their steps.
         lengths = [(step, length) for step, length in lengths if 1 <= length < np.inf]
         self._changes = [step for step, _ in lengths]
@@ -79,7 +84,7 @@ class Series:
         None by lag, which is measured with full BPTT.
         """
         length, division = self._in_force(step)
-        if self.by_lag or length is None:
+        if self.kind.by_lag or length is None:
             return None
         # Counted from the start, the last window is as much shorter as its losses are fewer.
         return length - windows.of(size, division).back
@@ -92,14 +97,14 @@ class Series:
     def cuts(self, step: int, size: int) -> list[int]:
         """First columns after a cut in a profile of this size; by lag, the first in the window."""
         length, division = self._in_force(step)
-        if self.by_lag:
+        if self.kind.by_lag:
             return [size - length] if length and length < size else []
         edges = windows.of(size, division).edges
         return edges.tolist() if edges.size <= _MAX_CUTS else []
 
     def _in_force(self, step: int) -> tuple[int | None, layout.Division]:
         # The lag profile of a step led to the length that is written with it.
-        side = "right" if self.by_lag else "left"
+        side = "right" if self.kind.by_lag else "left"
         return self._windows[int(np.searchsorted(self._changes, step, side))]
 
 
@@ -139,24 +144,38 @@ class Cache:
         self._lock = threading.Lock()  # TensorBoard answers every request in a thread of its own
         self._loading: dict[Any, threading.Lock] = collections.defaultdict(threading.Lock)
 
-    def get(self, key: Any, version: Any, load: Callable[[], Records]) -> Records:
-        """The entry of this version, else what `load` returns, called once for all threads."""
-        with self._lock:
-            loading = self._loading[key]
-        with loading:
+    def get(
+        self, versions: Mapping[Any, Any], load: Callable[[list[Any]], Mapping[Any, Any]]
+    ) -> dict[Any, Any]:
+        """The entries of these keys and versions.
+
+        Args:
+            versions: The version of each key.
+            load: Returns the values of keys that are missing, called once for all threads. An
+                exception as a value is returned and not kept.
+        """
+        with contextlib.ExitStack() as stack:
+            for key in sorted(versions):  # in one order, so that no two threads wait for each other
+                with self._lock:
+                    loading = self._loading[key]
+                stack.enter_context(loading)
+            found = {}
             with self._lock:
-                entry = self._entries.get(key)
-                if entry is not None and entry[0] == version:
-                    self._entries.move_to_end(key)
-                    return entry[1]
-            value = load()
+                for key, version in versions.items():
+                    entry = self._entries.get(key)
+                    if entry is not None and entry[0] == version:
+                        self._entries.move_to_end(key)
+                        found[key] = entry[1]
+            missing = [key for key in versions if key not in found]
+            loaded = load(missing) if missing else {}
             with self._lock:
-                self._entries[key] = version, value
-                self._entries.move_to_end(key)
+                for key, value in loaded.items():
+                    if isinstance(value, Records):
+                        self._entries[key] = versions[key], value
+                        self._entries.move_to_end(key)
                 while self._bytes() > self._size and len(self._entries) > 1:
                     self._entries.popitem(last=False)
-        return value
+        return {**found, **loaded}
 
     def _bytes(self) -> int:
-        # float32, and about 200 bytes per array object.
-        return sum(4 * r.norms.size + 200 * len(r.steps) for _, r in self._entries.values())
+        return sum(r.bytes for _, r in self._entries.values())

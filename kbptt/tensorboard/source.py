@@ -1,28 +1,31 @@
 """Reads profiles and scalars through TensorBoard's data provider, for the *Gradient flow* tab.
 
-Event files are foreign data. Data that cannot be read raise `web.Unreadable` for their run alone.
+Event files are foreign data. What cannot be read costs its run alone, in whose place there is
+`web.Unreadable`.
 """
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import grpc
-import numpy as np
 from tensorboard import errors, plugin_util
 from tensorboard.data import provider
+from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.plugins.scalar import metadata as scalar_metadata
 from werkzeug import exceptions, wrappers
 
-from kbptt.tensorboard import guard, layout, reader
-from kbptt.tensorboard.ragged import Ragged
+from kbptt.tensorboard import decode, guard, layout
 from kbptt.tensorboard.series import Cache, Records, Series
 from kbptt.tensorboard.web import Unreadable
 
 # TensorBoard requires a number, and samples at random beyond it.
 _EVERYTHING = 2**31 - 1
+# Points of one scalar, and about how many of all that are asked for at once.
 _MAX_SCALARS = 1000
+_MAX_POINTS = 200_000
 # The data server is gone or busy: not a fault of the run.
 _NOT_THE_RUN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
@@ -34,152 +37,271 @@ class Source:
         data: TensorBoard's data provider.
     """
 
-    def __init__(self, data: provider.DataProvider):
+    def __init__(self, data: Any):
+        # Any: to a type checker the methods of `provider.DataProvider` return nothing.
         self._data = data
         self._cache = Cache()
 
     @functools.cached_property
-    def _guarded(self) -> provider.DataProvider:
+    def _guarded(self) -> Any:
         """The provider for whatever makes arrays."""
         # Not in __init__: an error there would end TensorBoard, and here it is shown in the tab.
         return guard.guard(self._data)
 
     def tags(self, request: wrappers.Request) -> dict[str, dict[str, dict[str, Any]]]:
-        """`{run: {tag: {layer, by_lag, max_step, …}}}`; no tags for a run that cannot be read."""
-        listed = _list(self._data, self._data.list_tensors, request, layout.PLUGIN)
+        """`{run: {tag: {layer, kind, position, max_step, …}}}`.
+
+        No tags for a run that cannot be read.
+        """
+        listed = self._list(self._data.list_tensors, request, layout.PLUGIN)
         found: dict[str, dict[str, dict[str, Any]]] = {}
         for run, tags in listed.items():
-            if tags is None:
-                found[run] = {}
-                continue
-            for tag, series in tags.items():
-                by_lag = layout.layer_of(tag, layout.LAGS)
-                layer = by_lag or layout.layer_of(tag)
-                if layer is not None:
-                    found.setdefault(run, {})[tag] = {
-                        **layout.parse_content(series.plugin_content),
-                        "layer": layer,  # not from the content, where it may be cut
-                        "by_lag": by_lag is not None,
-                        "max_step": series.max_step,
-                    }
+            known = {tag: kind for tag in tags or () if (kind := layout.kind_of(tag))}
+            if known or tags is None:
+                found[run] = _described(tags or {}, known)
         return found
 
-    def series(self, request: wrappers.Request, run: str, tag: str) -> Series:
-        """The profiles of a run, with their windows. Raises 404 if it has none, `Unreadable`."""
-        by_lag = layout.layer_of(tag, layout.LAGS)
-        layer = by_lag or layout.layer_of(tag)
-        nothing = exceptions.NotFound(f"Run {run!r} has no profiles {tag!r}.")
-        if layer is None:
-            raise nothing
-        with _reading(run, tag):
-            listed = self._listed(request, run, tag)
-            if listed is None:
-                raise nothing
-            key = plugin_util.experiment_id(request.environ), run, tag
+    def options(self, request: wrappers.Request) -> dict[str, dict[str, Any]]:
+        """`{run: {option: value}}` from the HParams of each run or of the directory above it."""
+        listed = self._list(self._data.list_tensors, request, hparams_metadata.PLUGIN_NAME)
+        found: dict[str, dict[str, Any]] = {}
+        for run, tags in listed.items():
+            series = (tags or {}).get(hparams_metadata.SESSION_START_INFO_TAG)
+            if series is None:
+                continue
+            # Foreign content, as all in event files, can raise anything.
+            with contextlib.suppress(Exception):
+                start = hparams_metadata.parse_session_start_info_plugin_data(series.plugin_content)
+                found[run] = {
+                    str(name): getattr(value, value.WhichOneof("kind"))
+                    for name, value in start.hparams.items()
+                    if value.WhichOneof("kind") in ("string_value", "number_value", "bool_value")
+                }
+        return found
+
+    def order(self, request: wrappers.Request) -> list[str]:
+        """All runs in TensorBoard's own order, in which it gives them colours."""
+        runs = self._data.list_runs(**_experiment(request))
+        return [
+            run.run_name
+            for run in sorted(runs, key=lambda run: (run.start_time or math.inf, run.run_name))
+        ]
+
+    def series(
+        self, request: wrappers.Request, wanted: Sequence[tuple[str, str]]
+    ) -> list[Series | exceptions.HTTPException]:
+        """The profiles of each `(run, tag)`, with their windows, in that order.
+
+        In place of one that does not exist there is a `NotFound`, and `Unreadable` where its event
+        files are damaged.
+        """
+        kinds = {tag: kind for _, tag in wanted if (kind := layout.kind_of(tag)) is not None}
+        known = [(run, tag) for run, tag in dict.fromkeys(wanted) if tag in kinds]
+        runs = {run for run, _ in known}
+        lags = {tag: layout.lag_tag(layer) for tag, (layer, _) in kinds.items()}
+        tags = {*lags, *lags.values()}
+        listed = self._list(self._data.list_tensors, request, layout.PLUGIN, runs, tags)
+        experiment = plugin_util.experiment_id(request.environ)
+        versions = {
             # As text, since NaN times are never equal.
-            version = f"{listed.max_step} {listed.max_wall_time}"
-            records = self._cache.get(
-                key, version, lambda: self._read_records(request, run, tag, by_lag is not None)
-            )
+            (experiment, run, tag): f"{one.max_step} {one.max_wall_time}"
+            for run, tag in known
+            if (one := (listed.get(run) or {}).get(tag)) is not None
+        }
+        found = self._cache.get(versions, lambda keys: self._read(request, keys))
+        truncations = [
+            (run, layout.statistic_tag(kinds[tag][0], "truncation")) for run, tag in known
+        ]
+        series: dict[tuple[str, str], Series | exceptions.HTTPException] = {}
+        for (run, tag), lengths in zip(known, self.scalars(request, truncations), strict=True):
+            described = listed.get(run, {})
+            if described is None:
+                reason = f"Run {run!r}: its event files announce data that they do not hold."
+                series[run, tag] = Unreadable(reason)
+                continue
+            checked = _checked(run, tag, found.get((experiment, run, tag)), lengths)
+            if isinstance(checked, exceptions.HTTPException):
+                series[run, tag] = checked
+                continue
             # The lag profiles of `AdaptiveTruncation` record whether its windows overlap.
-            lags = listed if by_lag else self._listed(request, run, layout.lag_tag(layer))
-        if not records.norms.size:
-            if records.damaged:
-                raise Unreadable(
-                    f"Run {run!r}: none of the {records.damaged} records of {tag!r} is a vector "
-                    "of nonnegative norms."
-                )
-            raise nothing
-        return Series(
-            records,
-            by_lag is not None,
-            layout.parse_content(listed.plugin_content),
-            self.scalars(request, run, layout.statistic_tag(layer, "truncation")),
-            lags is not None and "overlap" in layout.parse_content(lags.plugin_content),
-        )
+            lag = described.get(lags[tag])
+            overlap = lag is not None and "overlap" in layout.parse_content(lag.plugin_content)
+            content = layout.parse_content(described[tag].plugin_content)
+            series[run, tag] = Series(checked[0], kinds[tag][1], content, checked[1], overlap)
+        return [
+            series.get((run, tag)) or exceptions.NotFound(f"Run {run!r} has no profiles {tag!r}.")
+            for run, tag in wanted
+        ]
 
-    def _read_records(self, request: wrappers.Request, run: str, tag: str, by_lag: bool) -> Records:
-        data = read(self._guarded.read_tensors, _of(request, layout.PLUGIN, run, tag))
-        data = data.get(run, {}).get(tag) or ()
-        # Of equal steps (a resumed run) the last one.
-        found = {datum.step: reader.profile(datum.step, datum.numpy) for datum in data}
-        profiles = {step: norms for step, norms in sorted(found.items()) if norms is not None}
-        norms = Ragged([norms[::-1] if by_lag else norms for norms in profiles.values()])
-        return Records(np.array(list(profiles), np.int64), norms, len(found) - len(profiles))
+    def _read(
+        self, request: wrappers.Request, keys: list[tuple[str, str, str]]
+    ) -> dict[tuple[str, str, str], Records | Unreadable]:
+        """The records of some keys of the cache, in as few requests as the data server allows."""
+        experiment = keys[0][0]
+        runs, tags = ({key[at] for key in keys} for at in (1, 2))
+        arguments = _of(request, layout.PLUGIN, runs, tags)
+        found: dict[tuple[str, str, str], Records | Unreadable] = {}
+        try:
+            replies = read(self._tensors, arguments, split=len(keys) > 1)
+        except Exception as error:
+            if not_the_run(error):
+                raise
+            if len(keys) > 1:
+                half = len(keys) // 2
+                return self._read(request, keys[:half]) | self._read(request, keys[half:])
+            return {keys[0]: _unreadable(keys[0][1], keys[0][2], error)}
+        for run, tag, steps, tensors in replies:
+            key, kind = (experiment, run, tag), layout.kind_of(tag)
+            if key in keys and kind is not None:
+                try:
+                    found[key] = decode.records(steps, tensors, kind[1].by_lag)
+                except Exception as error:
+                    found[key] = _unreadable(run, tag, error)
+        return found
 
-    def _listed(self, request: wrappers.Request, run: str, tag: str) -> Any:
-        return (
-            self._data.list_tensors(**_of(request, layout.PLUGIN, run, tag)).get(run, {}).get(tag)
-        )
+    def _tensors(self, **arguments: Any) -> list[Any]:
+        return list(guard.tensors(self._data, arguments))
 
-    def statistics(self, request: wrappers.Request, layer: str) -> list[str]:
-        """Names of the scalars of a layer and, prefixed by `optimizer/`, of the optimizer."""
-        listed = _list(self._data, self._data.list_scalars, request, scalar_metadata.PLUGIN_NAME)
-        tags = {tag for of_run in listed.values() for tag in of_run or ()}
-        optimizer = layout.statistic_tag("optimizer", "")
-        of_layer = layout.statistic_tag(layer, "")
-        names = [tag.removeprefix(of_layer) for tag in tags if tag.startswith(of_layer)]
-        names += [f"optimizer/{tag[len(optimizer) :]}" for tag in tags if tag.startswith(optimizer)]
+    def statistics(self, request: wrappers.Request, layers: Sequence[str]) -> list[str]:
+        """Names of the scalars of these layers and, with the group's name before, of no layer."""
+        listed = self._list(self._data.list_scalars, request, scalar_metadata.PLUGIN_NAME)
+        names = set()
+        prefixes = {layout.statistic_tag(layer, ""): "" for layer in layers}
+        prefixes |= {layout.statistic_tag(group, ""): f"{group}/" for group in layout.GLOBAL}
+        for tag in {tag for tags in listed.values() for tag in tags or ()}:
+            for prefix, shown in prefixes.items():
+                if tag.startswith(prefix):
+                    names.add(shown + tag.removeprefix(prefix))
         return sorted(names)
 
-    def scalars(self, request: wrappers.Request, run: str, tag: str) -> list[tuple[int, float]]:
-        """At most `_MAX_SCALARS` `(step, value)`, sorted; none if there is no such scalar."""
-        with _reading(run, tag):
-            found = self._guarded.read_scalars(
-                **_of(request, scalar_metadata.PLUGIN_NAME, run, tag), downsample=_MAX_SCALARS
-            )
+    def scalars(
+        self, request: wrappers.Request, wanted: Sequence[tuple[str, str]]
+    ) -> list[list[tuple[int, float]] | Unreadable]:
+        """At most `_MAX_SCALARS` `(step, value)` of each `(run, tag)`, sorted."""
+        if not wanted:
+            return []
+        try:
+            found = self._read_scalars(request, wanted)
+        except Exception as error:
+            if not_the_run(error):
+                raise
+            if len(wanted) == 1:
+                return [_unreadable(*wanted[0], error)]
+            half = len(wanted) // 2
+            return self.scalars(request, wanted[:half]) + self.scalars(request, wanted[half:])
+        return [found[run, tag] for run, tag in wanted]
+
+    def _read_scalars(
+        self, request: wrappers.Request, wanted: Sequence[tuple[str, str]]
+    ) -> dict[tuple[str, str], list[tuple[int, float]]]:
+        runs, tags = ({pair[at] for pair in wanted} for at in (0, 1))
+        arguments = _of(request, scalar_metadata.PLUGIN_NAME, runs, tags)
+        points = max(_MAX_POINTS // len(wanted), 100)
+        found = self._guarded.read_scalars(**arguments, downsample=min(points, _MAX_SCALARS))
+        series = {}
+        for run, tag in wanted:
             data = found.get(run, {}).get(tag) or ()
             # Of equal steps the last one.
-            return sorted({datum.step: float(datum.value) for datum in data}.items())
+            series[run, tag] = sorted({d.step: float(d.value) for d in data}.items())
+        return series
+
+    def _list(
+        self,
+        list_series: Callable,
+        request: wrappers.Request,
+        plugin: str,
+        runs: Collection[str] | None = None,
+        tags: Collection[str] | None = None,
+    ) -> dict[str, dict[str, Any] | None]:
+        """`{run: {tag: time series}}` of a plugin, None for a run that cannot be read."""
+        experiment = _experiment(request)
+
+        def of(runs: Collection[str] | None) -> dict[str, dict[str, Any]]:
+            chosen = provider.RunTagFilter(runs=runs, tags=tags)
+            return list_series(**experiment, plugin_name=plugin, run_tag_filter=chosen)
+
+        try:
+            return {**of(runs)}
+        except Exception as error:
+            if not_the_run(error):
+                raise
+        # A single run that announces series without data makes this fail: ask for each run.
+        found: dict[str, dict[str, Any] | None] = {}
+        for run in runs or [run.run_name for run in self._data.list_runs(**experiment)]:
+            try:
+                found.update(of([run]))
+            except Exception:
+                found[run] = None
+        return found
 
 
-def read(read_tensors: Callable, arguments: dict[str, Any]) -> Any:
-    """All records or, if the reply is larger than TensorBoard allows, as many as fit."""
+def _described(tags: dict[str, Any], known: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the page is told of each tag of a run."""
+    fields = {tag: layout.parse_content(tags[tag].plugin_content) for tag in known}
+    indices: dict[str, int | None] = {}
+    for tag, (layer, _) in known.items():
+        index = fields[tag].get("index")
+        indices[layer] = indices.get(layer) if index is None else index
+    positions = layout.positions(indices)
+    return {
+        tag: {
+            **fields[tag],
+            "layer": layer,  # not from the content, where it may be cut
+            "kind": kind.name,
+            "position": positions[layer],
+            "max_step": tags[tag].max_step,
+        }
+        for tag, (layer, kind) in known.items()
+    }
+
+
+def _checked(
+    run: str,
+    tag: str,
+    records: Records | Unreadable | None,
+    lengths: list[tuple[int, float]] | Unreadable,
+) -> tuple[Records, list[tuple[int, float]]] | exceptions.HTTPException:
+    """What a run is shown from, or why it cannot be."""
+    if isinstance(records, Unreadable):
+        return records
+    if isinstance(lengths, Unreadable):
+        return lengths
+    if records is None or not (records.norms.size or records.damaged):
+        return exceptions.NotFound(f"Run {run!r} has no profiles {tag!r}.")
+    if not records.norms.size:
+        return Unreadable(
+            f"Run {run!r}: none of the {records.damaged} records of {tag!r} is a vector of "
+            "nonnegative norms."
+        )
+    return records, lengths
+
+
+def read(read_tensors: Callable, arguments: dict[str, Any], split: bool = False) -> Any:
+    """All records or, if the reply is larger than TensorBoard allows, as many as fit.
+
+    With `split` such a reply is an error: the caller has fewer runs to ask for.
+    """
     records = _EVERYTHING
     while True:
         try:
             return read_tensors(**arguments, downsample=records)
         except grpc.RpcError as error:
             too_large = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            if not too_large or records < 2:
+            if not too_large or records < 2 or split:
                 raise
             records = min(records, 8192) // 2
 
 
-def _list(
-    data: provider.DataProvider, list_series: Callable, request: wrappers.Request, plugin: str
-) -> dict[str, dict[str, Any] | None]:
-    """`{run: {tag: time series}}` of a plugin, None for a run that cannot be read."""
-    experiment = _experiment(request)
-
-    def of(runs: list[str] | None) -> dict[str, dict[str, Any]]:
-        chosen = provider.RunTagFilter(runs=runs)
-        return list_series(**experiment, plugin_name=plugin, run_tag_filter=chosen)
-
-    with contextlib.suppress(Exception):
-        return of(None)
-    # A single run that announces series without data makes this fail: ask for each run.
-    found: dict[str, dict[str, Any] | None] = {}
-    for run in data.list_runs(**experiment):
-        try:
-            found.update(of([run.run_name]))
-        except Exception:
-            found[run.run_name] = None
-    return found
+def not_the_run(error: Exception) -> bool:
+    """Whether the data server is gone or busy, or the request refused: no fault of a run."""
+    if isinstance(error, grpc.RpcError):
+        return error.code() in _NOT_THE_RUN
+    return isinstance(error, exceptions.HTTPException | errors.PublicError)
 
 
-@contextlib.contextmanager
-def _reading(run: str, tag: str) -> Iterator[None]:
-    """Turns any error that foreign data cause inside TensorBoard into `Unreadable`."""
-    try:
-        yield
-    except (exceptions.HTTPException, errors.PublicError):
-        raise
-    except Exception as error:
-        if isinstance(error, grpc.RpcError) and error.code() in _NOT_THE_RUN:
-            raise
-        reason = f"{type(error).__name__}: {error}"[:300]
-        raise Unreadable(f"Run {run!r}: {tag!r} cannot be read ({reason}).") from error
+def _unreadable(run: str, tag: str, error: Exception) -> Unreadable:
+    reason = f"{type(error).__name__}: {error}"[:300]
+    return Unreadable(f"Run {run!r}: {tag!r} cannot be read ({reason}).")
 
 
 def _experiment(request: wrappers.Request) -> dict[str, Any]:
@@ -189,7 +311,8 @@ def _experiment(request: wrappers.Request) -> dict[str, Any]:
     }
 
 
-def _of(request: wrappers.Request, plugin: str, run: str, tag: str) -> dict[str, Any]:
-    # One run and tag at a time: TensorBoard's data server limits a reply to 256 MiB.
-    chosen = provider.RunTagFilter(runs=[run], tags=[tag])
+def _of(
+    request: wrappers.Request, plugin: str, runs: Collection[str], tags: Collection[str]
+) -> dict[str, Any]:
+    chosen = provider.RunTagFilter(runs=runs, tags=tags)
     return {**_experiment(request), "plugin_name": plugin, "run_tag_filter": chosen}

@@ -8,7 +8,9 @@ from typing import TypeVar
 from tensorboard.backend import http_util
 from werkzeug import exceptions, wrappers
 
-MAX_RUNS = 50
+MAX_RUNS = 1000  # in one request
+
+METHODS = ("GET", "HEAD", "POST")
 
 _Default = TypeVar("_Default", bound=int | None)
 
@@ -19,20 +21,30 @@ class Unreadable(exceptions.UnprocessableEntity):
 
 def one(request: wrappers.Request, name: str) -> str:
     """The required argument `name`."""
-    value = request.args.get(name)
-    if value is None:
-        raise exceptions.BadRequest(f"The argument {name!r} is missing.")
-    return value
+    return several(request, name)[0]
 
 
-def runs(request: wrappers.Request) -> list[str]:
-    """The arguments `run`: one to `MAX_RUNS`."""
-    found = request.args.getlist("run")
+def several(request: wrappers.Request, name: str) -> list[str]:
+    """The values of the required argument `name`: at most `MAX_RUNS`."""
+    found = request.values.getlist(name)
     if not found:
-        raise exceptions.BadRequest("The argument 'run' is missing.")
+        raise exceptions.BadRequest(f"The argument {name!r} is missing.")
     if len(found) > MAX_RUNS:
-        raise exceptions.BadRequest(f"More than {MAX_RUNS} runs were asked for.")
+        raise exceptions.BadRequest(
+            f"The argument {name!r} was given {len(found)} times. At most {MAX_RUNS} are allowed."
+        )
     return found
+
+
+def of_runs(request: wrappers.Request, name: str) -> list[tuple[str, str]]:
+    """Each `run` with its argument `name`, which may be given once for all."""
+    runs, values = several(request, "run"), several(request, name)
+    if len(values) not in (1, len(runs)):
+        raise exceptions.BadRequest(
+            f"The argument {name!r} must be given once, or once for each of the {len(runs)} runs. "
+            f"Received: {len(values)} of them."
+        )
+    return list(zip(runs, values * len(runs) if len(values) == 1 else values, strict=True))
 
 
 def integer(
@@ -43,7 +55,7 @@ def integer(
     highest: int = 2**62,
 ) -> int | _Default:
     """The argument `name`, an integer between two bounds."""
-    text = request.args.get(name)
+    text = request.values.get(name)
     if text is None:
         return default
     try:
@@ -58,14 +70,33 @@ def integer(
     return value
 
 
+def part(request: wrappers.Request, timesteps: int) -> tuple[int, int]:
+    """First timestep of the requested part, and the one after the last.
+
+    Requested by timesteps (`t0`, `t1`) or by lags (`l0`, `l1`), which match across runs of
+    different lengths.
+    """
+    first = integer(request, "t0", timesteps - integer(request, "l1", timesteps, 0), 0)
+    last = integer(request, "t1", timesteps - integer(request, "l0", 0, 0), 0)
+    last = min(max(last, 0), timesteps)
+    return min(max(first, 0), last), last
+
+
+def reason(error: exceptions.HTTPException) -> dict[str, str]:
+    """Why there is nothing to show of a run: `unreadable`, or `missing` if nothing was written."""
+    kind = "unreadable" if isinstance(error, Unreadable) else "missing"
+    return {kind: error.description or ""}
+
+
 def answer(route: Callable) -> Callable:
     """The WSGI application of a route that returns JSON, bytes or a response."""
 
     @wrappers.Request.application
     def application(request):
         try:
-            if request.method not in ("GET", "HEAD"):
-                raise exceptions.MethodNotAllowed(["GET", "HEAD"])
+            # POST only because many runs are too long for an address.
+            if request.method not in METHODS:
+                raise exceptions.MethodNotAllowed(METHODS)
             content = route(request)
         except exceptions.HTTPException as error:
             return http_util.Respond(request, error.description, "text/plain", code=error.code)

@@ -29,7 +29,8 @@ def test_what_is_written(tmp_path):
         assert (step, value) == (1, pytest.approx(expected))
     metadata = accumulator.SummaryMetadata("gradient_flow/rnn/dL_dh")
     assert metadata.plugin_data.plugin_name == "gradient_flow"
-    assert metadata.plugin_data.content == b'{"v":1,"layer":"rnn","loss":"last","window":null}'
+    content = b'{"v":1,"layer":"rnn","loss":"last","window":null,"index":0}'
+    assert metadata.plugin_data.content == content
     assert metadata.data_class == 2  # DATA_CLASS_TENSOR
     width, height, png = series["gradient_flow_heatmap/rnn"][-1][1]
     assert png.startswith(b"\x89PNG") and int(width) > int(height) > 0
@@ -45,7 +46,8 @@ def test_a_real_layer_with_windows(tmp_path):
     # Only the last timestep has an output: its gradient stops at the cut.
     assert np.all(norms[:2] == 0) and np.all(norms[2:] > 0)
     metadata = accumulator.SummaryMetadata("gradient_flow/rnn/dL_dh")
-    assert metadata.plugin_data.content == b'{"v":1,"layer":"rnn","loss":"last","window":4}'
+    content = b'{"v":1,"layer":"rnn","loss":"last","window":4,"index":0}'
+    assert metadata.plugin_data.content == content
 
 
 def test_history_and_read_return_the_same(tmp_path):

@@ -80,11 +80,23 @@ class Tab(chromium.Browser):
 
     def pixel(self, run, x, y):
         """Colour of a run's heatmap at fractions of width and height; (0, 0) is t = 0, left."""
+        self.see(run)
         return self.js(
             f"(c => {{ const w = c.width - {LEFT + RIGHT}, h = c.height - {TOP + BOTTOM};"
             f" return [...c.getContext('2d').getImageData({LEFT} + {x} * w,"
             f" {TOP} + (1 - {y}) * h, 1, 1).data].slice(0, 3); }})({self.canvas(run)})"
         )
+
+    def see(self, run):
+        """Scrolls to a run's heatmap: what is not in view is not drawn."""
+        self.js(f"{self.canvas(run)}.scrollIntoView({{block: 'center'}})")
+        card = f"{self.canvas(run)}.closest('.card')"
+        self.wait(f"/profile|step/.test({card}.querySelector('.read').textContent)")
+        self.frame()
+
+    def frame(self):
+        """Waits until what was to be drawn is."""
+        self.evaluate("new Promise(f => requestAnimationFrame(() => requestAnimationFrame(f)))")
 
     def canvas(self, run):
         label = json.dumps(f"heatmap of {run}")
@@ -92,6 +104,7 @@ class Tab(chromium.Browser):
 
     def point(self, run, x, y):
         """The same as a place on the screen."""
+        self.see(run)
         frame = self.evaluate(
             "(r => [r.left, r.top])(document.querySelector('iframe').getBoundingClientRect())"
         )

@@ -39,9 +39,25 @@ def get(client, route, status=200, **arguments):
     return response
 
 
+def read_grids(response):
+    """`[(header, values)]` of the frames of `/grid`."""
+    data, found = response.get_data(), []
+    while data:
+        (length,) = struct.unpack("<I", data[:4])
+        header = json.loads(data[4 : 4 + length])
+        end = 4 + length + 4 * header["rows"] * header["cols"]
+        values = np.frombuffer(data[4 + length : end], "<f4")
+        found.append((header, values.reshape(header["rows"], header["cols"])))
+        data = data[end:]
+    return found
+
+
 def read_grid(response):
-    data = response.get_data()
-    (length,) = struct.unpack("<I", data[:4])
-    header = json.loads(data[4 : 4 + length])
-    values = np.frombuffer(data[4 + length :], "<f4")
-    return header, values.reshape(header["rows"], header["cols"])
+    """Header and values of the only frame."""
+    ((header, values),) = read_grids(response)
+    return header, values
+
+
+def summary(client, run, tag):
+    (found,) = get(client, "summary", run=run, tag=tag).json
+    return found

@@ -21,7 +21,7 @@ from damaged_event_logs import (
     write_events,
     write_good,
 )
-from plugin_client import BASE, get, make_client, read_grid
+from plugin_client import BASE, get, make_client, read_grid, read_grids, summary
 from tensorboard.util import tensor_util
 
 from kbptt.tensorboard import guard, reader, writer
@@ -59,7 +59,7 @@ def good_runs_are_shown(client):
         header, values = read_grid(get(client, "grid", run=run, tag=TAG))
         assert header["records"] == 5 and header["damaged"] == 0
         np.testing.assert_allclose(values, np.tile(np.log10(NORMS), (5, 1)), atol=1e-6)
-        assert get(client, "summary", run=run, tag=TAG).json["verdict"] == "decaying"
+        assert summary(client, run, TAG)["verdict"] == "decaying"
     return tags
 
 
@@ -71,26 +71,45 @@ def test_damaged_runs_cost_only_themselves(client):
     for run in tags:
         for tag in tags[run]:
             layer = tags[run][tag]["layer"]
-            statuses = {
-                client.get(f"{BASE}/{route}", query_string={"run": run, "tag": tag}).status_code
-                for route in ("grid", "summary", "export")
-            }
-            assert statuses in ({200}, {404}, {422}), (run, tag, statuses)
-            if statuses == {404}:  # no profile: not among the others
+            arguments = {"run": [GOOD[0], run], "tag": tag}
+            status = client.get(f"{BASE}/export", query_string={"run": run, "tag": tag}).status_code
+            kind = {200: None, 404: "missing", 422: "unreadable"}[status]
+            if layer == "lstm":
+                # Beside a good run, whatever the damage.
+                (good, _), (bad, _) = read_grids(get(client, "grid", **arguments))
+                assert good["runs"] == [GOOD[0]] and not good["failed"]
+                assert [kind in failed for failed in bad["failed"]] == ([True] if kind else [])
+                good, bad = get(client, "summary", **arguments).json
+                assert good["verdict"] == "decaying"
+                assert "verdict" in bad if kind is None else kind in bad
+                (both, _) = read_grid(get(client, "grid", **arguments, group=["0", "0"]))
+                assert both["runs"] == [GOOD[0]] + [run] * (kind is None)
+            if kind == "missing":  # no profile: not among the others
                 continue
             if layer == "lstm":
                 several = [GOOD[0], run, GOOD[1]]
                 first, other, last = get(client, "profiles", run=several, tag=tag).json
                 assert first["norms"] == last["norms"]
-                assert ("unreadable" in other) == (statuses == {422})
+                assert ("unreadable" in other) == (kind == "unreadable")
             arguments = {"run": [run, GOOD[0]], "layer": layer, "name": "decay"}
             assert get(client, "trends", **arguments).json[1]["run"] == GOOD[0]
-            readable += statuses == {200}
-            unreadable += statuses == {422}
+            readable += kind is None
+            unreadable += kind == "unreadable"
     assert readable > 150 and unreadable > 50
 
 
-ROUTES = ("tags", "grid", "profiles", "summary", "statistics", "trends", "export", "index.js", "x")
+ROUTES = (
+    "tags",
+    "runs",
+    "grid",
+    "profiles",
+    "summary",
+    "statistics",
+    "trends",
+    "export",
+    "index.js",
+    "x",
+)
 
 
 def hostile_request(rng, tags):
@@ -151,12 +170,12 @@ def test_declared_shapes_take_no_memory(tmp_path):
     with memory(20):
         for run in map(str, range(60)):
             for tag in (TAG, LAG_TAG):
-                get(client, "summary", 422, run=run, tag=tag)
+                assert "unreadable" in summary(client, run, tag)
             (trend,) = get(client, "trends", run=run, layer="lstm", name="decay").json
             assert "unreadable" in trend
             with pytest.warns(UserWarning, match="damaged record"):
                 assert reader.read(tmp_path / run) == {}
-        assert get(client, "summary", run=GOOD[0], tag=TAG).json["verdict"] == "decaying"
+        assert summary(client, GOOD[0], TAG)["verdict"] == "decaying"
 
 
 def test_a_number_for_many_is_a_damaged_record_and_costs_only_itself(tmp_path):
@@ -166,10 +185,10 @@ def test_a_number_for_many_is_a_damaged_record_and_costs_only_itself(tmp_path):
         value.tensor.tensor_shape.dim[0].size = length
     write_events(tmp_path / "run", [event(value, step=step) for step, value in enumerate(values)])
     with memory(20):
-        summary = get(make_client(tmp_path), "summary", run="run", tag=TAG).json
+        found = summary(make_client(tmp_path), "run", TAG)
     # 20 numbers in the 16 bytes of one: as little a profile as a billion.
-    assert (summary["records"], summary["damaged"], summary["steps"]) == (1, 3, [3])
-    assert summary["verdict"] == "healthy"
+    assert (found["records"], found["damaged"], found["last_step"]) == (1, 3, 3)
+    assert found["verdict"] == "healthy"
 
 
 def test_one_long_profile_among_many_short_ones_takes_the_memory_of_one(tmp_path):
@@ -188,8 +207,8 @@ def test_a_history_larger_than_a_reply_is_thinned_out_evenly(tmp_path, monkeypat
     """What the data server does to a run of more than 256 MiB, TensorBoard without it does not."""
     monkeypatch.setattr(guard, "MAX_ELEMENTS", 1000)
     write_good(tmp_path / "run", range(1, 101))  # of 20 timesteps
-    summary = get(make_client(tmp_path), "summary", run="run", tag=TAG).json
-    assert summary["steps"] == list(range(2, 101, 2)) and summary["damaged"] == 0
+    (found,) = get(make_client(tmp_path), "profiles", run="run", tag=TAG).json
+    assert found["steps"] == list(range(2, 101, 2))
 
 
 @pytest.mark.slow
@@ -200,4 +219,4 @@ def test_thousands_of_runs(tmp_path):
         (tmp_path / str(number) / "events.out.tfevents.1.host.1.0").write_bytes(source)
     client = make_client(tmp_path)
     assert len(get(client, "tags").json) == 2000
-    assert get(client, "summary", run="1999", tag=TAG).json["records"] == 1
+    assert summary(client, "1999", TAG)["records"] == 1

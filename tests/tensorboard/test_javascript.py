@@ -13,22 +13,31 @@ from matplotlib.colors import to_rgb
 from kbptt.tensorboard import grid, heatmap, plugin
 
 MISSING = float(grid.MISSING)
+MODULES = {
+    "n": "numbers.js",
+    "s": "state.js",
+    "g": "grouping.js",
+    "bands": "bands.js",
+    "colors": "colors.js",
+    "texts": "texts.js",
+}
 
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs node on PATH")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Value of a JavaScript expression in which `n` is numbers.js and `s` is state.js."""
+    """Value of a JavaScript expression in which `n` is numbers.js, `s` is state.js, and so on."""
     folder = tmp_path_factory.mktemp("modules")
     (folder / "package.json").write_text('{"type": "module"}')
-    for name in ("numbers.js", "state.js"):
+    for name in MODULES.values():
         shutil.copy(plugin.STATIC / name, folder)
+
+    imports = "".join(f"import * as {name} from './{file}';" for name, file in MODULES.items())
 
     def run(expression, *arguments):
         code = (
-            "import * as n from './numbers.js'; import * as s from './state.js';"
-            "const given = JSON.parse(process.argv[2], (_, v) => v === 'NaN' ? NaN :"
+            f"{imports}const given = JSON.parse(process.argv[2], (_, v) => v === 'NaN' ? NaN :"
             " v === 'Infinity' ? Infinity : v === '-Infinity' ? -Infinity : v);"
             f"const value = ((a, b, c) => ({expression}))(...given);"
             "console.log(JSON.stringify(value, (_, v) => typeof v === 'number' &&"
@@ -141,9 +150,11 @@ def test_division_by_a_run(run):
 
 STATES = [
     {},
-    {"view": "lag", "layer": "größe & co=1", "merge": "max", "step": -3, "base": "a/b#c"},
+    {"kind": "h_norm", "layer": "größe & co=1", "merge": "max", "step": -3, "base": "a/b#c"},
     {"runs": [], "filter": "a|b+", "axis": "lag"},
-    {"off": ['"quoted", with & = % # /', "层", "<script>"], "trend": "optimizer/clip_rate"},
+    {"off": ['"quoted", with & = % # /', "层", "<script>"], "trends": ["optimizer/clip_rate"]},
+    {"group": ["folder", "option:cell"], "open": ["a = 1, b"], "band": "range"},
+    {"group": []},
     {"zoom": [1, 2, 3, 4], "scale": [-6.5, None]},
 ]
 
@@ -169,7 +180,8 @@ def test_a_link_holds_any_state(run, changes):
 @pytest.mark.parametrize(
     "damaged",
     [
-        "view=x",
+        "band=x",
+        "constructor=1",
         "step=1.5",
         "runs=%5B1%5D",
         "zoom=%5B1%5D",
@@ -201,17 +213,20 @@ def test_filter(run):
         assert run("s.matching(a, b)", runs, text) == [runs[i] for i in found]
 
 
-def choose(run, clicks, runs, most=3):
-    """Clicks on runs' boxes, one after the other; returns what is shown in the end."""
+def test_links_of_the_first_edition(run):
+    state = run("s.read('#gradient_flow&p.gradient_flow.view=lag&p.gradient_flow.trend=horizon')")
+    assert (state["kind"], state["trends"]) == ("dL_dh_by_lag", ["horizon"])
+
+
+def choose(run, clicks, runs):
+    """Clicks on boxes, one after the other; what is shown in the end, and if a run comes later."""
     return run(
-        "(() => { const state = s.initial(); let shown = s.chosen(b, state, c);"
-        " for (const run of a) { const on = !shown.includes(run);"
-        " Object.assign(state, s.toggle(state, run, on, b, shown));"
-        " shown = s.chosen(b, state, c); }"
-        " return [shown, s.chosen([...b, 'new'], state, c + 1)]; })()",
+        "(() => { const state = s.initial();"
+        " for (const some of a) { const on = !some.every((r) => s.chosen(b, state).includes(r));"
+        " Object.assign(state, s.toggle(state, some, on)); }"
+        " return [s.chosen(b, state), s.chosen([...b, 'new'], state)]; })()",
         clicks,
         runs,
-        most,
     )
 
 
@@ -219,26 +234,155 @@ def test_choosing_runs(run):
     abc = ["a", "b", "c"]
     assert choose(run, [], abc) == [abc, [*abc, "new"]]
     # A run that begins later is shown, too.
-    assert choose(run, ["b"], abc) == [["a", "c"], ["a", "c", "new"]]
-    assert choose(run, ["b", "c", "b"], abc) == [["a", "b"], ["a", "b", "new"]]
-    # Where not all fit in, leaving one out brings in no other.
-    many = list("abcdef")
-    assert choose(run, [], many)[0] == abc
-    assert choose(run, ["b"], many)[0] == ["a", "c"]
-    assert choose(run, ["b", "f"], many)[0] == ["a", "c", "f"]
-    assert choose(run, ["b", "f", "a"], many) == [["c", "f"], ["c", "f"]]
+    assert choose(run, [["b"]], abc) == [["a", "c"], ["a", "c", "new"]]
+    assert choose(run, [["b", "c"], ["b"]], abc) == [["a", "b"], ["a", "b", "new"]]
+    only = (
+        "s.chosen(a, {...s.initial(), runs: ['a'], ...s.toggle({runs: ['a'], off: []}, b, true)})"
+    )
+    assert run(only, [*abc, "new"], ["b", "c"]) == abc
+    many = [f"run {i}" for i in range(5000)]
+    shown = run("s.chosen(a, {...s.initial(), ...s.toggle(s.initial(), b, false)})", many, many[1:])
+    assert shown == many[:1]
 
 
-def test_of_too_many_runs_every_folder_is_shown(run):
-    study = [f"{method}/adding/{seed}" for method in "abcd" for seed in range(8)]
-    assert choose(run, [], study, 10)[0] == [
-        *("a/adding/0", "a/adding/1", "a/adding/2", "b/adding/0", "b/adding/1", "b/adding/2"),
-        *("c/adding/0", "c/adding/1", "d/adding/0", "d/adding/1"),
+STUDY = [f"{method}/adding/{seed}" for method in ("clip", "baseline") for seed in (0, 2, 10)]
+
+
+def test_groups_by_folder_and_by_options(run):
+    by_folder = run("g.groups(a, {}, ['folder'])", STUDY)
+    assert [group["label"] for group in by_folder] == ["baseline/adding", "clip/adding"]
+    assert by_folder[1]["runs"] == STUDY[:3]
+    assert run("g.groups(a, {}, [])", STUDY) == []
+    options = {
+        **{name: {"method": name.split("/")[0], "seed": int(name[-1])} for name in STUDY[:5]},
+        "elsewhere": {"method": "none"},
+    }
+    found = run("g.groups(a, b, ['option:method', 'option:seed'])", STUDY, options)
+    assert [(group["label"], len(group["runs"])) for group in found] == [
+        ("method = –, seed = –", 1),
+        ("method = baseline, seed = 0", 1),
+        ("method = baseline, seed = 2", 1),
+        ("method = clip, seed = 0", 2),  # of 0 and 10: the last digit
+        ("method = clip, seed = 2", 1),
     ]
-    assert choose(run, ["a/adding/0"], study, 4)[0] == [f"{m}/adding/0" for m in "bcd"]
 
 
-def test_medians_and_folders(run):
+def test_options_of_the_directory_above(run):
+    options = {"a": {"x": 1}, ".": {"x": 0}, "a/b": {"x": 2}}
+    of = "a.map((run) => g.optionsOf(run, b).x ?? null)"
+    names = ["a/train", "a/b", "a/b/c/d", "ab", "toString"]
+    assert run(of, names, options) == [1, 2, 2, 0, 0]
+    assert run(of, ["a/train", "constructor"], {}) == [None, None]
+
+
+def test_what_runs_can_be_grouped_by(run):
+    options = {name: {"task": "adding", "method": name.split("/")[0]} for name in STUDY}
+    found = run("g.groupKeys(a, b)", STUDY, options)
+    assert [(one["key"], one["text"]) for one in found] == [
+        ("folder", "folder"),
+        ("option:method", "method (2 values)"),  # those that differ first
+        ("option:task", "task (1 value)"),
+    ]
+    defaults = "[g.defaultKeys(a), g.defaultKeys(a, 3), g.defaultKeys(['a', 'b', 'c', 'd'], 3)]"
+    assert run(defaults, STUDY) == [[], ["folder"], []]
+
+
+def tags(**runs):
+    """Tags of runs by their layers in order."""
+    return {
+        run: {
+            f"gradient_flow/{layer}/dL_dh": {"layer": layer, "kind": "dL_dh", "position": position}
+            for position, layer in enumerate(layers)
+        }
+        for run, layers in runs.items()
+    }
+
+
+def test_layers_with_other_names_stand_side_by_side(run):
+    found = tags(a=["lstm"], b=["lstm_1"], c=["gru_1"], d=["gru_2"])
+    choices = run("g.layerChoices(a, 'dL_dh')", found)
+    assert [one["value"] for one in choices] == ["gru_1", "gru_2", "lstm", "lstm_1", "#0"]
+    assert choices[-1]["text"] == "layer 1: gru_1, gru_2, … (4 names)"
+    assert run("g.commonest(g.layerChoices(a, 'dL_dh'))", found) == "#0"
+    chosen = run("[...g.chosenTags(a, 'dL_dh', '#0')].map(([run, [tag]]) => [run, tag])", found)
+    assert chosen == [
+        ["a", "gradient_flow/lstm/dL_dh"],
+        ["b", "gradient_flow/lstm_1/dL_dh"],
+        ["c", "gradient_flow/gru_1/dL_dh"],
+        ["d", "gradient_flow/gru_2/dL_dh"],
+    ]
+
+
+def test_equal_names_are_matched_before_positions(run):
+    found = tags(a=["encoder", "decoder"], b=["decoder"])
+    assert run("g.commonest(g.layerChoices(a, 'dL_dh'))", found) == "decoder"
+    assert run("[...g.chosenTags(a, 'dL_dh', 'decoder').keys()]", found) == ["a", "b"]
+    alike = tags(a=["lstm", "lstm_1"], b=["lstm", "lstm_1"])
+    values = run("g.layerChoices(a, 'dL_dh').map((one) => one.value)", alike)
+    assert values == ["lstm", "lstm_1"]  # a position would be the same
+    assert run("g.commonest(g.layerChoices({}, 'dL_dh'))") == ""
+
+
+def test_band_of_profiles(run):
+    def profile(norms, first=0):
+        edges = list(range(first, first + len(norms) + 1))
+        return {"edges": edges, "norms": norms, "timesteps": edges[-1]}
+
+    runs = [profile([1, 10, v]) for v in (1, 2, 3, 4, "NaN")]
+    band = run("bands.profileBand(a, false)", runs)
+    assert (band["y"], band["low"], band["high"]) == ([1, 10, 2.5], [1, 10, 1.75], [1, 10, 3.25])
+    assert band["n"] == [5, 5, 5]
+    assert run("bands.profileBand(a, true)", runs)["low"] == [1, 10, 1]
+    # Of other lengths, at the same lag; a profile that is shorter is unknown before its start.
+    band = run("bands.profileBand(a, true)", [profile([5, 7]), profile([1, 2, 3])])
+    assert (band["low"], band["high"], band["n"]) == ([1, 2, 3], [1, 5, 7], [1, 2, 2])
+    band = run("bands.profileBand(a, false)", [profile([0, "NaN"]), profile([0, "NaN"])])
+    assert (band["y"], band["low"]) == ([0, "NaN"], [0, None])
+
+
+def test_band_of_trends(run):
+    runs = [{"steps": [1, 3, 5], "values": [1, 3, 5]}, {"steps": [2, 4], "values": [20, 40]}]
+    band = run("bands.trendBand(a, true)", runs)
+    assert band["steps"] == [1, 2, 3, 4, 5]
+    # The last value up to the step; before the first and after the last of a run it is unknown.
+    assert (band["low"], band["high"]) == ([1, 1, 3, 3, 5], [1, 20, 20, 40, 5])
+    assert band["n"] == [1, 2, 2, 2, 1]
+    long = [{"steps": list(range(5000)), "values": [1] * 5000}] * 2
+    steps = run("bands.trendBand(a, false).steps", long)
+    assert len(steps) == 300 and (steps[0], steps[-1]) == (0, 4999)
+    assert run("bands.quantile(a, 0.25)", [1, 2]) == 1.25
+    assert run("bands.quantile(a, 0.5)", ["Infinity"] * 2) == "Infinity"
+
+
+def test_colors_are_those_of_tensorboard(run):
+    """The palette of `webfiles.zip`, by the place of a run in TensorBoard's list."""
+    light = ["#425066", "#12b5cb", "#e52592", "#f9ab00", "#9334e6", "#7cb342", "#e8710a"]
+    runs = [f"run {i}" for i in range(9)]
+    of = "[...colors.runColors(a, b, c).values()]"
+    assert run(of, runs, None, False) == [*light, *light[:2]]
+    assert run(of, runs, None, True) == ["#8e98a3", *light[1:], "#8e98a3", light[1]]
+    # As TensorBoard groups: by what the parentheses match, in the order of the runs.
+    names = ["a/0", "b/0", "a/1", "other"]
+    assert run(of, names, "^(.)/", False) == [light[0], light[1], light[0], "#e0e0e0"]
+    assert run(of, names, "/", False) == [light[0]] * 3 + ["#e0e0e0"]
+    assert run(of, names, "(", False) == ["#e0e0e0"] * 4
+    group = "colors.groupColor(a, 2, new Map(b), false)"
+    assert run(group, ["a", "b"], [["a", light[5]], ["b", light[5]]]) == light[5]
+    assert run(group, ["a", "b"], [["a", light[5]], ["b", light[6]]]) == light[2]
+    assert run(group, ["a"], [["a", light[5]]]) == light[2]
+
+
+def test_sections_of_the_statistics(run):
+    names = ["x", "optimizer/clip/y", "horizon", "variables/lstm/kernel", "decay", "optimizer/z"]
+    assert run("texts.sections(a)", names) == [
+        ["layer", ["decay", "horizon", "x"]],
+        ["optimizer › clip", ["optimizer/clip/y"]],
+        ["variables › lstm", ["variables/lstm/kernel"]],
+        ["optimizer", ["optimizer/z"]],
+    ]
+
+
+def test_medians(run):
     assert run("a.map(n.median)", [[3, 1, 2], [1, 4], [], ["NaN", 5, None], ["Infinity"] * 2]) == [
         2,
         2.5,
@@ -247,13 +391,3 @@ def test_medians_and_folders(run):
         "Infinity",
     ]
     assert run("[n.statistic(NaN), n.statistic(0.5), n.format(NaN)]") == ["–", "0.5", "NaN"]
-    runs = ["clip/adding/0", "clip/adding/1", "clip/copy/0", "alone", "/odd"]
-    items = [{"run": name} for name in runs]
-    found = run("n.folders(a)", items)
-    assert [(folder, [item["run"] for item in of]) for folder, of in found] == [
-        ("clip/adding", runs[:2]),
-        ("clip/copy", runs[2:3]),
-        ("alone", ["alone"]),
-        ("/odd", ["/odd"]),
-    ]
-    assert run("n.folders(a)", items[1:]) == []  # nothing to take a median of

@@ -1,37 +1,49 @@
 // Requests to the server, `plugin.py`. Relative addresses work with TensorBoard's `--path_prefix`.
 
-async function get(route, parameters) {
-  const query = new URLSearchParams(parameters).toString();
-  const response = await fetch(`./${route}${query ? `?${query}` : ''}`).catch((error) => {
+/** By POST: an address has no space for the names of many runs. */
+async function ask(route, parameters) {
+  const body = new URLSearchParams(parameters);
+  const response = await fetch(`./${route}`, {method: 'POST', body}).catch((error) => {
     throw new Error(`TensorBoard does not answer (${error.message}). Is it still running?`);
   });
-  if (!response.ok) throw Object.assign(new Error(await response.text()), {status: response.status});
+  if (!response.ok) throw new Error(await response.text());
   return response;
 }
 
 // TensorBoard encodes NaN and infinities, which JSON lacks, as strings.
-export const json = async (route, parameters) => JSON.parse(await (await get(route, parameters)).text(), (_, value) =>
+export const json = async (route, parameters) => JSON.parse(await (await ask(route, parameters)).text(), (_, value) =>
   value === 'NaN' ? NaN : value === 'Infinity' ? Infinity : value === '-Infinity' ? -Infinity : value);
 
-/** The result, null if there is none, or {unreadable: reason}: a run without data must not hide the others. */
-export async function ofOneRun(asked) {
-  try {
-    return await asked;
-  } catch (error) {
-    if (error.status === 404) return null;
-    if (error.status === 422) return {unreadable: error.message};
-    throw error;
+/** Grids, one for each group: the header's fields, and `values`, its log10 norms by record and timestep. */
+export async function grids(parameters) {
+  const buffer = await (await ask('grid', parameters)).arrayBuffer();
+  const found = [];
+  for (let at = 0; at < buffer.byteLength; ) {
+    const length = new DataView(buffer).getUint32(at, true);
+    const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, at + 4, length)));
+    const values = new Float32Array(buffer, at + 4 + length, header.rows * header.cols);
+    found.push({...header, values});
+    at += 4 + length + values.byteLength;
   }
+  return found;
 }
 
-/** A grid: the header's fields, and `values`, its log10 norms by record and timestep. */
-export async function grid(parameters) {
-  const response = await get('grid', parameters);
-  const buffer = await response.arrayBuffer();
-  const length = new DataView(buffer).getUint32(0, true);
-  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
-  return {...header, values: new Float32Array(buffer, 4 + length)};
-}
+/** Parameters with [name, value] pairs for each of `runs`. */
+export const ofRuns = (runs, parameters, pairs) => [...Object.entries(parameters), ...runs.flatMap(pairs)];
 
-/** Parameters with one `run` for each of `runs`. */
-export const ofRuns = (runs, parameters) => [...Object.entries(parameters), ...runs.map((run) => ['run', run])];
+/**
+ * Asks for `items` in parts, several at a time, in their order: `ask(part)` returns a list. Calls `each(part, answers)`
+ * as they come. `current()` becomes false when nobody waits for the answers any more.
+ */
+export async function inParts(items, size, ask, each, current, together = 3) {
+  const parts = [];
+  for (let at = 0; at < items.length; at += size) parts.push(items.slice(at, at + size));
+  const work = async () => {
+    while (parts.length && current()) {
+      const part = parts.shift();
+      const answers = await ask(part);
+      if (current()) each(part, answers);
+    }
+  };
+  await Promise.all(Array.from({length: Math.min(together, parts.length)}, work));
+}

@@ -20,6 +20,14 @@ export function followDarkMode(changed) {
   new MutationObserver(apply).observe(body, {attributes: true, attributeFilter: ['class']});
 }
 
+/** The regular expression by which TensorBoard's user has it colour the runs, or null. TensorBoard keeps it in the address. */
+export function colorRegex() {
+  const found = new URLSearchParams(host.location.search).get('runColorGroup');
+  return found?.startsWith('regex:') ? found.slice('regex:'.length) : null;
+}
+
+export const isDark = () => document.body.classList.contains('dark');
+
 /** Calls `listener` after TensorBoard has reloaded its data. */
 export function onReload(listener) {
   const {port1, port2} = new MessageChannel();

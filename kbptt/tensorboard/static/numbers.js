@@ -12,10 +12,6 @@ const DIVERGING = '2166ac4393c392c5ded1e5f0f7f7f7fddbc7f4a582d6604db2182b'.match
 export const ZERO = [16, 16, 16];
 export const NAN = [255, 47, 209];
 export const INF = [255, 145, 0];
-// One colour per run that can be shown at once, visible on white and on dark grey.
-export const PALETTE = ['#1e88e5', '#fb8c00', '#43a047', '#e53935', '#ab68ce', '#a1887f', '#ec5fa8', '#909090',
-  '#b5b827', '#1fb5c9', '#6f7fe0', '#26a69a'];
-
 function interpolate(table, fraction) {
   const last = table.length / 3 - 1;
   const x = Math.min(Math.max(fraction, 0), 1) * last;
@@ -96,16 +92,6 @@ export function median(numbers) {
   if (!known.length) return null;
   const middle = known.length >> 1;
   return known.length % 2 || known[middle - 1] === known[middle] ? known[middle] : (known[middle - 1] + known[middle]) / 2;
-}
-
-/** [[folder, its items]] of items {run}, by the name up to the last slash; empty if no folder has several runs. */
-export function folders(items) {
-  const found = new Map();
-  for (const item of items) {
-    const folder = item.run.slice(0, Math.max(item.run.lastIndexOf('/'), 0)) || item.run;
-    found.set(folder, [...(found.get(folder) || []), item]);
-  }
-  return [...found.values()].some((of) => of.length > 1) ? [...found] : [];
 }
 
 /** A common log10 colour scale [low, high] of all grids that are not null; at least 0.1 wide. */

@@ -18,8 +18,8 @@ const number = (v) => v === null || Number.isFinite(v);
 
 // Name -> [default, encoding].
 const FIELDS = {
-  view: ['timestep', oneOf('timestep', 'lag')],
-  layer: ['', text],
+  kind: ['dL_dh', text],
+  layer: ['', text], // a name, or a position: `layerChoices`
   axis: ['timestep', oneOf('timestep', 'lag')],
   merge: ['mean', oneOf('mean', 'max', 'min')],
   filter: ['', text],
@@ -27,9 +27,18 @@ const FIELDS = {
   off: [[], names],
   step: [null, whole], // null: the latest
   base: ['', text],
-  trend: ['decay', text],
+  trends: [['decay'], names],
+  group: [null, names], // keys of `groupKeys`; null: by folder, if there are many runs
+  open: [[], names], // groups shown run by run
+  band: ['quartiles', oneOf('quartiles', 'range')],
   zoom: [null, json((v) => Array.isArray(v) && v.length === 4 && v.every(Number.isInteger))], // s0, s1, t0, t1
   scale: [null, json((v) => Array.isArray(v) && v.length === 2 && v.every(number))], // log10; null: of the data
+};
+
+// Names in links of earlier versions.
+const OLD = {
+  view: (value) => ['kind', value === 'lag' ? 'dL_dh_by_lag' : 'dL_dh'],
+  trend: (value) => ['trends', JSON.stringify([value])],
 };
 
 export const initial = () => Object.fromEntries(Object.entries(FIELDS).map(([name, [value]]) => [name, value]));
@@ -47,10 +56,12 @@ export function read(hash) {
     } catch {
       continue;
     }
-    const field = name.startsWith(PREFIX) && FIELDS[name.slice(PREFIX.length)];
-    const got = field && value !== undefined ? field[1].read(decoded) : undefined;
+    if (!name.startsWith(PREFIX) || value === undefined) continue;
+    name = name.slice(PREFIX.length);
+    if (Object.hasOwn(OLD, name)) [name, decoded] = OLD[name](decoded);
+    const got = Object.hasOwn(FIELDS, name) ? FIELDS[name][1].read(decoded) : undefined;
     if (got === undefined) continue;
-    state[name.slice(PREFIX.length)] = got;
+    state[name] = got;
     found = true;
   }
   return found ? state : null;
@@ -79,26 +90,15 @@ export function matching(runs, filter) {
   return runs.filter(matches);
 }
 
-/** The matching runs to show: all or, if too many, about equally many of each folder. */
-export function chosen(runs, state, most) {
-  const wanted = state.runs ? runs.filter((run) => state.runs.includes(run)) : runs.filter((run) => !state.off.includes(run));
-  if (wanted.length <= most) return wanted;
-  // The first of every folder, then the second: the seeds of one method must not take all places.
-  const counts = new Map();
-  const ranks = new Map(wanted.map((run) => {
-    const folder = run.slice(0, Math.max(run.lastIndexOf('/'), 0));
-    counts.set(folder, (counts.get(folder) ?? -1) + 1);
-    return [run, counts.get(folder)];
-  }));
-  const first = [...wanted].sort((a, b) => ranks.get(a) - ranks.get(b)).slice(0, most); // a stable sort
-  return wanted.filter((run) => first.includes(run));
-}
+/** The matching runs that are shown. */
+export const chosen = (runs, {runs: only, off}) => {
+  const listed = new Set(only ?? off);
+  return runs.filter((run) => (only ? listed.has(run) : !listed.has(run)));
+};
 
-/** `runs` and `off` after a click on a run's box. `all`: the matching runs; `shown`: those shown before. */
-export function toggle(state, run, on, all, shown) {
-  const without = (list) => list.filter((other) => other !== run);
-  const others = all.filter((other) => !state.off.includes(other));
-  // If not all fit, deselecting one must not bring in another: the choice becomes explicit.
-  if (state.runs || others.length > shown.length) return {runs: on ? [...without(shown), run] : without(shown), off: []};
-  return {runs: null, off: on ? without(state.off) : [...state.off, run]};
+/** `runs` and `off` after a click that shows or hides some runs. */
+export function toggle({runs, off}, some, on) {
+  const without = (list) => list.filter((run) => !some.includes(run));
+  if (runs) return {runs: on ? [...without(runs), ...some] : without(runs), off: []};
+  return {runs: null, off: on ? without(off) : [...without(off), ...some]};
 }

@@ -6,21 +6,8 @@ export const SPECIAL = {
   ratio: ['0: the norm is exactly 0', 'NaN', 'infinite: or the divisor is exactly 0'],
 };
 
-/** The two views of a layer. */
-export const VIEWS = {
-  timestep: {
-    title: '‖∂L/∂hₜ‖ of every timestep t over training',
-    norm: '‖∂L/∂hₜ‖',
-    tag: (layer) => `gradient_flow/${layer}/dL_dh`,
-  },
-  lag: {
-    title: '‖∂Lₛ/∂hₛ₋ₖ‖: how strongly a loss reaches the state k steps earlier',
-    norm: 'mean ‖∂Lₛ/∂hₛ₋ₖ‖',
-    tag: (layer) => `gradient_flow/${layer}/dL_dh_by_lag`,
-  },
-};
-
-export const TRENDS = {
+// Statistics: what each is called. Others are shown under the name of their tag.
+const STATISTICS = {
   decay: 'decay per timestep',
   half_life: 'half-life (timesteps)',
   horizon: 'horizon: last timesteps with 90 %',
@@ -40,7 +27,22 @@ export const TRENDS = {
   'optimizer/skipped': 'optimizer steps skipped',
 };
 // Statistics with a logarithmic axis.
-export const LOG_TRENDS = /first_last_ratio|half_life|horizon|norm|relative_bias|truncation|threshold|penalty/;
+export const LOG_TRENDS = /first_last_ratio|half_life|horizon|norm|relative_bias|truncation|threshold|penalty|ratio/;
+const known = Object.keys(STATISTICS);
+
+/** Sections of the picker, [title, names]: the layer's own statistics, then each group's, the known ones first. */
+export function sections(names) {
+  const place = (name) => (known.includes(name) ? known.indexOf(name) : known.length);
+  const found = new Map();
+  for (const name of [...names].sort((a, b) => place(a) - place(b))) {
+    const title = name.includes('/') ? name.slice(0, name.lastIndexOf('/')).replaceAll('/', ' › ') : 'layer';
+    found.set(title, [...(found.get(title) ?? []), name]);
+  }
+  return [...found];
+}
+
+export const trendName = (name) => STATISTICS[name] || name.replaceAll('_', ' ');
+
 export const SNIPPET = `import keras
 import kbptt
 
@@ -55,9 +57,6 @@ export const LAG_SNIPPET = `kbptt.callbacks.GradientFlow("runs/a", lag_data=(x_v
 # or, which also chooses the truncation window:
 kbptt.callbacks.AdaptiveTruncation(tolerance=0.5, data=(x_val[:32], y_val[:32]), log_dir="runs/a")`;
 
-/** The title above the heatmaps. */
-export const title = (view, base) => (base ? `${VIEWS[view].norm} divided by that of ${base}` : VIEWS[view].title);
-
 /** Explains the verdicts, with the bounds of the server. */
 export const verdictNote = ({vanishing, decaying, growing, exploding, dark, unsteady}) =>
   'Verdict and numbers describe one profile, the geometric mean of the last quarter of the profiles (column “steps”). '
@@ -67,5 +66,3 @@ export const verdictNote = ({vanishing, decaying, growing, exploding, dark, unst
     vanishing} of the largest norm. Cut off: neither vanishing nor exploding, but the earliest timesteps in reach, more than ${
     100 * dark} %, get exactly 0: through random cuts or resets, or a saturated or dead recurrence. Non-finite: NaN or Inf in any of `
   + `these profiles. Unsteady: no bad verdict now, but in more than ${100 * unsteady} % of all profiles.`;
-
-export const trendName = (name) => TRENDS[name] || name.replaceAll('_', ' ');

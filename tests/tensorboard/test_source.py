@@ -1,0 +1,83 @@
+"""How the tab's server side reads and keeps the records of runs."""
+
+import grpc
+import numpy as np
+import pytest
+from tensorboard.util import tensor_util
+
+from kbptt.tensorboard import decode, source
+from kbptt.tensorboard.ragged import Ragged
+from kbptt.tensorboard.series import Cache, Records
+
+
+def test_more_than_tensorboard_sends_at_once_is_thinned_out():
+    asked = []
+
+    class TooLarge(grpc.RpcError):
+        def code(self):
+            return grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    def read_tensors(downsample, **_):
+        asked.append(downsample)
+        if downsample > 1500:
+            raise TooLarge
+        return "data"
+
+    assert source.read(read_tensors, {}) == "data"
+    assert asked == [2**31 - 1, 4096, 2048, 1024]
+    TooLarge.code = lambda self: grpc.StatusCode.UNAVAILABLE
+    with pytest.raises(grpc.RpcError):
+        source.read(read_tensors, {})
+    assert len(asked) == 5
+
+
+def test_cache_loads_a_version_once_and_forgets_the_longest_unused():
+    loads = []
+
+    def get(cache, *keys, version=1, size=50):
+        def load(missing):
+            loads.extend((key, version) for key in missing)
+            table = Ragged([np.zeros(size, np.float32)])
+            return {key: Records(np.zeros(1), table) for key in missing}
+
+        found = cache.get(dict.fromkeys(keys, version), load)
+        assert set(found) == set(keys)
+
+    cache = Cache(size=1000)
+    get(cache, "a")
+    get(cache, "b", "a")  # reads what is missing
+    get(cache, "a")
+    get(cache, "b", version=2)
+    get(cache, "c")
+    get(cache, "b", version=2)
+    assert loads == [("a", 1), ("b", 1), ("b", 2), ("c", 1)]
+    get(cache, "a")  # fell out when c came
+    get(cache, "huge", size=1000)
+    get(cache, "huge", size=1000)  # the latest stays, however large
+    assert loads[4:] == [("a", 1), ("huge", 1)]
+
+
+def test_cache_does_not_keep_what_failed():
+    cache, error = Cache(), ValueError()
+    for _ in range(2):
+        assert cache.get({"a": 1}, lambda missing: dict.fromkeys(missing, error)) == {"a": error}
+
+
+def tensor(norms):
+    return tensor_util.make_tensor_proto(np.asarray(norms, np.float32))
+
+
+@pytest.mark.parametrize("by_lag", [False, True])
+@pytest.mark.parametrize("last", [[5, 6], [5.0], [5, -6], [[5, 6]]])
+def test_records_are_the_same_one_by_one_and_at_once(by_lag, last):
+    """Equal vectors are read as one buffer; a single other one must change nothing else."""
+    steps, profiles = [7, 3, 7], [[1, 2], [3, 4], [np.nan, 0]]
+    whole = decode.records(steps, list(map(tensor, profiles)), by_lag)
+    mixed = decode.records([*steps, 9], list(map(tensor, [*profiles, last])), by_lag)
+    assert whole.steps.tolist() == [3, 7] and whole.damaged == 0  # the last of equal steps
+    expected = [[3, 4], [np.nan, 0]]
+    for one, other, norms in zip(whole.norms.vectors, mixed.norms.vectors, expected, strict=False):
+        np.testing.assert_array_equal(one, norms[::-1] if by_lag else norms)
+        np.testing.assert_array_equal(one, other)
+    good = np.ndim(last) == 1 and min(last) >= 0
+    assert (len(mixed.steps), mixed.damaged) == ((3, 0) if good else (2, 1))
