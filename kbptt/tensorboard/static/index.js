@@ -110,7 +110,10 @@ async function update() {
   if (!page.entries.length) return;
   cards.show(actions);
   tables.show(actions);
-  await Promise.all([cards.load(actions), fetchProfiles(), listTrends(mine)]);
+  // The heatmaps first: what reads the same runs at the same time would only wait for them.
+  await cards.load(actions);
+  if (mine !== updates) return;
+  await Promise.all([fetchProfiles(), listTrends(mine)]);
   if (mine === updates && kind().gradient) await tables.load(actions, () => mine === updates);
 }
 
