@@ -42,3 +42,8 @@ def clip_name(key: tuple[str, str]) -> str | None:
     if group != OPTIMIZER or not name.endswith(CLIP_RATE):
         return None
     return name.removesuffix(CLIP_RATE).strip("/") or "clip"
+
+
+def in_group(group: str, statistics: dict[str, float]) -> dict[tuple[str, str], float]:
+    """Statistics by (group, name)."""
+    return {(group, name): value for name, value in statistics.items()}

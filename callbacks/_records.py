@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kbptt.analysis.evidence import Evidence, LayerEvidence
-from kbptt.analysis.layer_health import OF_HEALTH
+from kbptt.analysis.evidence import OF_HEALTH, Evidence, LayerEvidence
 from kbptt.callbacks._clips import OPTIMIZER
 from kbptt.callbacks._health import Key
 from kbptt.tensorboard import layout

@@ -18,7 +18,7 @@ from kbptt.analysis.findings import Finding, find_faults
 from kbptt.analysis.thresholds import Thresholds
 from kbptt.callbacks import _run_logger, gradient_transform
 from kbptt.callbacks._cadence import Cadence
-from kbptt.callbacks._clips import OPTIMIZER, clip_name, optimizer_statistics
+from kbptt.callbacks._clips import OPTIMIZER, clip_name, in_group, optimizer_statistics
 from kbptt.callbacks._health import HealthMonitor, Measured, lags_on, parts
 from kbptt.callbacks._heatmaps import Heatmaps
 from kbptt.callbacks._judging import Judge, OnVerdict, on_verdict as check_on_verdict
@@ -331,7 +331,7 @@ class GradientFlow(RunLogger):
             statistics = gradient_flow.summarize(profiles[name])
             if getattr(layer, "gradient_penalty", None) is not None:
                 statistics["gradient_penalty"] = layer.gradient_penalty
-            scalars |= _in_group(name, statistics)
+            scalars |= in_group(name, statistics)
         states = {}
         if measured is not None:
             norms = self._observer.norm_of_each(self.model.trainable_variables)
@@ -378,7 +378,7 @@ class GradientFlow(RunLogger):
         return {name: content(name, layer, index) for index, (name, layer) in layers}
 
     def _optimizer_scalars(self) -> dict[tuple[str, str], float]:
-        return _in_group(OPTIMIZER, optimizer_statistics(self.model, self._observer))
+        return in_group(OPTIMIZER, optimizer_statistics(self.model, self._observer))
 
     def _evidence(self) -> Evidence:
         if self._layers and gradient_transform.active(self.model):
@@ -397,7 +397,3 @@ class GradientFlow(RunLogger):
             self._images.finish()
         except _run_logger.errors() as error:
             self._stop(error)
-
-
-def _in_group(group: str, statistics: dict[str, float]) -> dict[tuple[str, str], float]:
-    return {(group, name): value for name, value in statistics.items()}

@@ -7,6 +7,9 @@ import numpy as np
 
 from kbptt.analysis import gradient_flow
 
+# How the names of `kbptt.analysis.LayerHealth.statistics` begin.
+OF_HEALTH = ("dead_", "saturated_", "gate_")
+
 
 @dataclass(eq=False)
 class LayerEvidence:

@@ -21,9 +21,6 @@ STUCK = 0.95
 # A unit is dead if its output varies by less than this share of the range.
 CONSTANT = 1e-3
 
-# How the names of `LayerHealth.statistics` begin.
-OF_HEALTH = ("dead_", "saturated_", "gate_")
-
 # Ranges of the bounded activations.
 _RANGES = {
     "tanh": (-1.0, 1.0),

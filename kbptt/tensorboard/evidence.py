@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from kbptt.analysis.evidence import Evidence, LayerEvidence
-from kbptt.analysis.layer_health import OF_HEALTH
-from kbptt.tensorboard import reader
+from kbptt.analysis.evidence import OF_HEALTH, Evidence, LayerEvidence
+from kbptt.tensorboard import layout, reader
 from kbptt.tensorboard.ragged import Ragged
 from kbptt.tensorboard.series import Records, Series
 
@@ -32,7 +31,8 @@ def read_evidence(log_dir: str | os.PathLike[str]) -> Evidence:
         chosen = sorted(scan.scalars.get((layer, "truncation"), {}).items())
         vectors, content = dict(sorted(scan.profiles.get(layer, {}).items())), scan.contents[layer]
         records = Records(np.array(list(vectors), np.int64), Ragged(list(vectors.values())))
-        series = Series(records, False, content, chosen, "overlap" in content)
+        kind = layout.KINDS[layout.PROFILE]
+        series = Series(records, kind, content, chosen, "overlap" in content)
         by_lag = scan.lags.get(layer)
         lags = by_lag[max(by_lag)] if by_lag else None
         layers.append(of_layer(layer, content, series, lags, last))

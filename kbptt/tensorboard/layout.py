@@ -49,6 +49,12 @@ KINDS = {
             "‖∂Lₛ/∂hₛ₋ₖ‖: how strongly a loss reaches the state k steps earlier",
             by_lag=True,
         ),
+        Kind(
+            STATES["h"], "State h", "‖hₜ‖", "‖hₜ‖ of every timestep t over training", gradient=False
+        ),
+        Kind(
+            STATES["c"], "State c", "‖cₜ‖", "‖cₜ‖ of every timestep t over training", gradient=False
+        ),
     )
 }
 
@@ -74,12 +80,12 @@ def tensor_tag(layer: str, kind: str) -> str:
 
 def profile_tag(layer: str) -> str:
     """Tag of the tensor that holds the norms of every timestep."""
-    return f"{PLUGIN}/{layer}/{PROFILE}"
+    return tensor_tag(layer, PROFILE)
 
 
 def lag_tag(layer: str) -> str:
     """Tag of the tensor that holds the norms of every lag."""
-    return f"{PLUGIN}/{layer}/{LAGS}"
+    return tensor_tag(layer, LAGS)
 
 
 def layer_of(tag: str, kind: str = PROFILE) -> str | None:

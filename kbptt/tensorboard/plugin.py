@@ -13,7 +13,7 @@ from tensorboard.plugins import base_plugin
 from werkzeug import exceptions, wrappers
 
 from kbptt.analysis import gradient_flow, thresholds
-from kbptt.tensorboard import grid, grids, layout, web
+from kbptt.tensorboard import grid, grids, judging, layout, web
 from kbptt.tensorboard.series import Series, fitted_line
 from kbptt.tensorboard.source import Source
 
@@ -54,6 +54,7 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
             "/grid": self._grid,
             "/profiles": self._profiles,
             "/summary": self._summary,
+            "/findings": lambda request: judging.findings(self._source, request),
             "/statistics": self._statistics,
             "/trends": self._trends,
             "/export": self._export,

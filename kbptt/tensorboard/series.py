@@ -84,7 +84,7 @@ class Series:
         None by lag, which is measured with full BPTT.
         """
         length, division = self._in_force(step)
-        if self.kind.by_lag or length is None:
+        if self.kind.by_lag or not self.kind.gradient or length is None:
             return None
         # Counted from the start, the last window is as much shorter as its losses are fewer.
         return length - windows.of(size, division).back
@@ -97,6 +97,8 @@ class Series:
     def cuts(self, step: int, size: int) -> list[int]:
         """First columns after a cut in a profile of this size; by lag, the first in the window."""
         length, division = self._in_force(step)
+        if not self.kind.gradient:
+            return []
         if self.kind.by_lag:
             return [size - length] if length and length < size else []
         edges = windows.of(size, division).edges

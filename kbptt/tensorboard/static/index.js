@@ -9,6 +9,7 @@ import {allSteps, failed, inZoom, kind, page, select, zoomedPart} from './model.
 import {drawProfile} from './profile.js';
 import * as sidebar from './sidebar.js';
 import * as choice from './state.js';
+import * as findings from './findings.js';
 import * as tables from './tables.js';
 import * as toolbar from './toolbar.js';
 import * as trends from './trends.js';
@@ -115,6 +116,7 @@ async function update() {
   if (mine !== updates) return;
   await Promise.all([fetchProfiles(), listTrends(mine)]);
   if (mine === updates && kind().gradient) await tables.load(actions, () => mine === updates);
+  if (mine === updates && kind().gradient) await findings.load(() => mine === updates);
 }
 
 const wanted = (runs, parameters) => ofRuns(runs, parameters, (run) => [['run', run], ['tag', page.runs.get(run).tag]]);

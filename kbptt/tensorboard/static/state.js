@@ -32,6 +32,7 @@ const FIELDS = {
   open: [[], names], // groups shown run by run
   band: ['quartiles', oneOf('quartiles', 'range')],
   zoom: [null, json((v) => Array.isArray(v) && v.length === 4 && v.every(Number.isInteger))], // s0, s1, t0, t1
+  bounds: [{}, json((v) => v !== null && typeof v === 'object' && !Array.isArray(v) && Object.values(v).every(Number.isFinite))], // thresholds of findings
   scale: [null, json((v) => Array.isArray(v) && v.length === 2 && v.every(number))], // log10; null: of the data
 };
 

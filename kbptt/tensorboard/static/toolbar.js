@@ -6,6 +6,7 @@ import {allSteps, kind, lagged, page} from './model.js';
 import {INF, NAN, ZERO} from './numbers.js';
 import * as profile from './profile.js';
 import * as sidebar from './sidebar.js';
+import * as findings from './findings.js';
 import * as tables from './tables.js';
 import {LAG_SNIPPET, SNIPPET, SPECIAL} from './texts.js';
 import * as trends from './trends.js';
@@ -55,7 +56,7 @@ export function build(actions) {
     ui.cards,
     element('p', {className: 'note', textContent: 'All heatmaps share one colour scale, of those drawn so far. Click: profile at that step. '
       + 'Drag: zoom. Double click: zoom out. Dashed lines: where truncation cuts the gradient.'}));
-  ui.views = element('div', {}, heatmaps, profile.build(actions), tables.build(actions), trends.build(actions));
+  ui.views = element('div', {}, heatmaps, profile.build(actions), tables.build(actions), findings.build(actions), trends.build(actions));
   ui.controls = element('div', {className: 'bar controls'}, labelled('Show', ui.kind), labelled('Layer', ui.layer), ui.axisLabel,
     labelled('Aggregate by', ui.merge), ui.bandLabel, labelled('Norms from', ui.low), labelled('to', ui.high), labelled('Divide by run', ui.base),
     reload(), ui.reset);

@@ -1,0 +1,114 @@
+"""Findings on the runs in the *Gradient flow* tab, from what TensorBoard has read of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from werkzeug import exceptions, wrappers
+
+from kbptt.analysis import findings as table, thresholds
+from kbptt.analysis.evidence import OF_HEALTH, Evidence
+from kbptt.tensorboard import evidence, layout, web
+from kbptt.tensorboard.series import Series
+from kbptt.tensorboard.source import Source
+
+_KINDS = (layout.PROFILE, layout.LAGS)
+
+
+def findings(source: Source, request: wrappers.Request) -> dict[str, Any]:
+    """What is wrong with each `run`, all of its layers and its optimizer.
+
+    An argument `threshold`, `NAME=VALUE`, for each bound that differs from the default.
+
+    Returns:
+        `thresholds`, by name, and `runs`: for each the findings, and which rules were judged.
+    """
+    bounds = _thresholds(request)
+    runs, tags = web.several(request, "run"), source.tags(request)
+    wanted = [
+        (run, tag)
+        for run in runs
+        for tag, about in tags.get(run, {}).items()
+        if about["kind"] in _KINDS
+    ]
+    series = dict(zip(wanted, source.series(request, wanted), strict=True))
+    last = _last_scalars(source, request, runs, tags)
+    answers = []
+    for run in runs:
+        recorded = _evidence(tags.get(run, {}), run, series, last.get(run, {}))
+        found = table.find_faults(recorded, bounds)
+        judged = table.judged(recorded, bounds)
+        answers.append(
+            {
+                "run": run,
+                "findings": [one._asdict() for one in found],
+                "judged": [name for name, known in judged.items() if known],
+            }
+        )
+    rules = {name: rule.needs for name, rule in table.RULES.items()}
+    return {"thresholds": thresholds.as_dict(bounds), "rules": rules, "runs": answers}
+
+
+def _thresholds(request: wrappers.Request) -> thresholds.Thresholds:
+    given = {}
+    for text in request.values.getlist("threshold"):
+        name, _, value = text.partition("=")
+        try:
+            given[name] = float(value)
+        except ValueError:
+            raise exceptions.BadRequest(
+                f"The argument 'threshold' must be NAME=NUMBER. Received: {text[:100]!r}."
+            ) from None
+    try:
+        return thresholds.get(given)
+    except ValueError as error:
+        raise exceptions.BadRequest(str(error)) from error
+
+
+def _evidence(
+    tags: dict[str, dict[str, Any]],
+    run: str,
+    series: dict[tuple[str, str], Series | exceptions.HTTPException],
+    last: dict[tuple[str, str], float],
+) -> Evidence:
+    layers = []
+    for tag, about in tags.items():
+        found = series.get((run, tag))
+        if about["kind"] != layout.PROFILE or not isinstance(found, Series):
+            continue
+        lags = series.get((run, layout.lag_tag(about["layer"])))
+        # Lag 0 is the last column here.
+        by_lag = lags.norms.vectors[-1][::-1] if isinstance(lags, Series) else None
+        layers.append(evidence.of_layer(about["layer"], about, found, by_lag, last))
+    return evidence.of_run(layers, last)
+
+
+def _last_scalars(
+    source: Source,
+    request: wrappers.Request,
+    runs: Sequence[str],
+    tags: dict[str, dict[str, dict[str, Any]]],
+) -> dict[str, dict[tuple[str, str], float]]:
+    """The last values of the scalars that rules read, by run and (group, name)."""
+    layers = {run: {about["layer"] for about in tags.get(run, {}).values()} for run in runs}
+    everywhere = sorted(set().union(*layers.values()))
+    names = source.statistics(request, everywhere) if everywhere else []
+    of_layers = [name for name in names if name.startswith(OF_HEALTH)]
+    of_optimizer = [
+        name.removeprefix("optimizer/")
+        for name in names
+        if name.startswith("optimizer/") and name.endswith(("clip_rate", "nonfinite_steps"))
+    ]
+    wanted = [
+        (run, group, name)
+        for run in runs
+        for group, name in (
+            *(("optimizer", name) for name in of_optimizer),
+            *((layer, name) for layer in layers[run] for name in of_layers),
+        )
+    ]
+    asked = [(run, layout.statistic_tag(group, name)) for run, group, name in wanted]
+    last: dict[str, dict[tuple[str, str], float]] = {}
+    for (run, group, name), data in zip(wanted, source.scalars(request, asked), strict=True):
+        if data and not isinstance(data, web.Unreadable):
+            last.setdefault(run, {})[group, name] = data[-1][1]
+    return last

@@ -1,0 +1,93 @@
+// What is wrong with the runs shown, what to try, and the bounds, which the user may change.
+
+import {inParts, json, ofRuns} from './data.js';
+import {badge, element, runName, swatch} from './dom.js';
+import {kind, page} from './model.js';
+import {format} from './numbers.js';
+
+const AT_ONCE = 20; // runs in one request
+
+const {ui, state} = page;
+
+export function build(actions) {
+  ui.findings = element('ul', {className: 'findings'});
+  ui.judged = element('p', {className: 'note'});
+  ui.bounds = element('div', {className: 'bounds'});
+  ui.ill = element('section', {}, element('h2', {textContent: 'What is wrong, and what to try'}),
+    element('div', {className: 'card'}, element('div', {className: 'scroll'}, ui.findings), ui.judged,
+      element('details', {className: 'thresholds'}, element('summary', {textContent: 'Thresholds'}), ui.bounds)));
+  ui.setBound = (name, value) => {
+    const bounds = {...state.bounds};
+    if (Number.isFinite(value)) bounds[name] = value;
+    else delete bounds[name];
+    for (const item of page.runs.values()) item.findings = undefined;
+    actions.set({bounds});
+  };
+  return ui.ill;
+}
+
+const given = () => Object.entries(state.bounds).map(([name, value]) => ['threshold', `${name}=${value}`]);
+
+/** Fetches what is missing. */
+export async function load(current) {
+  const missing = [...page.runs.values()].filter((item) => item.findings === undefined).map(({run}) => run);
+  const ask = async (part) => [await json('findings', [...ofRuns(part, {}, (run) => [['run', run]]), ...given()])];
+  try {
+    await inParts(missing, AT_ONCE, ask, (part, [{thresholds, rules, runs}]) => {
+      Object.assign(page, {thresholds, rules});
+      for (const answer of runs) if (page.runs.has(answer.run)) page.runs.get(answer.run).findings = answer;
+      show();
+    }, current, 2);
+  } catch (error) {
+    ui.judged.textContent = error.message; // bounds that contradict each other
+    showBounds();
+  }
+}
+
+/** An item for each finding of each run or group. */
+export function show() {
+  ui.ill.hidden = !kind().gradient;
+  if (ui.ill.hidden) return;
+  const known = [...page.runs.values()].map(({findings}) => findings).filter(Boolean);
+  const rows = page.entries.flatMap(rowsOf);
+  ui.findings.replaceChildren(...rows.map(({entry, where, first}) => element('li', {},
+    element('div', {className: 'cell'}, swatch(entry.color), runName(entry.label), badge({verdict: first.name, reason: first.reason}),
+      element('span', {textContent: where}),
+      element('span', {className: 'muted', textContent: `${format(first.value)}, bound ${format(first.threshold)}`})),
+    element('div', {textContent: first.reason}),
+    element('div', {}, element('b', {textContent: 'Try: '}), `${first.advice} (${first.docs})`))));
+  ui.judged.textContent = known.length ? judged(known, rows.length) : '…';
+  showBounds();
+}
+
+/** What was found in an entry: of a group one for each finding, with how many runs have it. */
+function rowsOf(entry) {
+  const answers = entry.runs.map((run) => page.runs.get(run)?.findings).filter(Boolean);
+  if (!entry.group) return (answers[0]?.findings ?? []).map((first) => ({entry, where: first.where || 'model', first}));
+  const found = new Map();
+  for (const {findings} of answers) {
+    for (const name of new Set(findings.map((one) => one.name))) {
+      const before = found.get(name) ?? {first: findings.find((one) => one.name === name), count: 0};
+      found.set(name, {...before, count: before.count + 1});
+    }
+  }
+  return [...found.values()].map(({first, count}) => ({entry, where: `${count} of ${answers.length}`, first}));
+}
+
+function judged(known, rows) {
+  const sure = Object.keys(page.rules).filter((name) => known.every((answer) => answer.judged.includes(name)));
+  const open = Object.entries(page.rules).filter(([name]) => !sure.includes(name)).map(([name, needs]) => `${name} (needs ${needs})`);
+  return `${rows ? '' : 'Nothing wrong was found. '}Judged for all runs: ${sure.join(', ') || 'nothing yet'}.`
+    + (open.length ? ` Not for all, for want of records: ${open.join('; ')}.` : '');
+}
+
+/** The bounds as fields; an empty one is the default again. */
+function showBounds() {
+  const names = Object.keys(page.thresholds ?? {});
+  if (ui.bounds.contains(document.activeElement)) return; // the user is typing
+  ui.bounds.replaceChildren(...names.map((name) => {
+    const value = state.bounds[name] ?? page.thresholds[name];
+    const field = element('input', {type: 'number', step: 'any', min: 0, value, onchange: () => ui.setBound(name, field.value === '' ? NaN : field.valueAsNumber)});
+    return element('label', {}, name.replaceAll('_', ' '), field);
+  }));
+}
