@@ -83,7 +83,8 @@ def write_runs(directory: Path, runs: int, steps: int, timesteps: int) -> None:
 
 def wait_until_read(browser: chromium.Browser, address: str, runs: int, last: int) -> None:
     """Waits until TensorBoard has read every file to its end, without opening the tab."""
-    browser.open(f"{address}data/plugins_listing")
+    # Not the list of plugins, at which the tab begins to read.
+    browser.open(f"{address}data/environment")
     found = (
         "fetch('plugin/gradient_flow/tags').then(r => r.json()).then(found => {"
         " const steps = Object.values(found).flatMap(Object.values).map(tag => tag.max_step);"

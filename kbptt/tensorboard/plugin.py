@@ -68,6 +68,8 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
         return False  # TensorBoard itself detects data of this plugin
 
     def frontend_metadata(self) -> base_plugin.FrontendMetadata:
+        # TensorBoard's page asks for this first, and then needs a second to load itself.
+        self._source.warm()
         return base_plugin.FrontendMetadata(es_module_path="/index.js", tab_name="Gradient flow")
 
     # Routes.

@@ -7,6 +7,7 @@ Event files are foreign data. What cannot be read costs its run alone, in whose 
 import contextlib
 import functools
 import math
+import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from tensorboard.data import provider
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.plugins.scalar import metadata as scalar_metadata
 from werkzeug import exceptions, wrappers
+from werkzeug.test import create_environ
 
 from kbptt.tensorboard import decode, guard, layout
 from kbptt.tensorboard.series import Cache, Records, Series
@@ -26,6 +28,8 @@ _EVERYTHING = 2**31 - 1
 # Points of one scalar, and about how many of all that are asked for at once.
 _MAX_SCALARS = 1000
 _MAX_POINTS = 200_000
+# Runs that are read before the page asks for them.
+_WARMED = 500
 # The data server is gone or busy: not a fault of the run.
 _NOT_THE_RUN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
@@ -41,12 +45,31 @@ class Source:
         # Any: to a type checker the methods of `provider.DataProvider` return nothing.
         self._data = data
         self._cache = Cache()
+        self._warmed = False
 
     @functools.cached_property
     def _guarded(self) -> Any:
         """The provider for whatever makes arrays."""
         # Not in __init__: an error there would end TensorBoard, and here it is shown in the tab.
         return guard.guard(self._data)
+
+    def warm(self) -> None:
+        """Starts to read what the page asks for first, in the background; once there are data."""
+        if not self._warmed:
+            self._warmed = True
+            threading.Thread(target=self._warm, name="gradient_flow_warm", daemon=True).start()
+
+    def _warm(self) -> None:
+        request = wrappers.Request(create_environ())
+        with contextlib.suppress(Exception):  # the page's own requests show what is wrong
+            wanted = [
+                (run, tag)
+                for run, tags in self.tags(request).items()
+                for tag, about in tags.items()
+                if about["kind"] == layout.PROFILE and about["position"] == 0
+            ]
+            self.series(request, wanted[:_WARMED])
+            self._warmed = bool(wanted)
 
     def tags(self, request: wrappers.Request) -> dict[str, dict[str, dict[str, Any]]]:
         """`{run: {tag: {layer, kind, position, max_step, …}}}`.

@@ -41,5 +41,6 @@ def serve(
 
 
 def _active(address: str) -> bool:
-    with urllib.request.urlopen(f"{address}data/plugins_listing") as response:
-        return json.load(response)["gradient_flow"]["enabled"]
+    # Not by the list of plugins: at that the tab begins to read what it will show.
+    with urllib.request.urlopen(f"{address}data/plugin/gradient_flow/tags") as response:
+        return bool(json.load(response))

@@ -1,8 +1,12 @@
 """How the tab's server side reads and keeps the records of runs."""
 
+import threading
+
 import grpc
 import numpy as np
 import pytest
+from gradient_flow_tab import decaying, write_run
+from plugin_client import get, make_client
 from tensorboard.util import tensor_util
 
 from kbptt.tensorboard import decode, source
@@ -81,3 +85,24 @@ def test_records_are_the_same_one_by_one_and_at_once(by_lag, last):
         np.testing.assert_array_equal(one, other)
     good = np.ndim(last) == 1 and min(last) >= 0
     assert (len(mixed.steps), mixed.damaged) == ((3, 0) if good else (2, 1))
+
+
+def test_what_the_page_asks_for_first_is_read_when_tensorboard_opens(tmp_path, monkeypatch):
+    """Between the list of plugins and the first request of the tab a browser takes a second."""
+    reads = []
+    read = source.Source._read
+    monkeypatch.setattr(source.Source, "_read", lambda *a: reads.append(a[2]) or read(*a))
+    client = make_client(tmp_path)
+    assert client.get("/data/plugins_listing").status_code == 200
+    write_run(tmp_path / "a", lambda step: decaying(0.9), layers=("lower", "upper"))
+    write_run(tmp_path / "b", lambda step: decaying(0.9), layers=("lower", "upper"))
+    client = make_client(tmp_path)
+    assert client.get("/data/plugins_listing").status_code == 200
+    for thread in threading.enumerate():
+        if thread.name == "gradient_flow_warm":
+            thread.join()
+    (keys,) = reads
+    tag = "gradient_flow/lower/dL_dh"
+    assert {(run, tag) for _, run, tag in keys} == {("a", tag), ("b", tag)}
+    assert get(client, "profiles", run=["a", "b"], tag=tag).json[0]["step"] == 100
+    assert len(reads) == 1
