@@ -1,6 +1,7 @@
 """Measures the health of a network on the batch that it is about to train on."""
 
 import contextlib
+import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -61,13 +62,14 @@ class Measured:
         self.lags: list[tuple[Any, lags.LagProfile]] = []
 
     def named(
-        self, layers: Mapping[str, Any], norms: Mapping[str, float]
+        self, layers: Mapping[str, Any], norms: Mapping[str, float], model: str
     ) -> tuple[dict[Key, np.ndarray], dict[Key, float]]:
         """Norms of states by (layer, state), and scalars by (group, name).
 
         Args:
             layers: The layers by the names of their records.
             norms: That of the gradient of each variable, by path.
+            model: The model's name, with which the paths of its variables may begin.
         """
         names = {id(layer): name for name, layer in layers.items()}
         states: dict[Key, np.ndarray] = {}
@@ -77,7 +79,9 @@ class Measured:
             states |= {(name, state): norms for state, norms in found.state_norms.items()}
             scalars |= {(name, key): value for key, value in found.statistics().items()}
         for kind, found in (("gradient_norm", norms), ("update_to_weight", self.ratios)):
-            scalars |= {_variable_key(path, kind): value for path, value in found.items()}
+            for path, value in found.items():
+                if not math.isnan(value):  # one without a gradient
+                    scalars[_variable_key(path.removeprefix(f"{model}/"), kind)] = value
         return states, scalars
 
 
@@ -148,11 +152,17 @@ class HealthMonitor:
                     self._give_up(part, error)
         if VARIABLES in self.parts:
             self._weights = [tf.identity(v.value) for v in self.model.trainable_variables]
+            self._iterations = self._now()
         self._count_time(begun)
 
-    def _after(self, steps: int) -> None:
+    def _now(self) -> int:
+        return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+
+    def _after(self, batches: int) -> None:
         begun = time.monotonic()
-        if self._weights and self._measured is not None:
+        # None where the step was skipped, or only accumulated its gradient.
+        steps = self._now() - self._iterations if self._weights else 0
+        if steps and self._measured is not None:
             for variable, before in zip(
                 self.model.trainable_variables, self._weights, strict=False
             ):
@@ -179,10 +189,13 @@ class HealthMonitor:
         )
 
     def _states(self, batch: Any, measured: Measured) -> None:
+        measured.layers = self._look(batch)
+
+    def _look(self, batch: Any) -> list[tuple[Any, LayerHealth]]:
         x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
         layers = find.truncated_layers(self.model)
         if not layers:
-            return
+            return []
         wrappers = _substitution.of(self.model).wrappers
         whole = any(layer.stateful for layer in layers) or len(wrappers) > 1
         if not whole:
@@ -190,7 +203,7 @@ class HealthMonitor:
         with contextlib.ExitStack() as stack:
             for wrapper in wrappers:
                 stack.enter_context(wrapper.measuring())
-            measured.layers = health_of(self.model, x, layers, training=True)
+            return health_of(self.model, x, layers, training=True)
 
     def _samples(self, x: Any, layers: Sequence[Any]) -> int | None:
         """How many samples of a batch are looked at; None for all."""
@@ -201,18 +214,26 @@ class HealthMonitor:
         return max(1, min(_SAMPLES, _NUMBERS // (timesteps * widest)))
 
     def _lags(self, batch: Any, measured: Measured) -> None:
-        layers = [
-            layer
-            for layer in find.truncated_layers(self.model)
-            if layer.return_sequences and not layer.stateful
-        ]
+        layers = [one for one in find.truncated_layers(self.model) if one.return_sequences]
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         if not layers or y is None:
             return
-        if self._samples(x, layers) is not None:
-            x, y, sample_weight = (_first(a, reach.SEQUENCES) for a in (x, y, sample_weight))
-        timesteps = max(a.shape[1] for a in _arrays(x) if len(a.shape) > 1)
-        count = min(self.max_lags, reach.lags_to_measure(timesteps))
+        seen = measured.layers or self._look(batch)
+        timesteps = max((len(found.state_norms["h"]) for _, found in seen), default=0)
+        if not timesteps:
+            return
+        least = reach.lags_to_measure(timesteps)
+        windows = [getattr(one.truncation, "length", None) or 0 for one in layers]
+        # Up to the cut, so that it shows what is cut off.
+        count = max(min(self.max_lags, least), min(max(windows), timesteps))
+        fixed = any(layer.stateful for layer in layers)
+        if not fixed and self._samples(x, layers) is not None:
+            # Masked timesteps would count as lags without a gradient.
+            complete = np.logical_and.reduce([found.complete for _, found in seen])
+            chosen = np.flatnonzero(complete)[: max(1, reach.SEQUENCES * least // count)]
+            if not chosen.size:
+                return
+            x, y, sample_weight = (_those(a, chosen) for a in (x, y, sample_weight))
         profiles = lags.lag_profiles(self.model, x, y, count, layers, sample_weight)
         measured.lags = list(zip(layers, profiles, strict=True))
 
@@ -244,4 +265,8 @@ def _arrays(x: Any) -> list[Any]:
 
 
 def _first(x: Any, samples: int | None) -> Any:
-    return keras.tree.map_structure(lambda a: None if a is None else np.asarray(a)[:samples], x)
+    return _those(x, slice(samples))
+
+
+def _those(x: Any, samples: Any) -> Any:
+    return keras.tree.map_structure(lambda a: None if a is None else np.asarray(a)[samples], x)

@@ -22,17 +22,18 @@ def on_verdict(name: str, value: Any) -> OnVerdict:
 
 
 class Judge:
-    """Acts on what is found, once for each finding and place.
+    """Acts on what is found, once for each finding and place."""
 
-    Args:
-        act: What to do.
-        bounds: The `kbptt.analysis.Thresholds`.
-    """
-
-    def __init__(self, act: OnVerdict, bounds: thresholds.Thresholds) -> None:
-        self.act = act
-        self.bounds = bounds
+    def __init__(self) -> None:
+        self.act: OnVerdict = None
+        self.bounds: thresholds.Thresholds = thresholds.DEFAULT
         self._told: set[tuple[str, str]] = set()
+
+    def set(self, act: OnVerdict, bounds: thresholds.Thresholds) -> None:
+        """Sets what to do, and the `kbptt.analysis.Thresholds`."""
+        if (act, bounds) != (self.act, self.bounds):
+            self._told = set()
+        self.act, self.bounds = act, bounds
 
     def judge(self, model: keras.Model, evidence: Evidence) -> None:
         """Judges a run, and acts on what was not found before."""
@@ -48,5 +49,5 @@ class Judge:
             warnings.warn(f"GradientFlow found {one}", stacklevel=2)
         if self.act == "stop":
             names = ", ".join(dict.fromkeys(one.name for one in new))
-            warnings.warn(f"GradientFlow(on_verdict='stop') stops training: {names}.", stacklevel=2)
+            warnings.warn(f"GradientFlow(on_verdict='stop') ends training: {names}.", stacklevel=2)
             model.stop_training = True

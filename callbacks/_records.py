@@ -8,10 +8,11 @@ import numpy as np
 from kbptt.analysis.evidence import OF_HEALTH, Evidence, LayerEvidence
 from kbptt.callbacks._clips import OPTIMIZER
 from kbptt.callbacks._health import Key
-from kbptt.tensorboard import layout
+from kbptt.tensorboard import layout, writer
 from kbptt.tensorboard.history import History
 from kbptt.truncation import windows
 
+_MISSED = OPTIMIZER, "nonfinite_steps"
 # Profiles of a layer that findings are based on; more would only be averaged.
 _JUDGED = 200
 
@@ -35,6 +36,8 @@ class Records:
         self.lags: dict[str, np.ndarray] = {}
         self._scalars = History(max_records)
         self._last: dict[Key, float] = {}
+        self._missed = 0.0  # steps with a NaN or infinite gradient before this `fit`
+        self._looked_at: int | None = None  # the step at which health was measured last
         self._windows: dict[int, dict[str, int | None]] = {}
 
     def limit(self, max_records: int) -> None:
@@ -62,6 +65,7 @@ class Records:
         self.profiles.add(step, profiles)
         if states:
             self.states.add(step, states)
+            self._looked_at = step
         self._scalars.add(step, {k: np.array([v], np.float64) for k, v in scalars.items()})
         self.note(scalars)
         self._windows[step] = {
@@ -70,6 +74,19 @@ class Records:
         if len(self._windows) > 2 * len(self.profiles) + 2:
             kept = set(self.profiles.steps())
             self._windows = {s: w for s, w in self._windows.items() if s in kept}
+
+    def begin(self) -> None:
+        """Begins a `fit`, which may have other clips."""
+        self._missed = self._last.get(_MISSED, 0.0)
+        self._last = {key: v for key, v in self._last.items() if key[0] != OPTIMIZER}
+        if self._missed:
+            self._last[_MISSED] = self._missed
+
+    def of_run(self, scalars: dict[Key, float]) -> dict[Key, float]:
+        """The scalars of a `fit` with what counts over all of them."""
+        if _MISSED in scalars:
+            scalars[_MISSED] += self._missed
+        return scalars
 
     def note(self, scalars: dict[Key, float]) -> None:
         """Keeps the last values of scalars at a step that is not recorded."""
@@ -107,11 +124,12 @@ class Records:
                     window=getattr(truncation, "length", None),
                     by_lag=self.lags.get(name),
                     statistics=statistics,
+                    looked_at=self._looked_at,
                 )
             )
         named = ((clip_name(key), value) for key, value in self._last.items())
         rates = {name: value for name, value in named if name is not None}
-        return Evidence(found, rates, self._last.get((OPTIMIZER, "nonfinite_steps")))
+        return Evidence(found, rates, self._last.get(_MISSED))
 
 
 def _judged_window(timesteps: int, division: windows.Division) -> int | None:
@@ -119,6 +137,19 @@ def _judged_window(timesteps: int, division: windows.Division) -> int | None:
     if division.length is None:
         return None
     return division.length - windows.of(timesteps, division).back
+
+
+def summary_values(
+    profiles: Mapping[str, np.ndarray],
+    states: Mapping[Key, np.ndarray],
+    scalars: Mapping[Key, float],
+    contents: Mapping[str, bytes],
+) -> list[writer.Value]:
+    """What is written of one step; the arguments are those of `Records.add`."""
+    values = [writer.profile_value(name, v, contents[name]) for name, v in profiles.items()]
+    for (name, state), norms in states.items():
+        values.append(writer.state_value(name, state, norms, contents[name]))
+    return values + [writer.scalar_value(layout.statistic_tag(*k), v) for k, v in scalars.items()]
 
 
 def content(name: str, layer: Any, index: int) -> bytes:

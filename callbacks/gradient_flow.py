@@ -24,7 +24,7 @@ from kbptt.callbacks._heatmaps import Heatmaps
 from kbptt.callbacks._judging import Judge, OnVerdict, on_verdict as check_on_verdict
 from kbptt.callbacks._observer import Observer
 from kbptt.callbacks._options import Frequency, epoch_or_steps, labelled_sequences, lags_count
-from kbptt.callbacks._records import Records, content, division
+from kbptt.callbacks._records import Records, content, division, summary_values
 from kbptt.callbacks._run_logger import RunLogger
 from kbptt.layers import find
 from kbptt.tensorboard import layout, reader, writer
@@ -60,7 +60,7 @@ class GradientFlow(RunLogger):
       back the losses reach, whatever the truncation,
 
     and for the model, under `gradient_flow_stats/optimizer/…`, the `global_norm` of all weight
-    gradients, `nonfinite_steps` (so far in this `fit`) and, if a kbptt callback clips the gradient,
+    gradients, `nonfinite_steps` (of all `fit` so far) and, if a kbptt callback clips the gradient,
     `clip_rate`, `threshold` and `norm_after`.
 
     With `health` it also looks at the batch of the step that is logged (see
@@ -220,7 +220,8 @@ class GradientFlow(RunLogger):
         self._images.start()
         self._records.limit(self.max_profiles)
         self._cadence.start(self.log_freq, self.max_profiles, (self.params or {}).get("steps"))
-        self._judge = Judge(self.on_verdict, self.thresholds)
+        self._judge.set(self.on_verdict, self.thresholds)
+        self._records.begin()
         # The same object in every `fit`: a new one would have the train function traced again.
         each = VARIABLES in self.health
         if each not in self._observers:
@@ -247,6 +248,7 @@ class GradientFlow(RunLogger):
 
     def on_epoch_end(self, epoch, logs=None):
         self._log(self._cadence.end_epoch(self._now))
+        self._evidence()  # while all clips are here to show what they have counted
         if (epoch + 1) % self.lag_freq == 0:
             self._log_lags()
         if isinstance(self.heatmap_freq, int) and (epoch + 1) % self.heatmap_freq == 0:
@@ -255,7 +257,6 @@ class GradientFlow(RunLogger):
     def on_train_end(self, logs=None):
         if self.heatmap_freq is not None:
             self._draw()
-        self._evidence()  # while the optimizer still shows what it has measured
         self._observer.on_train_end(logs)
         if self._monitor is not None:
             self._monitor.leave()
@@ -268,6 +269,7 @@ class GradientFlow(RunLogger):
         self._observers: dict[bool, Observer] = {}
         self._records = Records(self.max_profiles)
         self._cadence = Cadence()
+        self._judge = Judge()
         self._images = Heatmaps(self._records.profiles)
         # Steps up to these are in the directory.
         self._last_step = self._last_lag_step = -1
@@ -335,12 +337,9 @@ class GradientFlow(RunLogger):
         states = {}
         if measured is not None:
             norms = self._observer.norm_of_each(self.model.trainable_variables)
-            states, more = measured.named(self._layers, norms)
+            states, more = measured.named(self._layers, norms, self.model.name)
             scalars |= more
-        values = [writer.profile_value(n, v, contents[n]) for n, v in profiles.items()]
-        for (name, state), norms in states.items():
-            values.append(writer.state_value(name, state, norms, contents[name]))
-        values += [writer.scalar_value(layout.statistic_tag(*k), v) for k, v in scalars.items()]
+        values = summary_values(profiles, states, scalars, contents)
         self._step = self._last_step = step
         self._records.add(step, profiles, states, scalars, divisions)
         self._write(step, values)
@@ -378,7 +377,8 @@ class GradientFlow(RunLogger):
         return {name: content(name, layer, index) for index, (name, layer) in layers}
 
     def _optimizer_scalars(self) -> dict[tuple[str, str], float]:
-        return in_group(OPTIMIZER, optimizer_statistics(self.model, self._observer))
+        found = in_group(OPTIMIZER, optimizer_statistics(self.model, self._observer))
+        return self._records.of_run(found)
 
     def _evidence(self) -> Evidence:
         if self._layers and gradient_transform.active(self.model):

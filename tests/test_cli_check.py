@@ -62,6 +62,17 @@ def test_all_runs_below_a_directory(runs):
     }
 
 
+def test_what_could_not_be_judged_is_named(runs):
+    arguments = "check", runs / "well", "--fail-on", "vanishing,clip-always"
+    result = kbptt(*arguments)
+    assert result.exit_code == 0 and "Not judged" not in result.stdout
+    result = kbptt("check", runs / "well", "--fail-on", "non-finite", "--threshold", "records=99")
+    assert result.exit_code == 0
+    late = (*arguments, "--threshold", "records=99")
+    assert "Not judged in every run: vanishing, clip-always." in kbptt(*late).stdout
+    assert kbptt(*late).exit_code == 0 and kbptt(*late, "--require-judged").exit_code == 1
+
+
 def test_what_is_refused(runs, tmp_path):
     assert "There is no directory" in refused("check", tmp_path / "none")
     assert "no gradient profiles" in refused("check", tmp_path)

@@ -24,6 +24,7 @@ class LayerEvidence:
         window: The length K of the truncation windows in force, or None.
         by_lag: φ `(lags,)` of the last measurement, lag 0 first, or None.
         statistics: Last values of `kbptt.analysis.LayerHealth.statistics`; empty if not measured.
+        looked_at: The step at which they were measured, or None.
     """
 
     name: str
@@ -33,6 +34,7 @@ class LayerEvidence:
     window: int | None = None
     by_lag: np.ndarray | None = None
     statistics: dict[str, float] = field(default_factory=dict)
+    looked_at: int | None = None
 
     def recent(self) -> np.ndarray | None:
         """The geometric mean of the last quarter of the profiles, or None without any."""

@@ -75,6 +75,8 @@ def _factors(
             continue
         if layer.window is not None:
             lags = lags[: layer.window]
+        if not np.isfinite(lags).all():
+            continue  # found by another rule
         yield layer, gradient_flow.judge(lags[::-1], None, thresholds)
 
 
@@ -143,7 +145,7 @@ def _window_too_long(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Fo
                 thresholds.window,
                 f"{NEEDED:.0%} of the gradient is within {needed} timesteps of the loss, and the "
                 f"window is {window} long, {window / needed:.0f} times that; more than "
-                f"{thresholds.window:g} times is a waste.",
+                f"{thresholds.window:g} times is wasted work.",
             )
 
 
@@ -162,7 +164,7 @@ def _saturated_gates(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Fo
                     thresholds.gates,
                     f"Gate {gate} is below 0.05 in {closed:.0%} and above 0.95 in {opened:.0%} of "
                     f"all timesteps, samples and units; more than {thresholds.gates:.0%} "
-                    f"{'below' if gate in _CARRYING else 'in all'} is saturated.",
+                    f"{'below 0.05' if gate in _CARRYING else 'outside'} counts as saturated.",
                 )
 
 
@@ -195,7 +197,7 @@ def _clip_always(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Found 
                 rate,
                 thresholds.clip_rate,
                 f"The clip acts in {rate:.0%} of the steps, more than {thresholds.clip_rate:.0%}: "
-                "it sets the length of every step, as a smaller learning rate would.",
+                "so it, and not the gradient, sets the size of the steps.",
             )
 
 
@@ -222,13 +224,13 @@ def _nonfinite(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Found | 
 
 RULES: dict[str, Rule] = {
     "vanishing": Rule(
-        "profiles; gradients by lag where every timestep has a loss",
+        "profiles; of layers that return sequences, gradients by lag",
         _vanishing,
         "an orthogonal recurrent initializer, an LSTM with chrono-initialized gates, "
         "normalization='layer', or VanishingGradient as gradient_regularizer.",
     ),
     "exploding": Rule(
-        "profiles; gradients by lag where every timestep has a loss",
+        "profiles; of layers that return sequences, gradients by lag",
         _exploding,
         "ClipByGlobalNorm(1.0), gradient_clip inside the layer, an orthogonal recurrent "
         "initializer, or a smaller learning rate.",
@@ -253,7 +255,7 @@ RULES: dict[str, Rule] = {
         "normalization='layer'; of relu units, the identity initializer.",
     ),
     "clip-always": Rule(
-        "a clipping callback", _clip_always,
+        "a callback that clips", _clip_always,
         "a larger threshold (the median of global_norm is a start), AutoClip or ZClip, or a "
         "smaller learning rate.",
     ),
@@ -272,7 +274,7 @@ def rule_name(name: str) -> str:
     """Returns `name` if it is one of `RULES`, or raises `ValueError`."""
     if name not in RULES:
         raise ValueError(
-            f"There is no finding {name!r}.{did_you_mean(name, RULES)} Expected some of "
+            f"There is no finding {name!r}.{did_you_mean(name, RULES)} Expected one or more of "
             f"{', '.join(RULES)}."
         )
     return name

@@ -290,7 +290,10 @@ def _word(log_factor: float, thresholds: Thresholds) -> tuple[str, str]:
 
 def power(log10: float) -> str:
     """`10^log10` as text: plain if short, and never `10^-0.0`."""
-    return f"{10**log10:.3g}" if abs(log10) < 3 else f"10^{log10:.1f}"
+    if abs(log10) < 3:
+        return f"{10**log10:.3g}"
+    # Not rounded to a bound that it has passed.
+    return f"10^{log10:.2f}" if abs(log10) < 3.05 else f"10^{log10:.1f}"
 
 
 def _exp(x: float) -> float:

@@ -58,13 +58,16 @@ class LayerHealth:
         state_norms: For each state (`"h"`; of an LSTM also `"c"`) the mean over samples of its
             Euclidean norm by timestep, `(timesteps,)`, in the order of processing.
         gates: For each gate its `Gate`: i, f, o of an LSTM, z, r of a GRU; empty for other cells
-            and for gates whose activation is not a sigmoid.
+            (a GRU with `reset_after=False`, the user's own), for gates whose activation is not a
+            sigmoid, and where they are NaN.
         dead_units: Share of the units whose output is the same, to 10⁻³ of the range of the
             activation (of the layer's largest output if that has none), at all timesteps of all
-            samples, and not saturated. NaN for a single timestep of a single sample.
+            samples, and not saturated. NaN for a single timestep of a single sample, and if any
+            output is.
         saturated_units: Share of the units whose output is in the outer 2.5 % of the activation's
             range (|h| > 0.95 with tanh) at 95 % of all timesteps and samples. NaN for an activation
             without bounds.
+        complete: Of each sample whether no timestep is masked, `(samples,)`.
     """
 
     layer: str
@@ -72,6 +75,7 @@ class LayerHealth:
     gates: dict[str, Gate] = field(default_factory=dict)
     dead_units: float = np.nan
     saturated_units: float = np.nan
+    complete: np.ndarray = field(default_factory=lambda: np.ones(0, bool))
 
     def statistics(self) -> dict[str, float]:
         """All single numbers by name: `dead_units`, `saturated_units`, `gate_f_closed`, …"""
@@ -140,15 +144,16 @@ def describe(layer: Any, parts: Sequence[tuple[Any, Any]]) -> LayerHealth:
     if _name(getattr(cell, "recurrent_activation", None)) in _GATES:
         for name in observations[0].gates:
             values = np.concatenate([np.asarray(o.gates[name]) for o in observations])[real]
-            if values.size:
+            if values.size and np.isfinite(values).all():
                 gates[name] = Gate(float((values < LOW).mean()), float((values > HIGH).mean()))
     h = next(iter(states.values()))[real]
-    return LayerHealth(layer.name, norms, gates, *_units(h, _name(cell.activation)))
+    units = _units(h, _name(getattr(cell, "activation", None)))
+    return LayerHealth(layer.name, norms, gates, *units, complete=real.all(axis=0))
 
 
 def _units(h: np.ndarray, activation: str | None) -> tuple[float, float]:
     """Shares of dead and of saturated units of outputs `(records, units)`."""
-    if len(h) < 2:
+    if len(h) < 2 or not np.isfinite(h).all():
         return np.nan, np.nan
     bounds = _RANGES.get(activation or "")
     stuck = np.zeros(h.shape[1], bool)

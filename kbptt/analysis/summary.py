@@ -19,32 +19,39 @@ def text(evidence: Evidence, thresholds: Thresholds = DEFAULT) -> str:
     fine = [name for name, known in judged.items() if known and name not in names]
     if fine:
         lines.append(f"not found: {', '.join(fine)}")
+    few = evidence.records() < thresholds.records
     for name, known in judged.items():
         if not known:
-            lines.append(f"not judged: {name}, which needs {findings.RULES[name].needs}")
+            needs = findings.RULES[name].needs
+            more = f"{thresholds.records:g} profiles; here {evidence.records()}" if few else needs
+            lines.append(f"not judged: {name} (needs {more})")
     shown = (f"{name} {value:g}" for name, value in dataclasses.asdict(thresholds).items())
     lines.append(f"thresholds: {', '.join(shown)}")
     return "\n".join(lines)
 
 
 def _of_layer(layer: LayerEvidence, thresholds: Thresholds) -> list[str]:
-    if not len(layer.profiles):
-        return [f"{layer.name}: no profile yet"]
+    count = len(layer.profiles)
+    if count < thresholds.records:
+        return [
+            f"{layer.name}: {count} of the {thresholds.records:g} profiles that a verdict needs"
+        ]
     if layer.per_timestep:
         # Every timestep has a loss of its own: the sum of all shows no reach.
         if layer.by_lag is None:
             return [
-                f"{layer.name}: {len(layer.profiles)} profiles; every timestep has a loss, so only "
-                "gradients by lag show how far back they reach (lag_data, health)"
+                f"{layer.name}: {count} profiles; it returns sequences, so only gradients by lag "
+                "show how far back its losses reach (lag_data, health)"
             ]
         window = layer.window
         lags = layer.by_lag if window is None else layer.by_lag[:window]
         judged = gradient_flow.judge(lags[::-1], None, thresholds)
-        lines = [f"{layer.name}: {judged.word} by lag. {judged.reason}"]
+        lines = [f"{layer.name}: {judged.word} (by lag). {judged.reason}"]
     else:
         found = gradient_flow.overview(layer.profiles, layer.windows, thresholds)
         lines = [f"{layer.name}: {found['verdict']}. {found['reason']}"]
     if layer.statistics:
         values = (f"{name} {value:.3g}" for name, value in layer.statistics.items())
-        lines.append(f"  {', '.join(values)}")
+        at = "" if layer.looked_at is None else f"step {layer.looked_at}: "
+        lines.append(f"  {at}{', '.join(values)}")
     return lines

@@ -48,6 +48,8 @@ class Thresholds:
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
             checked = number(name, value, at_least=0)
+            if name in _SHARES:
+                number(name, value, at_most=1)
             object.__setattr__(self, name, int(checked) if checked.is_integer() else checked)
         if not 0 < self.vanishing < self.decaying < self.growing < self.exploding < math.inf:
             raise ValueError(
@@ -57,6 +59,7 @@ class Thresholds:
             )
 
 
+_SHARES = ("dark", "unsteady", "cut", "gates", "units", "clip_rate")
 DEFAULT = Thresholds()
 
 
@@ -79,6 +82,11 @@ def get(value: Thresholds | Mapping[str, Any] | None) -> Thresholds:
     """
     if isinstance(value, Thresholds):
         return value
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError(
+            "Invalid value for argument `thresholds`. Expected kbptt.analysis.Thresholds, or a "
+            f"dict from names to numbers. Received: {value!r} (of type {type(value).__name__})."
+        )
     known = [field.name for field in dataclasses.fields(Thresholds)]
     for name in value or {}:
         if name not in known:

@@ -27,13 +27,21 @@ def check(
             help="A bound that differs from the default, such as vanishing=1e-4. Repeatable.",
         ),
     ] = None,
+    require_judged: Annotated[
+        bool,
+        typer.Option(
+            "--require-judged",
+            help="Exit code 1, too, where a finding named by --fail-on could not be judged.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print findings and thresholds as JSON.")
     ] = False,
 ) -> None:
     """Look for what is wrong in the TensorBoard files of training runs, and what to try.
 
-    Exit code 1: a finding named by --fail-on. Exit code 2: no run of GradientFlow there.
+    Exit code 1: a finding named by --fail-on. Exit code 2: no run of GradientFlow there, or a wrong
+    argument.
 
     Example: kbptt check runs/a --fail-on vanishing,non-finite
     """
@@ -44,12 +52,15 @@ def check(
     if not run.is_dir():
         raise ValueError(f"There is no directory '{run}'. Expected that of a run.")
     results: dict[str, Any] = {}
+    judged: dict[str, list[str]] = {}
     for directory in evidence.runs(run):
         recorded = evidence.read_evidence(directory)
         if not recorded.layers:
             continue
         found = findings.find_faults(recorded, bounds)
         results[directory] = [one._asdict() for one in found]
+        known = findings.judged(recorded, bounds)
+        judged[directory] = [name for name in findings.RULES if known[name]]
         if not as_json:
             typer.echo(f"{directory}\n{summary.text(recorded, bounds)}\n")
     if not results:
@@ -58,12 +69,19 @@ def check(
             "kbptt.callbacks.GradientFlow, kbptt train or kbptt compare."
         )
     if as_json:
-        content = {"thresholds": thresholds.as_dict(bounds), "findings": results}
+        content = {"thresholds": thresholds.as_dict(bounds), "findings": results, "judged": judged}
         typer.echo(json.dumps(content, indent=1))
+    unknown = {name for names in judged.values() for name in refused - set(names)}
+    if unknown and not as_json:
+        typer.echo(
+            f"Not judged in every run: {', '.join(n for n in findings.RULES if n in unknown)}."
+        )
     bad = {one["name"] for found in results.values() for one in found} & refused
     if bad:
         if not as_json:
             typer.echo(f"Failed: {', '.join(name for name in findings.RULES if name in bad)}.")
+        raise typer.Exit(1)
+    if unknown and require_judged:
         raise typer.Exit(1)
 
 

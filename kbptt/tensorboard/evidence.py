@@ -25,7 +25,7 @@ def read_evidence(log_dir: str | os.PathLike[str]) -> Evidence:
         FileNotFoundError: If `log_dir` is not a directory.
     """
     scan = reader.Scan.of(log_dir)
-    last = {key: values[max(values)] for key, values in scan.scalars.items()}
+    last = {key: (max(values), values[max(values)]) for key, values in scan.scalars.items()}
     layers = []
     for layer in sorted({*scan.profiles, *scan.lags}):
         chosen = sorted(scan.scalars.get((layer, "truncation"), {}).items())
@@ -44,7 +44,7 @@ def of_layer(
     content: Mapping[str, Any],
     series: Series,
     by_lag: np.ndarray | None,
-    last: Mapping[tuple[str, str], float],
+    last: Mapping[tuple[str, str], tuple[int, float]],
 ) -> LayerEvidence:
     """What a run has recorded of a layer.
 
@@ -53,10 +53,15 @@ def of_layer(
         content: The fields of `layout.parse_content`.
         series: Its profiles.
         by_lag: Its last gradients by lag, lag 0 first, or None.
-        last: Last values of the run's scalars by (group, name).
+        last: Step and value of the last of each of the run's scalars, by (group, name).
     """
     steps = series.steps.tolist()
     timed = [(s, v) for s, v in zip(steps, series.norms.vectors, strict=True) if len(v)]
+    of_health = {
+        key: at_step
+        for (group, key), at_step in last.items()
+        if group == name and key.startswith(OF_HEALTH)
+    }
     return LayerEvidence(
         name,
         per_timestep=content.get("loss") == "all",
@@ -64,17 +69,19 @@ def of_layer(
         windows=[series.judged_window(step, norms.size) for step, norms in timed],
         window=series.window(steps[-1] + 1 if steps else 0),
         by_lag=by_lag,
-        statistics={
-            key: value
-            for (group, key), value in last.items()
-            if group == name and key.startswith(OF_HEALTH)
-        },
+        statistics={key: value for key, (_, value) in of_health.items()},
+        looked_at=max((step for step, _ in of_health.values()), default=None),
     )
 
 
-def of_run(layers: list[LayerEvidence], last: Mapping[tuple[str, str], float]) -> Evidence:
+def of_run(
+    layers: list[LayerEvidence], last: Mapping[tuple[str, str], tuple[int, float]]
+) -> Evidence:
     """What a run has recorded: its layers, and what its optimizer measured."""
-    optimizer = {name: value for (group, name), value in last.items() if group == "optimizer"}
+    of_optimizer = {name: found for (group, name), found in last.items() if group == "optimizer"}
+    # What is older than the last record is that of an earlier `fit`, of a clip since removed.
+    latest = max((step for step, _ in of_optimizer.values()), default=0)
+    optimizer = {name: value for name, (step, value) in of_optimizer.items() if step == latest}
     rates = {
         name.removesuffix(_CLIP_RATE).strip("/") or "clip": value
         for name, value in optimizer.items()

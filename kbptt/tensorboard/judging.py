@@ -22,7 +22,7 @@ def findings(source: Source, request: wrappers.Request) -> dict[str, Any]:
     Returns:
         `thresholds`, by name, and `runs`: for each the findings, and which rules were judged.
     """
-    bounds = _thresholds(request)
+    bounds = asked_thresholds(request)
     runs, tags = web.several(request, "run"), source.tags(request)
     wanted = [
         (run, tag)
@@ -48,7 +48,8 @@ def findings(source: Source, request: wrappers.Request) -> dict[str, Any]:
     return {"thresholds": thresholds.as_dict(bounds), "rules": rules, "runs": answers}
 
 
-def _thresholds(request: wrappers.Request) -> thresholds.Thresholds:
+def asked_thresholds(request: wrappers.Request) -> thresholds.Thresholds:
+    """The bounds that the arguments `threshold` of a request give."""
     given = {}
     for text in request.values.getlist("threshold"):
         name, _, value = text.partition("=")
@@ -68,7 +69,7 @@ def _evidence(
     tags: dict[str, dict[str, Any]],
     run: str,
     series: dict[tuple[str, str], Series | exceptions.HTTPException],
-    last: dict[tuple[str, str], float],
+    last: dict[tuple[str, str], tuple[int, float]],
 ) -> Evidence:
     layers = []
     for tag, about in tags.items():
@@ -87,8 +88,8 @@ def _last_scalars(
     request: wrappers.Request,
     runs: Sequence[str],
     tags: dict[str, dict[str, dict[str, Any]]],
-) -> dict[str, dict[tuple[str, str], float]]:
-    """The last values of the scalars that rules read, by run and (group, name)."""
+) -> dict[str, dict[tuple[str, str], tuple[int, float]]]:
+    """Step and value of the last of the scalars that rules read, by run and (group, name)."""
     layers = {run: {about["layer"] for about in tags.get(run, {}).values()} for run in runs}
     everywhere = sorted(set().union(*layers.values()))
     names = source.statistics(request, everywhere) if everywhere else []
@@ -107,8 +108,8 @@ def _last_scalars(
         )
     ]
     asked = [(run, layout.statistic_tag(group, name)) for run, group, name in wanted]
-    last: dict[str, dict[tuple[str, str], float]] = {}
+    last: dict[str, dict[tuple[str, str], tuple[int, float]]] = {}
     for (run, group, name), data in zip(wanted, source.scalars(request, asked), strict=True):
         if data and not isinstance(data, web.Unreadable):
-            last.setdefault(run, {})[group, name] = data[-1][1]
+            last.setdefault(run, {})[group, name] = data[-1]
     return last

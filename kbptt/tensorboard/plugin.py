@@ -21,8 +21,6 @@ STATIC = Path(__file__).parent / "static"
 
 _MAX_POINTS = 1000  # of a profile or a list of steps
 
-THRESHOLDS = thresholds.of_verdicts()
-
 
 class GradientFlowLoader(base_plugin.TBLoader):
     """Entry point of the group `tensorboard_plugins`."""
@@ -121,8 +119,10 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
     def _summary(self, request: wrappers.Request) -> list[dict[str, Any]]:
         """The verdict on each `run`, and the numbers behind it."""
 
+        bounds = judging.asked_thresholds(request)
+
         def summary(series: Series) -> dict[str, Any]:
-            found = series.overview()
+            found = series.overview(bounds)
             recorded = [
                 step
                 for step, norms in zip(series.steps.tolist(), series.norms.vectors, strict=True)
@@ -130,7 +130,7 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
             ]
             return {
                 **found,
-                "thresholds": THRESHOLDS,
+                "thresholds": thresholds.of_verdicts(bounds),
                 "first_step": recorded[-found["averaged"]],
                 "last_step": recorded[-1],
                 "records": len(series.steps),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kbptt.analysis import adaptive, gradient_flow
+from kbptt.analysis.thresholds import DEFAULT, Thresholds
 from kbptt.tensorboard import layout
 from kbptt.tensorboard.ragged import Ragged
 from kbptt.truncation import windows
@@ -36,11 +37,12 @@ class Records:
         self.bytes: int = 4 * norms.size + 200 * len(steps)  # float32, and the array objects
         self._overview: tuple[Any, dict[str, Any]] = None, {}
 
-    def overview(self, windows: list[int | None]) -> dict[str, Any]:
+    def overview(self, windows: list[int | None], bounds: Thresholds) -> dict[str, Any]:
         """`gradient_flow.overview` of the records that are not empty, cached for these windows."""
-        if self._overview[0] != windows:
+        if self._overview[0] != (windows, bounds):
             timed = [(v, w) for v, w in zip(self.norms.vectors, windows, strict=True) if len(v)]
-            self._overview = windows, gradient_flow.overview(*zip(*timed, strict=True))
+            found = gradient_flow.overview(*zip(*timed, strict=True), bounds)
+            self._overview = (windows, bounds), found
         return self._overview[1]
 
 
@@ -89,10 +91,11 @@ class Series:
         # Counted from the start, the last window is as much shorter as its losses are fewer.
         return length - windows.of(size, division).back
 
-    def overview(self) -> dict[str, Any]:
+    def overview(self, bounds: Thresholds = DEFAULT) -> dict[str, Any]:
         """`gradient_flow.overview` of all profiles."""
         sizes = map(len, self.norms.vectors)
-        return self._records.overview(list(map(self.judged_window, self.steps.tolist(), sizes)))
+        windows = list(map(self.judged_window, self.steps.tolist(), sizes))
+        return self._records.overview(windows, bounds)
 
     def cuts(self, step: int, size: int) -> list[int]:
         """First columns after a cut in a profile of this size; by lag, the first in the window."""

@@ -36,6 +36,8 @@ def names(*layers, **fields):
         ([layer(np.zeros(40))], ["vanishing"]),
         ([layer(profile(10 ** (3.1 / 39)))], ["exploding"]),
         ([layer(profile(10 ** (2.9 / 39)))], []),
+        # NaN states are neither healthy nor dead.
+        ([layer(np.full(40, np.nan), statistics={})], ["non-finite"]),
         # Fewer profiles than `records` show nothing yet, but NaN does.
         ([layer(profile(0.5), records=2)], []),
         ([layer(np.r_[np.nan, profile(0.99)], records=1)], ["non-finite"]),
@@ -126,6 +128,8 @@ def test_bounds_can_be_changed():
         ({"vanishing": 2.0}, "vanishing < decaying"),
         ({"gates": -1}, "`gates`"),
         ({"units": "0.5"}, "`units`"),
+        ({"clip_rate": 2}, "`clip_rate`"),
+        ([1], "a dict from names to numbers"),
     ],
 )
 def test_wrong_thresholds(given, message):
@@ -145,7 +149,11 @@ def test_each_finding_has_its_section_and_its_words():
 def test_the_summary_says_what_was_not_judged_and_all_thresholds():
     text = summary.text(Evidence([layer(profile(0.8), per_timestep=True)]))
     assert "only gradients by lag show" in text
-    assert "not judged: vanishing, which needs" in text and "not found: non-finite" in text
+    assert "not judged: vanishing (needs profiles; of layers" in text
+    assert "not found: non-finite" in text
+    early = summary.text(Evidence([layer(profile(0.8), records=2)]))
+    assert "2 of the 3 profiles that a verdict needs" in early
+    assert "not judged: vanishing (needs 3 profiles; here 2)" in early
     assert "clip_rate 0.95" in text.splitlines()[-1]
     text = summary.text(Evidence([layer(profile(0.8))], nonfinite_steps=0.0))
     assert text.startswith("rnn: vanishing. ") and "found  vanishing (rnn)" in text

@@ -112,6 +112,33 @@ def test_a_cell_that_changes_variables_while_it_runs():
     assert float(model.layers[0].cell.calls.value) == calls
 
 
+def test_a_cell_of_the_users_own_has_norms_and_no_activation():
+    class Plain(keras.layers.Layer):
+        state_size = UNITS
+
+        def build(self, shape):
+            self.dense = keras.layers.Dense(UNITS)
+            self.dense.build(shape)
+
+        def call(self, x, states):
+            h = keras.ops.tanh(self.dense(x) + states[0])
+            return h, [h]
+
+    lower = kbptt.LSTM(UNITS, return_sequences=True)
+    model, x = network(lower, kbptt.RNN(Plain(), return_sequences=True)), inputs()
+    first, second = health(model, x)
+    assert first.gates and not second.gates and np.isnan(second.saturated_units)
+    expected = np.linalg.norm(model(x), axis=-1).mean(axis=0)
+    np.testing.assert_allclose(second.state_norms["h"], expected, rtol=1e-5)
+
+
+def test_of_nan_states_nothing_is_said():
+    model = network(kbptt.LSTM(UNITS))
+    model.set_weights([np.full_like(w, np.nan) for w in model.get_weights()])
+    (found,) = health(model, inputs())
+    assert found.statistics() == {} and np.isnan(found.state_norms["h"]).all()
+
+
 def test_masked_timesteps_are_left_out():
     model = network(kbptt.LSTM(UNITS), masked=True)
     x = inputs()

@@ -10,6 +10,7 @@ from ill_models import TIMESTEPS, data, healthy, ill, linear, network
 from recorded_gradients import load, one_warning, steps
 
 import kbptt
+from kbptt.analysis import find_faults
 from kbptt.callbacks import GradientFlow
 
 
@@ -78,7 +79,8 @@ def test_what_is_measured_is_the_batch_of_the_step(tmp_path):
     plugin = accumulator.SummaryMetadata("gradient_flow/rnn/c_norm").plugin_data
     assert plugin.plugin_name == "gradient_flow" and b'"layer":"rnn"' in plugin.content
     for path in expected["norm"][0]:
-        of_variable = f"gradient_flow_stats/variables/{path}"
+        # Without the model's name, which differs from model to model.
+        of_variable = f"gradient_flow_stats/variables/{path.removeprefix(f'{model.name}/')}"
         found = [float(v) for _, v in series[f"{of_variable}/gradient_norm"]]
         np.testing.assert_allclose(found, [e[path] for e in expected["norm"]], rtol=1e-4)
         found = dict(series[f"{of_variable}/update_to_weight"])
@@ -255,24 +257,87 @@ def test_warn_stop_and_call(tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit(model, GradientFlow(None, log_freq=1, on_verdict="stop"), x, y, epochs=5)
-    assert any("stops training: vanishing" in str(w.message) for w in caught)
+    assert any("ends training: vanishing" in str(w.message) for w in caught)
     assert int(model.optimizer.iterations.numpy()) == 3  # the first at which anything is judged
     flow = GradientFlow(None, log_freq=1, on_verdict="stop", thresholds={"vanishing": 1e-9})
     fit(network(linear(0.8)), flow, x, y)
 
 
-def test_steps_that_a_clip_skips_are_found_though_no_profile_comes():
+@pytest.mark.parametrize("first", [True, False])
+def test_steps_that_a_clip_skips_are_found_though_no_profile_comes(first):
     x, y = data()
     x[:] = np.nan
     clip = kbptt.callbacks.ClipByGlobalNorm(1.0)
     flow = GradientFlow(None, log_freq=1, on_verdict="warn")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        fit(network(linear(0.98)), flow, x, y, epochs=1, more=[clip])
+        callbacks = [flow, clip] if first else [clip, flow]
+        network(linear(0.98)).fit(x, y, batch_size=8, verbose=0, callbacks=callbacks)
     text = "non-finite: 1 step had a gradient that is NaN or infinite"
     assert any(text in str(w.message) for w in caught)
     of_steps, of_layer = flow.findings()
     assert (of_steps.name, of_steps.value, of_layer.where) == ("non-finite", 4, "rnn")
+
+
+def test_a_second_fit_is_judged_by_its_own_clips_and_by_all_steps(tmp_path):
+    x, y = data()
+    bad = np.where(np.arange(32)[:, None, None] < 8, np.nan, x)
+    model, flow = network(linear(0.98)), GradientFlow(tmp_path, log_freq=1, heatmap_freq=None)
+    fit(model, flow, bad, y, epochs=1, more=[kbptt.callbacks.ClipByGlobalNorm(1e-6)])
+    assert {f.name for f in flow.findings()} == {"clip-always", "non-finite"}
+    fit(model, flow, x, y, epochs=1)
+    for found in flow.findings(), find_faults(kbptt.tensorboard.read_evidence(tmp_path)):
+        assert [(f.name, f.value) for f in found] == [("non-finite", 1)]
+
+
+def test_a_step_that_only_accumulates_has_no_update():
+    x, y = data()
+    model = small(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
+    flow = GradientFlow(None, log_freq=1, health="variables")
+    fit(model, flow, x, y)
+    ratios = [v for k, (_, v) in flow.scalars.items() if k.endswith("update_to_weight")]
+    assert ratios and all((of > 0).all() for of in ratios)
+
+
+def test_lags_of_a_padded_batch_are_those_of_whole_sequences():
+    """Of a linear network of weight 1 every loss reaches all earlier states alike."""
+    x = np.ones((8, 12, 2), "float32")
+    for number, sequence in enumerate(x):
+        sequence[12 - number :] = 0
+    layer = kbptt.SimpleRNN(
+        2,
+        activation="linear",
+        recurrent_initializer="identity",
+        return_sequences=True,
+        name="rnn",
+    )
+    model = keras.Sequential([keras.Input((12, 2)), keras.layers.Masking(), layer])
+    model.compile(keras.optimizers.SGD(1e-9), "mse")
+    flow = GradientFlow(None, health="lags")
+    model.fit(x, np.zeros((8, 12, 2)), batch_size=8, shuffle=False, verbose=0, callbacks=[flow])
+    (profile,) = flow.lag_profiles
+    # The norms of the losses themselves grow along the sequence: compare with an unpadded batch.
+    expected = kbptt.analysis.lag_profile(model, x[:1], np.zeros((1, 12, 2)))
+    np.testing.assert_allclose(profile.norms, expected.norms, rtol=1e-4)
+    x[:, -1] = 0
+    model.fit(
+        x,
+        np.zeros((8, 12, 2)),
+        batch_size=8,
+        verbose=0,
+        callbacks=[fresh := GradientFlow(None, health="lags")],
+    )
+    assert fresh.lag_profiles == []  # no sequence of the batch is whole
+
+
+def test_lags_are_measured_up_to_the_cut():
+    x, y = data(per_timestep=True)
+    layer = linear(0.999, truncation=30, return_sequences=True)
+    model = network(layer)
+    flow = GradientFlow(None, log_freq=1, health="lags", max_lags=5)
+    fit(model, flow, x, y, epochs=1)
+    (profile,) = flow.lag_profiles
+    assert len(profile) == 30 and "cut-too-short" in {f.name for f in flow.findings()}
 
 
 def test_without_a_directory_only_the_history(tmp_path, monkeypatch, capsys):

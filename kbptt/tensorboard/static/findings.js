@@ -2,7 +2,7 @@
 
 import {inParts, json, ofRuns} from './data.js';
 import {badge, element, runName, swatch} from './dom.js';
-import {kind, page} from './model.js';
+import {bounds, kind, page} from './model.js';
 import {format} from './numbers.js';
 
 const AT_ONCE = 20; // runs in one request
@@ -13,25 +13,23 @@ export function build(actions) {
   ui.findings = element('ul', {className: 'findings'});
   ui.judged = element('p', {className: 'note'});
   ui.bounds = element('div', {className: 'bounds'});
-  ui.ill = element('section', {}, element('h2', {textContent: 'What is wrong, and what to try'}),
+  ui.ill = element('section', {className: 'ill'}, element('h2', {textContent: 'What is wrong, and what to try'}),
     element('div', {className: 'card'}, element('div', {className: 'scroll'}, ui.findings), ui.judged,
       element('details', {className: 'thresholds'}, element('summary', {textContent: 'Thresholds'}), ui.bounds)));
   ui.setBound = (name, value) => {
-    const bounds = {...state.bounds};
-    if (Number.isFinite(value)) bounds[name] = value;
-    else delete bounds[name];
-    for (const item of page.runs.values()) item.findings = undefined;
-    actions.set({bounds});
+    const changed = {...state.bounds};
+    if (Number.isFinite(value)) changed[name] = value;
+    else delete changed[name];
+    for (const item of page.runs.values()) item.findings = item.summary = undefined;
+    actions.set({bounds: changed});
   };
   return ui.ill;
 }
 
-const given = () => Object.entries(state.bounds).map(([name, value]) => ['threshold', `${name}=${value}`]);
-
 /** Fetches what is missing. */
 export async function load(current) {
   const missing = [...page.runs.values()].filter((item) => item.findings === undefined).map(({run}) => run);
-  const ask = async (part) => [await json('findings', [...ofRuns(part, {}, (run) => [['run', run]]), ...given()])];
+  const ask = async (part) => [await json('findings', [...ofRuns(part, {}, (run) => [['run', run]]), ...bounds()])];
   try {
     await inParts(missing, AT_ONCE, ask, (part, [{thresholds, rules, runs}]) => {
       Object.assign(page, {thresholds, rules});

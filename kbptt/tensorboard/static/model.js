@@ -33,6 +33,9 @@ export const kind = () => page.kinds.find(({name}) => name === state.kind) ?? pa
 /** Whether the y axis of the heatmaps counts from the end. */
 export const lagged = () => kind().by_lag || state.axis === 'lag';
 
+/** The thresholds that the user has changed, as parameters of a request. */
+export const bounds = () => Object.entries(state.bounds).map(([name, value]) => ['threshold', `${name}=${value}`]);
+
 // Runs that could not be shown, until they change.
 const failures = new Map(); // version -> {run, reason}; without a reason if there was nothing
 const version = (run, tag) => JSON.stringify([run, tag, page.tags[run][tag]]);

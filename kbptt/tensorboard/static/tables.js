@@ -3,7 +3,7 @@
 import {head} from './cards.js';
 import {inParts, json, ofRuns} from './data.js';
 import {badge, element, runName, swatch} from './dom.js';
-import {failed, kind, page} from './model.js';
+import {bounds, failed, kind, page} from './model.js';
 import {format, median} from './numbers.js';
 import {verdictNote} from './texts.js';
 
@@ -33,7 +33,7 @@ export function showUnreadable() {
 export async function load(actions, current) {
   const missing = [...page.runs.values()].filter((item) => item.summary === undefined).map(({run}) => run);
   let failures = false;
-  const ask = (part) => json('summary', ofRuns(part, {}, (run) => [['run', run], ['tag', page.runs.get(run).tag]]));
+  const ask = (part) => json('summary', [...ofRuns(part, {}, (run) => [['run', run], ['tag', page.runs.get(run).tag]]), ...bounds()]);
   await inParts(missing, AT_ONCE, ask, (part, answers) => {
     for (const answer of answers) {
       const item = page.runs.get(answer.run);

@@ -30,7 +30,7 @@ const STATISTICS = {
   'optimizer/skipped': 'optimizer steps skipped',
 };
 // Statistics with a logarithmic axis.
-export const LOG_TRENDS = /first_last_ratio|half_life|horizon|norm|relative_bias|truncation|threshold|penalty|ratio/;
+export const LOG_TRENDS = /update_to_weight|first_last_ratio|half_life|horizon|norm|relative_bias|truncation|threshold|penalty|ratio/;
 const known = Object.keys(STATISTICS);
 
 /** Sections of the picker, [title, names]: the layer's own statistics, then each group's, the known ones first. */
@@ -44,7 +44,11 @@ export function sections(names) {
   return [...found];
 }
 
-export const trendName = (name) => STATISTICS[name] || name.replaceAll('_', ' ');
+export function trendName(name) {
+  const variable = name.match(/^variables\/(.*)\/([^/]*)$/);
+  if (variable) return `${variable[1]}: ${variable[2].replaceAll('_', ' ')}`;
+  return STATISTICS[name] || name.replaceAll('_', ' ');
+}
 
 export const SNIPPET = `import keras
 import kbptt
