@@ -26,8 +26,9 @@ Key: TypeAlias = tuple[str, str]
 
 # States of at most so many numbers are looked at, and of so many samples.
 _NUMBERS, _SAMPLES = 2**19, 32
-# Largest share of a `fit` that measuring takes, from the third measurement on.
-_SHARE = 0.04
+# Largest share of a `fit` that measuring takes, but for the first measurement of a model, and the
+# seconds that the second one is taken to need.
+_SHARE, _SECONDS = 0.04, 0.1
 
 
 def parts(name: str, value: Any) -> tuple[str, ...]:
@@ -103,6 +104,7 @@ class HealthMonitor:
         self._watch = Watch(model, self._before, self._after)
         self._given_up: set[str] = set()
         self._weights: list[tf.Tensor] = []
+        self._last, self._count = 0.0, 0  # seconds of the last measurement, and how many there were
 
     def join(self, parts: Sequence[str], max_lags: int) -> None:
         """Has the steps of the `fit` that begins looked at.
@@ -112,7 +114,7 @@ class HealthMonitor:
             max_lags: Integer. Number of lags measured.
         """
         self.parts, self.max_lags = parts, max_lags
-        self._started, self._spent, self._last, self._count = time.monotonic(), 0.0, 0.0, 0
+        self._started, self._spent = time.monotonic(), 0.0
         _substitution.of(self.model).join(wrapper=self._watch)
         if not self._watch.possible:
             warnings.warn(
@@ -128,7 +130,8 @@ class HealthMonitor:
     def affordable(self) -> bool:
         """Whether a further measurement would keep to a small share of the time of `fit`."""
         elapsed = time.monotonic() - self._started
-        return self._count < 2 or self._spent + self._last <= _SHARE * elapsed
+        expected = self._last if self._count > 1 else _SECONDS
+        return not self._count or self._spent + expected <= _SHARE * elapsed
 
     def want(self) -> None:
         """Has the step that is about to begin looked at."""

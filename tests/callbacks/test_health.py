@@ -128,7 +128,8 @@ def test_by_default_the_last_step_of_an_epoch():
     x, y = data()
     flow = GradientFlow(None, health="states")
     fit(small(), flow, x, y)
-    assert flow.history["rnn"][0].tolist() == flow.states["rnn/h"][0].tolist() == [4, 8]
+    assert flow.history["rnn"][0].tolist() == [4, 8]
+    assert flow.states["rnn/h"][0].tolist() == [4]  # a second one would take too large a share
 
 
 def test_a_share_of_the_time_of_fit(monkeypatch):
