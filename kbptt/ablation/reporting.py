@@ -177,10 +177,12 @@ class Report:
     def write(self) -> list[pathlib.Path]:
         """Writes `results.csv`, `report.md`, `report.html` and `report.tex` into the directory.
 
-        A report on a CSV file writes no `results.csv`.
+        Of a tuned study also `tuning.csv`. A report on a CSV file writes no CSV files.
         """
-        contents = {} if self._csv else {"results.csv": self.csv()}
-        contents |= tuning_report.files(self.results, scores.text)
+        contents = {}
+        if not self._csv:
+            contents["results.csv"] = self.csv()
+            contents |= tuning_report.files(self.results, scores.text)
         contents |= {
             "report.md": self.markdown(),
             "report.html": self.html(),
@@ -199,7 +201,7 @@ class Report:
         return [self.directory / name for name in contents]
 
     def csv(self) -> str:
-        """One line for every trial, numbers in full precision; the argument `csv` reads it."""
+        """One line for every run and control, in full precision; the argument `csv` reads it."""
         output = io.StringIO()
         scores.write(self.results, output)
         return output.getvalue()

@@ -16,7 +16,7 @@ from kbptt.ablation.tables import Cell, Table, number
 COLUMNS = (
     "stage method task seed state validation_score score metric chosen tuned directory error"
 ).split()
-LISTED = 8  # arms in a note
+LISTED = 8  # arms in a note, and differences that are not confirmed
 RULES = (
     "Tuning: every method has the same budget on every task: {budget}, which the comparison does "
     "not use. The mean validation score decides; a trial that crashed or diverged counts as the "
@@ -125,25 +125,28 @@ def notes(results: Results, configuration: Mapping[str, Any]) -> list[str]:
 
 def _unconfirmed(results: Results) -> list[str]:
     """Notes on the differences that are those of the searches, or may be."""
-    written = []
+    written = {}
     for task in (None, *results.tasks) if results.tuned else ():
         for arm, reference, weaker in controls.unconfirmed(results, task):
             stronger = reference if weaker == arm else arm
             ran = np.isfinite(results.values(weaker, task, at=stronger)).all(axis=1).any()
             where = "over all tasks" if task is None else f"on {task}"
-            written.append(
+            # The sole task is all tasks: what is said of it once more takes the place.
+            key = arm, task if len(results.tasks) > 1 else None
+            written[key] = (
                 f"{arm} and {reference} {where}: their difference is not confirmed, since {weaker} "
                 f"at the tuned values of {stronger} "
                 + ("is not shown to be worse." if ran else "has not run: compare again.")
             )
-    return written
+    found, more = list(written.values())[:LISTED], len(written) - LISTED
+    return found + ([f"{more} more differences are not confirmed either."] if more > 0 else [])
 
 
 def rules(results: Results, configuration: Mapping[str, Any]) -> list[str]:
     """How methods were tuned and are compared; nothing without tuning."""
     tuned = configuration.get("tuning")
     if not results.searches or not isinstance(tuned, Mapping):
-        return []
+        return [RULES[1]] if results.tuned else []
     budget = f"{tuned.get('trials')} {tuned.get('sampler')} points, each on the seeds "
     budget += ", ".join(map(str, tuned.get("seeds") or []))
     return [RULES[0].format(budget=budget), RULES[1]]
