@@ -34,23 +34,36 @@ class _Searched:
     arm: str
     task: str
     points: list[tuning.Point]
-    chosen: dict[str, Any] | None
+    chosen: dict[str, Any] | None  # so far the best, while the search is not over
     compared: bool
+
+    @property
+    def settled(self) -> list[tuning.Point]:
+        """The points of which every trial has ended."""
+        return [point for point in self.points if point.settled]
+
+    @property
+    def over(self) -> bool:
+        """Whether no trial is left to run."""
+        return self.compared or len(self.settled) == len(self.points)
 
     @property
     def score(self) -> float:
         """Mean validation score of the chosen point, in the sign of the metric."""
-        results = [t.result for point in self.points for t in point.trials if t.result]
-        values = [point.values for point in self.points]
+        points = self.points if self.over else self.settled
+        results = [t.result for point in points for t in point.trials if t.result]
+        values = [point.values for point in points]
         if self.chosen not in values or not results:
             return math.nan
-        score = tuning.scores(self.points)[values.index(self.chosen)]
+        score = tuning.scores(points)[values.index(self.chosen)]
         return score if results[0]["mode"] == "max" else -score
 
     @property
     def crashed(self) -> bool:
         """Whether every trial crashed."""
-        return all(trial.state == "failed" for point in self.points for trial in point.trials)
+        return not self.compared and all(
+            trial.state == "failed" for point in self.points for trial in point.trials
+        )
 
     @property
     def failed(self) -> int:
@@ -64,7 +77,11 @@ class _Searched:
         tried: list[Any] = [point.values.get(name) for point in self.points]
         if isinstance(space[name], Choice):
             tried = list(space[name].all()) if space[name].size > 2 else []
-        if self.chosen is None or not all(type(value) in (int, float) for value in tried):
+        if (
+            not self.over
+            or self.chosen is None
+            or not all(type(value) in (int, float) for value in tried)
+        ):
             return ""
         if len(set(tried)) > 1:
             for word, value in (("lowest", min(tried)), ("highest", max(tried))):
@@ -86,13 +103,15 @@ def tables(results: Results, configuration: Mapping[str, Any]) -> list[Table]:
             shown = options.show(values[name], options.path_of(name)) if name in values else ""
             end = search.end(name, space)
             cells.append(f"{shown} ({end})" if end else shown)
+        settled = len(search.settled)
+        so_far = "" if search.over or math.isnan(search.score) else " so far"
         lines.append(
             [
                 search.task,
                 search.arm,
                 *cells,
-                Cell(number(search.score), search.score),
-                str(len(search.points)),
+                Cell(number(search.score) + so_far, search.score),
+                str(len(search.points)) if search.over else f"{settled} of {len(search.points)}",
                 str(search.failed or ""),
             ]
         )
@@ -105,7 +124,7 @@ def notes(results: Results, configuration: Mapping[str, Any]) -> list[str]:
     """What a reader must know of the tuning before trusting the table."""
     found, space = _searched(results), _space(configuration)
     written = []
-    if found and not results.runs:
+    if not results.runs and not all(search.crashed for search in found):
         written.append("The searches are not over: the comparison has not begun.")
     lost = [f"{s.arm} on {s.task}" for s in found if s.crashed]
     if lost:
@@ -221,8 +240,8 @@ def _searched(results: Results) -> list[_Searched]:
         points = tuning.points_of(trials)
         values = results.tuned_values(arm, task)
         compared = values is not None
-        if not compared and all(point.settled for point in points):
-            best = tuning.best(points)
+        if not compared:
+            best = tuning.best([point for point in points if point.settled])
             values = best.values if best else None
         found.append(_Searched(arm, task, points, values, compared))
     return found
