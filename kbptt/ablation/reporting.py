@@ -322,6 +322,8 @@ class Report:
         for line in lines:
             table.add_row(*map(literal, line))
         console.print(table)
+        if footnote := Table("", header, lines).footnote:
+            console.print(literal(footnote))
         tuning_report.show(self.results, self.configuration, console)
         for note in self.notes():
             console.print(literal(note), style="yellow")

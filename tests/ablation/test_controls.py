@@ -1,9 +1,12 @@
 """Controls: a difference between tuned methods has to be there at equal values too."""
 
 import csv
+import io
 import pathlib
 
+import numpy as np
 import pytest
+import rich.console
 from staged_studies import of_stage, run
 
 from kbptt.ablation import Grid, LedgerError, Results, controls, scores, sources, tuning_report
@@ -155,6 +158,19 @@ def test_a_study_runs_its_controls_last(tmp_path):
     assert len(of_stage(more, "control")) == 7 and more[: len(trials)] == trials
 
 
+def test_differences_of_many_methods_are_listed_up_to_a_limit():
+    names = [f"clip{i}" for i in range(tuning_report.LISTED + 2)]
+    written = [f"{name} and baseline on adding" for name in names]
+    results, _ = study(by_rate, {"baseline": 0.01, "clip": 0.001})
+    found = [(name, "baseline", "baseline") for name in names]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(controls, "unconfirmed", lambda *_: found)
+        patched.setattr(results, "values", lambda *_, at: np.zeros((6, 1)))
+        notes = tuning_report.notes(results, {})
+    assert [note.partition(":")[0] for note in notes[:-1]] == written[: tuning_report.LISTED]
+    assert notes[-1] == "2 more differences are not confirmed either."
+
+
 def exported(results, path, without=()):
     """The report on the CSV file of a report, without some of its columns."""
     with open(path, "w", newline="") as file:
@@ -210,3 +226,21 @@ def test_wrong_controls_in_a_csv_file_are_named(lines, message, tmp_path):
     path.write_text("\n".join(["method,task,seed,score,tuned,stage", *lines]))
     with pytest.raises(LedgerError, match=message):
         scores.read(path)
+
+
+def test_a_p_that_a_control_decided_is_marked(tmp_path):
+    results, _ = study(by_rate, {"baseline": 0.01, "clip": 0.001})
+    report = exported(results, tmp_path / "results.csv")
+    for table in report.tables():
+        cell = table.lines[0][table.header.index("p")]
+        assert cell == "1.000 †" and cell.value == 1.0
+        assert table.footnote.startswith("† p of the control")
+    console = rich.console.Console(file=io.StringIO(), width=120)
+    report.print(console)
+    for text in (report.markdown(), report.html(), console.file.getvalue()):
+        assert "1.000 †" in text and "† p of the control, with both methods" in text
+    assert 'data-value="1.0">1.000 †' in report.html()
+    assert report.latex().count(r"\textdagger{} p of the control") == len(report.tables())
+    results, _ = study(by_method, {"baseline": 0.01, "clip": 0.001})
+    report = exported(results, tmp_path / "results.csv")
+    assert not any(table.footnote for table in report.tables()) and "†" not in report.html()
