@@ -20,6 +20,11 @@ STUDY = ("compare", "--tasks", "adding", "--methods", "baseline,clip", "--seeds"
         (("--tune", "units=4..8", "--trials", 4, "--trials", 5), "--trials is given twice"),
         (("--tune", "units=4..8", "--sampler", "random"), "one of 'quasi-random', 'tpe'"),
         (("--tune", "length=50..100"), "cannot be tuned"),
+        (("--tune", "optimizer=sgd,sgdd"), "Unknown optimizer: 'sgdd' (did you mean 'sgd'?)"),
+        (("--tune", "dropout=0..2"), "dropout=2"),
+        (("--tune", "zoneout=0.1..0.5", "--tune", "layer.foo=1..3"), "argument of LSTM: 'foo'"),
+        (("--tune", "kernel_initializer=orthogonal,ortho"), "for `kernel_initializer`: 'ortho'"),
+        (("--tune", "optimizer=sgd,adam", "--tune", "optimizer.momentum=0..0.9"), "of Adam"),
     ],
 )
 def test_mistakes_get_one_sentence(arguments, message, tmp_path):

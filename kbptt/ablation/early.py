@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from kbptt.ablation import options, signatures
+from kbptt.ablation import options, signatures, spaces
 from kbptt.tasks import model as task_model
 
 TRIAL = "kbptt.ablation.trial:run"
@@ -32,21 +32,25 @@ NO_OPTIMIZERS = ("optimizer", "lossscaleoptimizer", "multioptimizer", "optimizer
 _TRUNCATIONS = {"windowed": "Windowed", "randomized": "Randomized", "snap": "SnAp"}
 
 
-def check(config: Mapping[str, Any]) -> None:
+def check(config: Mapping[str, Any], space: spaces.Space | None = None) -> None:
     """Refuses what cannot be built, as far as names and types of arguments tell.
 
     Args:
         config: A configuration from `Grid.trials`. The options of a user's own trial function are
             its own business.
+        space: What is tuned: every choice is checked, and both ends of every range. Defaults to
+            nothing.
 
     Raises:
         ValueError: for the first mistake, with the nearest valid name.
     """
     if config["trial"] != TRIAL:
         return
-    for part in (_layer, _truncation, _optimizer):
-        with contextlib.suppress(signatures.Unreadable):
-            part(config)
+    for values in spaces.ends(space or {}):
+        point = options.with_values(config, values)
+        for part in (_layer, _truncation, _optimizer):
+            with contextlib.suppress(signatures.Unreadable):
+                part(point)
 
 
 def of_the_trial() -> set[str]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kbptt.ablation import statistics
+from kbptt.ablation import statistics, tally
 from kbptt.ablation.resampling import NOTHING
 from kbptt.ablation.results import Results, Row
 from kbptt.ablation.tables import Decimals
@@ -14,26 +14,43 @@ LEVEL = 1 - statistics.CONFIDENCE
 _EQUAL = 1e-12  # means that differ by less, relative to their size, differ by rounding
 
 
-def headline(results: Results, unfinished: int = 0, crashed: int = 0) -> str:
+def headline(results: Results) -> str:
     """One sentence on the best method: by how much, how certainly, and what is missing.
 
     A method is called the best only if the exact test tells it from its reference after Holm's
     correction; a method that the test cannot tell from it is named too.
-
-    Args:
-        results: The scores.
-        unfinished: Integer, trials without a result so far. Defaults to `0`.
-        crashed: Integer, trials that crashed. Defaults to `0`.
     """
-    found = _Finding(results)
-    clauses = [found.sentence()] if found.ranked else ["No trial has a result"]
+    found, missing = _Finding(results), tally.of(results)
+    if found.ranked:
+        clauses = [found.sentence(alone=not missing.lost and not missing.searching)]
+    elif missing.searching and not results.runs:
+        clauses = ["The searches are not over, and the comparison has not begun"]
+    else:
+        clauses = ["No trial has a result"]
     if found.ranked and (diverged := found.ranked[0].diverged):
         clauses.append(f"{diverged} of the {found.ranked[0].runs} runs of the best diverged")
-    if crashed:
-        clauses.append(f"{_count(crashed, 'trial')} crashed")
-    if unfinished:
-        clauses.append(f"{_count(unfinished, 'trial')} not finished")
-    return "; ".join(clauses) + "."
+    return "; ".join(clauses + _missing(results, missing)) + "."
+
+
+def _missing(results: Results, missing: tally.Tally) -> list[str]:
+    """The clauses on trials without a result."""
+    clauses = []
+    if missing.lost:
+        several = len({task for _, task in results.searches}) > 1
+        names = [f"{arm} on {task}" if several else arm for arm, task in missing.lost]
+        whose = "its search" if len(names) == 1 else "their searches"
+        clauses.append(f"{_listed(names)} could not be tuned: every trial of {whose} crashed")
+    if missing.crashed:
+        clauses.append(f"{_count(missing.crashed, 'trial')} crashed")
+    if points := missing.crashed_points:
+        few = f"{points} of the searches did"
+        alone = f"{_count(points, 'trial')} of the searches crashed"
+        clauses.append(few if missing.crashed else alone)
+    if missing.unfinished:
+        clauses.append(f"{_count(missing.unfinished, 'trial')} not finished")
+    if missing.searching:
+        clauses.append(f"{_count(missing.searching, 'trial')} of the searches not finished")
+    return clauses
 
 
 class _Finding:
@@ -51,14 +68,13 @@ class _Finding:
             rows = results.task_table(self.task)
         self.ranked: list[Row] = [row for row in rows if not math.isnan(row.mean.value)]
 
-    def sentence(self) -> str:
+    def sentence(self, alone: bool) -> str:
+        """The finding; `alone`: if only one method has a result, no other is to come or is lost."""
         best = self.ranked[0]
         ties = [row for row in self.ranked if _equal(row.mean.value, best.mean.value)]
         if len(self.ranked) == 1:
-            return (
-                f"{best.arm} reaches {self.mean(best)} {self.where}; there is nothing to compare "
-                "it with"
-            )
+            text = f"{best.arm} reaches {self.mean(best)} {self.where}"
+            return text + ("; there is nothing to compare it with" if alone else "")
         if len(ties) > 1:
             return self.tie(ties)
         if best.comparison is None:
@@ -77,9 +93,7 @@ class _Finding:
         who = (
             f"All {len(names)} methods and settings"
             if len(names) == len(self.ranked) and len(names) > 2
-            else f"{', '.join(names[:-1])} and {names[-1]}"
-            if len(names) <= 4
-            else f"{', '.join(names[:3])} and {len(names) - 3} more"
+            else _listed(names)
         )
         return f"{who} tie {self.where}, at {self.mean(ties[0])} each"
 
@@ -158,6 +172,13 @@ def _decimals(e: statistics.Estimate) -> Decimals:
 
 def _equal(first: float, second: float) -> bool:
     return abs(first / 2 - second / 2) <= _EQUAL * max(abs(first / 2), abs(second / 2))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first few names."""
+    last = names[-1] if len(names) <= 4 else f"{len(names) - 3} more"
+    before = names[:-1] if len(names) <= 4 else names[:3]
+    return f"{', '.join(before)} and {last}" if before else last
 
 
 def _count(number: int, what: str) -> str:

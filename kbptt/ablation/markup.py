@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from kbptt.ablation.sections import Listing, Section, Table
-from kbptt.ablation.tables import MINUS, without
+from kbptt.ablation.tables import CONTROLLED, MINUS, without
 from kbptt.ablation.text import one_line
 
 # Columns on the machine and the training, for which a page of paper has no room.
@@ -19,6 +19,7 @@ _LATEX = {
     '"': r"\textquotedbl{}",
     "Δ": r"$\Delta$",
     "Ω": r"$\Omega$",
+    CONTROLLED: r"\textdagger{}",
     MINUS: "$-$",
     **{character: "\\" + character for character in "&%$#_{}"},
 }
@@ -36,6 +37,7 @@ def markdown(sections: Iterable[Section]) -> list[str]:
         if isinstance(section, Table):
             rows = [section.header, ["---"] * len(section.header), *section.lines]
             parts += [title + "\n".join("| " + " | ".join(map(escaped, r)) + " |" for r in rows)]
+            parts += [escaped(section.footnote)] if section.footnote else []
         else:
             parts.append(title + "\n".join(f"* {escaped(line)}" for line in section.lines))
     return parts
@@ -68,7 +70,9 @@ def latex(tables: Sequence[Table], caption: str) -> str:
             f"  \\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}\n"
             f"    \\toprule\n    {rows[0]}\n    \\midrule\n"
             + "".join(f"    {row}\n" for row in rows[1:])
-            + "    \\bottomrule\n  \\end{tabular}\n\\end{table}\n"
+            + "    \\bottomrule\n  \\end{tabular}\n"
+            + (f"\n  {in_latex(table.footnote)}\n" if table.footnote else "")
+            + "\\end{table}\n"
         )
     return comment + "\n".join(["", *parts])
 

@@ -12,7 +12,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from kbptt._extras import optional_imports
-from kbptt.ablation import headline, markup, scores, sources, statistics, tables, tuning_report
+from kbptt.ablation import (
+    headline,
+    markup,
+    scores,
+    sources,
+    statistics,
+    tables,
+    tally,
+    tuning_report,
+)
 from kbptt.ablation.files import atomically
 from kbptt.ablation.ledger import LedgerError, disk_full, is_disk_full, make_directory
 from kbptt.ablation.results import Results, Row
@@ -45,7 +54,9 @@ class Report:
     Attributes:
         results: The scores by arm, task and seed (`kbptt.ablation.results.Results`).
         rows: The ranking over all tasks, a list of `Row`, best first.
-        counts: Number of trials by state; "unreadable" are invalid rows of the ledger.
+        counts: Number of trials by state; "unreadable" are invalid rows of the ledger. Trials of
+            a search that crashed are not "failed" but "failed_searches", unless all of them did,
+            and the method could not be tuned.
         headline: The finding in one sentence.
         command: The command that repeats the ablation or, with `csv`, the report; None if the
             ledger does not hold a whole configuration.
@@ -73,7 +84,10 @@ class Report:
                 f"{self.results.unreadable[0].error}"
             )
         states = collections.Counter(trial.state for trial in self.results.trials)
+        self._missing: tally.Tally = tally.of(self.results)
         self.counts: dict[str, int] = {state: states[state] for state in (*STATES, "unreadable")}
+        self.counts["failed_searches"] = self._missing.crashed_points
+        self.counts["failed"] -= self._missing.crashed_points
         self.rows: list[Row] = self.results.table()
         self.command: str | None = found.command(self.results, directory, reference)
 
@@ -84,8 +98,7 @@ class Report:
 
     @functools.cached_property
     def headline(self) -> str:
-        unfinished = self.counts["pending"] + self.counts["running"]
-        return headline.headline(self.results, unfinished, self.counts["failed"])
+        return headline.headline(self.results)
 
     @property
     def date(self) -> str:
@@ -116,7 +129,10 @@ class Report:
         """What a reader must know before trusting the table."""
         notes = list(self._notes)
         seeds, comparisons = len(self.results.seeds), self.results.comparisons
-        if self.results.exploratory:
+        if not self.results.runs:  # the searches are not over
+            planned = self.configuration.get("seeds")
+            seeds = len(planned) if isinstance(planned, list) else seeds
+        if statistics.is_exploratory(seeds):
             notes.append(EXPLORATORY)
         elif comparisons and seeds < statistics.fewest_seeds(comparisons):
             smallest = tables.p_value(statistics.smallest_p(seeds, comparisons))
@@ -124,12 +140,20 @@ class Report:
                 f"With {seeds} seeds and {comparisons} comparisons no p gets below {smallest} "
                 f"after Holm's correction; 5 % takes {statistics.fewest_seeds(comparisons)} seeds."
             )
-        unfinished = self.counts["pending"] + self.counts["running"]
-        if unfinished:
-            notes.append(f"Not finished: {_count(unfinished, 'trial')} without a result yet.")
-        if self.counts["failed"]:
-            crashed = _count(self.counts["failed"], "trial")
+        missing = self._missing
+        for number, where in ((missing.unfinished, ""), (missing.searching, " of the searches")):
+            if number:
+                trials = _count(number, "trial") + where
+                notes.append(f"Not finished: {trials} without a result yet.")
+        if missing.crashed:
+            crashed = _count(missing.crashed, "trial")
             notes.append(f"Crashed: {crashed}, without a score; their errors are below.")
+        if missing.crashed_points:
+            crashed = _count(missing.crashed_points, "trial")
+            notes.append(
+                f"Crashed in the searches: {crashed}, counted as the worst of the search; their "
+                "errors are below."
+            )
         if self.counts["unreadable"]:
             rows = _count(self.counts["unreadable"], "row")
             notes.append(f"Unreadable: {rows} of the ledger, left out; listed below.")
@@ -177,10 +201,12 @@ class Report:
     def write(self) -> list[pathlib.Path]:
         """Writes `results.csv`, `report.md`, `report.html` and `report.tex` into the directory.
 
-        A report on a CSV file writes no `results.csv`.
+        Of a tuned study also `tuning.csv`. A report on a CSV file writes no CSV files.
         """
-        contents = {} if self._csv else {"results.csv": self.csv()}
-        contents |= tuning_report.files(self.results, scores.text)
+        contents = {}
+        if not self._csv:
+            contents["results.csv"] = self.csv()
+            contents |= tuning_report.files(self.results, scores.text)
         contents |= {
             "report.md": self.markdown(),
             "report.html": self.html(),
@@ -199,7 +225,7 @@ class Report:
         return [self.directory / name for name in contents]
 
     def csv(self) -> str:
-        """One line for every trial, numbers in full precision; the argument `csv` reads it."""
+        """One line for every run and control, in full precision; the argument `csv` reads it."""
         output = io.StringIO()
         scores.write(self.results, output)
         return output.getvalue()
@@ -296,6 +322,8 @@ class Report:
         for line in lines:
             table.add_row(*map(literal, line))
         console.print(table)
+        if footnote := Table("", header, lines).footnote:
+            console.print(literal(footnote))
         tuning_report.show(self.results, self.configuration, console)
         for note in self.notes():
             console.print(literal(note), style="yellow")

@@ -51,6 +51,7 @@ class Row:
     memory: float
     decay: float
     clip_rate: float
+    controlled: bool = False  # whether p is that of a control, the larger of the two
 
 
 class Results:
@@ -217,11 +218,11 @@ class Results:
         pairs = {key: reference for key, reference in pairs.items() if reference in scores}
         compared = statistics.comparisons([(scores[k], scores[r]) for k, r in pairs.items()])
         comparisons = dict(zip(pairs, compared, strict=True))
-        if self.tuned:
-            for task in (None, *self.tasks):
-                for arm, p in controls.p_values(self, task).items():
-                    if found := comparisons.get((arm, task)):
-                        comparisons[arm, task] = dataclasses.replace(found, p=p)
+        own = {key: comparison.p for key, comparison in comparisons.items()}
+        for task in (None, *self.tasks) if self.tuned else ():
+            for arm, p in controls.p_values(self, task).items():
+                if found := comparisons.get((arm, task)):
+                    comparisons[arm, task] = dataclasses.replace(found, p=p)
         means = statistics.means(list(scores.values()))
         iqms = statistics.interquartile_means(list(scores.values()))
         perfect: dict[str | None, float] = {
@@ -234,7 +235,9 @@ class Results:
             missed = statistics.shortfall(scores[arm, task], perfect.get(task, 1.0))
             missed = missed[~np.isnan(missed)]
             gap = unscaled(np.mean, missed) if missed.size else math.nan
-            rows[task].append(self._row(arm, task, seeds, mean, iqm, gap, comparison))
+            row = self._row(arm, task, seeds, mean, iqm, gap, comparison)
+            controlled = comparison is not None and comparison.p > own[arm, task]
+            rows[task].append(dataclasses.replace(row, controlled=controlled))
         signs: dict[str | None, int] = {task: self._scales[task].sign for task in self.tasks}
         return {task: _ranked(rows[task], signs.get(task, 1)) for task in (None, *self.tasks)}
 

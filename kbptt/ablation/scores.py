@@ -10,6 +10,10 @@ The contract is one line for each run, under a line with the names of the column
 * `state`: "done", or "failed" for a run that crashed, with its `error`; "pending" or "running" for
   one without a result so far;
 * `diverged`: true for a failed run, which counts at the worst score;
+* `tuned`: the values that a search has chosen for the run;
+* `stage`: "control" for a run of a method at the `tuned` values of another one, which is no run of
+  the comparison but decides whether a difference is one of the methods: see
+  `kbptt.ablation.controls`;
 * `best_epoch`, `decay_start`, `decay_end`, `clip_rate`, `skipped_steps`, `seconds_per_step`,
   `training_memory_bytes`, `peak_memory_bytes`, `seconds`, as a report of kbptt exports them.
 
@@ -27,7 +31,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kbptt.ablation import limits
+from kbptt.ablation import controls, limits
 from kbptt.ablation.labels import LabelArm, LabelTask
 from kbptt.ablation.ledger import LedgerError
 from kbptt.ablation.outcome import MODES
@@ -42,24 +46,27 @@ _COST = ("seconds_per_step", "training_memory_bytes", "peak_memory_bytes", "seco
 COLUMNS: list[str] = [
     *("method", "task", "seed", "state", "score", "metric", "mode", *_SCALE),
     *("success", "diverged", "best_epoch", "decay_start", "decay_end", "clip_rate"),
-    *("skipped_steps", *_COST, "directory", "error", "tuned"),
+    *("skipped_steps", *_COST, "directory", "error", "tuned", "stage"),
 ]
+_AS_TEXT = ""  # in place of options: the key of all tuned values, which a file has in one text
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run what starts so
 _TRUTH = {"true": True, "1": True, "false": False, "0": False, "": False}
 
 
 class Scores(NamedTuple):
-    """The runs of a CSV file, and the columns in it that are not read."""
+    """The runs of a CSV file, the columns in it that are not read, and whether it has stages."""
 
     trials: list[Trial]
     ignored: list[str]
+    staged: bool
 
 
 def write(results: Results, output: Any) -> None:
-    """Writes one line for every trial to a text file; numbers in full precision."""
+    """Writes one line for every run and control to a text file; numbers in full precision."""
+    found = [(arm, task, trial) for (arm, task, _), trial in results.runs.items()]
     runs = (
-        {"method": arm, "task": task, "seed": seed, **_columns(trial)}
-        for (arm, task, seed), trial in results.runs.items()
+        {"method": arm, "task": task, "seed": trial.config["seed"], **_columns(trial)}
+        for arm, task, trial in (*found, *results.controls())
     )
     # Unreadable trials with a configuration are among the runs.
     others = (_columns(trial) for trial in results.unreadable if not trial.config)
@@ -165,7 +172,7 @@ def _read(name: str, file: Any) -> Scores:
     if columns is None:
         raise LedgerError(f"{name} is empty. Its first line names the columns: {_expected()}.")
     _check_columns(name, list(columns.fields))
-    trials, places, scales = [], {}, {}
+    trials, places, scales, compared = [], {}, {}, False
     for line in lines:
         if len(trials) == limits.LIMITS["trials"]:
             raise LedgerError(f"{line.place}: a report has at most {len(trials):,} runs.")
@@ -174,12 +181,15 @@ def _read(name: str, file: Any) -> Scores:
             continue
         trial = _trial(line)
         run = line.text("method"), line.text("task"), trial.config["seed"]
-        if run in places:
+        control = line.text("tuned") if "stage" in trial.config else None
+        compared = compared or control is None
+        if (*run, control) in places:
             raise LedgerError(
                 f"{line.place}: method {shown(run[0])}, task {shown(run[1])} and seed {run[2]} "
-                f"stand in line {places[run]} already. Each run has a line and a seed of its own."
+                f"stand in line {places[*run, control]} already. Each run has a line and a seed "
+                "of its own."
             )
-        places[run] = line.at
+        places[*run, control] = line.at
         if trial.result is not None:
             scale = trial.result["metric"], trial.result["mode"]
             first = scales.setdefault(run[1], scale)
@@ -187,9 +197,10 @@ def _read(name: str, file: Any) -> Scores:
                 if here != there:
                     raise line.wrong(column, f"{there!r} as in the task's first run")
         trials.append(trial)
-    if not places:
+    if not compared:
         raise LedgerError(f"{name} has no runs below the line that names the columns.")
-    return Scores(trials, [c for c in columns.fields if c not in COLUMNS])
+    ignored = [column for column in columns.fields if column not in COLUMNS]
+    return Scores(trials, ignored, "stage" in columns.fields)
 
 
 def _lines(name: str, file: Any) -> Iterator[_Line]:
@@ -258,12 +269,23 @@ def _trial(line: _Line) -> Trial:
         "training": {},
         "seed": line.seed(),
         "settings": settings,
+        **_stage(line),
     }
     ended = line.text("score") or line.truth("diverged")
     state = line.one_of("state", STATES, "done" if ended else "pending")
     result = _result(line) if state == "done" else None
     error = line.text("error") or None
     return Trial(f"line {line.at}", config, _directory(line), state, 1, result, error)
+
+
+def _stage(line: _Line) -> dict[str, Any]:
+    """The tuned values of a run and its stage."""
+    tuned, stage = line.text("tuned"), line.text("stage")
+    if stage not in ("", controls.STAGE):
+        raise line.wrong("stage", f"{controls.STAGE!r} or, for a run of the comparison, nothing")
+    if stage and not tuned:
+        raise line.wrong("tuned", "the values of the control")
+    return ({"tuned": {_AS_TEXT: tuned}} if tuned else {}) | ({"stage": stage} if stage else {})
 
 
 def _unreadable(line: _Line) -> Trial:
@@ -309,7 +331,9 @@ def _result(line: _Line) -> dict[str, Any]:
 def _columns(trial: Trial) -> dict[str, Any]:
     """The columns that describe a trial and its result."""
     found = {"state": trial.state, "directory": trial.directory, "error": trial.error}
-    found["tuned"] = described(trial.config.get("tuned") or {})
+    tuned = trial.config.get("tuned") or {}
+    found["tuned"] = tuned[_AS_TEXT] if _AS_TEXT in tuned else described(tuned)
+    found["stage"] = trial.config.get("stage")
     if not (result := trial.result):
         return found
     cost = result.get("cost") or {}

@@ -11,6 +11,11 @@ from kbptt.ablation.ledger import Ledger, LedgerError
 from kbptt.ablation.results import Results
 from kbptt.ablation.rows import Trial
 
+UNCONTROLLED = (
+    "The file has tuned values but no column 'stage', so none of their controls: no difference "
+    "between methods with different values is confirmed. `kbptt report` of the study writes a "
+    "results.csv with them."
+)
 # From results, directory and reference to the command that gives them again.
 Command = Callable[[Results, str | os.PathLike[str], str | None], str | None]
 
@@ -57,6 +62,8 @@ def of_csv(path: str | os.PathLike[str]) -> Source:
     if found.ignored:
         few = ", ".join(found.ignored[:10]) + (", …" if len(found.ignored) > 10 else "")
         notes.append(f"Columns that are not read: {few}.")
+    if not found.staged and any("tuned" in trial.config for trial in found.trials):
+        notes.append(UNCONTROLLED)
 
     def command(_: Results, directory: str | os.PathLike[str], reference: str | None) -> str:
         return repeat.report_command(directory, path, reference)

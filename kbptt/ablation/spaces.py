@@ -97,6 +97,18 @@ def size(space: Space) -> float:
     return math.prod(dimension.size for dimension in space.values())
 
 
+def ends(space: Space) -> list[Values]:
+    """Points that, between them, have every choice and both ends of every range."""
+    dimensions = {
+        n: d.all() if isinstance(d, Choice) else (d.low, d.high) for n, d in space.items()
+    }
+    first = {name: next(iter(values)) for name, values in dimensions.items()}
+    found = [first]
+    for name, values in dimensions.items():
+        found += [{**first, name: value} for value in list(values)[1:]]
+    return found
+
+
 def described(values: Values, separator: str = ", ") -> str:
     """A point in one line."""
     return separator.join(f"{n}={options.show(v, options.path_of(n))}" for n, v in values.items())

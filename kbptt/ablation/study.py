@@ -186,7 +186,7 @@ def _refuse_early(grid: Grid, workers: int | None, retries: int, reference: str 
         _checks.positive_integer("retries", retries, "Or 0.")
     Results(grid.arms, reference)
     for arm in grid.arms:
-        early.check(arm.config)
+        early.check(arm.config, grid.tuning.space if grid.tuning else {})
 
 
 def _run(

@@ -10,6 +10,11 @@ from kbptt.ablation.statistics import Estimate
 
 LABEL = 16  # characters of a method's name before the terminal wraps it
 MINUS = "\N{MINUS SIGN}"
+CONTROLLED = "\N{DAGGER}"  # behind a p that a control decided
+FOOTNOTE = (
+    f"{CONTROLLED} p of the control, with both methods at the same tuned values (1 if it has not "
+    "run). With each at its own, p would be smaller."
+)
 _DECIMALS = 6  # more are written with an exponent
 
 
@@ -33,6 +38,13 @@ class Table(NamedTuple):
     lines: list[list[str]]
 
     kind = "table"
+
+    @property
+    def footnote(self) -> str:
+        """The line below the table; empty if it needs none."""
+        column = self.header.index("p") if "p" in self.header else None
+        marked = column is not None and any(CONTROLLED in line[column] for line in self.lines)
+        return FOOTNOTE if marked else ""
 
 
 class Decimals:
@@ -82,7 +94,7 @@ def table(rows: Sequence[Row], metric: str) -> tuple[list[str], list[list[str]]]
         "success": [Cell(_share(row.success), row.success.value) for row in rows],
         "Δ": _estimates(differences, difference=True),
         "P(better)": [Cell(_fixed(value, 2), value) for value in improvements],
-        "p": [Cell(p_value(row.p), row.p) for row in rows],
+        "p": [Cell(_p_of(row), row.p) for row in rows],
         "runs": [Cell(str(row.runs), row.runs) for row in rows],
         "diverged": [Cell(str(row.diverged or ""), row.diverged) for row in rows],
         "crashed": [Cell(str(row.failed or ""), row.failed) for row in rows],
@@ -152,6 +164,11 @@ def number(value: float, digits: int = 3) -> str:
 
 def p_value(value: float) -> str:
     return "" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _p_of(row: Row) -> str:
+    text = p_value(row.p)
+    return f"{text} {CONTROLLED}" if text and row.controlled else text
 
 
 def _estimates(estimates: Sequence[Estimate | None], difference: bool = False) -> list[Cell]:

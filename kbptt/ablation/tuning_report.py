@@ -16,7 +16,7 @@ from kbptt.ablation.tables import Cell, Table, number
 COLUMNS = (
     "stage method task seed state validation_score score metric chosen tuned directory error"
 ).split()
-LISTED = 8  # arms in a note
+LISTED = 8  # arms in a note, and differences that are not confirmed
 RULES = (
     "Tuning: every method has the same budget on every task: {budget}, which the comparison does "
     "not use. The mean validation score decides; a trial that crashed or diverged counts as the "
@@ -34,23 +34,36 @@ class _Searched:
     arm: str
     task: str
     points: list[tuning.Point]
-    chosen: dict[str, Any] | None
+    chosen: dict[str, Any] | None  # so far the best, while the search is not over
     compared: bool
+
+    @property
+    def settled(self) -> list[tuning.Point]:
+        """The points of which every trial has ended."""
+        return [point for point in self.points if point.settled]
+
+    @property
+    def over(self) -> bool:
+        """Whether no trial is left to run."""
+        return self.compared or len(self.settled) == len(self.points)
 
     @property
     def score(self) -> float:
         """Mean validation score of the chosen point, in the sign of the metric."""
-        results = [t.result for point in self.points for t in point.trials if t.result]
-        values = [point.values for point in self.points]
+        points = self.points if self.over else self.settled
+        results = [t.result for point in points for t in point.trials if t.result]
+        values = [point.values for point in points]
         if self.chosen not in values or not results:
             return math.nan
-        score = tuning.scores(self.points)[values.index(self.chosen)]
+        score = tuning.scores(points)[values.index(self.chosen)]
         return score if results[0]["mode"] == "max" else -score
 
     @property
     def crashed(self) -> bool:
         """Whether every trial crashed."""
-        return all(trial.state == "failed" for point in self.points for trial in point.trials)
+        return not self.compared and all(
+            trial.state == "failed" for point in self.points for trial in point.trials
+        )
 
     @property
     def failed(self) -> int:
@@ -64,7 +77,11 @@ class _Searched:
         tried: list[Any] = [point.values.get(name) for point in self.points]
         if isinstance(space[name], Choice):
             tried = list(space[name].all()) if space[name].size > 2 else []
-        if self.chosen is None or not all(type(value) in (int, float) for value in tried):
+        if (
+            not self.over
+            or self.chosen is None
+            or not all(type(value) in (int, float) for value in tried)
+        ):
             return ""
         if len(set(tried)) > 1:
             for word, value in (("lowest", min(tried)), ("highest", max(tried))):
@@ -86,13 +103,15 @@ def tables(results: Results, configuration: Mapping[str, Any]) -> list[Table]:
             shown = options.show(values[name], options.path_of(name)) if name in values else ""
             end = search.end(name, space)
             cells.append(f"{shown} ({end})" if end else shown)
+        settled = len(search.settled)
+        so_far = "" if search.over or math.isnan(search.score) else " so far"
         lines.append(
             [
                 search.task,
                 search.arm,
                 *cells,
-                Cell(number(search.score), search.score),
-                str(len(search.points)),
+                Cell(number(search.score) + so_far, search.score),
+                str(len(search.points)) if search.over else f"{settled} of {len(search.points)}",
                 str(search.failed or ""),
             ]
         )
@@ -105,7 +124,7 @@ def notes(results: Results, configuration: Mapping[str, Any]) -> list[str]:
     """What a reader must know of the tuning before trusting the table."""
     found, space = _searched(results), _space(configuration)
     written = []
-    if found and not results.runs:
+    if not results.runs and not all(search.crashed for search in found):
         written.append("The searches are not over: the comparison has not begun.")
     lost = [f"{s.arm} on {s.task}" for s in found if s.crashed]
     if lost:
@@ -125,25 +144,28 @@ def notes(results: Results, configuration: Mapping[str, Any]) -> list[str]:
 
 def _unconfirmed(results: Results) -> list[str]:
     """Notes on the differences that are those of the searches, or may be."""
-    written = []
+    written = {}
     for task in (None, *results.tasks) if results.tuned else ():
         for arm, reference, weaker in controls.unconfirmed(results, task):
             stronger = reference if weaker == arm else arm
             ran = np.isfinite(results.values(weaker, task, at=stronger)).all(axis=1).any()
             where = "over all tasks" if task is None else f"on {task}"
-            written.append(
+            # The sole task is all tasks: what is said of it once more takes the place.
+            key = arm, task if len(results.tasks) > 1 else None
+            written[key] = (
                 f"{arm} and {reference} {where}: their difference is not confirmed, since {weaker} "
                 f"at the tuned values of {stronger} "
                 + ("is not shown to be worse." if ran else "has not run: compare again.")
             )
-    return written
+    found, more = list(written.values())[:LISTED], len(written) - LISTED
+    return found + ([f"{more} more differences are not confirmed either."] if more > 0 else [])
 
 
 def rules(results: Results, configuration: Mapping[str, Any]) -> list[str]:
     """How methods were tuned and are compared; nothing without tuning."""
     tuned = configuration.get("tuning")
     if not results.searches or not isinstance(tuned, Mapping):
-        return []
+        return [RULES[1]] if results.tuned else []
     budget = f"{tuned.get('trials')} {tuned.get('sampler')} points, each on the seeds "
     budget += ", ".join(map(str, tuned.get("seeds") or []))
     return [RULES[0].format(budget=budget), RULES[1]]
@@ -218,8 +240,8 @@ def _searched(results: Results) -> list[_Searched]:
         points = tuning.points_of(trials)
         values = results.tuned_values(arm, task)
         compared = values is not None
-        if not compared and all(point.settled for point in points):
-            best = tuning.best(points)
+        if not compared:
+            best = tuning.best([point for point in points if point.settled])
             values = best.values if best else None
         found.append(_Searched(arm, task, points, values, compared))
     return found

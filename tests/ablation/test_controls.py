@@ -1,11 +1,17 @@
 """Controls: a difference between tuned methods has to be there at equal values too."""
 
+import csv
+import io
 import pathlib
 
+import numpy as np
 import pytest
+import rich.console
 from staged_studies import of_stage, run
 
-from kbptt.ablation import Grid, Results, controls, tuning_report
+from kbptt.ablation import Grid, LedgerError, Results, controls, scores, sources, tuning_report
+from kbptt.ablation.headline import headline
+from kbptt.ablation.reporting import Report
 from kbptt.ablation.rows import Trial
 
 SPACE = {"learning_rate": [0.001, 0.01]}
@@ -17,11 +23,11 @@ def dummies(monkeypatch):
     monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent))
 
 
-def study(scores, chosen, methods=("baseline", "clip"), seeds=6, tasks=("adding",)):
+def study(score_of, chosen, methods=("baseline", "clip"), seeds=6, tasks=("adding",)):
     """A study whose searches are over, with its controls.
 
     Args:
-        scores: Function of method, learning rate, seed and task; None leaves the trial out.
+        score_of: Function of method, learning rate, seed and task.
         chosen: The learning rate of each method, or of each pair of method and task.
     """
     grid = Grid.make(**{**TUNED, "methods": list(methods), "seeds": seeds, "tasks": list(tasks)})
@@ -29,7 +35,7 @@ def study(scores, chosen, methods=("baseline", "clip"), seeds=6, tasks=("adding"
     def done(trial):
         method, task = (trial.config[section]["name"] for section in ("method", "task"))
         rate = trial.config["optimizer"]["learning_rate"]
-        score = scores(method, rate, trial.config["seed"], task)
+        score = score_of(method, rate, trial.config["seed"], task)
         result = {"status": "ok", "metric": "accuracy", "mode": "max", "score": score}
         return Trial(
             trial.key, trial.config, trial.directory, "done", 1, result | {"baseline": 0.0}
@@ -73,7 +79,8 @@ def test_a_difference_of_the_searches_is_none_of_the_methods():
     assert controls.p_values(results, "adding")["clip"] > 0.05
     for row in (*results.table(), *results.task_table("adding")):
         assert row.comparison is None or row.p > 0.05
-    (note,) = {n for n in tuning_report.notes(results, {}) if "on adding" in n}
+    (note,) = tuning_report.notes(results, {})  # once, although the table of all tasks shows it too
+    assert note.startswith("clip and baseline on adding:")
     assert "not confirmed, since baseline at the tuned values of clip" in note
 
 
@@ -149,3 +156,91 @@ def test_a_study_runs_its_controls_last(tmp_path):
     more = run(Grid.make(**{**TUNED, "tune": tune, "seeds": 7, "trial": "dummy_trials:validated"}),
                tmp_path, extend=True)  # fmt: skip
     assert len(of_stage(more, "control")) == 7 and more[: len(trials)] == trials
+
+
+def test_differences_of_many_methods_are_listed_up_to_a_limit():
+    names = [f"clip{i}" for i in range(tuning_report.LISTED + 2)]
+    written = [f"{name} and baseline on adding" for name in names]
+    results, _ = study(by_rate, {"baseline": 0.01, "clip": 0.001})
+    found = [(name, "baseline", "baseline") for name in names]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(controls, "unconfirmed", lambda *_: found)
+        patched.setattr(results, "values", lambda *_, at: np.zeros((6, 1)))
+        notes = tuning_report.notes(results, {})
+    assert [note.partition(":")[0] for note in notes[:-1]] == written[: tuning_report.LISTED]
+    assert notes[-1] == "2 more differences are not confirmed either."
+
+
+def exported(results, path, without=()):
+    """The report on the CSV file of a report, without some of its columns."""
+    with open(path, "w", newline="") as file:
+        scores.write(results, file)
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    rows = [row for row in rows if not without or not row["stage"]]
+    names = [name for name in scores.COLUMNS if name not in without]
+    path.write_text(scores.text(names, [{n: row[n] for n in names} for row in rows]))
+    return Report(path.parent / "out", csv=path)
+
+
+@pytest.mark.parametrize("by", [by_rate, by_method])
+@pytest.mark.parametrize("tasks", [("adding",), ("adding", "temporal_order")])
+def test_a_report_on_the_csv_file_finds_the_same(by, tasks, tmp_path):
+    results, _ = study(by, {"baseline": 0.01, "clip": 0.001}, tasks=tasks)
+    found = exported(results, tmp_path / "results.csv")
+    again = found.results
+    assert found.headline == headline(results)
+    assert ("clip is best" in found.headline) == (by is by_method)
+    for table in (Results.table, *(lambda r, t=t: r.task_table(t) for t in tasks)):
+        assert repr(table(again)) == repr(table(results))
+    assert tuning_report.notes(again, {}) == tuning_report.notes(results, {})
+    assert (len(found.notes()) == 0) == (by is by_method)
+    assert len(again.controls()) == len(results.controls()) == 6 * len(tasks)
+    assert exported(again, tmp_path / "again.csv").csv() == found.csv()
+    assert [path.suffix for path in found.write()] == [".md", ".html", ".tex"]
+
+
+def test_a_csv_file_without_the_controls_confirms_no_difference(tmp_path):
+    """That of an older kbptt; one of any other origin, without tuned values, is as ever."""
+    results, _ = study(by_method, {"baseline": 0.01, "clip": 0.001})
+    older = exported(results, tmp_path / "results.csv", without=["stage"])
+    assert older.rows[0].p == 1.0 and "clip is best" not in older.headline
+    assert older.notes()[0] == sources.UNCONTROLLED and "not confirmed" in older.notes()[1]
+    foreign = exported(results, tmp_path / "results.csv", without=["stage", "tuned"])
+    assert foreign.rows[0].p == 2 / 2**6 and foreign.notes() == []
+    results, _ = study(by_method, {"baseline": 0.01, "clip": 0.01})
+    same = exported(results, tmp_path / "results.csv", without=["stage"])
+    assert same.rows[0].p == 2 / 2**6
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["a,t,0,1,x=1,search"], "column 'stage': expected 'control' or"),
+        (["a,t,0,1,,control"], "column 'tuned': expected the values of the control"),
+        (["a,t,0,1,x=1,control"], "has no runs below"),
+        (["a,t,0,1,x=2,", *2 * ["a,t,0,1,x=1,control"]], "line 4: .*stand in line 3 already"),
+    ],
+)
+def test_wrong_controls_in_a_csv_file_are_named(lines, message, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["method,task,seed,score,tuned,stage", *lines]))
+    with pytest.raises(LedgerError, match=message):
+        scores.read(path)
+
+
+def test_a_p_that_a_control_decided_is_marked(tmp_path):
+    results, _ = study(by_rate, {"baseline": 0.01, "clip": 0.001})
+    report = exported(results, tmp_path / "results.csv")
+    for table in report.tables():
+        cell = table.lines[0][table.header.index("p")]
+        assert cell == "1.000 †" and cell.value == 1.0
+        assert table.footnote.startswith("† p of the control")
+    console = rich.console.Console(file=io.StringIO(), width=120)
+    report.print(console)
+    for text in (report.markdown(), report.html(), console.file.getvalue()):
+        assert "1.000 †" in text and "† p of the control, with both methods" in text
+    assert 'data-value="1.0">1.000 †' in report.html()
+    assert report.latex().count(r"\textdagger{} p of the control") == len(report.tables())
+    results, _ = study(by_method, {"baseline": 0.01, "clip": 0.001})
+    report = exported(results, tmp_path / "results.csv")
+    assert not any(table.footnote for table in report.tables()) and "†" not in report.html()

@@ -90,3 +90,13 @@ def test_values_are_spread_over_a_range():
 def test_sizes():
     assert spaces.size(typed("units=16..64", "clip=0.5,1")) == 49 * 2
     assert spaces.size(typed("units=16..64", "learning_rate=0.1..0.2")) == math.inf
+
+
+def test_between_them_the_ends_have_every_choice_and_both_ends_of_every_range():
+    space = typed("clip=1,2,none", "learning_rate=1e-4..1e-2", "units=16..64")
+    found = spaces.ends(space)
+    assert len(found) == 1 + 2 + 1 + 1 and all(list(values) == list(space) for values in found)
+    assert {values["clip"] for values in found} == {1, 2, None}
+    assert {values["learning_rate"] for values in found} == {1e-4, 1e-2}
+    assert {values["units"] for values in found} == {16, 64}
+    assert spaces.ends({}) == [{}]
