@@ -18,7 +18,7 @@ from kbptt.ablation.runner import Event
 from kbptt.ablation.text import duration, visible
 
 LINES = 12  # of the ranking
-STARTING = "Starting workers, which load TensorFlow and build every model once"
+STARTING = "Starting workers"
 SECONDS = 0.25  # between two drawings of the live table
 SHARE = 0.05  # of the time may go into the ranking, whose cost grows with the ablation
 
@@ -31,10 +31,19 @@ class Progress:
         verbose: Whether to show anything.
         console: Rich console. Defaults to standard output.
         later: How many trials are to be planned while it runs. Defaults to `0`.
+        starting: What is waited for before the first trial. Defaults to the workers.
     """
 
-    def __init__(self, ledger: Ledger, verbose: bool = True, console: Any = None, later: int = 0):
+    def __init__(
+        self,
+        ledger: Ledger,
+        verbose: bool = True,
+        console: Any = None,
+        later: int = 0,
+        starting: str = STARTING,
+    ):
         self.ledger = ledger
+        self.starting = starting
         self.verbose = verbose
         self.console: rich.console.Console = console or rich.console.Console()
         self.counts: dict[str, int] = ledger.counts()
@@ -65,7 +74,7 @@ class Progress:
             )
             self._live.start(refresh=True)
         elif self.verbose and self.counts["pending"]:
-            self._print(f"{self._line()}. {STARTING} …")
+            self._print(f"{self._line()}. {self.starting} …")
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -176,7 +185,7 @@ class Progress:
         bar = "━" * filled + "╌" * (40 - filled)
         parts: list[Any] = [literal(f"{bar} {self._done()}  {self._line()}")]
         if not self._begun:
-            parts.append(literal(f"{STARTING} ({duration(time.monotonic() - self.started)})"))
+            parts.append(literal(f"{self.starting} ({duration(time.monotonic() - self.started)})"))
         if self._ranking:
             table = rich.table.Table(box=rich.box.SIMPLE_HEAD, title="so far", title_justify="left")
             table.add_column("method")

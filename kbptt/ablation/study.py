@@ -201,7 +201,8 @@ def _run(
         for note in grid.notes():
             _say(note)
     later = stages.unplanned(grid, ledger)
-    with progress.Progress(ledger, verbose, later=later) as shown:
+    starting = describing.starting(grid)
+    with progress.Progress(ledger, verbose, later=later, starting=starting) as shown:
         runner.run(
             ledger,
             threads=grid.threads,
