@@ -32,6 +32,7 @@ class Progress:
         console: Rich console. Defaults to standard output.
         later: How many trials are to be planned while it runs. Defaults to `0`.
         starting: What is waited for before the first trial. Defaults to the workers.
+        controls: Whether trials may follow whose number is not known before. Defaults to `False`.
     """
 
     def __init__(
@@ -41,9 +42,11 @@ class Progress:
         console: Any = None,
         later: int = 0,
         starting: str = STARTING,
+        controls: bool = False,
     ):
         self.ledger = ledger
         self.starting = starting
+        self.controls = controls
         self.verbose = verbose
         self.console: rich.console.Console = console or rich.console.Console()
         self.counts: dict[str, int] = ledger.counts()
@@ -92,7 +95,9 @@ class Progress:
                 self.parameters.add(event.parameters)
             return
         if event.state == "planned":
-            self.counts["pending"] += not self.later
+            if not self.later:  # it is a control
+                self.counts["pending"] += 1
+                self.controls = False
             self.later -= self.later > 0
             return
         if event.state == "running":
@@ -158,9 +163,15 @@ class Progress:
         return f"{self.counts['done'] + self.counts['failed']}/{sum(self.counts.values())}"
 
     def _line(self) -> str:
-        counts = ", ".join(f"{self.counts[s]} {s}" for s in self.counts if self.counts[s])
+        parts = [f"{self.counts[s]} {s}" for s in self.counts if self.counts[s]]
         left = self.seconds_left()
-        return counts + (f", about {duration(left)} left" if left is not None else "")
+        if left is not None and self.counts["pending"] + self.counts["running"]:
+            # Nothing is left for trials whose usual time is over: how long they take is unknown.
+            usual = round(left, 3) > 0
+            parts.append(f"about {duration(left)} left" if usual else "taking longer than usual")
+        if self.controls and not self.counts["pending"]:
+            parts.append("controls may follow")
+        return ", ".join(parts)
 
     def _rank(self) -> None:
         started = time.monotonic()

@@ -211,9 +211,14 @@ def _run(
     if verbose:
         for note in grid.notes():
             _say(note)
-    later = stages.unplanned(grid, ledger)
-    starting = describing.starting(grid)
-    with progress.Progress(ledger, verbose, later=later, starting=starting) as shown:
+    shown = progress.Progress(
+        ledger,
+        verbose,
+        later=stages.unplanned(grid, ledger),
+        starting=describing.starting(grid),
+        controls=grid.tuning is not None and sum(ledger.counts().values()) <= grid.size(),
+    )
+    with shown:
         runner.run(
             ledger,
             threads=grid.threads,
