@@ -129,6 +129,11 @@ class Progress:
                 + (f" {event.error}" if event.error else "")
             )
 
+    def stopping(self) -> None:
+        """Says that the run is about to end, which takes seconds."""
+        if self.verbose:
+            self._print("Stopping …")
+
     def refresh(self) -> None:
         """Redraws the live table, at most once in `SECONDS`."""
         now = time.monotonic()

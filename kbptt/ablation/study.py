@@ -224,6 +224,7 @@ def _run(
             threads=grid.threads,
             on_event=shown.event,
             on_wait=shown.refresh,
+            on_stop=shown.stopping,
             more=functools.partial(stages.advance, grid, ledger, reference),
             **running,
         )

@@ -1,5 +1,6 @@
 """Progress in a terminal and elsewhere."""
 
+import contextlib
 import dataclasses
 import io
 
@@ -8,7 +9,7 @@ import rich.console
 import rich.status
 from ledgers import plan
 
-from kbptt.ablation import progress, study
+from kbptt.ablation import progress, runner, study
 from kbptt.ablation.progress import Progress, duration
 from kbptt.ablation.runner import Event
 
@@ -125,6 +126,23 @@ def test_what_is_waited_for_before_the_first_trial_and_the_size_of_the_models(tm
 
 def test_silence(tmp_path):
     assert play(tmp_path, terminal=True, verbose=False) == ""
+
+
+def test_the_end_is_announced_before_the_workers_are_ended(tmp_path, monkeypatch):
+    said = []
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner.clusters, "connect", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(runner.clusters, "end_trials", lambda _: said.append("ended"))
+    monkeypatch.setattr(runner, "_check_models", interrupted)
+    console = rich.console.Console(file=io.StringIO(), width=100)
+    with plan(tmp_path) as ledger, Progress(ledger, console=console) as shown:
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(ledger, workers=1, on_stop=lambda: said.append(shown.stopping()))
+    assert said == [None, "ended"]
+    assert console.file.getvalue().endswith("Stopping …\n")
 
 
 def test_durations_are_in_readable_units():
