@@ -129,7 +129,8 @@ def report(
     Raises:
         LedgerError: if there is no ablation, or for a line of the CSV file that cannot be used.
     """
-    found = Report(pathlib.Path(logdir), reference, csv)
+    with rich.console.Console(quiet=not verbose).status("Reading the results"):
+        found = Report(pathlib.Path(logdir), reference, csv)
     if verbose:
         found.print()  # first, because writing may fail
     paths = found.write()

@@ -101,11 +101,11 @@ def report(
 
     Example: kbptt report runs/study --csv scores.csv
     """
-    from kbptt.ablation import study
-
     directory = directory or (csv.parent if csv else None)
     if directory is None:
         raise typer.BadParameter(
             "Name the log directory of kbptt compare, or a file of scores with --csv FILE."
         )
+    with terminal.waiting("Reading the results"):
+        from kbptt.ablation import study
     study.report(directory, reference=reference, csv=csv)

@@ -119,3 +119,9 @@ def test_a_changed_script_is_named():
     before, now = ({"script": {"path": "t.py", "digest": digest}} for digest in ("a", "b"))
     assert list(difference(before, now)) == ["script: the content of t.py has changed"]
     assert list(difference(now, now)) == []
+
+
+def test_a_report_says_first_what_it_waits_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "report", lambda *_, **__: print("reported"))
+    done = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert done.output.splitlines() == ["Reading the results …", "reported"]
