@@ -78,7 +78,7 @@ def test_a_script_of_the_users_own(tmp_path):
     assert again.returncode == 0 and "done" not in again.stdout  # a limit changes nothing
     script.write_text(source + "\n")
     changed = kbptt(*command, "--logdir", tmp_path / "logs")
-    assert changed.returncode == 2 and "script.digest" in changed.stderr
+    assert changed.returncode == 2 and "train.py has changed" in changed.stderr
     wrong = kbptt(*command[:-1], "much", "--logdir", tmp_path / "logs")
     assert wrong.returncode == 2 and wrong.stderr.startswith("Error: Invalid value for argument")
     assert "--memory-limit" in wrong.stderr and wrong.stderr.count("\n") == 1

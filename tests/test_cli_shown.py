@@ -1,5 +1,6 @@
 """What `kbptt train` and `kbptt compare` show: from the first line to the way to go on."""
 
+import pathlib
 import re
 import shlex
 
@@ -10,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from kbptt import tasks
 from kbptt.ablation import describing, progress
 from kbptt.ablation.grid import Grid
+from kbptt.ablation.script_grid import ScriptGrid
 from kbptt.cli import terminal, training, watching
 
 pytestmark = pytest.mark.usefixtures("working_directory")
@@ -140,6 +142,36 @@ def test_a_study_is_described_by_what_varies_and_what_does_not():
         "seeds": "3, 5",
         "trial": "dummy_trials:score",
     }
+    assert "TensorFlow" in describing.starting(grid)
+    assert describing.starting(own) == "Starting workers, which run the trial function"
+
+
+def test_what_is_tuned_is_described_by_its_space_and_not_by_its_default():
+    space = {"learning_rate": "1e-4..1e-2", "truncation": [8, 16]}
+    space["optimizer.beta_1"] = [0.8, 0.9]
+    grid = Grid.make("adding", "baseline", seeds=3, tune=space, tuning_trials=3)
+    rows = dict(describing.study(grid))
+    assert rows["tuning"] == (
+        "learning_rate 0.0001 to 0.01, logarithmic; optimizer.beta_1 one of 0.8, 0.9; "
+        "truncation one of 8, 16; 3 points × 2 seeds for each method and task"
+    )
+    assert rows["model"] == "LSTM, 1 layer, 64 units"
+    assert rows["training"] == "adam, 10 epochs, batches of 32"
+
+
+def test_a_study_of_a_script_is_described_by_the_script(working_directory):
+    pathlib.Path("t.py").write_text("def main(a, seed): pass")
+    grid = ScriptGrid.of("t.py", seeds=2, set={"a": [1, 2]}, b=3)
+    assert list(describing.study(grid)) == [
+        ("script", "t.py"),
+        ("a", "1 | 2"),
+        ("seeds", "0, 1"),
+        ("options", "b=3"),
+    ]
+    assert describing.starting(grid) == "Starting workers, which run the script"
+    grid = ScriptGrid.of("t.py:main", methods="x,y", tasks="z")
+    rows = dict(describing.study(grid))
+    assert rows == {"script": "t.py:main", "tasks": "z", "methods": "x, y", "seeds": "0"}
 
 
 @pytest.mark.parametrize(("name", "count"), [("text", 20_000), ("csv", 500)])

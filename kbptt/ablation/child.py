@@ -73,6 +73,7 @@ def _call(path: str, name: str, given: dict[str, Any]) -> None:
         name: The function.
         given: Its keyword arguments: `options`, and `others`, of which it gets those it names.
     """
+    sys.argv = [path]  # a parser of arguments at its top level gets none
     module = pathlib.Path(path).stem
     spec: Any = importlib.util.spec_from_file_location(module, path)
     sys.modules[module] = loaded = importlib.util.module_from_spec(spec)

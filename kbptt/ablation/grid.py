@@ -22,6 +22,10 @@ DESIGNS = ("grid", "add-one-in", "leave-one-out")
 KEYS = ("tasks", "methods", "seeds", "design", "set", "imports", "trial")
 KEYS += ("script", "metric", "mode")
 KEYS += ("tune", "tuning_trials", "tuning_seeds", "tuning_sampler")
+LIMITS = ("trial_timeout", "memory_limit")  # of every trial: keys of a file, not of a grid
+# Arguments of `compare` that are about one run of a study.
+OF_A_RUN = ("logdir", "workers", "scheduler", "retries", "reference")
+OF_A_RUN += ("extend", "overwrite", "retry_failed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +111,8 @@ class Grid:
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str], **overrides: Any) -> "Grid":
         """Reads a grid from a YAML file: the arguments of `make` as keys."""
-        return cls.make(**{**read_yaml(path), **overrides})
+        found = {key: v for key, v in read_yaml(path).items() if key not in LIMITS}
+        return cls.make(**{**found, **overrides})
 
     def trials(self) -> list[Trial]:
         """The trials, all methods of a seed before the next seed, so that a table fills evenly.
@@ -310,8 +315,13 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"Expected a mapping in {str(path)!r} with keys such as tasks, methods and seeds. "
             f"Received: {type(content).__name__}."
         )
-    valid = [*KEYS, *options.short_names()]
+    valid = [*KEYS, *LIMITS, *options.short_names()]
     for key in content:
+        if key in OF_A_RUN:
+            raise ValueError(
+                f"`{key}` cannot be set in {str(path)!r}, which says what is compared: give it "
+                f"where the study is run, with --{key.replace('_', '-')} or `{key}=`."
+            )
         if key not in valid:
             raise ValueError(
                 f"Unknown key in {str(path)!r}: {key!r}. The keys are: {', '.join(valid)}; "
@@ -329,6 +339,8 @@ def difference(before: Any, now: Any, name: str = "") -> Iterator[str]:
                 yield f"{path}: + {_short(now[key])}"
             elif key not in now:
                 yield f"{path}: - {_short(before[key])}"
+            elif path == "script.digest" and before[key] != now[key]:
+                yield f"script: the content of {now.get('path')} has changed"
             else:
                 yield from difference(before[key], now[key], path)
     elif before != now:

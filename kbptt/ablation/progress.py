@@ -18,7 +18,7 @@ from kbptt.ablation.runner import Event
 from kbptt.ablation.text import duration, visible
 
 LINES = 12  # of the ranking
-STARTING = "Starting workers, which load TensorFlow and build every model once"
+STARTING = "Starting workers"
 SECONDS = 0.25  # between two drawings of the live table
 SHARE = 0.05  # of the time may go into the ranking, whose cost grows with the ablation
 
@@ -31,10 +31,22 @@ class Progress:
         verbose: Whether to show anything.
         console: Rich console. Defaults to standard output.
         later: How many trials are to be planned while it runs. Defaults to `0`.
+        starting: What is waited for before the first trial. Defaults to the workers.
+        controls: Whether trials may follow whose number is not known before. Defaults to `False`.
     """
 
-    def __init__(self, ledger: Ledger, verbose: bool = True, console: Any = None, later: int = 0):
+    def __init__(
+        self,
+        ledger: Ledger,
+        verbose: bool = True,
+        console: Any = None,
+        later: int = 0,
+        starting: str = STARTING,
+        controls: bool = False,
+    ):
         self.ledger = ledger
+        self.starting = starting
+        self.controls = controls
         self.verbose = verbose
         self.console: rich.console.Console = console or rich.console.Console()
         self.counts: dict[str, int] = ledger.counts()
@@ -65,7 +77,7 @@ class Progress:
             )
             self._live.start(refresh=True)
         elif self.verbose and self.counts["pending"]:
-            self._print(f"{self._line()}. {STARTING} …")
+            self._print(f"{self._line()}. {self.starting} …")
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -83,7 +95,9 @@ class Progress:
                 self.parameters.add(event.parameters)
             return
         if event.state == "planned":
-            self.counts["pending"] += not self.later
+            if not self.later:  # it is a control
+                self.counts["pending"] += 1
+                self.controls = False
             self.later -= self.later > 0
             return
         if event.state == "running":
@@ -114,6 +128,11 @@ class Progress:
                 f"{self._done()} {event.state} {name} ({duration(took)}; {self._line()})"
                 + (f" {event.error}" if event.error else "")
             )
+
+    def stopping(self) -> None:
+        """Says that the run is about to end, which takes seconds."""
+        if self.verbose:
+            self._print("Stopping …")
 
     def refresh(self) -> None:
         """Redraws the live table, at most once in `SECONDS`."""
@@ -149,9 +168,15 @@ class Progress:
         return f"{self.counts['done'] + self.counts['failed']}/{sum(self.counts.values())}"
 
     def _line(self) -> str:
-        counts = ", ".join(f"{self.counts[s]} {s}" for s in self.counts if self.counts[s])
+        parts = [f"{self.counts[s]} {s}" for s in self.counts if self.counts[s]]
         left = self.seconds_left()
-        return counts + (f", about {duration(left)} left" if left is not None else "")
+        if left is not None and self.counts["pending"] + self.counts["running"]:
+            # Nothing is left for trials whose usual time is over: how long they take is unknown.
+            usual = round(left, 3) > 0
+            parts.append(f"about {duration(left)} left" if usual else "taking longer than usual")
+        if self.controls and not self.counts["pending"]:
+            parts.append("controls may follow")
+        return ", ".join(parts)
 
     def _rank(self) -> None:
         started = time.monotonic()
@@ -176,7 +201,7 @@ class Progress:
         bar = "━" * filled + "╌" * (40 - filled)
         parts: list[Any] = [literal(f"{bar} {self._done()}  {self._line()}")]
         if not self._begun:
-            parts.append(literal(f"{STARTING} ({duration(time.monotonic() - self.started)})"))
+            parts.append(literal(f"{self.starting} ({duration(time.monotonic() - self.started)})"))
         if self._ranking:
             table = rich.table.Table(box=rich.box.SIMPLE_HEAD, title="so far", title_justify="left")
             table.add_column("method")

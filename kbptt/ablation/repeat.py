@@ -13,6 +13,8 @@ from kbptt.ablation.values import scalar
 # What `Grid.configuration` holds. With anything else the command would not be the whole of it.
 _KNOWN = {"tasks", "methods", "seeds", "design", "settings", "axes", "imports", "trial", "files"}
 _KNOWN |= {"tuning", "script"}
+_TIMES = {"h": 3600, "m": 60, "s": 1}
+_SIZES = {"GiB": 2**30, "GB": 10**9, "MiB": 2**20, "MB": 10**6, "B": 1}
 
 
 def compare_command(
@@ -20,6 +22,7 @@ def compare_command(
     methods: Sequence[str],
     logdir: str | os.PathLike[str],
     reference: str | None = None,
+    limits: Mapping[str, Any] | None = None,
 ) -> str | None:
     """`kbptt compare …` with every option that it takes, quoted for a shell.
 
@@ -28,6 +31,7 @@ def compare_command(
         methods: The methods in the order of the grid, which JSON with sorted keys does not keep.
         logdir: The log directory.
         reference: Label of the arm to compare with. Defaults to the baseline.
+        limits: `trial_timeout`, `memory_limit` and `retries`, those that are not the defaults.
 
     Returns:
         The command; None if the configuration is not that of a grid (a damaged ledger).
@@ -35,9 +39,11 @@ def compare_command(
     if not {"tasks", "seeds"} <= set(configuration) <= _KNOWN:
         return None
     try:
-        return _command(configuration, methods, os.fspath(logdir), reference)
+        words = _words(configuration, methods) + _limits(limits or {})
     except (AttributeError, KeyError, TypeError, ValueError):  # a ledger may hold anything
         return None
+    words += ["--reference", reference] if reference else []
+    return shlex.join([*words, "--logdir", os.fspath(logdir)])
 
 
 def report_command(
@@ -48,9 +54,8 @@ def report_command(
     return shlex.join([*words, *(["--reference", reference] if reference else [])])
 
 
-def _command(
-    configuration: Mapping[str, Any], methods: Sequence[str], logdir: str, reference: str | None
-) -> str:
+def _words(configuration: Mapping[str, Any], methods: Sequence[str]) -> list[str]:
+    """The command without what is about one run."""
     design, trial = configuration.get("design", "grid"), configuration.get("trial", TRIAL)
     seeds = configuration["seeds"]
     counted = seeds == list(range(len(seeds)))
@@ -77,8 +82,28 @@ def _command(
         words += ["--import", module]
     if trial != TRIAL and not script:
         words += ["--trial", trial]
-    words += ["--reference", reference] if reference else []
-    return shlex.join([*words, "--logdir", logdir])
+    return words
+
+
+def _limits(limits: Mapping[str, Any]) -> list[str]:
+    """The arguments of the limits of a trial."""
+    words = []
+    if "trial_timeout" in limits:
+        words += ["--trial-timeout", _sized(limits["trial_timeout"], _TIMES)]
+    if "memory_limit" in limits:
+        size = limits["memory_limit"]
+        words += ["--memory-limit", size if size == "auto" else _sized(size, _SIZES)]
+    if "retries" in limits:
+        words += ["--retries", f"{limits['retries']:d}"]
+    return words
+
+
+def _sized(amount: float, units: Mapping[str, int]) -> str:
+    """An amount in the first unit of which it is a multiple."""
+    for unit, size in units.items():
+        if amount % size == 0:
+            return f"{int(amount // size)}{unit}"
+    return f"{amount!r}{list(units)[-1]}"
 
 
 def _script(script: Mapping[str, Any]) -> list[str]:

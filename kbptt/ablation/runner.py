@@ -110,6 +110,7 @@ def run(
     trial_timeout: float | None = None,
     memory_limit: int | str | None = None,
     more: Callable[[], list[Trial]] = list,
+    on_stop: Callable[[], Any] = lambda: None,
 ) -> None:
     """Runs every pending trial, after building each model once to find mistakes early.
 
@@ -125,6 +126,7 @@ def run(
         trial_timeout: Seconds that a trial may run.
         memory_limit: Bytes that a trial may use, or "auto" for an equal share of its machine.
         more: Called when none is left, for the trials that can be planned from then on.
+        on_stop: Called before the workers are ended early: by Ctrl-C or an error.
 
     Raises:
         ValueError: when a method, with its options, cannot be built for a task, before anything
@@ -150,7 +152,9 @@ def run(
             except (OSError, CancelledError) as error:
                 raise LedgerError(LOST) from error
             except BaseException:
+                on_stop()
                 with contextlib.suppress(Exception):
+                    clusters.end_trials(client)
                     client.cancel(list(queue.running), force=True)
                 raise
         queue.give_back()  # those of a cluster that lost all its workers

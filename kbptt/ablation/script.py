@@ -199,11 +199,11 @@ def result_of(found: Mapping[str, Any], metric: str | None, mode: str | None) ->
     named = [name for name in found if name in numbers]  # in the order of the script
     if metric is None:
         metric = "score" if "score" in named else next(iter(named), None)
+    if metric is None or not named:
+        raise TrialError("The script reported no number.", final=True)
     if metric not in numbers:
-        reported = ", ".join(named) or "no number"
         raise TrialError(
-            f"The script did not report the metric {metric or 'of the study'!r}, but {reported}.",
-            final=True,
+            f"The script did not report the metric {metric!r}, but {', '.join(named)}.", final=True
         )
     mode = mode or direction(metric)
     if mode is None:

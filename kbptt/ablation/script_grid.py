@@ -1,5 +1,6 @@
 """What a study of a user's script compares: options × methods × seeds, as trials."""
 
+import ast
 import dataclasses
 import os
 import pathlib
@@ -8,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kbptt import _checks
-from kbptt.ablation import limits, options
+from kbptt.ablation import limits, options, script_source
 from kbptt.ablation.grid import Grid, axes_of, show
 from kbptt.ablation.options import Path
 from kbptt.ablation.outcome import MODES
 from kbptt.ablation.rows import Trial, canonical
-from kbptt.ablation.script import digest, direction
+from kbptt.ablation.script import digest, direction, typed
 
 TRIAL = "kbptt.ablation.script:run"
 # Options with an argument of their own, and arguments that only the methods of kbptt have.
@@ -70,7 +71,7 @@ class ScriptGrid(Grid):
                 f"The name {metric!r} does not tell whether larger is better. Add mode='max' or "
                 "mode='min' (--mode)."
             )
-        found = _read(script)
+        found, tree = _read(script)
         options.refuse_twice((name, name) for name in [*settings, *axes_of(set)])
         axes = {name: v if isinstance(v, list) else [v] for name, v in axes_of(set).items()}
         axes |= {name: [value] for name, value in settings.items()}
@@ -95,7 +96,18 @@ class ScriptGrid(Grid):
         _unique("seeds", grid.seeds)
         limits.integer("trials", grid.size(), least=0, shown="methods × tasks × seeds × axes")
         _ = grid.arms
+        script_source.check_options(tree, found["path"], found["function"], grid._passed())
         return grid
+
+    def _passed(self) -> list[str]:
+        """The options that the script gets, besides those that it may do without."""
+        values = {path: [value] for path, value in self.settings.items()} | dict(self.axes)
+        chosen = {name: given for (section, name), given in values.items() if section == "script"}
+        if self.script["function"]:  # of the other words it gets those that it names
+            return list(chosen)
+        words = {"methods": "method", "tasks": "task"}
+        named = [name for name, given in chosen.items() if any(typed("", v) for v in given)]
+        return [*named, *(word for name, word in words.items() if name in self.given), "seed"]
 
     def notes(self) -> list[str]:
         return []
@@ -132,8 +144,8 @@ class ScriptGrid(Grid):
         return Trial.planned(config, "/".join(options.slug(part) for part in parts))
 
 
-def _read(script: str | os.PathLike[str]) -> dict[str, Any]:
-    """Path, function, content and name of a script, which must be Python."""
+def _read(script: str | os.PathLike[str]) -> tuple[dict[str, Any], ast.Module]:
+    """Path, function, digest and name of a script, which must be Python, and its syntax tree."""
     path, _, function = os.fspath(script).rpartition(":")
     if not path or not function.isidentifier():
         path, function = os.fspath(script), ""
@@ -147,20 +159,24 @@ def _read(script: str | os.PathLike[str]) -> dict[str, Any]:
         ) from error
     try:
         compile(content, path, "exec", dont_inherit=True)
+        tree = ast.parse(content)
     except (SyntaxError, ValueError) as error:
-        raise ValueError(f"The script {path!r} is no Python: {error}.") from error
-    return {
+        raise ValueError(f"The script {path!r} is not valid Python: {error}.") from error
+    if function:
+        script_source.check_function(tree, path, function)
+    found = {
         "path": path,
         "function": function or None,
         "digest": digest(content),
         "name": pathlib.Path(path).stem,
     }
+    return found, tree
 
 
 def _values(name: str, values: list[Any]) -> tuple[Any, ...]:
     """The values of an option of the script."""
     if name in _OWN:
-        raise ValueError(f"`{name}` is no option to set: give --{_OWN[name]}.")
+        raise ValueError(f"`{name}` cannot be set with --set; use --{_OWN[name]}.")
     if not _NAME.fullmatch(name):
         raise ValueError(f"Expected the name of an option of the script. Received: {name!r}.")
     if not values:

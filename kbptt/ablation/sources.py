@@ -38,17 +38,19 @@ def of_ledger(directory: str | os.PathLike[str]) -> Source:
     with Ledger(directory, read_only=True) as ledger:
         trials, commits = ledger.trials(), ledger.commits
         configuration, finished = ledger.meta("configuration"), ledger.last_finished()
+        limits = ledger.meta("limits")  # an older ledger has none
     name = f"the ablation in {os.fspath(directory)!r}"
     if not trials:
         raise LedgerError(f"{name[0].upper()}{name[1:]} has no trials.")
     configuration = configuration if isinstance(configuration, dict) else {}
+    limits = limits if isinstance(limits, dict) else {}
 
     def command(
         results: Results, directory: str | os.PathLike[str], reference: str | None
     ) -> str | None:
         known = (t.config["method"]["name"] for t in results.trials if t.config)
         return repeat.compare_command(
-            configuration, list(dict.fromkeys(known)), directory, reference
+            configuration, list(dict.fromkeys(known)), directory, reference, limits
         )
 
     dated = _dated("Last result", finished)

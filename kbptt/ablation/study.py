@@ -64,8 +64,8 @@ def compare(
         seeds: Number of seeds, or a list of them. Defaults to `6`, the fewest that can show an
             effect at the 5 % level.
         logdir: Directory for ledger, TensorBoard runs and reports. Defaults to `"runs/compare"`.
-        config: YAML file with `tasks`, `methods`, `seeds`, `set` and any of `**options` as keys;
-            arguments given here take precedence.
+        config: YAML file with `tasks`, `methods`, `seeds`, `set`, `trial_timeout`, `memory_limit`
+            and any of `**options` as keys; arguments given here take precedence.
         set: Mapping from an option to a list of values: an axis of the grid.
         scheduler: Address of a Dask scheduler to run on. Defaults to `None`, this machine.
         workers: Processes on this machine. Defaults to cores // threads.
@@ -95,11 +95,11 @@ def compare(
     """
     named = {"tasks": tasks, "methods": methods, "seeds": seeds, "set": set}
     given = {n: v for n, v in named.items() if v is not None} | options
+    in_file = {} if config is None else read_yaml(config)
     running = {"scheduler": scheduler, "workers": workers, "retries": retries}
-    running |= {"trial_timeout": limits.seconds(trial_timeout)}
-    running |= {"memory_limit": limits.memory(memory_limit)}
+    running |= _limits(in_file, trial_timeout, memory_limit)
     opening = extend, overwrite, retry_failed
-    grid, ledger = _plan(config, given, running, reference, logdir, opening, bool(verbose))
+    grid, ledger = _plan(in_file, given, running, reference, logdir, opening, bool(verbose))
     with _printing_so_far(pathlib.Path(logdir), reference, verbose is True), ledger:
         _run(grid, ledger, reference, running, bool(verbose))
     return report(logdir, reference=reference, verbose=bool(verbose) and verbose != "progress")
@@ -129,7 +129,8 @@ def report(
     Raises:
         LedgerError: if there is no ablation, or for a line of the CSV file that cannot be used.
     """
-    found = Report(pathlib.Path(logdir), reference, csv)
+    with rich.console.Console(quiet=not verbose).status("Reading the results"):
+        found = Report(pathlib.Path(logdir), reference, csv)
     if verbose:
         found.print()  # first, because writing may fail
     paths = found.write()
@@ -141,11 +142,21 @@ def report(
     return found
 
 
-def _grid(config: str | os.PathLike[str] | None, given: dict[str, Any]) -> Grid:
-    """The grid of a YAML file, if there is one, and of the arguments, which take precedence."""
-    if config is not None:
-        given = _merge(read_yaml(config), given)
-    given = {"seeds": 6, **given}
+def _limits(in_file: dict[str, Any], trial_timeout: Any, memory_limit: Any) -> dict[str, Any]:
+    """The limits of a trial, taken out of the file's keys where they are not given."""
+    found = {"trial_timeout": trial_timeout, "memory_limit": memory_limit}
+    for name, value in found.items():
+        below = in_file.pop(name, None)
+        found[name] = below if value is None else value
+    return {
+        "trial_timeout": limits.seconds(found["trial_timeout"]),
+        "memory_limit": limits.memory(found["memory_limit"]),
+    }
+
+
+def _grid(in_file: dict[str, Any], given: dict[str, Any]) -> Grid:
+    """The grid of a YAML file, and of the arguments, which take precedence."""
+    given = {"seeds": 6, **(_merge(in_file, given) if in_file else given)}
     if "script" in given:
         return ScriptGrid.of(**given)
     for name in {"metric", "mode"} & given.keys():
@@ -160,7 +171,7 @@ def _grid(config: str | os.PathLike[str] | None, given: dict[str, Any]) -> Grid:
 
 
 def _plan(
-    config: str | os.PathLike[str] | None,
+    in_file: dict[str, Any],
     given: dict[str, Any],
     running: dict[str, Any],
     reference: str | None,
@@ -172,7 +183,7 @@ def _plan(
     # Reading large files and storing tens of thousands of trials takes seconds; the line
     # disappears afterwards.
     with rich.console.Console(quiet=not verbose).status("Planning the trials") as status:
-        grid = _grid(config, given)
+        grid = _grid(in_file, given)
         _refuse_early(grid, running["workers"], running["retries"], reference)
         status.update(f"Planning {grid.size():,} trials")
         return grid, runner.open_ledger(grid, logdir, *opening)
@@ -194,19 +205,27 @@ def _run(
 ) -> None:
     """Runs the pending trials of a ledger, and says before what they are."""
     _note_commit(ledger)
+    _note_limits(ledger, running)
     if verbose and ledger.counts()["pending"]:
         rows = [*describing.study(grid), ("log directory", str(ledger.directory))]
         print_columns(rich.console.Console(highlight=False), rows)
     if verbose:
         for note in grid.notes():
             _say(note)
-    later = stages.unplanned(grid, ledger)
-    with progress.Progress(ledger, verbose, later=later) as shown:
+    shown = progress.Progress(
+        ledger,
+        verbose,
+        later=stages.unplanned(grid, ledger),
+        starting=describing.starting(grid),
+        controls=grid.tuning is not None and sum(ledger.counts().values()) <= grid.size(),
+    )
+    with shown:
         runner.run(
             ledger,
             threads=grid.threads,
             on_event=shown.event,
             on_wait=shown.refresh,
+            on_stop=shown.stopping,
             more=functools.partial(stages.advance, grid, ledger, reference),
             **running,
         )
@@ -248,12 +267,28 @@ def _note_commit(ledger: Ledger) -> None:
         ledger.set_meta("commits", [*commits, commit])
 
 
+def _note_limits(ledger: Ledger, running: Mapping[str, Any]) -> None:
+    """Records the limits of the trials, which are no part of what is compared."""
+    defaults = {"trial_timeout": None, "memory_limit": None, "retries": runner.RETRIES}
+    chosen = {name: running[name] for name in defaults if running[name] != defaults[name]}
+    if ledger.counts()["pending"] and chosen != (ledger.meta("limits") or {}):
+        ledger.set_meta("limits", chosen)
+
+
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Merges `above` over `below`; a value above replaces an axis below and vice versa."""
-    axes = axes_of(below.get("set"))
-    for name in above:
-        axes.pop(name, None)
-    new = axes_of(above.get("set"))
-    below = {key: value for key, value in below.items() if key not in new}
-    axes |= new
-    return {**below, **above, **({"set": axes} if axes or "set" in below else {})}
+    """Merges `above` over `below`, and their axes and search spaces by name.
+
+    An option has one of them: a value, an axis or a space above replaces each of these below.
+    """
+    new = {"set": axes_of(above.get("set"))}
+    old = {"set": axes_of(below.get("set"))}
+    if all(isinstance(one.get("tune") or {}, Mapping) for one in (below, above)):
+        new["tune"], old["tune"] = dict(above.get("tune") or {}), dict(below.get("tune") or {})
+    named = {*above, *(name for axes in new.values() for name in axes)}
+    below = {key: value for key, value in below.items() if key in new or key not in named}
+    merged = {**below, **above}
+    for key, axes in new.items():
+        kept = {name: value for name, value in old[key].items() if name not in named}
+        if kept or axes or key in below:
+            merged[key] = {**kept, **axes}
+    return merged

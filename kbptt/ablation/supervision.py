@@ -88,19 +88,26 @@ def watch(process: "subprocess.Popen[Any]", limits: Limits, ended: Callable[[flo
 
 def kill(process: "subprocess.Popen[Any]") -> None:
     """Kills a process and all that it started, also what is stopped or outlived it."""
-    for one in _tree(process):
-        with contextlib.suppress(psutil.Error):
-            one.kill()
-    if hasattr(os, "killpg"):  # not on Windows
-        with contextlib.suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL)
+    _kill_tree(process.pid)
     process.wait()
+
+
+def kill_trials(worker: int) -> None:
+    """Kills what a worker runs: it is free at once.
+
+    Args:
+        worker: The number of its process.
+    """
+    with contextlib.suppress(psutil.Error):
+        for one in psutil.Process(worker).children():
+            if str(pathlib.Path(child.__file__)) in one.cmdline():
+                _kill_tree(one.pid)
 
 
 def memory_of(process: "subprocess.Popen[Any]") -> int:
     """Resident bytes of a process and all that it started."""
     total = 0
-    for one in _tree(process):
+    for one in _tree(process.pid):
         with contextlib.suppress(psutil.Error):
             total += one.memory_info().rss
     return total
@@ -118,9 +125,18 @@ def how_it_ended(process: "subprocess.Popen[Any]") -> str:
     return f"was killed by signal {-code}"
 
 
-def _tree(process: "subprocess.Popen[Any]") -> "list[psutil.Process]":
+def _kill_tree(pid: int) -> None:
+    for one in _tree(pid):
+        with contextlib.suppress(psutil.Error):
+            one.kill()
+    if hasattr(os, "killpg"):  # not on Windows
+        with contextlib.suppress(OSError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def _tree(pid: int) -> "list[psutil.Process]":
     try:
-        root = psutil.Process(process.pid)
+        root = psutil.Process(pid)
         return [*root.children(recursive=True), root]
     except psutil.NoSuchProcess:
         return []

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import typer
 
+from kbptt import _checks
 from kbptt.ablation import limits
 from kbptt.cli import arguments, options, terminal
 
@@ -45,12 +46,23 @@ def compare(
     kbptt compare --tasks adding --methods baseline,clip,orthogonal+clip --seeds 6
     """
     limits.integer("retries", retries, least=0, shown="--retries")
-    if workers is not None:
-        limits.integer("workers", workers, shown="--workers")
+    typed = ("workers", workers, "--workers"), ("trials", trials, "--trials")
+    for name, value, shown in (*typed, ("trials", tuning_seeds, "--tuning-seeds")):
+        if value is not None:
+            limits.integer(name, value, shown=shown)
+    searching = {"--trials": trials, "--tuning-seeds": tuning_seeds, "--sampler": sampler}
+    for shown, value in searching.items():
+        if value is not None and not tune and config is None and script is None:
+            raise ValueError(
+                f"{shown} is given, but nothing to tune. Name at least one option with --tune, "
+                "such as --tune learning_rate=1e-4..1e-2."
+            )
     with terminal.waiting("Reading the options", in_a_terminal_only=True):
-        from kbptt.ablation import study
+        from kbptt.ablation import samplers, study
 
         settings, axes = given.read()
+        if sampler is not None:
+            _checks.one_of("--sampler", sampler, samplers.NAMES)
     grid = {"tasks": tasks, "methods": methods, "seeds": seeds, "design": design, "trial": trial}
     grid |= {"imports": given.imports or None, "set": axes or None}
     grid |= {"tune": options.assigned("--tune", tune or []) or None, "tuning_trials": trials}
@@ -89,11 +101,11 @@ def report(
 
     Example: kbptt report runs/study --csv scores.csv
     """
-    from kbptt.ablation import study
-
     directory = directory or (csv.parent if csv else None)
     if directory is None:
         raise typer.BadParameter(
             "Name the log directory of kbptt compare, or a file of scores with --csv FILE."
         )
+    with terminal.waiting("Reading the results"):
+        from kbptt.ablation import study
     study.report(directory, reference=reference, csv=csv)

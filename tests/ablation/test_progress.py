@@ -1,5 +1,6 @@
 """Progress in a terminal and elsewhere."""
 
+import contextlib
 import dataclasses
 import io
 
@@ -8,7 +9,7 @@ import rich.console
 import rich.status
 from ledgers import plan
 
-from kbptt.ablation import progress, study
+from kbptt.ablation import progress, runner, study
 from kbptt.ablation.progress import Progress, duration
 from kbptt.ablation.runner import Event
 
@@ -72,6 +73,41 @@ def test_time_left_is_that_of_all_trials_on_all_workers(tmp_path, monkeypatch):
         assert shown.seconds_left() == (2 * 12 - 4) / 2
 
 
+def test_trials_beyond_their_usual_time_and_controls(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    console = rich.console.Console(file=io.StringIO(), width=100)
+
+    def last_line():
+        return console.file.getvalue().splitlines()[-1]
+
+    with plan(tmp_path) as ledger, Progress(ledger, console=console, controls=True) as shown:
+        *others, last = ledger.trials()
+        for trial in others:
+            shown.event(Event(trial, "running"))
+            now[0] += 10
+            shown.event(Event(trial, "done"))
+        assert "1 pending, 3 done, about 10 s left" in last_line() and "controls" not in last_line()
+        shown.event(Event(last, "running"))
+        now[0] += 11
+        shown.event(Event(last, "retry", "OSError"))
+        shown.event(Event(last, "running"))
+        now[0] += 11
+        shown.event(Event(last, "retry", "OSError"))
+        assert "about 10 s left" in last_line()  # it begins once more
+        shown.event(Event(last, "running"))
+        now[0] += 11
+        other = dataclasses.replace(last, key="other")
+        shown.event(Event(other, "retry", "OSError"))
+        assert "1 running, 3 done, taking longer than usual, controls may follow" in last_line()
+        shown.event(Event(last, "done"))
+        assert last_line().endswith("4 done, controls may follow)")
+        shown.event(Event(other, "planned"))
+        shown.event(Event(other, "running"))
+        shown.event(Event(other, "done"))
+        assert last_line().endswith("(0 s; 5 done)")
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_what_is_waited_for_before_the_first_trial_and_the_size_of_the_models(tmp_path, terminal):
     console = rich.console.Console(
@@ -90,6 +126,23 @@ def test_what_is_waited_for_before_the_first_trial_and_the_size_of_the_models(tm
 
 def test_silence(tmp_path):
     assert play(tmp_path, terminal=True, verbose=False) == ""
+
+
+def test_the_end_is_announced_before_the_workers_are_ended(tmp_path, monkeypatch):
+    said = []
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner.clusters, "connect", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(runner.clusters, "end_trials", lambda _: said.append("ended"))
+    monkeypatch.setattr(runner, "_check_models", interrupted)
+    console = rich.console.Console(file=io.StringIO(), width=100)
+    with plan(tmp_path) as ledger, Progress(ledger, console=console) as shown:
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(ledger, workers=1, on_stop=lambda: said.append(shown.stopping()))
+    assert said == [None, "ended"]
+    assert console.file.getvalue().endswith("Stopping …\n")
 
 
 def test_durations_are_in_readable_units():

@@ -65,7 +65,7 @@ def test_the_command_is_read_as_the_same_grid(given, tmp_path, monkeypatch):
 
 def test_the_command_of_a_script(tmp_path, monkeypatch):
     script = tmp_path / "my train.py"
-    script.write_text("print('{}')")
+    script.write_text("def main(**options): pass")
     given = {"set": {"rate": [0.1, None], "name": ["a b"]}, "metric": "val_loss", "seeds": 2}
     for more in ({}, {"methods": "a,b", "tasks": "t", "mode": "max"}):
         grid = ScriptGrid.of(f"{script}:main", **given, **more)

@@ -1,5 +1,6 @@
 """Trials that hang, die or take too much: each is its own failure, with a sentence."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -73,6 +74,27 @@ def test_a_process_serves_many_trials_until_it_is_large(monkeypatch):
     monkeypatch.setattr(supervision, "LARGE_PROCESS", 0)
     processes = [execute("process")["process"] for _ in range(7)]
     assert [processes.index(p) for p in processes] == [0, 1, 1, 1, 4, 4, 4]
+
+
+def test_what_a_worker_runs_is_killed_with_what_it_started(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import pathlib, subprocess, sys, time\n"
+        "sleeping = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'])\n"
+        f"path = pathlib.Path({str(tmp_path)!r}, 'new')\n"
+        "path.write_text(str(sleeping.pid))\n"
+        "path.rename(path.with_name('ready'))\n"
+        "time.sleep(300)\n"
+    )
+    process = supervision.start(str(script))
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        wait_for(lambda: (tmp_path / "ready").exists() or process.poll() is not None)
+        supervision.kill_trials(os.getpid())
+        assert process.wait() == -9 and other.poll() is None
+        other.communicate(b"\n")
+    left = int((tmp_path / "ready").read_text())
+    wait_for(lambda: not psutil.pid_exists(left) or psutil.Process(left).status() == "zombie")
+    supervision.kill_trials(left)  # which is no longer there
 
 
 def test_the_process_ends_with_the_worker(tmp_path):
