@@ -28,11 +28,15 @@ def answers(root):
             for layer, (steps, norms) in tensorboard.read(root / run, by_lag=by_lag).items():
                 found["read"][f"{run}/{layer}/{by_lag}"] = [steps.tolist(), norms.tolist()]
         for tag, fields in sorted(of_run.items()):
+            # What that release said of the kind.
+            fields["by_lag"] = fields.pop("kind") == "dL_dh_by_lag"
             header, values = read_grid(get(client, "grid", run=run, tag=tag, rows=3, cols=4))
+            (summary,) = get(client, "summary", run=run, tag=tag).json
+            (latest,) = get(client, "profiles", run=run, tag=tag).json
             found["profiles"][f"{run}/{tag}"] = {
                 "grid": [header, values.tolist()],
                 "at": [get(client, "profiles", run=run, tag=tag, step=s).json for s in (1, 4)],
-                "summary": get(client, "summary", run=run, tag=tag).json,
+                "summary": {**summary, "steps": latest["steps"]},
             }
             layer = fields["layer"]
             names = get(client, "statistics", layer=layer).json
@@ -56,7 +60,7 @@ def test_logs_of_release_0_1_0_are_read_as_before():
     recorded = json.loads((LOGS / "answers.json").read_text("utf-8"))
     expected = dict(leaves(recorded))
     found = dict(leaves(json.loads(json.dumps(answers(LOGS)))))
-    assert found.keys() == expected.keys()
+    assert expected.keys() <= found.keys()  # more may be said by now
     for path, value in expected.items():
         if isinstance(value, float):
             value = pytest.approx(value, rel=1e-6, nan_ok=True)

@@ -95,5 +95,5 @@ model.fit(np.ones((40, 9, 1)), np.ones((40, 2)), batch_size=1, verbose=0, callba
     assert 0 < torn < 40 and steps.tolist() == [*range(1, torn + 1), *range(41, 81)]
     assert reader.last_step(str(tmp_path / "run")) == 80
     client = make_client(tmp_path)
-    summary = get(client, "summary", run="run", tag=layout.profile_tag("rnn")).json
-    assert summary["steps"] == steps.tolist()
+    (profile,) = get(client, "profiles", run="run", tag=layout.profile_tag("rnn")).json
+    assert profile["steps"] == steps.tolist()

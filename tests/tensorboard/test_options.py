@@ -73,14 +73,14 @@ def test_the_order_is_that_of_tensorboards_colors(tmp_path, monkeypatch):
 
 
 def test_every_kind_of_tensor_is_described(tmp_path, monkeypatch):
-    kind = layout.Kind("h_norm", "State norm h", "‖hₜ‖", "‖hₜ‖ of every timestep", gradient=False)
-    monkeypatch.setitem(layout.KINDS, "h_norm", kind)
+    kind = layout.Kind("z_norm", "State norm z", "‖zₜ‖", "‖zₜ‖ of every timestep", gradient=False)
+    monkeypatch.setitem(layout.KINDS, "z_norm", kind)
     value = writer.profile_value("lstm", np.full(3, 0.5), b"")
-    value.tag = "gradient_flow/lstm/h_norm"
+    value.tag = "gradient_flow/lstm/z_norm"
     writer.EventWriter(str(tmp_path / "run")).write(1, [value])
     client = make_client(tmp_path)
     kinds = get(client, "runs").json["kinds"]
-    assert [one["name"] for one in kinds] == ["dL_dh", "dL_dh_by_lag", "h_norm"]
+    assert [one["name"] for one in kinds] == ["dL_dh", "dL_dh_by_lag", "h_norm", "c_norm", "z_norm"]
     (tag,) = get(client, "tags").json["run"]
     (profile,) = get(client, "profiles", run="run", tag=tag).json
     assert tag == value.tag and profile["norms"] == pytest.approx([0.5] * 3)
