@@ -1,5 +1,6 @@
 """A bounded record of gradient profiles over training."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,13 +29,13 @@ class History:
         self.max_records = max_records
         self._stride = 1
         self.added: int = 0
-        self._records: list[tuple[int, dict[str, np.ndarray]]] = []
+        self._records: list[tuple[int, Mapping[Any, np.ndarray]]] = []
         self._values = 0
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def add(self, step: int, profiles: dict[str, np.ndarray]) -> None:
+    def add(self, step: int, profiles: Mapping[Any, np.ndarray]) -> None:
         """Adds the profiles `{layer: (timesteps,)}` of one step, larger than those before."""
         if self.added % self._stride == 0:
             self._records.append((step, profiles))
@@ -45,7 +46,7 @@ class History:
             self._stride *= 2
             self._values = sum(_size(profiles) for _, profiles in self._records)
 
-    def layers(self) -> list[str]:
+    def layers(self) -> list[Any]:
         """Names of all layers recorded so far, in order of appearance."""
         return list(dict.fromkeys(name for _, profiles in self._records for name in profiles))
 
@@ -62,10 +63,10 @@ class History:
         found = [(step, p[layer]) for step, p in self._records[-last:] if layer in p]
         return [step for step, _ in found], [norms for _, norms in found]
 
-    def get(self, layer: str) -> reader.Profiles:
+    def get(self, layer: Any) -> reader.Profiles:
         """`(steps, norms)` of one layer, as `kbptt.tensorboard.read` returns them."""
         return reader.stack({step: p[layer] for step, p in self._records if layer in p})
 
 
-def _size(profiles: dict[str, np.ndarray]) -> int:
+def _size(profiles: Mapping[Any, np.ndarray]) -> int:
     return sum(norms.size for norms in profiles.values())

@@ -41,7 +41,8 @@ class Records:
         """`gradient_flow.overview` of the records that are not empty, cached for these windows."""
         if self._overview[0] != (windows, bounds):
             timed = [(v, w) for v, w in zip(self.norms.vectors, windows, strict=True) if len(v)]
-            found = gradient_flow.overview(*zip(*timed, strict=True), bounds)
+            vectors, judged = zip(*timed, strict=True)
+            found = gradient_flow.overview(vectors, judged, bounds)
             self._overview = (windows, bounds), found
         return self._overview[1]
 
