@@ -2,14 +2,12 @@
 
 from typing import Any
 
+from kbptt.analysis.evidence import NONFINITE_STEPS, Key
 from kbptt.callbacks import gradient_transform
 from kbptt.callbacks._observer import Observer
 from kbptt.optimizers import Clipped
 from kbptt.optimizers.wrapper import loss_scaler, unwrapped
 from kbptt.tensorboard import layout
-
-OPTIMIZER = "optimizer"
-CLIP_RATE = "clip_rate"
 
 
 def optimizer_statistics(model: Any, observer: Observer) -> dict[str, float]:
@@ -29,21 +27,13 @@ def optimizer_statistics(model: Any, observer: Observer) -> dict[str, float]:
         for key, value in transform.statistics().items():
             if key != "norm_before":
                 statistics[prefix + key] = value
-    if "nonfinite_steps" in statistics and loss_scaler(model.optimizer) is None:
+    if NONFINITE_STEPS in statistics and loss_scaler(model.optimizer) is None:
         # Looking for its scale, a LossScaleOptimizer skips steps on purpose.
         skipped = max((t.statistics()["skipped"] for t in clipping), default=0.0)
-        statistics["nonfinite_steps"] += skipped
+        statistics[NONFINITE_STEPS] += skipped
     return statistics
 
 
-def clip_name(key: tuple[str, str]) -> str | None:
-    """The clip whose rate a scalar (group, name) is, or None."""
-    group, name = key
-    if group != OPTIMIZER or not name.endswith(CLIP_RATE):
-        return None
-    return name.removesuffix(CLIP_RATE).strip("/") or "clip"
-
-
-def in_group(group: str, statistics: dict[str, float]) -> dict[tuple[str, str], float]:
+def in_group(group: str, statistics: dict[str, float]) -> dict[Key, float]:
     """Statistics by (group, name)."""
     return {(group, name): value for name, value in statistics.items()}

@@ -5,7 +5,7 @@ import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from kbptt import _checks
 from kbptt.analysis import lags, reach
+from kbptt.analysis.evidence import Key
 from kbptt.analysis.layer_health import LayerHealth, health_of
 from kbptt.callbacks import _substitution
 from kbptt.callbacks._watch import Watch
@@ -21,8 +22,6 @@ from kbptt.tensorboard import layout
 
 VARIABLES = "variables"
 PARTS = ("states", VARIABLES, "lags")
-
-Key: TypeAlias = tuple[str, str]
 
 # States of at most so many numbers are looked at, and of so many samples.
 _NUMBERS, _SAMPLES = 2**19, 32

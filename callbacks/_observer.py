@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kbptt.analysis.evidence import NONFINITE_STEPS
 from kbptt.callbacks.gradient_norm import GradientNorm
 from kbptt.optimizers import clipping
 
@@ -56,7 +57,7 @@ class Observer(GradientNorm):
         if not self._seen:
             return {}
         norm, missed = self.norm_before.value(), self.state["nonfinite"]
-        return {"global_norm": float(norm), "nonfinite_steps": float(missed.numpy())}
+        return {"global_norm": float(norm), NONFINITE_STEPS: float(missed.numpy())}
 
     def norm_of_each(self, variables: Sequence[Any]) -> dict[str, float]:
         """The norm of the last gradient of each trainable variable, by path."""

@@ -1,18 +1,24 @@
 """What `GradientFlow` keeps in memory of a run, in bounded size."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from kbptt.analysis.evidence import OF_HEALTH, Evidence, LayerEvidence
-from kbptt.callbacks._clips import OPTIMIZER
-from kbptt.callbacks._health import Key
+from kbptt.analysis.evidence import (
+    NONFINITE_STEPS,
+    OPTIMIZER,
+    Evidence,
+    Key,
+    LayerEvidence,
+    of_health,
+    of_run,
+)
 from kbptt.tensorboard import layout, writer
 from kbptt.tensorboard.history import History
 from kbptt.truncation import windows
 
-_MISSED = OPTIMIZER, "nonfinite_steps"
+_MISSED = OPTIMIZER, NONFINITE_STEPS
 # Profiles of a layer that findings are based on; more would only be averaged.
 _JUDGED = 200
 
@@ -35,9 +41,9 @@ class Records:
         self.states = History(max_records)
         self.lags: dict[str, np.ndarray] = {}
         self._scalars = History(max_records)
-        self._last: dict[Key, float] = {}
+        self._step = 0  # of the last record
+        self._last: dict[Key, tuple[int, float]] = {}
         self._missed = 0.0  # steps with a NaN or infinite gradient before this `fit`
-        self._looked_at: int | None = None  # the step at which health was measured last
         self._windows: dict[int, dict[str, int | None]] = {}
 
     def limit(self, max_records: int) -> None:
@@ -65,11 +71,12 @@ class Records:
         self.profiles.add(step, profiles)
         if states:
             self.states.add(step, states)
-            self._looked_at = step
         self._scalars.add(step, {k: np.array([v], np.float64) for k, v in scalars.items()})
+        self._step = step
         self.note(scalars)
         self._windows[step] = {
-            name: _judged_window(norms.size, divisions[name]) for name, norms in profiles.items()
+            name: windows.length_of_last(norms.size, divisions[name])
+            for name, norms in profiles.items()
         }
         if len(self._windows) > 2 * len(self.profiles) + 2:
             kept = set(self.profiles.steps())
@@ -77,10 +84,10 @@ class Records:
 
     def begin(self) -> None:
         """Begins a `fit`, which may have other clips."""
-        self._missed = self._last.get(_MISSED, 0.0)
+        _, self._missed = self._last.get(_MISSED, (0, 0.0))
         self._last = {key: v for key, v in self._last.items() if key[0] != OPTIMIZER}
         if self._missed:
-            self._last[_MISSED] = self._missed
+            self.note({_MISSED: self._missed})
 
     def of_run(self, scalars: dict[Key, float]) -> dict[Key, float]:
         """The scalars of a `fit` with what counts over all of them."""
@@ -89,32 +96,21 @@ class Records:
         return scalars
 
     def note(self, scalars: dict[Key, float]) -> None:
-        """Keeps the last values of scalars at a step that is not recorded."""
-        self._last |= scalars
+        """Keeps the last values of scalars, of a step that is not recorded too."""
+        self._last |= {key: (self._step, value) for key, value in scalars.items()}
 
     def scalars(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """`(steps, values)` of every scalar, by "group/name"."""
         found = self._scalars.all()
         return {"/".join(key): (s, np.asarray(v)[:, 0]) for key, (s, v) in found.items()}
 
-    def evidence(
-        self, layers: Mapping[str, Any], clip_name: Callable[[Key], str | None]
-    ) -> Evidence:
-        """What findings are based on.
-
-        Args:
-            layers: The layers of the model, by the names of their profiles.
-            clip_name: The name of the clip whose rate a scalar is, or None.
-        """
+    def evidence(self, layers: Mapping[str, Any]) -> Evidence:
+        """What findings are based on; `layers` are those of the model, by their profiles' names."""
         found = []
         for name, layer in layers.items():
             steps, norms = self.profiles.vectors(name, _JUDGED)
             truncation = getattr(layer, "truncation", None)
-            statistics = {
-                key: value
-                for (group, key), value in self._last.items()
-                if group == name and key.startswith(OF_HEALTH)
-            }
+            statistics, looked_at = of_health(name, self._last)
             found.append(
                 LayerEvidence(
                     name,
@@ -124,19 +120,10 @@ class Records:
                     window=getattr(truncation, "length", None),
                     by_lag=self.lags.get(name),
                     statistics=statistics,
-                    looked_at=self._looked_at,
+                    looked_at=looked_at,
                 )
             )
-        named = ((clip_name(key), value) for key, value in self._last.items())
-        rates = {name: value for name, value in named if name is not None}
-        return Evidence(found, rates, self._last.get(_MISSED))
-
-
-def _judged_window(timesteps: int, division: windows.Division) -> int | None:
-    """Length of the last truncation window, or None."""
-    if division.length is None:
-        return None
-    return division.length - windows.of(timesteps, division).back
+        return of_run(found, self._last)
 
 
 def summary_values(

@@ -13,13 +13,13 @@ from kbptt._attributes import Fixed, Option
 from kbptt._extras import require
 from kbptt._typing import Labelled
 from kbptt.analysis import gradient_flow, lags, summary as summaries, thresholds as bounds
-from kbptt.analysis.evidence import Evidence
+from kbptt.analysis.evidence import OPTIMIZER, Evidence, Key
 from kbptt.analysis.findings import Finding, find_faults
 from kbptt.analysis.thresholds import Thresholds
 from kbptt.callbacks import _run_logger, gradient_transform
 from kbptt.callbacks._cadence import Cadence
-from kbptt.callbacks._clips import OPTIMIZER, clip_name, in_group, optimizer_statistics
-from kbptt.callbacks._health import HealthMonitor, Measured, lags_on, parts
+from kbptt.callbacks._clips import in_group, optimizer_statistics
+from kbptt.callbacks._health import VARIABLES, HealthMonitor, Measured, lags_on, parts
 from kbptt.callbacks._heatmaps import Heatmaps
 from kbptt.callbacks._judging import Judge, OnVerdict, on_verdict as check_on_verdict
 from kbptt.callbacks._observer import Observer
@@ -28,8 +28,6 @@ from kbptt.callbacks._records import Records, content, division, summary_values
 from kbptt.callbacks._run_logger import RunLogger
 from kbptt.layers import find
 from kbptt.tensorboard import layout, reader, writer
-
-VARIABLES = "variables"
 
 HeatmapFrequency: TypeAlias = int | Literal["auto"] | None
 
@@ -376,7 +374,7 @@ class GradientFlow(RunLogger):
         layers = enumerate(self._layers.items())
         return {name: content(name, layer, index) for index, (name, layer) in layers}
 
-    def _optimizer_scalars(self) -> dict[tuple[str, str], float]:
+    def _optimizer_scalars(self) -> dict[Key, float]:
         found = in_group(OPTIMIZER, optimizer_statistics(self.model, self._observer))
         return self._records.of_run(found)
 
@@ -384,7 +382,7 @@ class GradientFlow(RunLogger):
         if self._layers and gradient_transform.active(self.model):
             # Steps that leave no profile count too.
             self._records.note(self._optimizer_scalars())
-        return self._records.evidence(self._layers, clip_name)
+        return self._records.evidence(self._layers)
 
     def _draw(self) -> None:
         """Writes a heatmap of the whole history, if it has grown since the last."""

@@ -1,7 +1,8 @@
 """What a run has recorded, as `kbptt.analysis.findings` reads it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 
@@ -9,6 +10,14 @@ from kbptt.analysis import gradient_flow
 
 # How the names of `kbptt.analysis.LayerHealth.statistics` begin.
 OF_HEALTH = ("dead_", "saturated_", "gate_")
+# The group of what the optimizer has measured, and names in it.
+OPTIMIZER = "optimizer"
+CLIP_RATE, NONFINITE_STEPS = "clip_rate", "nonfinite_steps"
+
+Key: TypeAlias = tuple[str, str]
+"""Group and name of a scalar; the group is a layer's name, `OPTIMIZER` or "variables"."""
+Last: TypeAlias = Mapping[Key, tuple[int, float]]
+"""Step and value of the last record of each scalar of a run."""
 
 
 @dataclass(eq=False)
@@ -74,3 +83,28 @@ class Evidence:
     def records(self) -> int:
         """The largest number of profiles of a layer."""
         return max((len(layer.profiles) for layer in self.layers), default=0)
+
+
+def of_health(layer: str, last: Last) -> tuple[dict[str, float], int | None]:
+    """`statistics` and `looked_at` of a layer."""
+    found = {
+        name: at
+        for (group, name), at in last.items()
+        if group == layer and name.startswith(OF_HEALTH)
+    }
+    looked_at = max((step for step, _ in found.values()), default=None)
+    return {name: value for name, (_, value) in found.items()}, looked_at
+
+
+def of_run(layers: Sequence[LayerEvidence], last: Last) -> Evidence:
+    """What a run has recorded: its layers, and what its optimizer measured."""
+    found = {name: at for (group, name), at in last.items() if group == OPTIMIZER}
+    # What is older than the last record is that of an earlier `fit`, of a clip since removed.
+    latest = max((step for step, _ in found.values()), default=0)
+    optimizer = {name: value for name, (step, value) in found.items() if step == latest}
+    rates = {
+        name.removesuffix(CLIP_RATE).strip("/") or "clip": value
+        for name, value in optimizer.items()
+        if name.endswith(CLIP_RATE)
+    }
+    return Evidence(layers, rates, optimizer.get(NONFINITE_STEPS))

@@ -1,7 +1,7 @@
 """What is wrong with a training run, what to try, and where to read on: one table of findings.
 
-`find` goes through `RULES` with what a run has recorded (`Evidence`). What was not measured is not
-judged: `judged` names the rules that could be applied.
+`find_faults` goes through `RULES` with what a run has recorded (`Evidence`). What was not measured
+is not judged: `judged` names the rules that could be applied.
 """
 
 import math
@@ -65,19 +65,24 @@ class Rule(NamedTuple):
     advice: str
 
 
+def _reaches(
+    evidence: Evidence, thresholds: Thresholds
+) -> Iterator[tuple[LayerEvidence, np.ndarray]]:
+    """Each layer with how strongly a loss reaches back, by lag, within the truncation window."""
+    for layer in evidence.layers:
+        lags = layer.lags()
+        if lags is not None and len(layer.profiles) >= thresholds.records:
+            kept = lags[: layer.window]
+            if np.isfinite(kept).all():  # else found by another rule
+                yield layer, kept
+
+
 def _factors(
     evidence: Evidence, thresholds: Thresholds
 ) -> Iterator[tuple[LayerEvidence, gradient_flow.Judged]]:
     """Each layer with the verdict on how its gradient changes on its way back."""
-    for layer in evidence.layers:
-        lags = layer.lags()
-        if lags is None or len(layer.profiles) < thresholds.records:
-            continue
-        if layer.window is not None:
-            lags = lags[: layer.window]
-        if not np.isfinite(lags).all():
-            continue  # found by another rule
-        yield layer, gradient_flow.judge(lags[::-1], None, thresholds)
+    for layer, kept in _reaches(evidence, thresholds):
+        yield layer, gradient_flow.judge(kept[::-1], None, thresholds)
 
 
 def _vanishing(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Found | None]:
@@ -106,14 +111,12 @@ def _exploding(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Found | 
 
 
 def _cut_too_short(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Found | None]:
-    for layer in evidence.layers:
-        lags, window = layer.lags(), layer.window
-        if lags is None or window is None or len(layer.profiles) < thresholds.records:
-            continue
-        reaches_on = layer.by_lag is not None or len(layer.profiles[-1]) > window
-        kept = lags[:window]
-        if len(kept) < window or not reaches_on or not np.isfinite(kept).all() or not kept.any():
-            continue  # not measured up to the cut, or nothing is cut
+    for layer, kept in _reaches(evidence, thresholds):
+        window = layer.window
+        if window is None or len(kept) < window or not kept.any():
+            continue  # not measured up to the cut
+        if layer.by_lag is None and len(layer.profiles[-1]) <= window:
+            continue  # nothing is cut
         yield None
         left = float(kept[-1] / kept.max())
         if left > thresholds.cut:
@@ -127,12 +130,9 @@ def _cut_too_short(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Foun
 
 
 def _window_too_long(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Found | None]:
-    for layer in evidence.layers:
-        lags, window = layer.lags(), layer.window
-        if lags is None or window is None or len(layer.profiles) < thresholds.records:
-            continue
-        kept = lags[:window]
-        if not np.isfinite(kept).all() or not kept.any():
+    for layer, kept in _reaches(evidence, thresholds):
+        window = layer.window
+        if window is None or not kept.any():
             continue
         needed = int(gradient_flow.horizon(kept[::-1], NEEDED))
         if len(kept) < min(window, thresholds.window * needed):

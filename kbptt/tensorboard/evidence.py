@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from kbptt.analysis.evidence import OF_HEALTH, Evidence, LayerEvidence
+from kbptt.analysis.evidence import Evidence, Last, LayerEvidence, of_health, of_run
 from kbptt.tensorboard import layout, reader
 from kbptt.tensorboard.ragged import Ragged
 from kbptt.tensorboard.series import Records, Series
-
-_CLIP_RATE = "clip_rate"
 
 
 def read_evidence(log_dir: str | os.PathLike[str]) -> Evidence:
@@ -44,7 +42,7 @@ def of_layer(
     content: Mapping[str, Any],
     series: Series,
     by_lag: np.ndarray | None,
-    last: Mapping[tuple[str, str], tuple[int, float]],
+    last: Last,
 ) -> LayerEvidence:
     """What a run has recorded of a layer.
 
@@ -53,15 +51,11 @@ def of_layer(
         content: The fields of `layout.parse_content`.
         series: Its profiles.
         by_lag: Its last gradients by lag, lag 0 first, or None.
-        last: Step and value of the last of each of the run's scalars, by (group, name).
+        last: The run's scalars.
     """
     steps = series.steps.tolist()
     timed = [(s, v) for s, v in zip(steps, series.norms.vectors, strict=True) if len(v)]
-    of_health = {
-        key: at_step
-        for (group, key), at_step in last.items()
-        if group == name and key.startswith(OF_HEALTH)
-    }
+    statistics, looked_at = of_health(name, last)
     return LayerEvidence(
         name,
         per_timestep=content.get("loss") == "all",
@@ -69,25 +63,9 @@ def of_layer(
         windows=[series.judged_window(step, norms.size) for step, norms in timed],
         window=series.window(steps[-1] + 1 if steps else 0),
         by_lag=by_lag,
-        statistics={key: value for key, (_, value) in of_health.items()},
-        looked_at=max((step for step, _ in of_health.values()), default=None),
+        statistics=statistics,
+        looked_at=looked_at,
     )
-
-
-def of_run(
-    layers: list[LayerEvidence], last: Mapping[tuple[str, str], tuple[int, float]]
-) -> Evidence:
-    """What a run has recorded: its layers, and what its optimizer measured."""
-    of_optimizer = {name: found for (group, name), found in last.items() if group == "optimizer"}
-    # What is older than the last record is that of an earlier `fit`, of a clip since removed.
-    latest = max((step for step, _ in of_optimizer.values()), default=0)
-    optimizer = {name: value for name, (step, value) in of_optimizer.items() if step == latest}
-    rates = {
-        name.removesuffix(_CLIP_RATE).strip("/") or "clip": value
-        for name, value in optimizer.items()
-        if name.endswith(_CLIP_RATE)
-    }
-    return Evidence(layers, rates, optimizer.get("nonfinite_steps"))
 
 
 def runs(root: str | os.PathLike[str]) -> Iterator[str]:

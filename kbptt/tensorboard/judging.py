@@ -6,7 +6,15 @@ from typing import Any
 from werkzeug import exceptions, wrappers
 
 from kbptt.analysis import findings as table, thresholds
-from kbptt.analysis.evidence import OF_HEALTH, Evidence
+from kbptt.analysis.evidence import (
+    CLIP_RATE,
+    NONFINITE_STEPS,
+    OF_HEALTH,
+    OPTIMIZER,
+    Evidence,
+    Last,
+    of_run,
+)
 from kbptt.tensorboard import evidence, layout, web
 from kbptt.tensorboard.series import Series
 from kbptt.tensorboard.source import Source
@@ -69,7 +77,7 @@ def _evidence(
     tags: dict[str, dict[str, Any]],
     run: str,
     series: dict[tuple[str, str], Series | exceptions.HTTPException],
-    last: dict[tuple[str, str], tuple[int, float]],
+    last: Last,
 ) -> Evidence:
     layers = []
     for tag, about in tags.items():
@@ -80,7 +88,7 @@ def _evidence(
         # Lag 0 is the last column here.
         by_lag = lags.norms.vectors[-1][::-1] if isinstance(lags, Series) else None
         layers.append(evidence.of_layer(about["layer"], about, found, by_lag, last))
-    return evidence.of_run(layers, last)
+    return of_run(layers, last)
 
 
 def _last_scalars(
@@ -95,15 +103,15 @@ def _last_scalars(
     names = source.statistics(request, everywhere) if everywhere else []
     of_layers = [name for name in names if name.startswith(OF_HEALTH)]
     of_optimizer = [
-        name.removeprefix("optimizer/")
+        name.removeprefix(f"{OPTIMIZER}/")
         for name in names
-        if name.startswith("optimizer/") and name.endswith(("clip_rate", "nonfinite_steps"))
+        if name.startswith(f"{OPTIMIZER}/") and name.endswith((CLIP_RATE, NONFINITE_STEPS))
     ]
     wanted = [
         (run, group, name)
         for run in runs
         for group, name in (
-            *(("optimizer", name) for name in of_optimizer),
+            *((OPTIMIZER, name) for name in of_optimizer),
             *((layer, name) for layer in layers[run] for name in of_layers),
         )
     ]

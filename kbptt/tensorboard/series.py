@@ -86,11 +86,9 @@ class Series:
 
         None by lag, which is measured with full BPTT.
         """
-        length, division = self._in_force(step)
-        if self.kind.by_lag or not self.kind.gradient or length is None:
+        if self.kind.by_lag or not self.kind.gradient:
             return None
-        # Counted from the start, the last window is as much shorter as its losses are fewer.
-        return length - windows.of(size, division).back
+        return windows.length_of_last(size, self._in_force(step)[1])
 
     def overview(self, bounds: Thresholds = DEFAULT) -> dict[str, Any]:
         """`gradient_flow.overview` of all profiles."""

@@ -105,6 +105,14 @@ class Windows:
         return np.clip(bound(np.arange(self.count, dtype=np.int64)), 0, self.timesteps)
 
 
+def length_of_last(timesteps: int, division: Division) -> int | None:
+    """Length of the last window of a sequence; None without windows.
+
+    Counted from the start, it is as much shorter as the losses of its block are fewer.
+    """
+    return division.length and division.length - of(timesteps, division).back
+
+
 def of(timesteps: Any, division: Division, minimum: Callable[[Any, Any], Any] = min) -> Windows:
     """Divides a sequence into windows.
 
