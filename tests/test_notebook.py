@@ -9,6 +9,15 @@ CELLS = [
     "kbptt.tensorboard.heatmap_figure([0, 1], np.ones((2, 3)))",
     "kbptt.tensorboard.profile_figure({'lstm': [0.1, 0.5, 1.0]})",
     "kbptt.ablation.Report('study')",
+    """
+import keras
+model = keras.Sequential([keras.Input((9, 1)), kbptt.LSTM(2, name="rnn"), keras.layers.Dense(1)])
+model.compile("sgd", "mse", run_eagerly=True)
+flow = kbptt.callbacks.GradientFlow(health="states")
+model.fit(np.ones((4, 9, 1)), np.ones((4, 1)), verbose=0, callbacks=[flow])
+flow.plot()
+""",
+    "flow.summary()",
 ]
 
 
@@ -19,9 +28,11 @@ def test_figures_and_reports_show_themselves(tmp_path):
     nbclient.NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources=resources
     ).execute()
-    shown = [cell.outputs[-1].data if cell.outputs else {} for cell in notebook.cells]
-    for figure in shown[1:3]:
+    *cells, last = notebook.cells
+    shown = [cell.outputs[-1].data if cell.outputs else {} for cell in cells]
+    for figure in (shown[1], shown[2], shown[4]):
         assert figure["image/png"].startswith("iVBORw0KGgo")  # a PNG in base64
     report = shown[3]["text/html"]
     assert "baseline and clip tie on adding" in report and report.count("<figure>") == 2
     assert "<svg" in report and "<script" not in report and "<html" not in report
+    assert "rnn: 1 of the 3 profiles" in last.outputs[-1].text
