@@ -1,7 +1,6 @@
 """Trials that hang, die or take too much: each is its own failure, with a sentence."""
 
 import os
-import pathlib
 import subprocess
 import sys
 import time
@@ -18,8 +17,7 @@ LIMIT = 250_000_000  # bytes: more than Python needs, less than `greedy` takes
 
 
 @pytest.fixture(autouse=True)
-def dummies(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent))
+def own_process(dummies, monkeypatch, tmp_path):
     monkeypatch.setenv("KBPTT_TEST_MARKERS", str(tmp_path))
     yield
     worker.close()
