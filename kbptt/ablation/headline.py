@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from kbptt.ablation import statistics, tally
+from kbptt.ablation.controls import LEVEL
 from kbptt.ablation.resampling import NOTHING
 from kbptt.ablation.results import Results, Row
 from kbptt.ablation.tables import Decimals
 from kbptt.ablation.text import count
 
-LEVEL = 1 - statistics.CONFIDENCE
 _EQUAL = 1e-12  # means that differ by less, relative to their size, differ by rounding
 
 
