@@ -129,6 +129,13 @@ def test_every_failure_of_a_study_is_recorded_and_the_others_go_on(tmp_path):
         assert ledger.counts()["pending"] == 5
 
 
+def test_a_model_that_was_built_tells_its_number_of_parameters():
+    (planned_trial,) = Grid.make("adding", "baseline", units=2, length=10).trials()
+    dense = 2 + 1
+    assert worker.check(planned_trial.config, Limits()) == 4 * 2 * (2 + 2 + 1) + dense
+    assert worker.check(planned("score").trials()[0].config, Limits()) is None
+
+
 @pytest.mark.parametrize(
     ("typed", "seconds"), [("90", 90), (90, 90), ("30m", 1800), ("1.5 hours", 5400), (None, None)]
 )
