@@ -94,7 +94,7 @@ def refuse_twice(names: Iterable[tuple[str, str]]) -> None:
 
 
 def refuse_duplicates(what: str, values: Sequence[Any], mend: str = "") -> None:
-    """Refuses a value that is listed twice; `mend` says what may have been meant."""
+    """Raises `ValueError` for a value that is listed twice; `mend` is added: how to mean it."""
     seen = set()
     for value in values:
         key = type(value), json.dumps(value, sort_keys=True, default=repr)
@@ -336,7 +336,11 @@ def _truncation(value: Any, shown: str) -> Any:
 
 
 def parse_names(argument: str, value: Any, empty: bool = False) -> list[str]:
-    """Names from a list or a string with commas, each of them once."""
+    """Names from a list, or a string with commas, each named once; `empty`: there may be none.
+
+    Raises:
+        ValueError: for anything else; `argument` is its name there.
+    """
     names = value.split(",") if isinstance(value, str) else value
     if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
         raise ValueError(
