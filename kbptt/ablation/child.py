@@ -22,7 +22,7 @@ _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 def main() -> None:
-    """Serves trials (no arguments), or runs `SCRIPT ARGUMENT…` or `SCRIPT:FUNCTION JSON`."""
+    """Serves trials (no arguments), or runs `SCRIPT ARGUMENT…` or `SCRIPT::FUNCTION JSON`."""
     _end_with_parent(int(os.environ.pop("KBPTT_PARENT")))
     if len(sys.argv) == 1:
         serve()
@@ -45,6 +45,9 @@ def serve() -> None:
 
     A request is a pickled `(function, arguments)`, an answer a pickled `(value, error)`, one of
     which is None. What the functions print goes to standard error.
+
+    A pickle can run any code. Both pipes are anonymous, and their other ends are the parent's: what
+    arrives is only ever from the process that started this one, as the same user.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when this process ends
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")

@@ -17,10 +17,9 @@ Reference: [Berger, 1982, Multiparameter hypothesis testing and acceptance sampl
 import math
 from typing import TYPE_CHECKING
 
-from kbptt.ablation import options, statistics
+from kbptt.ablation import spaces, statistics
 from kbptt.ablation.resampling import CONFIDENCE
 from kbptt.ablation.rows import Trial
-from kbptt.ablation.spaces import described
 
 if TYPE_CHECKING:
     from kbptt.ablation.results import Results
@@ -31,14 +30,10 @@ LEVEL = 1 - CONFIDENCE
 
 def p_values(results: "Results", task: str | None) -> dict[str, float]:
     """The p of every arm against its reference, controls included, before Holm's correction."""
-    found = {}
-    for arm, (difference, p) in own_tests(results, task).items():
-        if p <= LEVEL and (control := _control(results, arm, difference)):
-            weaker, stronger = control
-            table = results.values(stronger, task), results.values(weaker, task, at=stronger)
-            ((same, second),) = statistics.sign_tests([table])
-            p = max(p, second) if same > 0 else 1.0  # NaN: there is no control yet
-        found[arm] = p
+    tests = own_tests(results, task)
+    found = {arm: p for arm, (_, p) in tests.items()}
+    for arm, control in _controlled(results, tests).items():
+        found[arm] = max(found[arm], _p_of_control(results, task, *control))
     return found
 
 
@@ -46,22 +41,21 @@ def needed(results: "Results") -> list[Trial]:
     """The controls of every difference that a table shows, for all seeds of the comparison."""
     found: dict[str, Trial] = {}
     for task in (None, *results.tasks):
-        for arm, (difference, p) in own_tests(results, task).items():
-            if p <= LEVEL and (control := _control(results, arm, difference)):
-                for name in results.tasks if task is None else [task]:
-                    found |= {t.key: t for t in _trials(results, *control, name)}
+        for control in _controlled(results, own_tests(results, task)).values():
+            for name in results.tasks if task is None else [task]:
+                found |= {t.key: t for t in _trials(results, *control, name)}
     there = {trial.key for _, _, trial in results.controls()}
     return [trial for trial in found.values() if trial.key not in there]
 
 
 def unconfirmed(results: "Results", task: str | None = None) -> list[tuple[str, str, str]]:
     """Differences that no control confirms: the arm, its reference, and which is the weaker."""
-    found = []
-    final = p_values(results, task)
-    for arm, (difference, p) in own_tests(results, task).items():
-        if p <= LEVEL < final[arm] and (control := _control(results, arm, difference)):
-            found.append((arm, results.reference_of(arm) or "", control[0]))
-    return found
+    pairs = _controlled(results, own_tests(results, task))
+    return [
+        (arm, results.reference_of(arm) or "", weaker)
+        for arm, (weaker, stronger) in pairs.items()
+        if _p_of_control(results, task, weaker, stronger) > LEVEL
+    ]
 
 
 def own_tests(results: "Results", task: str | None) -> dict[str, tuple[float, float]]:
@@ -70,6 +64,29 @@ def own_tests(results: "Results", task: str | None) -> dict[str, tuple[float, fl
     pairs = {arm: reference for arm, reference in references.items() if reference is not None}
     tables = [(results.values(a, task), results.values(r, task)) for a, r in pairs.items()]
     return dict(zip(pairs, statistics.sign_tests(tables), strict=True))
+
+
+def _controlled(
+    results: "Results", tests: dict[str, tuple[float, float]]
+) -> dict[str, tuple[str, str]]:
+    """The weaker and the stronger of every arm and its reference that a control is to decide on.
+
+    Args:
+        results: The results.
+        tests: From `own_tests`.
+    """
+    return {
+        arm: control
+        for arm, (difference, p) in tests.items()
+        if p <= LEVEL and (control := _control(results, arm, difference))
+    }
+
+
+def _p_of_control(results: "Results", task: str | None, weaker: str, stronger: str) -> float:
+    """The p at equal values; 1 unless the stronger one is the better there too."""
+    table = results.values(stronger, task), results.values(weaker, task, at=stronger)
+    ((difference, p),) = statistics.sign_tests([table])
+    return p if difference > 0 else 1.0  # NaN: there is no control yet
 
 
 def _control(results: "Results", arm: str, difference: float) -> tuple[str, str] | None:
@@ -88,10 +105,5 @@ def _trials(results: "Results", weaker: str, stronger: str, task: str) -> list[T
     found = []
     for seed in results.seeds:
         if trial := results.runs.get((weaker, task, seed)):
-            config = options.with_values(trial.config, values, stage=STAGE)
-            method, name, _ = trial.directory.rsplit("/", 2)
-            folder = "/".join(
-                (STAGE, method, name, options.slug(described(values, ",")), str(seed))
-            )
-            found.append(Trial.planned(config, folder))
+            found.append(spaces.at(trial, values, seed, STAGE))
     return found

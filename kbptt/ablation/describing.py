@@ -7,6 +7,7 @@ from kbptt.ablation import options
 from kbptt.ablation.grid import Grid
 from kbptt.ablation.options import show
 from kbptt.ablation.script_grid import ScriptGrid
+from kbptt.ablation.text import count
 from kbptt.ablation.tuning import Tuning
 
 Lines = Iterator[tuple[str, str]]
@@ -73,7 +74,7 @@ def _tuning(tuning: Tuning, axes: bool) -> str:
     """The space and the budget of every search."""
     space = "; ".join(f"{name} {part.describe()}" for name, part in tuning.space.items())
     counts = ((tuning.points, "point"), (len(tuning.seeds), "seed"))
-    budget = " × ".join(f"{count} {noun}{'s' * (count != 1)}" for count, noun in counts)
+    budget = " × ".join(count(number, noun) for number, noun in counts)
     each = "method, task and axis value" if axes else "method and task"
     return f"{space}; {budget} for each {each}"
 
@@ -103,7 +104,7 @@ def _settings(
 
     model, training, optimizer = config["model"], config["training"], config["optimizer"]
     shown = part(model["cell"], ("model", "cell"))
-    shown += part(f"{model['layers']} layer{'s' * (model['layers'] != 1)}", ("model", "layers"))
+    shown += part(count(model["layers"], "layer"), ("model", "layers"))
     shown += part(f"{model['units']} units", ("model", "units"))
     path = ("model", "truncation")
     shown += part(f"truncation {show(model['truncation'], path)}", path)
@@ -115,8 +116,7 @@ def _settings(
     path = ("optimizer", "learning_rate")
     shown += part(f"learning rate {show(optimizer['learning_rate'])}", path)
     shown += [f"{n.replace('_', ' ')} {show(v)}" for n, v in rest.items()]
-    count = training["epochs"]
-    shown += part(f"{count} epoch{'s' * (count != 1)}", ("training", "epochs"))
+    shown += part(count(training["epochs"], "epoch"), ("training", "epochs"))
     shown += part(f"batches of {training['batch_size']}", ("training", "batch_size"))
     if training.get("clip") is not None:
         shown += part(f"clipped at norm {show(training['clip'])}", ("training", "clip"))

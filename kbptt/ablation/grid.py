@@ -11,8 +11,8 @@ from typing import Any
 
 from kbptt import _checks, methods
 from kbptt.ablation import limits, options, planned_tasks
-from kbptt.ablation.early import TRIAL as TRIAL
-from kbptt.ablation.options import Path, show as show
+from kbptt.ablation.early import TRIAL
+from kbptt.ablation.options import Path, show
 from kbptt.ablation.rows import Trial, canonical, trial_key
 from kbptt.ablation.tuning import Tuning
 from kbptt.ablation.values import load_yaml
@@ -78,10 +78,10 @@ class Grid:
             tuning_sampler: "quasi-random" (default) or "tpe", which needs Optuna.
             **settings: Options with one value: `epochs=20`, `units=32`, `length=200`, …
         """
-        imports = tuple(_names("imports", imports, empty=True))
+        imports = tuple(options.parse_names("imports", imports, empty=True))
         registry.import_modules(imports)
         planned_tasks.planned.cache_clear()  # a user's file may have changed
-        tasks = _names("tasks", tasks)
+        tasks = options.parse_names("tasks", tasks)
         for task in tasks:
             registry.options(task)
         tuning = Tuning.make(tasks, tune, tuning_trials, tuning_seeds, tuning_sampler)
@@ -92,7 +92,7 @@ class Grid:
             fixed |= tuning.fixed_tests(tasks, {**fixed, **axes})
         grid = cls(
             tasks=tuple(tasks),
-            methods=tuple(_design(design, _names("methods", methods))),
+            methods=tuple(_design(design, options.parse_names("methods", methods))),
             seeds=tuple(options.parse_seeds(limits.typed_integers(seeds))),
             design=design,
             settings=fixed,
@@ -101,7 +101,7 @@ class Grid:
             imports=imports,
             tuning=tuning,
         )
-        _refuse_duplicates("seeds", grid.seeds)
+        options.refuse_duplicates("seeds", grid.seeds)
         if tuning:
             tuning.check_seeds(grid.seeds)
         limits.integer("trials", grid.size(), least=0, shown="methods × tasks × seeds × axes")
@@ -269,7 +269,7 @@ def _checked(
         values = [options.check(path, value) for value in values]
         if not values:
             raise ValueError(f"Axis {name!r} has no values.")
-        _refuse_duplicates(
+        options.refuse_duplicates(
             f"values of axis {name!r}",
             values,
             " If one value is a list, such as sizes, put it into a list: [[100, 20, 20]].",
@@ -356,7 +356,7 @@ def _design(design: str, names: list[str]) -> list[str]:
     _checks.one_of("design", design, DESIGNS)
     for name in names:
         methods.get(name)
-    _refuse_duplicates("methods", names)
+    options.refuse_duplicates("methods", names)
     if design == "grid":
         return names
     parts = [name for name in names if name != "baseline"]
@@ -374,26 +374,3 @@ def _design(design: str, names: list[str]) -> list[str]:
 
 def _label(name: str, axes: Mapping[Path, Any]) -> str:
     return ",".join([name, *(f"{options.display(k)}={show(v, k)}" for k, v in axes.items())])
-
-
-def _names(argument: str, value: Any, empty: bool = False) -> list[str]:
-    names = value.split(",") if isinstance(value, str) else value
-    if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
-        raise ValueError(
-            f"Invalid value for argument `{argument}`. Expected a list of names. "
-            f"Received: {argument}={value!r} (of type {type(value).__name__})."
-        )
-    names = [name.strip() for name in names if name.strip()]
-    if not names and not empty:
-        raise ValueError(f"The grid is empty: `{argument}` names nothing.")
-    _refuse_duplicates(argument, names)
-    return names
-
-
-def _refuse_duplicates(what: str, values: Sequence[Any], mend: str = "") -> None:
-    seen = set()
-    for value in values:
-        key = type(value), json.dumps(value, sort_keys=True, default=repr)
-        if key in seen:
-            raise ValueError(f"{value!r} is listed twice among the {what}: name it once.{mend}")
-        seen.add(key)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from kbptt.ablation import statistics, tally
+from kbptt.ablation.controls import LEVEL
 from kbptt.ablation.resampling import NOTHING
 from kbptt.ablation.results import Results, Row
 from kbptt.ablation.tables import Decimals
+from kbptt.ablation.text import count
 
-LEVEL = 1 - statistics.CONFIDENCE
 _EQUAL = 1e-12  # means that differ by less, relative to their size, differ by rounding
 
 
@@ -41,15 +42,15 @@ def _missing(results: Results, missing: tally.Tally) -> list[str]:
         whose = "its search" if len(names) == 1 else "their searches"
         clauses.append(f"{_listed(names)} could not be tuned: every trial of {whose} crashed")
     if missing.crashed:
-        clauses.append(f"{_count(missing.crashed, 'trial')} crashed")
+        clauses.append(f"{count(missing.crashed, 'trial')} crashed")
     if points := missing.crashed_points:
         few = f"{points} of the searches did"
-        alone = f"{_count(points, 'trial')} of the searches crashed"
+        alone = f"{count(points, 'trial')} of the searches crashed"
         clauses.append(few if missing.crashed else alone)
     if missing.unfinished:
-        clauses.append(f"{_count(missing.unfinished, 'trial')} not finished")
+        clauses.append(f"{count(missing.unfinished, 'trial')} not finished")
     if missing.searching:
-        clauses.append(f"{_count(missing.searching, 'trial')} of the searches not finished")
+        clauses.append(f"{count(missing.searching, 'trial')} of the searches not finished")
     return clauses
 
 
@@ -179,7 +180,3 @@ def _listed(names: Sequence[str]) -> str:
     last = names[-1] if len(names) <= 4 else f"{len(names) - 3} more"
     before = names[:-1] if len(names) <= 4 else names[:3]
     return f"{', '.join(before)} and {last}" if before else last
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")

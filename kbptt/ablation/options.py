@@ -93,6 +93,16 @@ def refuse_twice(names: Iterable[tuple[str, str]]) -> None:
         seen[section, option] = shown
 
 
+def refuse_duplicates(what: str, values: Sequence[Any], mend: str = "") -> None:
+    """Raises `ValueError` for a value that is listed twice; `mend` is added: how to mean it."""
+    seen = set()
+    for value in values:
+        key = type(value), json.dumps(value, sort_keys=True, default=repr)
+        if key in seen:
+            raise ValueError(f"{value!r} is listed twice among the {what}: name it once.{mend}")
+        seen.add(key)
+
+
 def twice(first: str, second: str) -> str:
     """The error for two arguments, as they were given, that set one option."""
     if first == second:
@@ -323,6 +333,25 @@ def _truncation(value: Any, shown: str) -> Any:
         value,
         "Or 'full', 'artbp', 'snap1', or a mapping such as {name: windowed, length: 64}.",
     )
+
+
+def parse_names(argument: str, value: Any, empty: bool = False) -> list[str]:
+    """Names from a list, or a string with commas, each named once; `empty`: there may be none.
+
+    Raises:
+        ValueError: for anything else; `argument` is its name there.
+    """
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
+        raise ValueError(
+            f"Invalid value for argument `{argument}`. Expected a list of names. "
+            f"Received: {argument}={value!r} (of type {type(value).__name__})."
+        )
+    names = [name.strip() for name in names if name.strip()]
+    if not names and not empty:
+        raise ValueError(f"The grid is empty: `{argument}` names nothing.")
+    refuse_duplicates(argument, names)
+    return names
 
 
 def parse_seeds(value: Any) -> list[int]:

@@ -10,12 +10,11 @@ import rich.box
 import rich.console
 import rich.live
 import rich.table
-import rich.text
 
 from kbptt.ablation.ledger import Ledger, Trial
 from kbptt.ablation.results import Results
 from kbptt.ablation.runner import Event
-from kbptt.ablation.text import duration, visible
+from kbptt.ablation.text import duration, literal, visible
 
 LINES = 12  # of the ranking
 STARTING = "Starting workers"
@@ -227,11 +226,6 @@ def _without_curves(trial: Trial) -> Trial:
 def _range(numbers: set[int]) -> str:
     least, most = min(numbers), max(numbers)
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
-
-
-def literal(text: str) -> rich.text.Text:
-    """Text that the terminal shows literally: without markup and a user's escape sequences."""
-    return rich.text.Text(visible(text))
 
 
 def clock(seconds: float) -> str:

@@ -7,7 +7,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kbptt.ablation.grid import TRIAL, show
+from kbptt.ablation.early import TRIAL
+from kbptt.ablation.options import show
 from kbptt.ablation.values import scalar
 
 # What `Grid.configuration` holds. With anything else the command would not be the whole of it.

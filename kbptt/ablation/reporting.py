@@ -28,7 +28,7 @@ from kbptt.ablation.results import Results, Row
 from kbptt.ablation.rows import STATES
 from kbptt.ablation.sections import Drawing, Drawings, Folded, Listing, Section
 from kbptt.ablation.tables import Table
-from kbptt.ablation.text import visible
+from kbptt.ablation.text import count, literal, print_table, visible
 
 LISTED = 100  # errors and environments on a page; results.csv has all errors
 PRINTED = 20  # errors in the terminal
@@ -143,24 +143,24 @@ class Report:
         missing = self._missing
         for number, where in ((missing.unfinished, ""), (missing.searching, " of the searches")):
             if number:
-                trials = _count(number, "trial") + where
+                trials = count(number, "trial") + where
                 notes.append(f"Not finished: {trials} without a result yet.")
         if missing.crashed:
-            crashed = _count(missing.crashed, "trial")
+            crashed = count(missing.crashed, "trial")
             notes.append(f"Crashed: {crashed}, without a score; their errors are below.")
         if missing.crashed_points:
-            crashed = _count(missing.crashed_points, "trial")
+            crashed = count(missing.crashed_points, "trial")
             notes.append(
                 f"Crashed in the searches: {crashed}, counted as the worst of the search; their "
                 "errors are below."
             )
         if self.counts["unreadable"]:
-            rows = _count(self.counts["unreadable"], "row")
+            rows = count(self.counts["unreadable"], "row")
             notes.append(f"Unreadable: {rows} of the ledger, left out; listed below.")
         diverged = sum(row.diverged for row in self.rows)
         if diverged:
             notes.append(
-                f"Diverged: {_count(diverged, 'run')}, counted as a failure at the worst score."
+                f"Diverged: {count(diverged, 'run')}, counted as a failure at the worst score."
             )
         if len(self.environments) > 1 or len(self.commits) > 1:
             notes.append("Trials ran on different machines, versions or commits: bits may differ.")
@@ -303,25 +303,13 @@ class Report:
         return lines if more <= 0 else [*lines[:LISTED], f"… and {more} more: see the ledger"]
 
     def print(self, console: Any = None) -> None:
-        """Prints the ranking to the terminal."""
-        import rich.box
+        """Prints the ranking to the terminal, or to another console of rich."""
         import rich.console
-        import rich.table
-
-        from kbptt.ablation.progress import literal
 
         console = console or rich.console.Console()
         console.print(literal(self.headline), style="bold")
-        table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
         header, lines = tables.fitting(*tables.table(self.rows, self.results.unit), console.width)
-        for name in header:
-            if name == "method":
-                table.add_column(name, overflow="fold")
-            else:
-                table.add_column(name, justify="right", no_wrap=True)
-        for line in lines:
-            table.add_row(*map(literal, line))
-        console.print(table)
+        print_table(console, header, lines)
         if footnote := Table("", header, lines).footnote:
             console.print(literal(footnote))
         tuning_report.show(self.results, self.configuration, console)
@@ -356,7 +344,3 @@ NO_INTERVALS = (
     f"With fewer than {statistics.FEWEST_FOR_INTERVAL} seeds there is no interval. The runs "
     "themselves are in parentheses, seed by seed (their means over several tasks)."
 )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")

@@ -15,12 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from kbptt.ablation import clusters, grid as grids, options, stages
+from kbptt.ablation import clusters, grid as grids, stages
 from kbptt.ablation.errors import ProcessDied, TrialError
 from kbptt.ablation.files import SCRATCH, inside, write_files
 from kbptt.ablation.ledger import Ledger, LedgerError, Trial
 from kbptt.ablation.outcome import readable
-from kbptt.ablation.rows import trial_key
 from kbptt.ablation.supervision import Limits
 from kbptt.ablation.text import described, visible
 from kbptt.ablation.worker import check, execute
@@ -179,13 +178,9 @@ def _check_models(queue: "_Queue", client: Any, on_wait: Callable[[], Any]) -> N
     """Has the workers build every model that no finished trial has built already."""
     from distributed import KilledWorker, wait
 
-    def arm(trial: Trial) -> str:
-        return trial_key(options.of_arm(trial.config, options.tuned_paths(trial.config)))
-
-    known = {arm(trial) for trial in queue.ledger.each("done")}
-    arms = {
-        arm(trial): trial for trial in queue.pending
-    }  # the first of each arm: `pending` is reversed
+    known = set(map(stages.arm_key, queue.ledger.each("done")))
+    # The first of each arm: `pending` is reversed.
+    arms = {stages.arm_key(trial): trial for trial in queue.pending}
     running = {
         client.submit(check, trial.config, queue.limits, key=f"check-{key[:16]}", pure=False): trial
         for key, trial in reversed(arms.items())

@@ -26,12 +26,12 @@ from kbptt.ablation.text import one_line
 VARIABLE = "KBPTT_TRIAL"  # of the environment: the trial as JSON
 LOG_DIR = "KBPTT_LOG_DIR"
 OUTPUT = 2**20  # bytes of the end of each output that are kept
+TAIL = 600  # characters of it in the sentence of a failure
 # What libraries read the number of their threads from.
 THREADS = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
     *("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"),
 )
-TAIL = 600  # characters of it in the sentence of a failure
 # Parts of a metric's name, and which direction is better.
 SMALLER = "loss error err mse mae rmse nll perplexity ppl bits nats bpc wer cer regret cost"
 LARGER = "accuracy acc auc f1 precision recall score reward return r2 bleu skill"
@@ -83,6 +83,7 @@ def direction(metric: str) -> str | None:
 
 
 def digest(content: bytes) -> str:
+    """SHA-256 of a script, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 

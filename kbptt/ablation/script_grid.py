@@ -10,8 +10,8 @@ from typing import Any
 
 from kbptt import _checks
 from kbptt.ablation import limits, options, script_source
-from kbptt.ablation.grid import Grid, axes_of, show
-from kbptt.ablation.options import Path
+from kbptt.ablation.grid import Grid, axes_of
+from kbptt.ablation.options import Path, show
 from kbptt.ablation.outcome import MODES
 from kbptt.ablation.rows import Trial, canonical
 from kbptt.ablation.script import digest, direction, typed
@@ -78,8 +78,8 @@ class ScriptGrid(Grid):
         checked = {("script", name): _values(name, values) for name, values in axes.items()}
         name = found["name"]
         grid = cls(
-            tasks=(name,) if tasks is None else _words("tasks", tasks),
-            methods=(name,) if methods is None else _words("methods", methods),
+            tasks=(name,) if tasks is None else tuple(options.parse_names("tasks", tasks)),
+            methods=(name,) if methods is None else tuple(options.parse_names("methods", methods)),
             seeds=tuple(options.parse_seeds(limits.typed_integers(seeds))),
             design="grid",
             settings={
@@ -93,7 +93,7 @@ class ScriptGrid(Grid):
                 n for n, value in (("methods", methods), ("tasks", tasks)) if value is not None
             ),
         )
-        _unique("seeds", grid.seeds)
+        options.refuse_duplicates("seeds", grid.seeds)
         limits.integer("trials", grid.size(), least=0, shown="methods × tasks × seeds × axes")
         _ = grid.arms
         script_source.check_options(tree, found["path"], found["function"], grid._passed())
@@ -186,20 +186,5 @@ def _values(name: str, values: list[Any]) -> tuple[Any, ...]:
         canonical(values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"Option {name!r} of the script is not a plain value: {error}.") from error
-    return _unique(f"values of axis {name!r}", values)
-
-
-def _words(argument: str, value: Sequence[str] | str) -> tuple[str, ...]:
-    words = [w.strip() for w in (value.split(",") if isinstance(value, str) else value)]
-    words = [word for word in words if word]
-    if not words:
-        raise ValueError(f"The grid is empty: `{argument}` names nothing.")
-    return _unique(argument, words)
-
-
-def _unique(what: str, values: Sequence[Any]) -> tuple[Any, ...]:
-    texts = [canonical(value) for value in values]
-    for i, text in enumerate(texts):
-        if text in texts[:i]:
-            raise ValueError(f"{values[i]!r} is listed twice among the {what}: name it once.")
+    options.refuse_duplicates(f"values of axis {name!r}", values)
     return tuple(values)

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from kbptt import _checks
 from kbptt.ablation import limits, options
+from kbptt.ablation.rows import Trial
 from kbptt.ablation.values import scalar
 
 DECADE = 10  # a range of positive numbers that spans so much is searched on a logarithmic scale
@@ -114,6 +115,21 @@ def described(values: Values, separator: str = ", ") -> str:
     return separator.join(f"{n}={options.show(v, options.path_of(n))}" for n, v in values.items())
 
 
+def at(arm: Trial, values: Values, seed: int, stage: str) -> Trial:
+    """An arm's planned trial at a point, of a stage of the study other than the comparison.
+
+    Args:
+        arm: A trial of the comparison.
+        values: The point.
+        seed: Integer, the seed.
+        stage: String, the name of the stage, which is that of a folder too.
+    """
+    config = options.with_values(arm.config, values, seed=seed, stage=stage)
+    method, task, _ = arm.directory.rsplit("/", 2)
+    parts = (stage, method, task, options.slug(described(values, ",")), str(seed))
+    return Trial.planned(config, "/".join(parts))
+
+
 def parse(tune: Mapping[str, Any], task_names: Sequence[str]) -> dict[str, Range | Choice]:
     """Reads the argument `tune`, from options to ranges and choices.
 
@@ -178,7 +194,9 @@ def _choice(name: str, path: options.Path, given: Sequence[Any]) -> Choice:
     values = [options.check(path, scalar(value), name) for value in given]
     for i, value in enumerate(values):
         if value in values[:i]:
-            raise ValueError(f"{value!r} is listed twice among the choices of {name!r}: once.")
+            raise ValueError(
+                f"{value!r} is listed twice among the choices of {name!r}: name it once."
+            )
     limits.integer("trials", len(values), shown=name)
     return Choice(tuple(values))
 

@@ -5,15 +5,16 @@ moment goes on with the same trials. Without tuning the comparison is the only s
 """
 
 import collections
+import functools
 from collections.abc import Iterable, Sequence
 
-from kbptt.ablation import controls, options, tuning
+from kbptt.ablation import controls, options, spaces, tuning
 from kbptt.ablation.grid import Grid
 from kbptt.ablation.ledger import Ledger
 from kbptt.ablation.outcome import readable
 from kbptt.ablation.results import Results
 from kbptt.ablation.rows import Trial, trial_key
-from kbptt.ablation.spaces import Values, described
+from kbptt.ablation.spaces import Values
 
 
 def plan(grid: Grid, known: Iterable[Trial] = (), reference: str | None = None) -> list[Trial]:
@@ -31,10 +32,9 @@ def plan(grid: Grid, known: Iterable[Trial] = (), reference: str | None = None) 
     comparison: list[Trial] = []
     complete = True
     for search in searches_of(grid, known):
-        new = search.next()
-        found = [*(point.values for point in search.points), *new]
+        found = [*(point.values for point in search.points), *search.next]
         searches.append([search.trial(v, s) for v in found for s in grid.tuning.seeds])
-        complete = complete and search.over and not new
+        complete = complete and search.over and not search.next
         if (values := search.chosen) is not None:
             comparison += [search.at(values).with_seed(seed) for seed in grid.seeds]
     comparison.sort(key=lambda trial: grid.seeds.index(trial.config["seed"]))
@@ -96,6 +96,7 @@ class Search:
         """Whether nothing of the search is left to run."""
         return all(point.settled for point in self.points) or bool(self.compared)
 
+    @functools.cached_property
     def next(self) -> list[Values]:
         """The points to try next."""
         return [] if self.compared else self.tuning.next(self.points)
@@ -108,7 +109,7 @@ class Search:
         """
         if self.compared:
             return self.compared[0].config["tuned"]
-        if not self.over or self.next():
+        if not self.over or self.next:
             return None
         found = tuning.best(self.points)
         return found.values if found else None
@@ -119,10 +120,7 @@ class Search:
 
     def trial(self, values: Values, seed: int) -> Trial:
         """A trial of the search."""
-        config = options.with_values(self.arm.config, values, seed=seed, stage=tuning.STAGE)
-        method, task, _ = self.arm.directory.split("/")
-        parts = (tuning.STAGE, method, task, options.slug(described(values, ",")), str(seed))
-        return Trial.planned(config, "/".join(parts))
+        return spaces.at(self.arm, values, seed, tuning.STAGE)
 
 
 def searches_of(grid: Grid, known: Iterable[Trial]) -> list[Search]:
@@ -141,14 +139,14 @@ def _controls(
     comparison: Sequence[Trial], known: Sequence[Trial], reference: str | None, complete: bool
 ) -> list[Trial]:
     """The controls that there are and, once all results of the comparison are there, are needed."""
-    arms = {trial_key(_arm_of(trial)) for trial in comparison}
+    arms = set(map(arm_key, comparison))
     seeds = {trial.config["seed"] for trial in comparison}
     found = [
         trial
         for trial in known
         if trial.config.get("stage") == controls.STAGE
         and trial.config["seed"] in seeds
-        and trial_key(_arm_of(trial)) in arms
+        and arm_key(trial) in arms
     ]
     keys = {trial.key for trial in comparison}
     ended = [t for t in known if t.key in keys and t.state in ("done", "failed")]
@@ -157,5 +155,6 @@ def _controls(
     return found
 
 
-def _arm_of(trial: Trial) -> dict[str, object]:
-    return options.of_arm(trial.config, options.tuned_paths(trial.config))
+def arm_key(trial: Trial) -> str:
+    """The same text for all trials of an arm, whatever their seed, stage and tuned values."""
+    return trial_key(options.of_arm(trial.config, options.tuned_paths(trial.config)))

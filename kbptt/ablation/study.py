@@ -15,11 +15,10 @@ from kbptt.ablation import clusters, describing, early, limits, progress, runner
 from kbptt.ablation.environment import git_commit
 from kbptt.ablation.grid import Grid, axes_of, read_yaml
 from kbptt.ablation.ledger import Ledger
-from kbptt.ablation.progress import literal
 from kbptt.ablation.reporting import Report
 from kbptt.ablation.results import Results
 from kbptt.ablation.script_grid import ScriptGrid
-from kbptt.ablation.text import print_columns
+from kbptt.ablation.text import literal, print_columns
 from kbptt.tasks import registry
 from kbptt.tensorboard import command
 

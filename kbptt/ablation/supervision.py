@@ -207,7 +207,11 @@ class Server:
             self._process.stdin.flush()
 
     def _read(self) -> None:
-        """Forwards the answers; None when there will be no more."""
+        """Forwards the answers; None when there will be no more.
+
+        A pickle can run any code. These come through an anonymous pipe whose other end only the
+        process from `__init__` has (and what it forks): the user's own code, as the same user.
+        """
         answer: Any = ()
         with self._process.stdout as pipe:
             while answer is not None:

@@ -41,6 +41,11 @@ def described(error: BaseException, limit: int = 2000) -> str:
     return f"{name}: {text}"[:limit] if text else name
 
 
+def count(number: int, noun: str) -> str:
+    """A number with its noun, which takes a plural "s": "1 trial", "2 trials"."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def duration(seconds: float) -> str:
     """Seconds as one would say it: "2 h 5 min", "1 min 30 s", "0.5 s"."""
     if seconds < 1 and round(seconds, 3):
@@ -54,6 +59,35 @@ def duration(seconds: float) -> str:
 
 def _shows(character: str) -> bool:
     return character.isprintable() or character == "\n" or unicodedata.category(character) == "Zs"
+
+
+def literal(text: str) -> Any:
+    """Text of rich that shows `text` as it is: without markup and a user's escape sequences."""
+    from rich.text import Text
+
+    return Text(visible(text))
+
+
+def print_table(console: Any, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+    """Prints a table of a report; the names of tasks and methods are folded, numbers are not.
+
+    Args:
+        console: A console of rich.
+        header: The names of the columns.
+        lines: Cells, a text for each column.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD)
+    for name in header:
+        if name in ("task", "method"):
+            table.add_column(name, overflow="fold")
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
+    for line in lines:
+        table.add_row(*map(literal, line))
+    console.print(table)
 
 
 def print_columns(console: Any, rows: Iterable[Sequence[str]]) -> None:

@@ -12,6 +12,7 @@ from kbptt.ablation import controls, options, tuning
 from kbptt.ablation.results import Results
 from kbptt.ablation.spaces import Choice, Space, described, parsed
 from kbptt.ablation.tables import Cell, Table, number
+from kbptt.ablation.text import literal, print_table
 
 COLUMNS = (
     "stage method task seed state validation_score score metric chosen tuned directory error"
@@ -207,23 +208,10 @@ def _row(arm: str, task: str, trial: Any) -> dict[str, Any]:
 
 
 def show(results: Results, configuration: Mapping[str, Any], console: Any) -> None:
-    """Prints the table of the tuning."""
-    import rich.box
-    import rich.table
-
-    from kbptt.ablation.progress import literal
-
+    """Prints the table of the tuning to a console of rich."""
     for title, header, lines in tables(results, configuration):
         console.print(literal(title), style="bold")
-        table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-        for name in header:
-            if name in ("task", "method"):
-                table.add_column(name, overflow="fold")
-            else:
-                table.add_column(name, justify="right", no_wrap=True)
-        for line in lines:
-            table.add_row(*map(literal, line))
-        console.print(table)
+        print_table(console, header, lines)
 
 
 def _space(configuration: Mapping[str, Any]) -> Space:

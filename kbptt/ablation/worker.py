@@ -31,8 +31,11 @@ def execute(config: dict[str, Any], limits: Limits) -> dict[str, Any]:
         raise failure
 
 
-def check(config: dict[str, Any], limits: Limits) -> None:
+def check(config: dict[str, Any], limits: Limits) -> int | None:
     """Builds what a trial would train, to find mistakes before anything is trained.
+
+    Returns:
+        The number of parameters of the model; None for a user's script or trial function.
 
     Raises:
         ValueError: for an option, a method or a task that cannot be built.
@@ -41,8 +44,8 @@ def check(config: dict[str, Any], limits: Limits) -> None:
     with _one_at_a_time:
         if "script" in config:
             script.read(config["script"])
-        else:
-            _serve(trial.check, config, limits)
+            return None
+        return _serve(trial.check, config, limits)
 
 
 def _serve(

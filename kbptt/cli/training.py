@@ -60,7 +60,6 @@ def run(
     write_atomically(logdir / "run.json", lambda path: path.write_text(json.dumps(known, indent=1)))
     for note in _notes(training):
         terminal.print_text(note)
-    result: dict[str, Any] = {}
     if first_epoch < config["training"]["epochs"]:
         if first_epoch:
             console.print(f"Continuing after epoch {first_epoch}.")

@@ -1,9 +1,18 @@
-"""A cluster inside the test's own process: trials start at once, and errors have no way out."""
+"""Trials of `dummy_trials`, and a cluster inside the test's own process.
+
+There trials start at once, and errors have no way out.
+"""
 
 import contextlib
 import pathlib
 
 import pytest
+
+
+@pytest.fixture
+def dummies(monkeypatch):
+    """Makes the dummy trials importable here and in the workers."""
+    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +39,7 @@ def in_process_client():
 
 
 @pytest.fixture
-def in_process(in_process_client, monkeypatch):
+def in_process(in_process_client, dummies, monkeypatch):
     """Makes `compare` run its trials in this process; the dummy trials can be imported."""
     from kbptt.ablation import clusters, runner, trial
 
@@ -44,4 +53,3 @@ def in_process(in_process_client, monkeypatch):
     monkeypatch.setattr(clusters, "connect", connect)
     for name in ("check", "execute"):
         monkeypatch.setattr(runner, name, supervised(getattr(trial, name)))
-    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent))

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import pathlib
 
 import numpy as np
 import pytest
@@ -14,13 +13,9 @@ from kbptt.ablation.headline import headline
 from kbptt.ablation.reporting import Report
 from kbptt.ablation.rows import Trial
 
+pytestmark = pytest.mark.usefixtures("dummies")
 SPACE = {"learning_rate": [0.001, 0.01]}
 TUNED = {"tasks": "adding", "methods": "baseline,clip", "tune": SPACE, "seeds": 6}
-
-
-@pytest.fixture(autouse=True)
-def dummies(monkeypatch):
-    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent))
 
 
 def study(score_of, chosen, methods=("baseline", "clip"), seeds=6, tasks=("adding",)):

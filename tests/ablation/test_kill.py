@@ -15,6 +15,7 @@ from kbptt.ablation import runner
 from kbptt.ablation.grid import Grid
 from kbptt.ablation.ledger import Ledger
 
+pytestmark = pytest.mark.usefixtures("dummies")
 HERE = pathlib.Path(__file__).parent
 SCRIPT = """
 import json, sys
@@ -115,11 +116,6 @@ def check(logdirs, arguments, expected):
 def reproducible(result):
     kept = {k: v for k, v in result.items() if k not in ("cost", "environment", "files")}
     return json.dumps(kept, sort_keys=True)
-
-
-@pytest.fixture(autouse=True)
-def dummies(monkeypatch):
-    monkeypatch.syspath_prepend(str(HERE))
 
 
 def expected_scores():

@@ -16,9 +16,7 @@ from kbptt.ablation.trial import TrialError
 
 
 @pytest.fixture(autouse=True)
-def dummies(monkeypatch, tmp_path_factory):
-    """Makes the dummy trials importable here and in the workers."""
-    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent))
+def markers(dummies, monkeypatch, tmp_path_factory):
     monkeypatch.setenv("KBPTT_TEST_MARKERS", str(tmp_path_factory.mktemp("markers")))
 
 

@@ -1,7 +1,6 @@
 """Trials that hang, die or take too much: each is its own failure, with a sentence."""
 
 import os
-import pathlib
 import subprocess
 import sys
 import time
@@ -18,8 +17,7 @@ LIMIT = 250_000_000  # bytes: more than Python needs, less than `greedy` takes
 
 
 @pytest.fixture(autouse=True)
-def dummies(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent))
+def own_process(dummies, monkeypatch, tmp_path):
     monkeypatch.setenv("KBPTT_TEST_MARKERS", str(tmp_path))
     yield
     worker.close()
@@ -129,6 +127,13 @@ def test_every_failure_of_a_study_is_recorded_and_the_others_go_on(tmp_path):
     # Limits are no part of the configuration: a study may go on with other ones.
     with runner.open_ledger(grid, tmp_path / "logs", retry_failed=True) as ledger:
         assert ledger.counts()["pending"] == 5
+
+
+def test_a_model_that_was_built_tells_its_number_of_parameters():
+    (planned_trial,) = Grid.make("adding", "baseline", units=2, length=10).trials()
+    dense = 2 + 1
+    assert worker.check(planned_trial.config, Limits()) == 4 * 2 * (2 + 2 + 1) + dense
+    assert worker.check(planned("score").trials()[0].config, Limits()) is None
 
 
 @pytest.mark.parametrize(

@@ -1,33 +1,20 @@
 """What a report says of trials without a result, by the stage of the study that they are of."""
 
-import pathlib
-
 import pytest
 from ledgers import tamper
-from staged_studies import of_stage, run
+from staged_studies import TUNED, of_stage, run
 
 from kbptt.ablation import Grid, stages
 from kbptt.ablation.ledger import Ledger
 from kbptt.ablation.reporting import EXPLORATORY, Report
 
-TUNED = {
-    "tasks": "adding",
-    "methods": "baseline,clip",
-    "seeds": 6,
-    "trial": "dummy_trials:validated",
-    "tune": {"learning_rate": "1e-4..1e-2"},
-    "tuning_trials": 4,
-}
-
-
-@pytest.fixture(autouse=True)
-def dummies(monkeypatch):
-    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent))
+pytestmark = pytest.mark.usefixtures("dummies")
+SIX = {**TUNED, "seeds": 6}  # the fewest that are not exploratory
 
 
 def study(directory, stop_after=None, **changes):
     """The report on a study that ran, or was stopped."""
-    run(Grid.make(**{**TUNED, **changes}), directory, stop_after)
+    run(Grid.make(**{**SIX, **changes}), directory, stop_after)
     return Report(directory)
 
 
@@ -98,7 +85,7 @@ def test_a_method_that_could_not_be_tuned_is_named(tmp_path):
 
 def test_one_method_of_which_others_are_still_tuned(tmp_path):
     with Ledger(tmp_path) as ledger:
-        grid = Grid.make(**TUNED)
+        grid = Grid.make(**SIX)
         for trial in stages.advance(grid, ledger):
             if trial.config["method"]["name"] == "clip":
                 ledger.finish(trial.key, RESULT)

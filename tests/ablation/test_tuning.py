@@ -2,28 +2,15 @@
 
 import csv
 import math
-import pathlib
 
 import pytest
-from staged_studies import of_stage, run
+from staged_studies import TUNED, of_stage, run
 
 import kbptt
 from kbptt.ablation import Grid, Ledger, LedgerError, Results, stages, tuning, tuning_report
 from kbptt.ablation.rows import Trial
 
-TUNED = {
-    "tasks": "adding",
-    "methods": "baseline,clip",
-    "seeds": 2,
-    "trial": "dummy_trials:validated",
-    "tune": {"learning_rate": "1e-4..1e-2"},
-    "tuning_trials": 4,
-}
-
-
-@pytest.fixture(autouse=True)
-def dummies(monkeypatch):
-    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent))
+pytestmark = pytest.mark.usefixtures("dummies")
 
 
 def study(logdir, **changes):

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from staged_studies import of_stage, run, stored
+from staged_studies import TUNED, of_stage, run, stored
 
 from kbptt.ablation import Grid, LedgerError
 
@@ -23,12 +23,9 @@ if __name__ == "__main__":
         more = functools.partial(stages.advance, grid, ledger)
         runner.run(ledger, workers=2, more=more)
 """
-TUNED = {
-    "tasks": ["adding"],
-    "methods": ["baseline", "clip"],
-    "seeds": 2,
+SLOWLY = {
+    **TUNED,
     "trial": "dummy_trials:validated_slowly",
-    "tune": {"learning_rate": "1e-4..1e-2"},
     "tuning_trials": 6,
     "tuning_sampler": "tpe",
 }
@@ -38,7 +35,7 @@ def start(logdir, script):
     script.write_text(SCRIPT)
     path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [sys.executable, str(script), str(logdir), json.dumps(TUNED)],
+        [sys.executable, str(script), str(logdir), json.dumps(SLOWLY)],
         env={**os.environ, "PYTHONPATH": path},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -59,10 +56,9 @@ def wait_for(process, logdir, count):
 
 
 @pytest.mark.parametrize("kills", [[3, 18], pytest.param(range(1, 27, 4), marks=pytest.mark.slow)])
-def test_a_killed_search_goes_on_with_the_same_suggestions(tmp_path, monkeypatch, kills):
-    monkeypatch.syspath_prepend(str(HERE))
+def test_a_killed_search_goes_on_with_the_same_suggestions(tmp_path, monkeypatch, dummies, kills):
     monkeypatch.setenv("KBPTT_TEST_SLEEP", "0")
-    calm = run(Grid.make(**TUNED), tmp_path / "calm")
+    calm = run(Grid.make(**SLOWLY), tmp_path / "calm")
     assert len(of_stage(calm, "tuning")) == 2 * 6 * 2 and len(of_stage(calm, None)) == 4
     monkeypatch.setenv("KBPTT_TEST_SLEEP", "0.05")
     logdir = tmp_path / "killed"

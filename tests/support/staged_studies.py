@@ -4,6 +4,16 @@ from kbptt.ablation import Ledger, runner, stages
 from kbptt.ablation.errors import TrialError
 from kbptt.ablation.trial import execute
 
+# Two methods whose best learning rates differ, each tried at four points.
+TUNED = {
+    "tasks": "adding",
+    "methods": "baseline,clip",
+    "seeds": 2,
+    "trial": "dummy_trials:validated",
+    "tune": {"learning_rate": "1e-4..1e-2"},
+    "tuning_trials": 4,
+}
+
 
 def run(grid, directory, stop_after=None, **opening):
     """Runs a study as `kbptt.ablation.compare` would, and returns the trials of its ledger.
