@@ -6,7 +6,7 @@ import {badge, element, menu, runName, swatch} from './dom.js';
 import {crossHeatmap, drawHeatmap, drawScale} from './heatmap.js';
 import {visible} from './host.js';
 import {axisLabel, chosenStep, divisor, failed, kind, lagged, page, zoomedPart} from './model.js';
-import {INF, NAN, ZERO, cell, divide, format, sharedScale} from './numbers.js';
+import {INF, NAN, ZERO, cell, counted, divide, format, sharedScale} from './numbers.js';
 import * as save from './save.js';
 import {switched} from './state.js';
 import {SPECIAL} from './texts.js';
@@ -66,7 +66,7 @@ export function head(entry) {
   const drawn = (work) => () => entry.grid && work();
   card.header.replaceChildren(
     swatch(color), runName(label),
-    ...(group ? [element('button', {textContent: `${open ? '▾' : '▸'} ${runs.length} run${runs.length === 1 ? '' : 's'}`,
+    ...(group ? [element('button', {textContent: `${open ? '▾' : '▸'} ${counted(runs.length, 'run')}`,
       ariaExpanded: String(open), title: open ? 'Show the group as one' : 'Show its runs', onclick: toggle})] : []),
     ...(group ? [] : verdictOf(runs[0])),
     menu('Save', [
@@ -233,12 +233,12 @@ function point() {
 /** What is under the pointer, every value with its name. */
 function readCell(entry) {
   const {grid: cells, runs, group} = entry;
-  const of = group ? `geometric mean of ${cells.runs.length} run${cells.runs.length === 1 ? '' : 's'} · ` : '';
+  const of = group ? `geometric mean of ${counted(cells.runs.length, 'run')} · ` : '';
   if (cross?.lag === undefined || cross.step === undefined) {
     const count = (n, name) => (n ? ` · ${name} ${n}` : '');
-    return `${of}${cells.records} profile${cells.records === 1 ? '' : 's'}${count(cells.zero, 'exact zeros')}${count(cells.nan, 'NaN')}${
+    return `${of}${counted(cells.records, 'profile')}${count(cells.zero, 'exact zeros')}${count(cells.nan, 'NaN')}${
       count(cells.inf, 'infinite')}${count(cells.damaged, 'damaged records')}${
-      cells.runs.length < runs.length ? ` · ${runs.length - cells.runs.length} runs without profile here` : ''}`;
+      cells.runs.length < runs.length ? ` · ${counted(runs.length - cells.runs.length, 'run')} without profile here` : ''}`;
   }
   const [row, column] = [cell(cells.step_edges, cross.step), cell(cells.timestep_edges, crossT(entry))];
   if (row < 0 || column < 0) return '';

@@ -39,6 +39,9 @@ export function format(value) {
 /** `format` for a statistic, which is NaN without a fit. */
 export const statistic = (value) => format(Number.isNaN(value) ? null : value);
 
+/** A number of things: 1 run, 2 runs. */
+export const counted = (number, noun) => `${number} ${noun}${number === 1 ? '' : 's'}`;
+
 /** Order of names in which seed 2 comes before seed 10. */
 export const byName = new Intl.Collator('en', {numeric: true}).compare;
 

@@ -4,7 +4,7 @@ import {cross, hover, register} from './crosshair.js';
 import {element, legend, menu} from './dom.js';
 import {crossLines, drawLines} from './lines.js';
 import {allSteps, axisLabel, divisor, kind, lagged, page, profileOf} from './model.js';
-import {cell, format, statistic} from './numbers.js';
+import {cell, counted, format, statistic} from './numbers.js';
 import * as save from './save.js';
 
 const {state, ui} = page;
@@ -143,12 +143,12 @@ function point() {
     if (!read) {
       if (divisor()) return '';
       if (profile.one) return kind().by_lag && profile.one.window ? `window K = ${profile.one.window}` : `decay ${statistic(profile.one.decay)} per ${kind().by_lag ? 'lag' : 'timestep'}`;
-      return `${entry.runs.length} runs`;
+      return counted(entry.runs.length, 'run');
     }
     const t = toT(profile, x);
     const [value, from, to] = [y, low, high].map((list) => at(profile, list, t));
     if (!(t >= 0 && t < profile.timesteps) || value === null) return '–';
-    return low ? `median ${name} = ${format(value)} (${format(from)} to ${format(to)}, ${at(profile, profile.n, t)} runs)` : `${name} = ${format(value)}`;
+    return low ? `median ${name} = ${format(value)} (${format(from)} to ${format(to)}, ${counted(at(profile, profile.n, t), 'run')})` : `${name} = ${format(value)}`;
   });
   const longest = shown[0].profile;
   const where = !read ? '' : lagged() ? `step ${page.step} · lag ${Math.abs(x)}`

@@ -2,6 +2,7 @@
 
 import {element, options, runName, swatch} from './dom.js';
 import {colorOfGroup, page} from './model.js';
+import {counted} from './numbers.js';
 import * as choice from './state.js';
 
 const ROW = 24; // pixels, as in style.css
@@ -53,7 +54,7 @@ export function show() {
   ui.groupThenLabel.hidden = !page.keys.length || page.groupKeys.length < 2;
   ui.openAll.hidden = !page.groups.length;
   ui.openAll.textContent = state.open.length ? 'Close groups' : 'Open groups';
-  ui.count.textContent = `${page.chosen.size} of ${page.matching.length} runs${page.groups.length ? ` in ${page.groups.length} groups` : ''}`;
+  ui.count.textContent = `${page.chosen.size} of ${counted(page.matching.length, 'run')}${page.groups.length ? ` in ${counted(page.groups.length, 'group')}` : ''}`;
   // Below its folder a run is shown by the rest of its name.
   const run = (name, inside) => ({label: name, runs: [name], group: false, inside,
     text: inside && name.startsWith(`${inside}/`) ? name.slice(inside.length + 1) : name});

@@ -4,7 +4,7 @@ import {head} from './cards.js';
 import {inParts, json, ofRuns} from './data.js';
 import {badge, element, runName, swatch} from './dom.js';
 import {bounds, failed, kind, page} from './model.js';
-import {format, median} from './numbers.js';
+import {counted, format, median} from './numbers.js';
 import {verdictNote} from './texts.js';
 
 const AT_ONCE = 40; // runs in one request
@@ -92,6 +92,6 @@ function verdicts({group, runs}, known) {
   const counts = new Map();
   for (const {verdict} of known) counts.set(verdict, (counts.get(verdict) ?? 0) + 1);
   const badges = [...counts].sort(([, a], [, b]) => b - a).map(([verdict, count]) =>
-    badge({verdict, reason: `${count} of ${runs.length} runs`}, `${count} ${verdict}`));
+    badge({verdict, reason: `${count} of ${counted(runs.length, 'run')}`}, `${count} ${verdict}`));
   return element('span', {className: 'cell'}, ...badges, ...(known.length < runs.length ? ['…'] : []));
 }

@@ -88,6 +88,7 @@ function layers() {
     ui.layer.replaceChildren(...made(false), ...(places.length ? [element('optgroup', {label: 'by position in the model'}, ...places)] : []));
   }
   ui.layer.value = page.layer;
+  ui.layer.title = ui.layer.selectedOptions[0]?.textContent ?? ''; // it may be cut
 }
 
 function readScale(actions) {

@@ -5,7 +5,7 @@ import {cross, hover, register} from './crosshair.js';
 import {element, legend, menu} from './dom.js';
 import {crossLines, drawLines} from './lines.js';
 import {chosenStep, page} from './model.js';
-import {format} from './numbers.js';
+import {counted, format} from './numbers.js';
 import * as save from './save.js';
 import {switched} from './state.js';
 import {LOG_TRENDS, sections, shortName, trendName} from './texts.js';
@@ -120,7 +120,7 @@ function read({shown, read: where, name}) {
   const texts = shown.map(({steps, y, low, high, n, reason}) => {
     if (!steps.length) return reason;
     const i = Math.max(steps.findLastIndex((s) => s <= (step ?? state.zoom?.[1] ?? Infinity)), 0);
-    return low ? `median ${format(y[i])} (${format(low[i])} to ${format(high[i])}, ${n[i]} runs)` : `${format(y[i])}`;
+    return low ? `median ${format(y[i])} (${format(low[i])} to ${format(high[i])}, ${counted(n[i], 'run')})` : `${format(y[i])}`;
   });
   legend(where, shown.map(({entry}) => entry), step === undefined ? `${short}, latest` : `${short} at step ${Math.round(step)}`, texts);
 }
