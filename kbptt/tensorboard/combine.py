@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kbptt.tensorboard.grid import MISSING
+from kbptt.tensorboard.grid import MISSING, Cells
 
 
 class Placed(NamedTuple):
@@ -35,32 +35,17 @@ def combine(grids: Sequence[Placed], how: str = "mean") -> Placed:
         return grids[0]
     steps = _common([one.steps for one in grids])
     columns = _common([one.columns for one in grids])
-    shape = len(steps) - 1, len(columns) - 1
-    logs, positive = (
-        np.full(shape, {"mean": 0.0, "max": -np.inf, "min": np.inf}[how]),
-        np.zeros(shape),
-    )
-    missing, nan, infinite = np.ones(shape, bool), np.zeros(shape, bool), np.zeros(shape, bool)
-    first, last = np.full(shape[0], np.inf), np.full(shape[0], -np.inf)
-    join = {"mean": np.add, "max": np.maximum, "min": np.minimum}[how]
+    first, last = np.full(len(steps) - 1, np.inf), np.full(len(steps) - 1, -np.inf)
+    joined = Cells.of(np.full((len(steps) - 1, len(columns) - 1), MISSING), how)
     for one in grids:
         rows, across = _at(one.steps, steps), _at(one.columns, columns)
-        values = one.values[np.ix_(rows, across)]
-        here = (rows >= 0)[:, None] & (across >= 0)[None, :] & (values != MISSING)
-        finite = here & np.isfinite(values)
-        logs = join(logs, values, where=finite, out=logs)
-        positive += finite
-        missing &= ~here
-        nan |= here & np.isnan(values)
-        infinite |= here & (values == np.inf)
         inside = rows >= 0
+        here = inside[:, None] & (across >= 0)[None, :]
+        values = np.where(here, one.values[np.ix_(rows, across)], MISSING)
+        joined = joined.joined(Cells.of(values, how), how)
         np.minimum(first, one.first[rows], where=inside, out=first)
         np.maximum(last, one.last[rows], where=inside, out=last)
-    mean = logs / np.maximum(positive, 1) if how == "mean" else logs
-    values = np.where(positive > 0, mean, -np.inf).astype(np.float32)
-    values[missing] = MISSING
-    values[infinite] = np.inf
-    values[nan] = np.nan
+    values = joined.values(how).astype(np.float32)
     covered = np.isfinite(first)
     middle = (steps[1:] + steps[:-1]) / 2  # of a gap that no run covers
     first, last = np.where(covered, first, middle), np.where(covered, last, middle)

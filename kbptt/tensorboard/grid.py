@@ -106,8 +106,8 @@ def _log10(norms: np.ndarray, positive: np.ndarray, nothing: float) -> np.ndarra
 _JOIN = {"mean": (np.add, 0.0), "max": (np.maximum, -np.inf), "min": (np.minimum, np.inf)}
 
 
-class _Cells(NamedTuple):
-    """Accumulators of a row of cells over the norms so far; each array is `(columns,)`."""
+class Cells(NamedTuple):
+    """Accumulators of cells over the norms so far; all arrays have the shape of the cells."""
 
     logs: np.ndarray  # sum, largest or smallest of the positive finite norms' log10
     positive: np.ndarray  # how many of those there are
@@ -115,8 +115,21 @@ class _Cells(NamedTuple):
     infinite: np.ndarray  # whether any is
     nan: np.ndarray  # whether any is
 
-    def joined(self, other: "_Cells", how: str) -> "_Cells":
-        return _Cells(
+    @classmethod
+    def of(cls, values: np.ndarray, how: str) -> "Cells":
+        """Cells as `Grid.values` has them, each of which counts as one norm."""
+        positive = np.isfinite(values) & (values != MISSING)
+        return cls(
+            np.where(positive, values.astype(np.float64), _JOIN[how][1]),
+            positive.astype(np.int64),
+            values == MISSING,
+            np.isposinf(values),
+            np.isnan(values),
+        )
+
+    def joined(self, other: "Cells", how: str) -> "Cells":
+        """The cells over the norms of both."""
+        return Cells(
             _JOIN[how][0](self.logs, other.logs),
             self.positive + other.positive,
             self.missing & other.missing,
@@ -125,6 +138,7 @@ class _Cells(NamedTuple):
         )
 
     def values(self, how: str) -> np.ndarray:
+        """The cells as `Grid.values` has them."""
         logs = self.logs / np.maximum(self.positive, 1) if how == "mean" else self.logs
         values = np.where(self.positive > 0, logs, -np.inf)
         values[self.missing] = MISSING
@@ -142,7 +156,7 @@ def _blocks(norms: np.ndarray | Ragged, rows: slice, size: int) -> Iterator[tupl
         yield 0, norms[at : min(at + together, rows.stop)]
 
 
-def _reduce_block(norms: np.ndarray, edges: np.ndarray, how: str) -> _Cells:
+def _reduce_block(norms: np.ndarray, edges: np.ndarray, how: str) -> Cells:
     """The cells between `edges`, in columns of the block; left of column 0 norms are missing."""
     join, nothing = _JOIN[how]
     empty = int(np.searchsorted(edges[1:], 0, "right"))  # cells that end there or before
@@ -160,7 +174,7 @@ def _reduce_block(norms: np.ndarray, edges: np.ndarray, how: str) -> _Cells:
         found = function.reduceat(columns, starts) if starts.size else []
         return np.concatenate([np.full(empty, default), found])
 
-    return _Cells(
+    return Cells(
         per_cell(logs, join, nothing, np.float64),
         per_cell(positive.astype(np.int64), np.add, 0),
         per_cell(missing, np.logical_and, True).astype(bool),
@@ -169,7 +183,7 @@ def _reduce_block(norms: np.ndarray, edges: np.ndarray, how: str) -> _Cells:
     )
 
 
-def _positive_block(norms: np.ndarray, starts: np.ndarray, empty: int, how: str) -> _Cells:
+def _positive_block(norms: np.ndarray, starts: np.ndarray, empty: int, how: str) -> Cells:
     """`_reduce_block` where every norm has a logarithm, in a fraction of the time."""
     join, nothing = _JOIN[how]
     if how == "mean":
@@ -179,7 +193,7 @@ def _positive_block(norms: np.ndarray, starts: np.ndarray, empty: int, how: str)
     logs = join.reduceat(columns, starts) if starts.size else np.empty(0)
     sizes = np.diff(np.append(starts, norms.shape[1])) * len(norms)
     none = np.zeros(empty + len(logs), bool)
-    return _Cells(
+    return Cells(
         np.concatenate([np.full(empty, nothing), logs]),
         np.concatenate([np.zeros(empty, np.int64), sizes[: len(logs)]]),
         np.arange(empty + len(logs)) < empty,

@@ -28,7 +28,11 @@ def findings(source: Source, request: wrappers.Request) -> dict[str, Any]:
     An argument `threshold`, `NAME=VALUE`, for each bound that differs from the default.
 
     Returns:
-        `thresholds`, by name, and `runs`: for each the findings, and which rules were judged.
+        `thresholds` by name; `rules`, for each the records that it needs; and `runs`, for each the
+        findings, and which rules were judged.
+
+    Raises:
+        werkzeug.exceptions.BadRequest: If a bound is unknown, no number, or contradicts another.
     """
     bounds = asked_thresholds(request)
     runs, tags = web.several(request, "run"), source.tags(request)
@@ -57,7 +61,11 @@ def findings(source: Source, request: wrappers.Request) -> dict[str, Any]:
 
 
 def asked_thresholds(request: wrappers.Request) -> thresholds.Thresholds:
-    """The bounds that the arguments `threshold` of a request give."""
+    """The bounds that the arguments `threshold` of a request give.
+
+    Raises:
+        werkzeug.exceptions.BadRequest: If one is unknown, no number, or contradicts another.
+    """
     given = {}
     for text in request.values.getlist("threshold"):
         name, _, value = text.partition("=")

@@ -88,12 +88,6 @@ def lag_tag(layer: str) -> str:
     return tensor_tag(layer, LAGS)
 
 
-def layer_of(tag: str, kind: str = PROFILE) -> str | None:
-    """The layer of a tag of this kind, `PROFILE` or `LAGS`, or None for other tags."""
-    match = re.fullmatch(f"{PLUGIN}/(.+)/{kind}", tag)
-    return match[1] if match else None
-
-
 def kind_of(tag: str) -> tuple[str, Kind] | None:
     """The layer and the kind of a tensor's tag, or None for other tags."""
     match = re.fullmatch(f"{PLUGIN}/(.+)/([^/]+)", tag)

@@ -112,13 +112,12 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
             at = last if wanted is None else int(np.searchsorted(steps, wanted, "right")) - 1
             norms, step = series.norms.vectors[max(at, 0)], int(steps[max(at, 0)])
             part = web.part(request, norms.size)
-            return {**_one_profile(series, step, norms, part, points), "steps": thinned(steps)}
+            return {**_one_profile(series, step, norms, part, points), "steps": _thinned(steps)}
 
         return self._of_each(request, profile)
 
     def _summary(self, request: wrappers.Request) -> list[dict[str, Any]]:
         """The verdict on each `run`, and the numbers behind it."""
-
         bounds = judging.asked_thresholds(request)
 
         def summary(series: Series) -> dict[str, Any]:
@@ -228,14 +227,12 @@ def _one_profile(
 def _statistic(layer: str, name: str) -> str:
     """The tag of a statistic as the page names it: of the layer, or `group/name`."""
     group, _, key = name.partition("/")
-    return (
-        layout.statistic_tag(group, key)
-        if group in layout.GLOBAL and key
-        else (layout.statistic_tag(layer, name))
-    )
+    if group in layout.GLOBAL and key:
+        return layout.statistic_tag(group, key)
+    return layout.statistic_tag(layer, name)
 
 
-def thinned(values: np.ndarray) -> list[int]:
+def _thinned(values: np.ndarray) -> list[int]:
     """At most `_MAX_POINTS` of the values, evenly spread, with the first and the last."""
     at = np.linspace(0, len(values) - 1, min(len(values), _MAX_POINTS)).astype(int)
     return values[at].tolist()

@@ -116,19 +116,19 @@ class Scan:
             if number is not None and number.shape == () and number.dtype.kind == "f":
                 self.scalars.setdefault(scalar, {})[step] = float(number)
             return
-        for kind, found in ((layout.PROFILE, self.profiles), (layout.LAGS, self.lags)):
-            layer = layout.layer_of(value.tag, kind)
-            if layer is None:
-                continue
-            array = _array(value.tensor)
-            norms = None if array is None else profile(step, array)
-            if norms is None:
-                self._unreadable += 1
-                continue
-            found.setdefault(layer, {})[step] = norms
-            if layer not in self.contents or kind == layout.PROFILE:
-                content = value.metadata.plugin_data.content
-                self.contents[layer] = layout.parse_content(content)
+        named = layout.kind_of(value.tag)
+        if named is None or not named[1].gradient:
+            return
+        layer, kind = named
+        array = _array(value.tensor)
+        norms = None if array is None else profile(step, array)
+        if norms is None:
+            self._unreadable += 1
+            return
+        found = self.lags if kind.by_lag else self.profiles
+        found.setdefault(layer, {})[step] = norms
+        if layer not in self.contents or not kind.by_lag:
+            self.contents[layer] = layout.parse_content(value.metadata.plugin_data.content)
 
 
 def _array(tensor: Any) -> np.ndarray | None:

@@ -85,7 +85,7 @@ class Source:
         return found
 
     def options(self, request: wrappers.Request) -> dict[str, dict[str, Any]]:
-        """`{run: {option: value}}` from the HParams of each run or of the directory above it."""
+        """`{run: {option: value}}` of the runs and directories that have HParams."""
         listed = self._list(self._data.list_tensors, request, hparams_metadata.PLUGIN_NAME)
         found: dict[str, dict[str, Any]] = {}
         for run, tags in listed.items():
@@ -167,7 +167,7 @@ class Source:
         try:
             replies = read(self._tensors, arguments, split=len(keys) > 1)
         except Exception as error:
-            if not_the_run(error):
+            if _not_the_run(error):
                 raise
             if len(keys) > 1:
                 half = len(keys) // 2
@@ -206,7 +206,7 @@ class Source:
         try:
             found = self._read_scalars(request, wanted)
         except Exception as error:
-            if not_the_run(error):
+            if _not_the_run(error):
                 raise
             if len(wanted) == 1:
                 return [_unreadable(*wanted[0], error)]
@@ -246,7 +246,7 @@ class Source:
         try:
             return {**of(runs)}
         except Exception as error:
-            if not_the_run(error):
+            if _not_the_run(error):
                 raise
         # A single run that announces series without data makes this fail: ask for each run.
         found: dict[str, dict[str, Any] | None] = {}
@@ -315,7 +315,7 @@ def read(read_tensors: Callable, arguments: dict[str, Any], split: bool = False)
             records = min(records, 8192) // 2
 
 
-def not_the_run(error: Exception) -> bool:
+def _not_the_run(error: Exception) -> bool:
     """Whether the data server is gone or busy, or the request refused: no fault of a run."""
     if isinstance(error, grpc.RpcError):
         return error.code() in _NOT_THE_RUN

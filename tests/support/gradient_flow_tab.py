@@ -20,7 +20,7 @@ TIMESTEPS = 40
 STEPS = range(10, 110, 10)
 ZERO, NAN = [16, 16, 16], [255, 47, 209]
 LOWEST, HIGHEST = [68, 1, 84], [253, 231, 37]  # ends of viridis
-# Around a chart: see draw.js.
+# Around a chart: `MARGIN` of axes.js.
 LEFT, TOP, RIGHT, BOTTOM = 60, 10, 12, 36
 
 

@@ -350,8 +350,8 @@ def test_band_of_trends(run):
     long = [{"steps": list(range(5000)), "values": [1] * 5000}] * 2
     steps = run("bands.trendBand(a, false).steps", long)
     assert len(steps) == 300 and (steps[0], steps[-1]) == (0, 4999)
-    assert run("bands.quantile(a, 0.25)", [1, 2]) == 1.25
-    assert run("bands.quantile(a, 0.5)", ["Infinity"] * 2) == "Infinity"
+    assert run("n.quantile(a, 0.25)", [1, 2]) == 1.25
+    assert run("n.quantile(a, 0.5)", ["Infinity"] * 2) == "Infinity"
 
 
 def test_colors_are_those_of_tensorboard(run):

@@ -14,7 +14,7 @@ def test_names_are_unique_single_components(names):
     assert len(set(unique)) == len(names)
     for name in unique:
         assert name.strip(".") and not set(name) & set("/\\ <>\"'&\n")
-        assert layout.layer_of(layout.profile_tag(name)) == name
+        assert layout.kind_of(layout.profile_tag(name)) == (name, layout.KINDS[layout.PROFILE])
 
 
 def test_readable_names_stay():

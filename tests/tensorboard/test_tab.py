@@ -268,6 +268,16 @@ def test_choosing_runs(tab, server):
     assert tab.runs() == ["nan", "vanishing"]
 
 
+def test_findings_are_of_the_runs_shown(tab, server):
+    names = "[...d.querySelectorAll('.findings .name')].map(n => n.textContent)"
+    tab.show(server)
+    tab.wait(f"{names}.includes('vanishing') && {names}.includes('nan')")
+    # What is left has been fetched before.
+    tab.js("d.querySelector('input[aria-label=\"show vanishing\"]').click()")
+    tab.wait(f"!{names}.includes('vanishing')")
+    assert "nan" in tab.js(names)
+
+
 def test_saving(tab, server, tmp_path):
     tab.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     tab.show(server)

@@ -4,6 +4,9 @@ import {ticks} from './numbers.js';
 
 export const MARGIN = {left: 60, right: 12, top: 10, bottom: 36};
 
+/** A colour of style.css. */
+export const variable = (name) => getComputedStyle(document.body).getPropertyValue(name).trim();
+
 const pictures = new WeakMap(); // canvas -> the chart without crosshair
 
 export function prepare(canvas, background = '--card') {
@@ -13,8 +16,6 @@ export function prepare(canvas, background = '--card') {
   canvas.height = Math.max(1, Math.round(height * ratio));
   const context = canvas.getContext('2d');
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
-  const style = getComputedStyle(document.body);
-  const variable = (name) => style.getPropertyValue(name).trim();
   context.fillStyle = variable(background);
   context.fillRect(0, 0, width, height);
   context.font = '12px Roboto, sans-serif';
@@ -24,11 +25,11 @@ export function prepare(canvas, background = '--card') {
     w: Math.max(width - MARGIN.left - MARGIN.right, 10),
     h: Math.max(height - MARGIN.top - MARGIN.bottom, 10),
   };
-  return {context, box, variable, ratio};
+  return {context, box, ratio};
 }
 
 /** Draws axes; `x` and `y` are {low, high, label, ticks: [{value, text}]}. Returns value to pixel. */
-export function drawAxes({context, box, variable}, x, y, gridlines) {
+export function drawAxes({context, box}, x, y, gridlines) {
   const toX = (v) => box.x + ((v - x.low) / (x.high - x.low)) * box.w;
   const toY = (v) => box.y + box.h - ((v - y.low) / (y.high - y.low)) * box.h;
   context.strokeStyle = variable('--line');
@@ -70,7 +71,6 @@ export function line(context, points) {
 
 export const wholeTicks = (low, high, count, text = String) => ticks(low, high, count, true).map((value) => ({value, text: text(value)}));
 
-
 /** Keeps the chart as it is, to draw a crosshair above it as often as the pointer moves. */
 export function remember(canvas) {
   if (canvas.ratio) return; // an SVG has no pointer
@@ -91,6 +91,6 @@ export function recall(canvas) {
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.setLineDash([]);
   context.lineWidth = 1;
-  context.strokeStyle = getComputedStyle(document.body).getPropertyValue('--accent');
+  context.strokeStyle = variable('--accent');
   return context;
 }

@@ -1,14 +1,6 @@
 // One curve with a band for several runs. Pure functions.
 
-import {cell} from './numbers.js';
-
-/** Quantile of sorted numbers, linear between neighbours; of an infinite neighbour, that one. */
-export function quantile(sorted, fraction) {
-  if (!sorted.length) return null;
-  const at = fraction * (sorted.length - 1);
-  const [low, high] = [sorted[Math.floor(at)], sorted[Math.ceil(at)]];
-  return low === high ? low : low + (at - Math.floor(at)) * (high - low);
-}
+import {cell, quantile} from './numbers.js';
 
 /** Of numbers at one x: {y: the median, low, high, n} without those that are unknown; `y` NaN if none is a number. */
 function summary(values, whole) {

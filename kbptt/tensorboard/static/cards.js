@@ -1,17 +1,18 @@
 // The heatmaps: a card for each run or group. Only those in view are fetched and drawn.
 
 import {cross, hover, redraw, register} from './crosshair.js';
-import {grids} from './data.js';
+import {grids, ofEach} from './data.js';
 import {badge, element, menu, runName, swatch} from './dom.js';
 import {crossHeatmap, drawHeatmap, drawScale} from './heatmap.js';
 import {visible} from './host.js';
-import {divisor, failed, kind, lagged, page, zoomedPart} from './model.js';
-import {cell, divide, format, sharedScale} from './numbers.js';
+import {axisLabel, chosenStep, divisor, failed, kind, lagged, page, zoomedPart} from './model.js';
+import {INF, NAN, ZERO, cell, counted, divide, format, sharedScale} from './numbers.js';
 import * as save from './save.js';
+import {switched} from './state.js';
 import {SPECIAL} from './texts.js';
 
 const MARGIN = 300; // pixels beyond the view that are fetched in advance
-const AT_ONCE = {entries: 4, runs: 60, requests: 3};
+const AT_ONCE = {entries: 4, runs: 60}; // in one request
 
 const {state, ui} = page;
 const made = new Map(); // an entry's key -> its card
@@ -19,10 +20,25 @@ const observer = new IntersectionObserver(seen, {rootMargin: `${MARGIN}px`});
 let perform = null; // the actions
 let scale = [-1, 0]; // of the heatmaps, log10
 
+export function build(actions) {
+  perform = actions;
+  ui.title = element('h2');
+  ui.scale = element('canvas', {className: 'scale'});
+  ui.scaleLabel = element('span', {className: 'muted'});
+  ui.special = SPECIAL.norm.map(() => element('span'));
+  ui.cards = element('div', {className: 'cards heatmaps'});
+  const colors = [ZERO, NAN, INF].map((rgb, i) => element('span', {className: 'muted cell'}, swatch(`rgb(${rgb})`), ui.special[i]));
+  return element('section', {},
+    ui.title,
+    element('div', {className: 'bar'}, ui.scale, ui.scaleLabel, ...colors),
+    ui.cards,
+    element('p', {className: 'note', textContent: 'All heatmaps share one colour scale, of those drawn so far. Click: profile at that step. '
+      + 'Drag: zoom. Double click: zoom out. Dashed lines: where truncation cuts the gradient.'}));
+}
+
 // Cards.
 
-export function show(actions) {
-  perform = actions;
+export function show() {
   for (const entry of page.entries) {
     const card = (entry.card = made.get(entry.key) ?? makeCard(entry.key));
     card.entry = entry;
@@ -46,11 +62,11 @@ export function show(actions) {
 export function head(entry) {
   const {card, label, group, runs, color} = entry;
   const open = group && state.open.includes(label);
-  const toggle = () => perform.set({open: open ? state.open.filter((one) => one !== label) : [...state.open, label]});
+  const toggle = () => perform.set({open: switched(state.open, label)});
   const drawn = (work) => () => entry.grid && work();
   card.header.replaceChildren(
     swatch(color), runName(label),
-    ...(group ? [element('button', {textContent: `${open ? '▾' : '▸'} ${runs.length} run${runs.length === 1 ? '' : 's'}`,
+    ...(group ? [element('button', {textContent: `${open ? '▾' : '▸'} ${counted(runs.length, 'run')}`,
       ariaExpanded: String(open), title: open ? 'Show the group as one' : 'Show its runs', onclick: toggle})] : []),
     ...(group ? [] : verdictOf(runs[0])),
     menu('Save', [
@@ -94,8 +110,8 @@ function seen(records) {
       canvas.width = 0;
     }
   }
-  if (arrived && perform) {
-    perform.attempt(() => load(perform));
+  if (arrived) {
+    perform.attempt(load);
     redraw();
   }
 }
@@ -112,41 +128,43 @@ const versionOf = (entry) => JSON.stringify([wanted(entry), entry.runs.map((run)
 let latest = 0;
 
 /** Fetches the grids of the cards in view, and of the divisor. */
-export async function load(actions) {
+export async function load() {
   const mine = ++latest;
-  // While a different tab of TensorBoard is open nothing is in view.
-  const first = visible() ? near : (entry) => page.entries.indexOf(entry) < 6;
-  const missing = page.entries.filter((entry) => entry.loaded !== versionOf(entry) && (first(entry) || entry.label === state.base));
-  const parts = [];
-  for (const entry of missing) {
-    const last = parts[parts.length - 1];
-    const runs = last?.reduce((sum, {runs: of}) => sum + of.length, 0);
-    if (last && last.length < AT_ONCE.entries && runs + entry.runs.length <= AT_ONCE.runs && missing.length > 3) last.push(entry);
-    else parts.push([entry]);
-  }
+  const current = () => mine === latest;
   let failures = false;
-  const work = async () => {
-    while (parts.length && mine === latest) {
-      if (await loadPart(parts.shift(), () => mine === latest)) failures = true;
+  await ofEach(parts(), ask, (part, answers) => {
+    let whole = true;
+    for (const {entry, cells, loaded} of answers) {
+      Object.assign(entry, {cells, loaded, divided: undefined});
+      for (const one of cells.failed) if (failed(one.run, one)) whole = false;
     }
-  };
-  await Promise.all(Array.from({length: Math.min(AT_ONCE.requests, parts.length)}, work));
-  if (failures && mine === latest) await actions.again();
+    if (whole) prepare();
+    else failures = true;
+  }, current);
+  if (failures && current()) await perform.again();
   else prepare();
 }
 
-async function loadPart(entries, current) {
+/** What is to be fetched, in parts for one request each. */
+function parts() {
+  // While a different tab of TensorBoard is open nothing is in view.
+  const first = visible() ? near : (entry) => page.entries.indexOf(entry) < 6;
+  const missing = page.entries.filter((entry) => entry.loaded !== versionOf(entry) && (first(entry) || entry.label === state.base));
+  const found = [];
+  for (const entry of missing) {
+    const last = found[found.length - 1];
+    const runs = last?.reduce((sum, {runs: of}) => sum + of.length, 0);
+    if (last && last.length < AT_ONCE.entries && runs + entry.runs.length <= AT_ONCE.runs && missing.length > 3) last.push(entry);
+    else found.push([entry]);
+  }
+  return found;
+}
+
+async function ask(entries) {
   const versions = entries.map(versionOf);
   const pairs = entries.flatMap(({runs}, i) => runs.flatMap((run) => [['run', run], ['tag', page.runs.get(run).tag], ['group', i]]));
   const found = await grids([...Object.entries(wanted(entries[0])), ...pairs]);
-  if (!current()) return false;
-  let failures = false;
-  found.forEach((cells, i) => {
-    Object.assign(entries[i], {cells, loaded: versions[i], divided: undefined});
-    for (const one of cells.failed) failures = failed(one.run, one) || failures;
-  });
-  if (!failures) prepare();
-  return failures;
+  return found.map((cells, i) => ({entry: entries[i], cells, loaded: versions[i]}));
 }
 
 /** Divides what is loaded, if it is to be. */
@@ -180,14 +198,11 @@ function draw() {
   for (const entry of page.entries) if (near(entry)) drawOne(entry);
 }
 
-/** The step to mark: not the latest, unless zoomed. */
-export const chosenStep = () => (state.step === null && !state.zoom ? undefined : page.step);
-
 const options = (entry) => ({
   scale,
   diverging: Boolean(divisor()),
   lag: lagged(),
-  yLabel: kind().by_lag ? 'lag k' : state.axis === 'lag' ? 'lag from the end' : 'timestep t',
+  yLabel: axisLabel(),
   at: chosenStep(),
   images: entry.images,
 });
@@ -218,12 +233,12 @@ function point() {
 /** What is under the pointer, every value with its name. */
 function readCell(entry) {
   const {grid: cells, runs, group} = entry;
-  const of = group ? `geometric mean of ${cells.runs.length} run${cells.runs.length === 1 ? '' : 's'} · ` : '';
+  const of = group ? `geometric mean of ${counted(cells.runs.length, 'run')} · ` : '';
   if (cross?.lag === undefined || cross.step === undefined) {
     const count = (n, name) => (n ? ` · ${name} ${n}` : '');
-    return `${of}${cells.records} profile${cells.records === 1 ? '' : 's'}${count(cells.zero, 'exact zeros')}${count(cells.nan, 'NaN')}${
+    return `${of}${counted(cells.records, 'profile')}${count(cells.zero, 'exact zeros')}${count(cells.nan, 'NaN')}${
       count(cells.inf, 'infinite')}${count(cells.damaged, 'damaged records')}${
-      cells.runs.length < runs.length ? ` · ${runs.length - cells.runs.length} runs without profile here` : ''}`;
+      cells.runs.length < runs.length ? ` · ${counted(runs.length - cells.runs.length, 'run')} without profile here` : ''}`;
   }
   const [row, column] = [cell(cells.step_edges, cross.step), cell(cells.timestep_edges, crossT(entry))];
   if (row < 0 || column < 0) return '';

@@ -14,11 +14,9 @@ export let cross = null;
 let drawing = 0;
 let pointing = 0;
 
-const perFrame = (work) => requestAnimationFrame(work);
-
 /** Draws every chart, once per frame. */
 export function redraw() {
-  drawing ||= perFrame(() => {
+  drawing ||= requestAnimationFrame(() => {
     drawing = 0;
     if (!page.entries.length || !visible()) return;
     for (const {draw} of charts) draw();
@@ -29,7 +27,7 @@ export function redraw() {
 /** Moves the crosshair, or removes it (null). */
 export function hover(at) {
   cross = at;
-  pointing ||= perFrame(() => {
+  pointing ||= requestAnimationFrame(() => {
     pointing = 0;
     if (page.entries.length && visible()) for (const {point} of charts) point(cross);
   });

@@ -32,18 +32,24 @@ export async function grids(parameters) {
 export const ofRuns = (runs, parameters, pairs) => [...Object.entries(parameters), ...runs.flatMap(pairs)];
 
 /**
- * Asks for `items` in parts, several at a time, in their order: `ask(part)` returns a list. Calls `each(part, answers)`
+ * Asks for each of `parts`, several at a time, in their order: `ask(part)` returns a list. Calls `each(part, answers)`
  * as they come. `current()` becomes false when nobody waits for the answers any more.
  */
-export async function inParts(items, size, ask, each, current, together = 3) {
-  const parts = [];
-  for (let at = 0; at < items.length; at += size) parts.push(items.slice(at, at + size));
+export async function ofEach(parts, ask, each, current, together = 3) {
+  const left = [...parts];
   const work = async () => {
-    while (parts.length && current()) {
-      const part = parts.shift();
+    while (left.length && current()) {
+      const part = left.shift();
       const answers = await ask(part);
       if (current()) each(part, answers);
     }
   };
-  await Promise.all(Array.from({length: Math.min(together, parts.length)}, work));
+  await Promise.all(Array.from({length: Math.min(together, left.length)}, work));
+}
+
+/** `ofEach` for parts of `size` of the items. */
+export function inParts(items, size, ...more) {
+  const parts = [];
+  for (let at = 0; at < items.length; at += size) parts.push(items.slice(at, at + size));
+  return ofEach(parts, ...more);
 }

@@ -8,11 +8,11 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
-/** Fills a select with [value, text] pairs. */
+/** Fills a select with [value, text] pairs, unless it has them: replacing them would close an open list. */
 export function options(select, pairs, chosen) {
   const made = pairs.map(([value, textContent]) => element('option', {value, textContent}));
-  const same = made.length === select.options.length && made.every((one, i) => one.value === select.options[i].value);
-  if (!same) select.replaceChildren(...made); // replacing them would close an open list
+  const same = made.length === select.options.length && made.every((one, i) => one.isEqualNode(select.options[i]));
+  if (!same) select.replaceChildren(...made);
   select.value = chosen;
 }
 
@@ -29,8 +29,8 @@ export const swatch = (color, filled = true) => {
 /** A name, cut at its beginning if too long: runs differ at the end. */
 export const runName = (run) => element('span', {className: 'name', title: run}, element('bdi', {textContent: run}));
 
-export const badge = ({verdict, reason}) =>
-  element('span', {className: `verdict ${verdict}`, textContent: verdict, title: reason});
+export const badge = ({verdict, reason}, textContent = verdict) =>
+  element('span', {className: `verdict ${verdict}`, textContent, title: reason});
 
 /** A small menu of [text, title, action]. */
 export function menu(text, actions) {

@@ -8,22 +8,25 @@ import {format} from './numbers.js';
 const AT_ONCE = 20; // runs in one request
 
 const {ui, state} = page;
+let perform = null; // the actions
 
 export function build(actions) {
   ui.findings = element('ul', {className: 'findings'});
   ui.judged = element('p', {className: 'note'});
   ui.bounds = element('div', {className: 'bounds'});
   ui.ill = element('section', {className: 'ill'}, element('h2', {textContent: 'What is wrong, and what to try'}),
-    element('div', {className: 'card'}, element('div', {className: 'scroll'}, ui.findings), ui.judged,
+    element('div', {className: 'card'}, ui.findings, ui.judged,
       element('details', {className: 'thresholds'}, element('summary', {textContent: 'Thresholds'}), ui.bounds)));
-  ui.setBound = (name, value) => {
-    const changed = {...state.bounds};
-    if (Number.isFinite(value)) changed[name] = value;
-    else delete changed[name];
-    for (const item of page.runs.values()) item.findings = item.summary = undefined;
-    actions.set({bounds: changed});
-  };
+  perform = actions;
   return ui.ill;
+}
+
+function setBound(name, value) {
+  const changed = {...state.bounds};
+  if (Number.isFinite(value)) changed[name] = value;
+  else delete changed[name];
+  for (const item of page.runs.values()) item.findings = item.summary = undefined;
+  perform.set({bounds: changed});
 }
 
 /** Fetches what is missing. */
@@ -48,12 +51,12 @@ export function show() {
   if (ui.ill.hidden) return;
   const known = [...page.runs.values()].map(({findings}) => findings).filter(Boolean);
   const rows = page.entries.flatMap(rowsOf);
-  ui.findings.replaceChildren(...rows.map(({entry, where, first}) => element('li', {},
-    element('div', {className: 'cell'}, swatch(entry.color), runName(entry.label), badge({verdict: first.name, reason: first.reason}),
+  ui.findings.replaceChildren(...rows.map(({entry, where, finding}) => element('li', {},
+    element('div', {className: 'cell'}, swatch(entry.color), runName(entry.label), badge({verdict: finding.name, reason: finding.reason}),
       element('span', {textContent: where}),
-      element('span', {className: 'muted', textContent: `${format(first.value)}, bound ${format(first.threshold)}`})),
-    element('div', {textContent: first.reason}),
-    element('div', {}, element('b', {textContent: 'Try: '}), `${first.advice} (${first.docs})`))));
+      element('span', {className: 'muted', textContent: `${format(finding.value)}, bound ${format(finding.threshold)}`})),
+    element('div', {textContent: finding.reason}),
+    element('div', {}, element('b', {textContent: 'Try: '}), `${finding.advice} (${finding.docs})`))));
   ui.judged.textContent = known.length ? judged(known, rows.length) : '…';
   showBounds();
 }
@@ -61,15 +64,15 @@ export function show() {
 /** What was found in an entry: of a group one for each finding, with how many runs have it. */
 function rowsOf(entry) {
   const answers = entry.runs.map((run) => page.runs.get(run)?.findings).filter(Boolean);
-  if (!entry.group) return (answers[0]?.findings ?? []).map((first) => ({entry, where: first.where || 'model', first}));
+  if (!entry.group) return (answers[0]?.findings ?? []).map((finding) => ({entry, where: finding.where || 'model', finding}));
   const found = new Map();
   for (const {findings} of answers) {
     for (const name of new Set(findings.map((one) => one.name))) {
-      const before = found.get(name) ?? {first: findings.find((one) => one.name === name), count: 0};
+      const before = found.get(name) ?? {finding: findings.find((one) => one.name === name), count: 0};
       found.set(name, {...before, count: before.count + 1});
     }
   }
-  return [...found.values()].map(({first, count}) => ({entry, where: `${count} of ${answers.length}`, first}));
+  return [...found.values()].map(({finding, count}) => ({entry, where: `${count} of ${answers.length}`, finding}));
 }
 
 function judged(known, rows) {
@@ -85,7 +88,7 @@ function showBounds() {
   if (ui.bounds.contains(document.activeElement)) return; // the user is typing
   ui.bounds.replaceChildren(...names.map((name) => {
     const value = state.bounds[name] ?? page.thresholds[name];
-    const field = element('input', {type: 'number', step: 'any', min: 0, value, onchange: () => ui.setBound(name, field.value === '' ? NaN : field.valueAsNumber)});
+    const field = element('input', {type: 'number', step: 'any', min: 0, value, onchange: () => setBound(name, field.value === '' ? NaN : field.valueAsNumber)});
     return element('label', {}, name.replaceAll('_', ' '), field);
   }));
 }

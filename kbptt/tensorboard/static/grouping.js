@@ -1,6 +1,6 @@
 // Which runs are shown together: layers at the same place in their models, runs of one group. Pure functions.
 
-import {byName} from './numbers.js';
+import {byName, counted} from './numbers.js';
 
 const ORDINAL = /^#(\d+)$/; // the choice of a layer by its position; no layer has such a name
 
@@ -65,7 +65,7 @@ export function groupKeys(runs, options) {
   }
   const named = [...values].sort(([a, x], [b, y]) => (y.size > 1) - (x.size > 1) || byName(a, b));
   return [{key: 'folder', text: 'folder'}, ...named.map(([name, found]) => ({key: `option:${name}`,
-    text: `${name} (${found.size} value${found.size === 1 ? '' : 's'})`}))];
+    text: `${name} (${counted(found.size, 'value')})`}))];
 }
 
 /** By folder if there are many runs and several of them in one; else not. */

@@ -1,6 +1,6 @@
 // Heatmaps on a canvas, and their colour bar. Independent of TensorBoard.
 
-import {drawAxes, line, prepare, recall, remember, wholeTicks} from './axes.js';
+import {drawAxes, line, prepare, recall, remember, variable, wholeTicks} from './axes.js';
 import {INF, NAN, ZERO, color, logTicks} from './numbers.js';
 
 /** The heatmap's cells as an image of this size in pixels. */
@@ -41,7 +41,7 @@ function paint(data, scale, diverging, width, height) {
 }
 
 /**
- * Draws one run's heatmap of a grid `data`. `scale`: [low, high] in log10, the same for all runs;
+ * Draws the heatmap of a grid `data`. `scale`: [low, high] in log10, the same for all heatmaps;
  * `lag`: the y axis counts from the end; `at`: the chosen step; `images`: a cache of the cells' image. Returns the
  * maps from pixels to step and timestep and back, and the box.
  */
@@ -77,7 +77,7 @@ export function drawHeatmap(canvas, data, {scale, diverging, lag, yLabel, at, im
       }
     }
   }
-  context.strokeStyle = frame.variable('--accent');
+  context.strokeStyle = variable('--accent');
   context.setLineDash([3, 3]);
   if (at >= x.low && at <= x.high) line(context, [[toX(at), box.y], [toX(at), box.y + box.h]]);
   context.setLineDash([]);
@@ -109,7 +109,7 @@ export function crossHeatmap(canvas, {box, toX, toY, x, y}, cross) {
 
 /** Draws the colour bar of `scale`. */
 export function drawScale(canvas, scale, diverging) {
-  const {context, variable} = prepare(canvas, '--page');
+  const {context} = prepare(canvas, '--page');
   const width = canvas.clientWidth - 60;
   for (let x = 0; x < width; x++) {
     context.fillStyle = `rgb(${color(x / (width - 1), diverging).join()})`;
@@ -122,4 +122,3 @@ export function drawScale(canvas, scale, diverging) {
     context.fillText(text, 30 + ((value - scale[0]) / (scale[1] - scale[0])) * width, 20);
   }
 }
-

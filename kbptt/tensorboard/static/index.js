@@ -2,14 +2,14 @@
 
 import * as cards from './cards.js';
 import {redraw} from './crosshair.js';
-import {json, ofRuns, inParts} from './data.js';
+import {inParts, json, ofRuns} from './data.js';
 import {element} from './dom.js';
+import * as findings from './findings.js';
 import * as host from './host.js';
 import {allSteps, failed, inZoom, kind, page, select, zoomedPart} from './model.js';
-import {drawProfile} from './profile.js';
+import {drawProfile, showStep} from './profile.js';
 import * as sidebar from './sidebar.js';
 import * as choice from './state.js';
-import * as findings from './findings.js';
 import * as tables from './tables.js';
 import * as toolbar from './toolbar.js';
 import * as trends from './trends.js';
@@ -105,17 +105,18 @@ async function update() {
   ui.empty.hidden = any;
   ui.main.hidden = !any;
   if (!any) return;
-  toolbar.show(actions);
-  sidebar.show(actions);
+  toolbar.show();
+  sidebar.show();
   ui.views.hidden = !page.entries.length;
   if (!page.entries.length) return;
-  cards.show(actions);
-  tables.show(actions);
+  cards.show();
+  tables.show();
+  findings.show();
   // The heatmaps first: what reads the same runs at the same time would only wait for them.
-  await cards.load(actions);
+  await cards.load();
   if (mine !== updates) return;
   await Promise.all([fetchProfiles(), listTrends(mine)]);
-  if (mine === updates && kind().gradient) await tables.load(actions, () => mine === updates);
+  if (mine === updates && kind().gradient) await tables.load(() => mine === updates);
   if (mine === updates && kind().gradient) await findings.load(() => mine === updates);
 }
 
@@ -125,7 +126,7 @@ const wanted = (runs, parameters) => ofRuns(runs, parameters, (run) => [['run', 
 function askedStep() {
   const steps = allSteps();
   if (state.step === null && !state.zoom) return undefined;
-  if (steps.length) return toolbar.showStep(steps);
+  if (steps.length) return showStep(steps);
   const [first, last] = state.zoom ?? [-Infinity, Infinity];
   return Math.min(Math.max(state.step ?? last, first), last);
 }
@@ -134,7 +135,7 @@ async function fetchProfiles() {
   const mine = ++profiles;
   const runs = [...page.runs.keys()];
   if (!runs.length) return;
-  if (allSteps().length) page.step = toolbar.showStep(allSteps());
+  if (allSteps().length) page.step = showStep(allSteps());
   const step = askedStep();
   const points = Math.max(100, Math.min(1000, Math.round(60000 / runs.length)));
   const parameters = {points, ...(step === undefined ? {} : {step}), ...zoomedPart()};
@@ -147,7 +148,7 @@ async function fetchProfiles() {
       // A run that starts after this step is returned with its first step.
       else if (item) Object.assign(item, {steps: answer.steps, profile: answer.norms.length && inZoom(answer.step) ? answer : null});
     }
-    page.step = toolbar.showStep(allSteps());
+    page.step = showStep(allSteps());
     drawProfile();
   }, current);
   if (!current()) return;
@@ -161,13 +162,13 @@ async function listTrends(mine) {
   const layers = [...new Set([...page.runs.values()].map(({meta}) => meta.layer))];
   const names = await json('statistics', layers.map((layer) => ['layer', layer]));
   if (mine !== updates) return;
-  trends.showPicker(actions, names);
+  trends.showPicker(names);
   await fetchTrends();
 }
 
 async function fetchTrends() {
   const mine = ++drawnTrends;
-  const names = trends.show(actions);
+  const names = trends.show();
   if (!names.length) return;
   const ask = (part) => json('trends', [...names.map((name) => ['name', name]),
     ...ofRuns(part, {}, (run) => [['run', run], ['layer', page.runs.get(run).meta.layer]])]);

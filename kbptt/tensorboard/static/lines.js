@@ -1,6 +1,6 @@
 // Line charts on a canvas. Independent of TensorBoard.
 
-import {drawAxes, line, prepare, recall, remember, wholeTicks} from './axes.js';
+import {drawAxes, line, prepare, recall, remember, variable, wholeTicks} from './axes.js';
 import {logTicks, range, ticks} from './numbers.js';
 
 const ROWS = 8; // of marks, above each other
@@ -53,7 +53,7 @@ export function drawLines(canvas, series, {log, xLabel, yLabel, xText = String, 
     context.globalAlpha = 1;
   };
   const upright = (v) => line(context, [[toX(v), box.y], [toX(v), box.y + box.h]]);
-  context.strokeStyle = frame.variable('--muted');
+  context.strokeStyle = variable('--muted');
   context.setLineDash([3, 4]);
   cuts.forEach(upright);
   if (at !== undefined) upright(at);

@@ -4,7 +4,6 @@ import {profileBand} from './bands.js';
 import {groupColor, runColors} from './colors.js';
 import {chosenTags, commonest, defaultKeys, groupKeys, groups, layerChoices} from './grouping.js';
 import * as host from './host.js';
-
 import * as choice from './state.js';
 
 export const page = {
@@ -15,13 +14,20 @@ export const page = {
   tags: {}, // run -> tag -> {layer, kind, position, …}
   layers: [], // `layerChoices`
   layer: '', // the chosen one
-  matching: [], // runs that have it and match the filter
+  having: 0, // how many runs have it
+  matching: [], // those that match the filter and can be shown
+  unreadable: [], // {run, reason} of those that cannot
+  chosen: new Set(), // names of those that are shown
+  colors: new Map(), // run -> TensorBoard's colour
+  keys: [], // of `groupKeys`: by which they are grouped
   groups: [], // of those: {label, runs}; none if they are not grouped
   groupKeys: [],
   // What is drawn, in order: {key, label, runs, color, group (more than one run as one), inside (its group's key or null),
   // cells (its grid), grid (divided or not)}. A group that is open is followed by its runs.
   entries: [],
-  runs: new Map(), // run -> {run, tag, meta, color, profile, trends, summary} of those that are shown
+  runs: new Map(), // run -> {run, tag, meta, color, profile, trends, summary, findings} of those that are shown
+  thresholds: null, // name -> bound of the findings: the server's, with the user's changes
+  rules: {}, // finding -> what records it needs
   step: undefined, // of the profile: the chosen one or, within a zoom, the nearest to it
   ui: {}, // elements
 };
@@ -32,6 +38,12 @@ export const kind = () => page.kinds.find(({name}) => name === state.kind) ?? pa
 
 /** Whether the y axis of the heatmaps counts from the end. */
 export const lagged = () => kind().by_lag || state.axis === 'lag';
+
+/** What the profiles run over, as an axis says it. */
+export const axisLabel = () => (kind().by_lag ? 'lag k' : lagged() ? 'lag from the end' : 'timestep t');
+
+/** The step to mark: not the latest, unless zoomed. */
+export const chosenStep = () => (state.step === null && !state.zoom ? undefined : page.step);
 
 /** The thresholds that the user has changed, as parameters of a request. */
 export const bounds = () => Object.entries(state.bounds).map(([name, value]) => ['threshold', `${name}=${value}`]);
@@ -135,4 +147,3 @@ export function profileOf(entry) {
   entry.profile = {of: profiles, whole: state.band, band};
   return band;
 }
-

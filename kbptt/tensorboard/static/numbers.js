@@ -12,6 +12,7 @@ const DIVERGING = '2166ac4393c392c5ded1e5f0f7f7f7fddbc7f4a582d6604db2182b'.match
 export const ZERO = [16, 16, 16];
 export const NAN = [255, 47, 209];
 export const INF = [255, 145, 0];
+
 function interpolate(table, fraction) {
   const last = table.length / 3 - 1;
   const x = Math.min(Math.max(fraction, 0), 1) * last;
@@ -37,6 +38,9 @@ export function format(value) {
 
 /** `format` for a statistic, which is NaN without a fit. */
 export const statistic = (value) => format(Number.isNaN(value) ? null : value);
+
+/** A number of things: 1 run, 2 runs. */
+export const counted = (number, noun) => `${number} ${noun}${number === 1 ? '' : 's'}`;
 
 /** Order of names in which seed 2 comes before seed 10. */
 export const byName = new Intl.Collator('en', {numeric: true}).compare;
@@ -86,13 +90,17 @@ export function range(numbers) {
   return found;
 }
 
-/** Median without missing values; null if there is none. */
-export function median(numbers) {
-  const known = numbers.filter((v) => typeof v === 'number' && !Number.isNaN(v)).sort((a, b) => a - b);
-  if (!known.length) return null;
-  const middle = known.length >> 1;
-  return known.length % 2 || known[middle - 1] === known[middle] ? known[middle] : (known[middle - 1] + known[middle]) / 2;
+/** Quantile of sorted numbers, linear between neighbours; of an infinite neighbour, that one. Null if there is none. */
+export function quantile(sorted, fraction) {
+  if (!sorted.length) return null;
+  const at = fraction * (sorted.length - 1);
+  const [low, high] = [sorted[Math.floor(at)], sorted[Math.ceil(at)]];
+  return low === high ? low : low + (at - Math.floor(at)) * (high - low);
 }
+
+/** Median without missing values and NaN; null if there is none. */
+export const median = (numbers) =>
+  quantile(numbers.filter((v) => typeof v === 'number' && !Number.isNaN(v)).sort((x, y) => x - y), 0.5);
 
 /** A common log10 colour scale [low, high] of all grids that are not null; at least 0.1 wide. */
 export function sharedScale(grids, symmetric = false) {

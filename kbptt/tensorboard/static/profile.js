@@ -3,8 +3,8 @@
 import {cross, hover, register} from './crosshair.js';
 import {element, legend, menu} from './dom.js';
 import {crossLines, drawLines} from './lines.js';
-import {divisor, kind, page, profileOf} from './model.js';
-import {cell, format, statistic} from './numbers.js';
+import {allSteps, axisLabel, divisor, kind, lagged, page, profileOf} from './model.js';
+import {cell, counted, format, statistic} from './numbers.js';
 import * as save from './save.js';
 
 const {state, ui} = page;
@@ -16,7 +16,7 @@ export function build(actions) {
     onmousemove: (event) => view && hover({x: Math.round(view.x(event.offsetX)), px: event.offsetY})});
   ui.profileRead = element('div', {className: 'legend'});
   ui.profileNote = element('p', {className: 'note'});
-  ui.slider = element('input', {type: 'range', min: 0, step: 1, ariaLabel: 'training step', oninput: (event) => actions.setStep(ui.stepAt(Number(event.target.value)))});
+  ui.slider = element('input', {type: 'range', min: 0, step: 1, ariaLabel: 'training step', oninput: (event) => actions.setStep(stepAt(Number(event.target.value)))});
   ui.step = element('span', {className: 'step'});
   ui.profileTitle = element('h2');
   const svg = () => save.linesSvg(`profile_step_${page.step}`, lines(), options());
@@ -25,6 +25,23 @@ export function build(actions) {
     ['CSV', 'The curves that are shown', () => save.profileTable(shown, page.step, kind())]]);
   return element('section', {}, ui.profileTitle,
     element('div', {className: 'card'}, element('div', {className: 'bar'}, ui.slider, ui.step, saving), ui.profile, ui.profileRead, ui.profileNote));
+}
+
+/** The step at a place of the slider; null is the latest, which moves on as training does. */
+function stepAt(place) {
+  const steps = allSteps();
+  return place === steps.length - 1 && !state.zoom ? null : steps[place];
+}
+
+/** Moves the slider to the last of these steps up to the chosen one, and returns it. */
+export function showStep(steps) {
+  const {step} = state;
+  const at = step === null ? steps.length - 1 : Math.max(steps.findLastIndex((s) => s <= step), 0);
+  ui.slider.max = steps.length - 1;
+  ui.slider.value = at;
+  ui.slider.disabled = !steps.length;
+  ui.step.textContent = steps.length ? `step ${steps[at]}${step === null && !state.zoom ? ' (latest)' : ''}` : '';
+  return steps[at];
 }
 
 // The x axis: t, the negative lag (the past is on the left), or the lag k.
@@ -67,7 +84,7 @@ function options() {
   const first = shown[0].profile.one;
   return {
     log: true,
-    xLabel: kind().by_lag ? 'lag k' : state.axis === 'lag' ? 'lag from the end' : 'timestep t',
+    xLabel: axisLabel(),
     xText: (v) => String(Math.abs(v)),
     yLabel: divisor() ? 'ratio' : kind().symbol,
     cuts: same.size === 1 && first && !kind().by_lag ? first.cuts.map((t) => toX(first, t - 0.5)) : [],
@@ -126,15 +143,15 @@ function point() {
     if (!read) {
       if (divisor()) return '';
       if (profile.one) return kind().by_lag && profile.one.window ? `window K = ${profile.one.window}` : `decay ${statistic(profile.one.decay)} per ${kind().by_lag ? 'lag' : 'timestep'}`;
-      return `${entry.runs.length} runs`;
+      return counted(entry.runs.length, 'run');
     }
     const t = toT(profile, x);
     const [value, from, to] = [y, low, high].map((list) => at(profile, list, t));
     if (!(t >= 0 && t < profile.timesteps) || value === null) return '–';
-    return low ? `median ${name} = ${format(value)} (${format(from)} to ${format(to)}, ${at(profile, profile.n, t)} runs)` : `${name} = ${format(value)}`;
+    return low ? `median ${name} = ${format(value)} (${format(from)} to ${format(to)}, ${counted(at(profile, profile.n, t), 'run')})` : `${name} = ${format(value)}`;
   });
   const longest = shown[0].profile;
-  const where = !read ? '' : kind().by_lag || state.axis === 'lag' ? `step ${page.step} · lag ${Math.abs(x)}`
+  const where = !read ? '' : lagged() ? `step ${page.step} · lag ${Math.abs(x)}`
     : `step ${page.step} · timestep t = ${x} · lag ${longest.timesteps - 1 - x}`;
   const near = read && cross.px !== undefined ? nearest(x) : null;
   legend(ui.profileRead, shown.map(({entry}) => entry), where, texts, near);

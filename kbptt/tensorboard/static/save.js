@@ -1,5 +1,6 @@
 // Files of what is shown: PNG, SVG and CSV.
 
+import {variable} from './axes.js';
 import {drawHeatmap, drawScale} from './heatmap.js';
 import {drawLines} from './lines.js';
 import {divisor, kind, page} from './model.js';
@@ -25,13 +26,12 @@ export function png(entry, bar) {
   const made = document.createElement('canvas');
   [made.width, made.height] = [canvas.width, canvas.height + Math.round(66 * ratio)];
   const context = made.getContext('2d');
-  const style = getComputedStyle(document.body);
-  context.fillStyle = style.getPropertyValue('--card');
+  context.fillStyle = variable('--card');
   context.fillRect(0, 0, made.width, made.height);
   context.drawImage(canvas, 0, 24 * ratio);
   context.drawImage(bar, 0, canvas.height + 26 * ratio);
   context.scale(ratio, ratio);
-  context.fillStyle = style.getPropertyValue('--text');
+  context.fillStyle = variable('--text');
   context.font = '13px Roboto, sans-serif';
   context.fillText(heading(entry), 8, 17);
   made.toBlob((blob) => download(`${fileName(`${entry.label}_${page.layer}`)}.png`, blob));
@@ -47,11 +47,10 @@ export function heatmapSvg(entry, options, [scale, diverging]) {
   drawHeatmap(chart, entry.grid, {...options, images: {}});
   const bar = new SvgCanvas(ui.scale.clientWidth, ui.scale.clientHeight);
   drawScale(bar, scale, diverging);
-  const style = getComputedStyle(document.body);
   const {context} = target;
-  context.fillStyle = style.getPropertyValue('--card').trim();
+  context.fillStyle = variable('--card');
   context.fillRect(0, 0, clientWidth, clientHeight + 66);
-  context.fillStyle = style.getPropertyValue('--text').trim();
+  context.fillStyle = variable('--text');
   context.font = '13px sans-serif';
   context.fillText(heading(entry), 8, 17);
   context.parts.push(`<g transform="translate(0 24)">${chart.context.parts.join('')}</g>`,

@@ -1,7 +1,8 @@
 // The list of runs: filter, groups, what is shown. Only the rows in view have elements, so 500 runs are no burden.
 
-import {element, runName, swatch} from './dom.js';
+import {element, options, runName, swatch} from './dom.js';
 import {colorOfGroup, page} from './model.js';
+import {counted} from './numbers.js';
 import * as choice from './state.js';
 
 const ROW = 24; // pixels, as in style.css
@@ -48,12 +49,12 @@ function regroup(place, key) {
 
 export function show() {
   if (document.activeElement !== ui.filter) ui.filter.value = state.filter;
-  fill(ui.group, [['', 'nothing'], ...page.groupKeys.map(({key, text}) => [key, text])], page.keys[0] ?? '');
-  fill(ui.groupThen, [['', '–'], ...page.groupKeys.filter(({key}) => key !== page.keys[0]).map(({key, text}) => [key, text])], page.keys[1] ?? '');
+  options(ui.group, [['', 'nothing'], ...page.groupKeys.map(({key, text}) => [key, text])], page.keys[0] ?? '');
+  options(ui.groupThen, [['', '–'], ...page.groupKeys.filter(({key}) => key !== page.keys[0]).map(({key, text}) => [key, text])], page.keys[1] ?? '');
   ui.groupThenLabel.hidden = !page.keys.length || page.groupKeys.length < 2;
   ui.openAll.hidden = !page.groups.length;
   ui.openAll.textContent = state.open.length ? 'Close groups' : 'Open groups';
-  ui.count.textContent = `${page.chosen.size} of ${page.matching.length} runs${page.groups.length ? ` in ${page.groups.length} groups` : ''}`;
+  ui.count.textContent = `${page.chosen.size} of ${counted(page.matching.length, 'run')}${page.groups.length ? ` in ${counted(page.groups.length, 'group')}` : ''}`;
   // Below its folder a run is shown by the rest of its name.
   const run = (name, inside) => ({label: name, runs: [name], group: false, inside,
     text: inside && name.startsWith(`${inside}/`) ? name.slice(inside.length + 1) : name});
@@ -64,11 +65,6 @@ export function show() {
   ui.spacer.style.height = `${rows.length * ROW}px`;
   drawn = '';
   drawRows();
-}
-
-function fill(select, pairs, value) {
-  select.replaceChildren(...pairs.map(([key, textContent]) => element('option', {value: key, textContent})));
-  select.value = value;
 }
 
 let drawn = '';
@@ -89,7 +85,7 @@ function makeRow({label, text, runs, group, inside}, place) {
   const box = element('input', {type: 'checkbox', checked: shown > 0, indeterminate: shown > 0 && shown < runs.length,
     ariaLabel: `show ${label}`, onchange: () => perform.set(choice.toggle(state, runs, box.checked))});
   const open = group && state.open.includes(label);
-  const toggle = () => perform.set({open: open ? state.open.filter((one) => one !== label) : [...state.open, label]});
+  const toggle = () => perform.set({open: choice.switched(state.open, label)});
   const arrow = group ? element('button', {className: 'arrow', textContent: open ? '▾' : '▸', ariaExpanded: String(open),
     ariaLabel: `${open ? 'close' : 'open'} ${label}`, onclick: toggle}) : null;
   const only = element('button', {className: 'only', textContent: 'only', title: 'Show only this',

@@ -97,6 +97,9 @@ export const chosen = (runs, {runs: only, off}) => {
   return runs.filter((run) => (only ? listed.has(run) : !listed.has(run)));
 };
 
+/** The list without an element that it has, or with one that it lacks. */
+export const switched = (list, one) => (list.includes(one) ? list.filter((other) => other !== one) : [...list, one]);
+
 /** `runs` and `off` after a click that shows or hides some runs. */
 export function toggle({runs, off}, some, on) {
   const without = (list) => list.filter((run) => !some.includes(run));

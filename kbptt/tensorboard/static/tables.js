@@ -4,15 +4,17 @@ import {head} from './cards.js';
 import {inParts, json, ofRuns} from './data.js';
 import {badge, element, runName, swatch} from './dom.js';
 import {bounds, failed, kind, page} from './model.js';
-import {format, median} from './numbers.js';
+import {counted, format, median} from './numbers.js';
 import {verdictNote} from './texts.js';
 
 const AT_ONCE = 40; // runs in one request
 const KEYS = ['decay', 'half_life', 'horizon', 'first_last_ratio', 'zero_fraction', 'nonfinite_fraction'];
 
 const {ui} = page;
+let perform = null; // the actions
 
-export function build() {
+export function build(actions) {
+  perform = actions;
   ui.table = element('table');
   ui.thresholds = element('p', {className: 'note'});
   ui.verdicts = element('section', {}, element('h2', {textContent: 'Verdict'}),
@@ -30,7 +32,7 @@ export function showUnreadable() {
 }
 
 /** Fetches the summaries that are missing. */
-export async function load(actions, current) {
+export async function load(current) {
   const missing = [...page.runs.values()].filter((item) => item.summary === undefined).map(({run}) => run);
   let failures = false;
   const ask = (part) => json('summary', [...ofRuns(part, {}, (run) => [['run', run], ['tag', page.runs.get(run).tag]]), ...bounds()]);
@@ -40,10 +42,10 @@ export async function load(actions, current) {
       if (failed(answer.run, answer)) failures = true;
       else if (item) item.summary = answer;
     }
-    show(actions);
+    show();
     for (const entry of page.entries) if (!entry.group && part.includes(entry.runs[0])) head(entry);
   }, current, 2);
-  if (failures && current()) await actions.again();
+  if (failures && current()) await perform.again();
 }
 
 const row = (cells, kind = 'td') => element('tr', {}, ...cells.map((content) =>
@@ -90,8 +92,6 @@ function verdicts({group, runs}, known) {
   const counts = new Map();
   for (const {verdict} of known) counts.set(verdict, (counts.get(verdict) ?? 0) + 1);
   const badges = [...counts].sort(([, a], [, b]) => b - a).map(([verdict, count]) =>
-    badge({verdict, reason: `${count} of ${runs.length} runs`}));
-  badges.forEach((made, i) => (made.textContent = `${[...counts].sort(([, a], [, b]) => b - a)[i][1]} ${made.textContent}`));
+    badge({verdict, reason: `${count} of ${counted(runs.length, 'run')}`}, `${count} ${verdict}`));
   return element('span', {className: 'cell'}, ...badges, ...(known.length < runs.length ? ['…'] : []));
 }
-

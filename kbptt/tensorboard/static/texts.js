@@ -1,6 +1,6 @@
 // Texts of the page.
 
-/** Meaning of the special colours, in the order of `controls.js`. */
+/** Meaning of the special colours, in the order of `cards.js`. */
 export const SPECIAL = {
   norm: ['exactly 0', 'NaN', 'infinite'],
   ratio: ['0: the norm is exactly 0', 'NaN', 'infinite: or the divisor is exactly 0'],
@@ -30,7 +30,7 @@ const STATISTICS = {
   'optimizer/skipped': 'optimizer steps skipped',
 };
 // Statistics with a logarithmic axis.
-export const LOG_TRENDS = /update_to_weight|first_last_ratio|half_life|horizon|norm|relative_bias|truncation|threshold|penalty|ratio/;
+export const LOG_TRENDS = /update_to_weight|half_life|horizon|norm|relative_bias|truncation|threshold|penalty|ratio/;
 const known = Object.keys(STATISTICS);
 
 /** Sections of the picker, [title, names]: the layer's own statistics, then each group's, the known ones first. */
@@ -43,6 +43,9 @@ export function sections(names) {
   }
   return [...found];
 }
+
+/** A statistic's name below the title of its section. */
+export const shortName = (name) => STATISTICS[name] ?? name.slice(name.lastIndexOf('/') + 1).replaceAll('_', ' ');
 
 export function trendName(name) {
   const variable = name.match(/^variables\/(.*)\/([^/]*)$/);

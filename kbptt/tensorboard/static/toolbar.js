@@ -1,14 +1,13 @@
 // The page's frame: what is shown and how, around the charts.
 
 import * as cards from './cards.js';
-import {closeMenus, element, labelled, options, swatch} from './dom.js';
-import {allSteps, kind, lagged, page} from './model.js';
-import {INF, NAN, ZERO} from './numbers.js';
+import {closeMenus, element, labelled, options} from './dom.js';
+import {kind, page} from './model.js';
+import * as findings from './findings.js';
 import * as profile from './profile.js';
 import * as sidebar from './sidebar.js';
-import * as findings from './findings.js';
 import * as tables from './tables.js';
-import {LAG_SNIPPET, SNIPPET, SPECIAL} from './texts.js';
+import {LAG_SNIPPET, SNIPPET} from './texts.js';
 import * as trends from './trends.js';
 
 const {state, ui} = page;
@@ -32,10 +31,6 @@ export function build(actions) {
   ui.low = element('input', {className: 'norm', ariaLabel: 'smallest norm of the scale', onchange: () => readScale(actions)});
   ui.high = element('input', {className: 'norm', ariaLabel: 'largest norm of the scale', onchange: () => readScale(actions)});
   ui.base = element('select', {className: 'run', onchange: changed('base')});
-  ui.scale = element('canvas', {className: 'scale'});
-  ui.scaleLabel = element('span', {className: 'muted'});
-  ui.title = element('h2');
-  ui.cards = element('div', {className: 'cards heatmaps'});
   ui.message = element('p', {className: 'error', role: 'alert', hidden: true});
   ui.nothing = element('p', {className: 'note', role: 'status'});
   ui.reset = element('button', {textContent: 'Zoom out', onclick: () => actions.set({zoom: null})});
@@ -43,20 +38,7 @@ export function build(actions) {
   ui.noLags = element('div', {hidden: true},
     element('p', {textContent: 'No run has gradients by lag for this layer. To measure them:'}),
     element('pre', {textContent: LAG_SNIPPET}));
-  ui.special = SPECIAL.norm.map(() => element('span'));
-  const colors = [ZERO, NAN, INF].map((rgb, i) => element('span', {className: 'muted cell'}, swatch(`rgb(${rgb})`), ui.special[i]));
-  // Steps by the slider's place; null is the latest, which moves on as training does.
-  ui.stepAt = (place) => {
-    const steps = allSteps();
-    return place === steps.length - 1 && !state.zoom ? null : steps[place];
-  };
-  const heatmaps = element('section', {},
-    ui.title,
-    element('div', {className: 'bar'}, ui.scale, ui.scaleLabel, ...colors),
-    ui.cards,
-    element('p', {className: 'note', textContent: 'All heatmaps share one colour scale, of those drawn so far. Click: profile at that step. '
-      + 'Drag: zoom. Double click: zoom out. Dashed lines: where truncation cuts the gradient.'}));
-  ui.views = element('div', {}, heatmaps, profile.build(actions), tables.build(actions), findings.build(actions), trends.build(actions));
+  ui.views = element('div', {}, cards.build(actions), profile.build(actions), tables.build(actions), findings.build(actions), trends.build(actions));
   ui.controls = element('div', {className: 'bar controls'}, labelled('Show', ui.kind), labelled('Layer', ui.layer), ui.axisLabel,
     labelled('Aggregate by', ui.merge), ui.bandLabel, labelled('Norms from', ui.low), labelled('to', ui.high), labelled('Divide by run', ui.base),
     reload(), ui.reset);
@@ -106,6 +88,7 @@ function layers() {
     ui.layer.replaceChildren(...made(false), ...(places.length ? [element('optgroup', {label: 'by position in the model'}, ...places)] : []));
   }
   ui.layer.value = page.layer;
+  ui.layer.title = ui.layer.selectedOptions[0]?.textContent ?? ''; // it may be cut
 }
 
 function readScale(actions) {
@@ -113,15 +96,4 @@ function readScale(actions) {
   const wrong = given.some((v) => v !== null && !Number.isFinite(v)) || (!given.includes(null) && given[0] >= given[1]);
   for (const input of [ui.low, ui.high]) input.classList.toggle('wrong', wrong);
   if (!wrong) actions.setScale(given.every((v) => v === null) ? null : given);
-}
-
-/** Moves the slider to the last of these steps up to the chosen one, and returns it. */
-export function showStep(steps) {
-  const {step} = state;
-  const at = step === null ? steps.length - 1 : Math.max(steps.findLastIndex((s) => s <= step), 0);
-  ui.slider.max = steps.length - 1;
-  ui.slider.value = at;
-  ui.slider.disabled = !steps.length;
-  ui.step.textContent = steps.length ? `step ${steps[at]}${step === null && !state.zoom ? ' (latest)' : ''}` : '';
-  return steps[at];
 }

@@ -1,14 +1,14 @@
 // Scalars over training: a searchable picker with several at once, and a chart for each.
 
 import {trendBand} from './bands.js';
-import {chosenStep} from './cards.js';
 import {cross, hover, register} from './crosshair.js';
 import {element, legend, menu} from './dom.js';
 import {crossLines, drawLines} from './lines.js';
-import {page} from './model.js';
-import {format} from './numbers.js';
+import {chosenStep, page} from './model.js';
+import {counted, format} from './numbers.js';
 import * as save from './save.js';
-import {LOG_TRENDS, sections, trendName} from './texts.js';
+import {switched} from './state.js';
+import {LOG_TRENDS, sections, shortName, trendName} from './texts.js';
 
 const {state, ui} = page;
 let available = []; // names
@@ -32,8 +32,7 @@ const chosen = () => {
 };
 
 /** The statistics that there are, for the chosen layer and the optimizer. */
-export function showPicker(actions, names) {
-  perform = actions;
+export function showPicker(names) {
   available = sections(names).flatMap(([, of]) => of);
   ui.overTraining.hidden = !names.length;
   list();
@@ -47,15 +46,14 @@ function list() {
     element('b', {textContent: title}),
     ...names.map((name) => {
       const box = element('input', {type: 'checkbox', checked: on.has(name), name,
-        onchange: () => perform.setTrends(box.checked ? [...chosen(), name] : chosen().filter((one) => one !== name))});
-      return element('label', {}, box, trendName(name.includes('/') && trendName(name) === name.replaceAll('_', ' ') ? name.slice(name.lastIndexOf('/') + 1) : name));
+        onchange: () => perform.setTrends(switched(chosen(), name))});
+      return element('label', {}, box, shortName(name));
     })]));
   ui.picked.textContent = `Statistics: ${on.size} of ${available.length}`;
 }
 
 /** Makes the charts of the chosen statistics, and returns their names. */
-export function show(actions) {
-  perform = actions;
+export function show() {
   list();
   const names = chosen();
   const old = new Map(charts.map((chart) => [chart.name, chart]));
@@ -75,7 +73,7 @@ function makeChart(name) {
     ['SVG', 'The chart as a drawing', () => save.linesSvg(name, lines(chart), options(chart))],
     ['CSV', 'The curves that are shown', () => save.trendTable(name, chart.shown)]]);
   const remove = element('button', {textContent: '×', title: 'Remove this chart', ariaLabel: `remove ${trendName(name)}`,
-    onclick: () => perform.setTrends(chosen().filter((one) => one !== name))});
+    onclick: () => perform.setTrends(switched(chosen(), name))});
   chart.root = element('div', {className: 'card'},
     element('header', {}, element('span', {className: 'title', textContent: trendName(name)}), saving, remove), chart.canvas, chart.read);
   return chart;
@@ -122,7 +120,7 @@ function read({shown, read: where, name}) {
   const texts = shown.map(({steps, y, low, high, n, reason}) => {
     if (!steps.length) return reason;
     const i = Math.max(steps.findLastIndex((s) => s <= (step ?? state.zoom?.[1] ?? Infinity)), 0);
-    return low ? `median ${format(y[i])} (${format(low[i])} to ${format(high[i])}, ${n[i]} runs)` : `${format(y[i])}`;
+    return low ? `median ${format(y[i])} (${format(low[i])} to ${format(high[i])}, ${counted(n[i], 'run')})` : `${format(y[i])}`;
   });
   legend(where, shown.map(({entry}) => entry), step === undefined ? `${short}, latest` : `${short} at step ${Math.round(step)}`, texts);
 }
