@@ -197,7 +197,7 @@ def measure(name: str, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("cases", nargs="*", choices=[*CASES, []], default=list(CASES))
+    parser.add_argument("cases", nargs="*", choices=[*CASES, []], default=[])
     parser.add_argument("--rounds", type=int, default=3, help="TensorBoards to start (default: 3)")
     arguments = parser.parse_args()
     if chromium.find() is None:
@@ -205,7 +205,7 @@ def main() -> None:
             "Expected chromium or google-chrome on the path. Debian: apt install chromium"
         )
     print(f"{os.cpu_count()} CPUs, load average {os.getloadavg()[0]:.1f} at the start; medians")
-    for name in arguments.cases:
+    for name in arguments.cases or CASES:
         measure(name, arguments.rounds)
 
 

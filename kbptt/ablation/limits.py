@@ -69,11 +69,11 @@ def seconds(value: Any, name: str = "trial_timeout") -> float | None:
         value: A number of seconds, or a string with a unit, such as "90s", "30m" or "1.5 hours".
         name: Its name in the error.
     """
+    if value is None:
+        return None
     with optional_imports():
         from dask.utils import parse_timedelta
 
-    if value is None:
-        return None
     try:
         found = float(parse_timedelta(value.strip() if isinstance(value, str) else value))
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
@@ -93,11 +93,11 @@ def memory(value: Any, name: str = "memory_limit") -> int | str | None:
         value: A number of bytes, or a string with a unit, such as "4GB" or "512 MiB".
         name: Its name in the error.
     """
+    if value is None or value == "auto":
+        return value
     with optional_imports():
         from dask.utils import parse_bytes
 
-    if value is None or value == "auto":
-        return value
     try:
         found = parse_bytes(value) if value else 0  # of "", Dask makes a byte
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError):

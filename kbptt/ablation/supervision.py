@@ -27,7 +27,6 @@ from kbptt.ablation.text import duration
 
 with optional_imports():
     import psutil
-    from dask.utils import format_bytes
 
 # TensorFlow leaks about 10 to 20 MiB for every model that a process trains. A new process costs a
 # few seconds, so one that is still small after this many trials is kept.
@@ -81,6 +80,8 @@ def watch(process: "subprocess.Popen[Any]", limits: Limits, ended: Callable[[flo
                 f"It was still running at the time limit of {duration(limits.seconds)}.", final=True
             )
         if limits.memory is not None and (used := memory_of(process)) > limits.memory:
+            from dask.utils import format_bytes  # all of Dask takes a while to load
+
             kill(process)
             sizes = f"{format_bytes(used)} of memory; the limit is {format_bytes(limits.memory)}"
             raise TrialError(f"It used {sizes}.", final=True)

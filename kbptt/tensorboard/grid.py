@@ -3,7 +3,6 @@
 One NaN or infinite norm makes its whole cell so, and a cell is an exact zero only if all norms are.
 """
 
-import functools
 import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -67,16 +66,19 @@ def reduce(
     """
     row_edges = _edges(norms.shape[0], rows)
     column_edges = _edges(norms.shape[1], columns)
-    values = np.empty((len(row_edges) - 1, len(column_edges) - 1), np.float32)
-    if values.size:
-        for row, (start, stop) in enumerate(itertools.pairwise(row_edges)):
-            # Block by block, to avoid a second copy of a long history.
-            cells = (
-                _reduce_block(part, column_edges - first, how)
-                for first, part in _blocks(norms, slice(start, stop), block)
-            )
-            values[row] = functools.reduce(lambda a, b: a.joined(b, how), cells).values(how)
-    return Grid(values, row_edges, column_edges)
+    shape = len(row_edges) - 1, len(column_edges) - 1
+    whole = Cells.of(np.full(shape, MISSING), how)
+    if norms.shape[0] and norms.shape[1]:
+        # Block by block, to avoid a second copy of a long history.
+        for record, column, part in _blocks(norms, block):
+            first, last = np.searchsorted(row_edges, [record, record + len(part) - 1], "right") - 1
+            here = slice(int(first), int(last) + 1)
+            starts = np.maximum(row_edges[here] - record, 0)
+            cells = _reduce_block(part, starts, column_edges - column, how)
+            joined = Cells(*(of[here] for of in whole)).joined(cells, how)
+            for of, new in zip(whole, joined, strict=True):
+                of[here] = new
+    return Grid(whole.values(how).astype(np.float32), row_edges, column_edges)
 
 
 def step_edges(steps: np.ndarray) -> np.ndarray:
@@ -147,56 +149,64 @@ class Cells(NamedTuple):
         return values
 
 
-def _blocks(norms: np.ndarray | Ragged, rows: slice, size: int) -> Iterator[tuple[int, np.ndarray]]:
+def _blocks(norms: np.ndarray | Ragged, size: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    """`(first record, first column, norms)` of all."""
     if isinstance(norms, Ragged):
-        yield from norms.blocks(rows, size)
+        record = 0
+        for column, part in norms.blocks(slice(None), size):
+            yield record, column, part
+            record += len(part)
         return
     together = max(1, size // norms.shape[1])
-    for at in range(rows.start, rows.stop, together):
-        yield 0, norms[at : min(at + together, rows.stop)]
+    for at in range(0, len(norms), together):
+        yield at, 0, norms[at : at + together]
 
 
-def _reduce_block(norms: np.ndarray, edges: np.ndarray, how: str) -> Cells:
-    """The cells between `edges`, in columns of the block; left of column 0 norms are missing."""
+def _reduce_block(norms: np.ndarray, rows: np.ndarray, edges: np.ndarray, how: str) -> Cells:
+    """The cells of a block of records.
+
+    Args:
+        norms: `(records, columns)`; left of column 0 norms are missing.
+        rows: First record of each row of cells, from 0.
+        edges: Of the columns of cells, in columns of the block.
+    """
     join, nothing = _JOIN[how]
     empty = int(np.searchsorted(edges[1:], 0, "right"))  # cells that end there or before
-    starts = np.maximum(edges[empty:-1], 0)
+    columns = np.maximum(edges[empty:-1], 0)
     mask = np.ma.getmask(norms)
     norms = np.ma.getdata(norms)
-    if not np.any(mask) and _all_positive(norms):
-        return _positive_block(norms, starts, empty, how)
+
+    def per_cell(table, function, default, dtype=None):
+        records = np.append(rows, len(table))
+        over_records = np.stack(
+            [
+                function.reduce(table[first:last], axis=0, dtype=dtype)
+                for first, last in itertools.pairwise(records.tolist())
+            ]
+        )
+        found = np.full((len(rows), empty + len(columns)), default, over_records.dtype)
+        if columns.size:
+            found[:, empty:] = function.reduceat(over_records, columns, axis=1)
+        return found
+
+    if not np.any(mask) and _all_positive(norms):  # in a fraction of the time
+        sizes = np.zeros(empty + len(columns), np.int64)
+        sizes[empty:] = np.diff(np.append(columns, norms.shape[1]))
+        positive = np.diff(np.append(rows, len(norms)))[:, None] * sizes
+        none = np.zeros(positive.shape, bool)
+        if how == "mean":
+            logs = per_cell(np.log2(norms) * _LOG10_2, join, nothing, np.float64)
+        else:  # the logarithm keeps the order
+            extreme = per_cell(norms, join, 1.0).astype(np.float64)
+            logs = np.where(positive, np.log10(extreme), nothing)
+        return Cells(logs, positive, none | (sizes == 0), none, none)
     missing = np.broadcast_to(mask, norms.shape)
     positive = np.isfinite(norms) & (norms > 0) & ~missing
     logs = _log10(norms, positive, nothing)
-
-    def per_cell(table, function, default, dtype=None):
-        columns = function.reduce(table, axis=0, dtype=dtype)
-        found = function.reduceat(columns, starts) if starts.size else []
-        return np.concatenate([np.full(empty, default), found])
-
     return Cells(
         per_cell(logs, join, nothing, np.float64),
-        per_cell(positive.astype(np.int64), np.add, 0),
-        per_cell(missing, np.logical_and, True).astype(bool),
-        per_cell(np.isinf(norms) & ~missing, np.logical_or, False).astype(bool),
-        per_cell(np.isnan(norms) & ~missing, np.logical_or, False).astype(bool),
-    )
-
-
-def _positive_block(norms: np.ndarray, starts: np.ndarray, empty: int, how: str) -> Cells:
-    """`_reduce_block` where every norm has a logarithm, in a fraction of the time."""
-    join, nothing = _JOIN[how]
-    if how == "mean":
-        columns = (np.log2(norms) * _LOG10_2).sum(axis=0, dtype=np.float64)
-    else:  # the logarithm keeps the order
-        columns = np.log10(join.reduce(norms, axis=0).astype(np.float64))
-    logs = join.reduceat(columns, starts) if starts.size else np.empty(0)
-    sizes = np.diff(np.append(starts, norms.shape[1])) * len(norms)
-    none = np.zeros(empty + len(logs), bool)
-    return Cells(
-        np.concatenate([np.full(empty, nothing), logs]),
-        np.concatenate([np.zeros(empty, np.int64), sizes[: len(logs)]]),
-        np.arange(empty + len(logs)) < empty,
-        none,
-        none,
+        per_cell(positive, np.add, 0, np.int64),
+        per_cell(missing, np.logical_and, True),
+        per_cell(np.isinf(norms) & ~missing, np.logical_or, False),
+        per_cell(np.isnan(norms) & ~missing, np.logical_or, False),
     )

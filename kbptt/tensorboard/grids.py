@@ -66,6 +66,7 @@ def frame(members: Sequence[tuple[str, Series | exceptions.HTTPException]], aske
             for run, series in members
             if isinstance(series, exceptions.HTTPException)
         ],
+        "sampled": any(series.sampled for _, series in found),
         "rows": 0,
         "cols": 0,
     }

@@ -84,7 +84,8 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
         """Reduced log10 norms `(records, timesteps)`, a frame for each `group` of runs.
 
         Without `group` each run is its own. A frame is the uint32 length of a JSON header, the
-        header padded to a multiple of 4, and the values as float32.
+        header padded to a multiple of 4, and the values as float32. With `sample=1` the grid may be
+        `sampled`: of some of the records, where not all have been read.
         """
         asked = grids.Asked.of(request)
         wanted = web.of_runs(request, "tag")
@@ -95,14 +96,13 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
                 f"Received: {len(names)} of them."
             )
         groups: dict[str, list[tuple[str, Series | exceptions.HTTPException]]] = {}
-        for name, (run, _), series in zip(
-            names, wanted, self._source.series(request, wanted), strict=True
-        ):
+        found = self._source.series(request, wanted, web.sample(request))
+        for name, (run, _), series in zip(names, wanted, found, strict=True):
             groups.setdefault(name, []).append((run, series))
         return b"".join(grids.frame(members, asked) for members in groups.values())
 
     def _profiles(self, request: wrappers.Request) -> list[dict[str, Any]]:
-        """For each `run` the last profile at or before `step`, or its first."""
+        """For each `run` the last profile at or before `step`, or its first; `sample` as above."""
         wanted = web.integer(request, "step", None)
         points = web.integer(request, "points", _MAX_POINTS, 1, _MAX_POINTS)
 
@@ -112,9 +112,10 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
             at = last if wanted is None else int(np.searchsorted(steps, wanted, "right")) - 1
             norms, step = series.norms.vectors[max(at, 0)], int(steps[max(at, 0)])
             part = web.part(request, norms.size)
-            return {**_one_profile(series, step, norms, part, points), "steps": _thinned(steps)}
+            found = _one_profile(series, step, norms, part, points)
+            return {**found, "steps": _thinned(steps), "sampled": series.sampled}
 
-        return self._of_each(request, profile)
+        return self._of_each(request, profile, web.sample(request))
 
     def _summary(self, request: wrappers.Request) -> list[dict[str, Any]]:
         """The verdict on each `run`, and the numbers behind it."""
@@ -188,7 +189,10 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
         return wrappers.Response(lines(), content_type="text/csv; charset=utf-8", headers=headers)
 
     def _of_each(
-        self, request: wrappers.Request, content: Callable[[Series], dict[str, Any]]
+        self,
+        request: wrappers.Request,
+        content: Callable[[Series], dict[str, Any]],
+        sample: bool = False,
     ) -> list[dict[str, Any]]:
         """The content of each `run`; a run without it does not affect the others."""
         wanted = web.of_runs(request, "tag")
@@ -198,7 +202,7 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
                 return {"run": run, **web.reason(series)}
             return {"run": run, **content(series)}
 
-        found = self._source.series(request, wanted)
+        found = self._source.series(request, wanted, sample)
         return [of(run, series) for (run, _), series in zip(wanted, found, strict=True)]
 
 

@@ -28,12 +28,14 @@ class Records:
 
     Attributes:
         bytes: Memory taken.
+        sampled: Whether there may be more records than these.
     """
 
     def __init__(self, steps: np.ndarray, norms: Ragged, damaged: int = 0):
         self.steps = steps
         self.norms = norms
         self.damaged = damaged
+        self.sampled = False
         self.bytes: int = 4 * norms.size + 200 * len(steps)  # float32, and the array objects
         self._overview: tuple[Any, dict[str, Any]] = None, {}
 
@@ -51,7 +53,7 @@ class Series:
     """The profiles of one run and tag, and the windows in force when they were written.
 
     Attributes:
-        steps, norms, damaged: Those of `Records`.
+        steps, norms, damaged, sampled: Those of `Records`.
         kind: The `layout.Kind`.
     """
 
@@ -67,6 +69,7 @@ class Series:
         self.steps: np.ndarray = records.steps
         self.norms: Ragged = records.norms
         self.damaged: int = records.damaged
+        self.sampled: bool = records.sampled
         self.kind: layout.Kind = kind
         # Lengths that `AdaptiveTruncation` chose, in force after their steps.
         lengths = [(step, length) for step, length in lengths if 1 <= length < np.inf]
@@ -148,6 +151,27 @@ class Cache:
         self._lock = threading.Lock()  # TensorBoard answers every request in a thread of its own
         self._loading: dict[Any, threading.Lock] = collections.defaultdict(threading.Lock)
 
+    def known(self, versions: Mapping[Any, Any]) -> dict[Any, Any]:
+        """The entries of these keys and versions that are there, also while others are loaded."""
+        with self._lock:
+            found = {}
+            for key, version in versions.items():
+                entry = self._entries.get(key)
+                if entry is not None and entry[0] == version:
+                    self._entries.move_to_end(key)
+                    found[key] = entry[1]
+        return found
+
+    def keep(self, versions: Mapping[Any, Any], loaded: Mapping[Any, Any]) -> None:
+        """Makes entries, in place of those used least recently."""
+        with self._lock:
+            for key, value in loaded.items():
+                if isinstance(value, Records):
+                    self._entries[key] = versions[key], value
+                    self._entries.move_to_end(key)
+            while self._bytes() > self._size and len(self._entries) > 1:
+                self._entries.popitem(last=False)
+
     def get(
         self, versions: Mapping[Any, Any], load: Callable[[list[Any]], Mapping[Any, Any]]
     ) -> dict[Any, Any]:
@@ -163,22 +187,10 @@ class Cache:
                 with self._lock:
                     loading = self._loading[key]
                 stack.enter_context(loading)
-            found = {}
-            with self._lock:
-                for key, version in versions.items():
-                    entry = self._entries.get(key)
-                    if entry is not None and entry[0] == version:
-                        self._entries.move_to_end(key)
-                        found[key] = entry[1]
+            found = self.known(versions)
             missing = [key for key in versions if key not in found]
             loaded = load(missing) if missing else {}
-            with self._lock:
-                for key, value in loaded.items():
-                    if isinstance(value, Records):
-                        self._entries[key] = versions[key], value
-                        self._entries.move_to_end(key)
-                while self._bytes() > self._size and len(self._entries) > 1:
-                    self._entries.popitem(last=False)
+            self.keep(versions, loaded)
         return {**found, **loaded}
 
     def _bytes(self) -> int:

@@ -30,8 +30,13 @@ _MAX_SCALARS = 1000
 _MAX_POINTS = 200_000
 # Runs that are read before the page asks for them.
 _WARMED = 500
+# Records of a sample: as many as a heatmap has columns. All of a long run take a second to read.
+_SAMPLE = 400
 # The data server is gone or busy: not a fault of the run.
 _NOT_THE_RUN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+Key = tuple[str, str, str]  # experiment, run, tag
+Found = dict[Key, Records | Unreadable]
 
 
 class Source:
@@ -45,6 +50,7 @@ class Source:
         # Any: to a type checker the methods of `provider.DataProvider` return nothing.
         self._data = data
         self._cache = Cache()
+        self._samples = Cache(2**28)
         self._warmed = False
 
     @functools.cached_property
@@ -68,7 +74,7 @@ class Source:
                 for tag, about in tags.items()
                 if about["kind"] == layout.PROFILE and about["position"] == 0
             ]
-            self.series(request, wanted[:_WARMED])
+            self.series(request, wanted[:_WARMED], sample=True)
             self._warmed = bool(wanted)
 
     def tags(self, request: wrappers.Request) -> dict[str, dict[str, dict[str, Any]]]:
@@ -111,12 +117,16 @@ class Source:
         ]
 
     def series(
-        self, request: wrappers.Request, wanted: Sequence[tuple[str, str]]
+        self, request: wrappers.Request, wanted: Sequence[tuple[str, str]], sample: bool = False
     ) -> list[Series | exceptions.HTTPException]:
         """The profiles of each `(run, tag)`, with their windows, in that order.
 
         In place of one that does not exist there is a `NotFound`, and `Unreadable` where its event
         files are damaged.
+
+        Args:
+            sample: Boolean. Of runs that have not been read yet, `_SAMPLE` records at random with
+                the last one. Defaults to False.
         """
         kinds = {tag: kind for _, tag in wanted if (kind := layout.kind_of(tag)) is not None}
         known = [(run, tag) for run, tag in dict.fromkeys(wanted) if tag in kinds]
@@ -131,7 +141,7 @@ class Source:
             for run, tag in known
             if (one := (listed.get(run) or {}).get(tag)) is not None
         }
-        found = self._cache.get(versions, lambda keys: self._read(request, keys))
+        found = self._sampled(request, versions) if sample else self._whole(request, versions)
         truncations = [
             (run, layout.statistic_tag(kinds[tag][0], "truncation")) for run, tag in known
         ]
@@ -156,28 +166,43 @@ class Source:
             for run, tag in wanted
         ]
 
-    def _read(
-        self, request: wrappers.Request, keys: list[tuple[str, str, str]]
-    ) -> dict[tuple[str, str, str], Records | Unreadable]:
+    def _whole(self, request: wrappers.Request, versions: dict[Key, str]) -> Found:
+        return self._cache.get(versions, lambda keys: self._read(request, keys))
+
+    def _sampled(self, request: wrappers.Request, versions: dict[Key, str]) -> Found:
+        """All records of what has been read, a sample of the others."""
+        known = self._cache.known(versions)
+        others = {key: version for key, version in versions.items() if key not in known}
+        samples = self._samples.get(others, lambda keys: self._read(request, keys, _SAMPLE))
+        readable = {key: one for key, one in samples.items() if isinstance(one, Records)}
+        self._cache.keep(versions, {key: one for key, one in readable.items() if not one.sampled})
+        # A sample without any profile says nothing.
+        empty = [key for key, one in readable.items() if one.sampled and not one.norms.size]
+        return {**known, **samples, **self._whole(request, {key: versions[key] for key in empty})}
+
+    def _read(self, request: wrappers.Request, keys: list[Key], most: int = _EVERYTHING) -> Found:
         """The records of some keys of the cache, in as few requests as the data server allows."""
         experiment = keys[0][0]
         runs, tags = ({key[at] for key in keys} for at in (1, 2))
         arguments = _of(request, layout.PLUGIN, runs, tags)
-        found: dict[tuple[str, str, str], Records | Unreadable] = {}
+        found: Found = {}
         try:
-            replies = read(self._tensors, arguments, split=len(keys) > 1)
+            replies, most = read(self._tensors, arguments, most, split=len(keys) > 1)
         except Exception as error:
             if _not_the_run(error):
                 raise
             if len(keys) > 1:
                 half = len(keys) // 2
-                return self._read(request, keys[:half]) | self._read(request, keys[half:])
+                halves = keys[:half], keys[half:]
+                return self._read(request, halves[0], most) | self._read(request, halves[1], most)
             return {keys[0]: _unreadable(keys[0][1], keys[0][2], error)}
         for run, tag, steps, tensors in replies:
             key, kind = (experiment, run, tag), layout.kind_of(tag)
             if key in keys and kind is not None:
                 try:
-                    found[key] = decode.records(steps, tensors, kind[1].by_lag)
+                    found[key] = records = decode.records(steps, tensors, kind[1].by_lag)
+                    # Without its data server TensorBoard gives all that it has in memory.
+                    records.sampled = len(steps) == most
                 except Exception as error:
                     found[key] = _unreadable(run, tag, error)
         return found
@@ -299,15 +324,22 @@ def _checked(
     return records, lengths
 
 
-def read(read_tensors: Callable, arguments: dict[str, Any], split: bool = False) -> Any:
-    """All records or, if the reply is larger than TensorBoard allows, as many as fit.
+def read(
+    read_tensors: Callable,
+    arguments: dict[str, Any],
+    records: int = _EVERYTHING,
+    split: bool = False,
+) -> tuple[Any, int]:
+    """At most `records` or, if the reply is larger than TensorBoard allows, as many as fit.
 
     With `split` such a reply is an error: the caller has fewer runs to ask for.
+
+    Returns:
+        The reply, and how many records of each series it holds at most.
     """
-    records = _EVERYTHING
     while True:
         try:
-            return read_tensors(**arguments, downsample=records)
+            return read_tensors(**arguments, downsample=records), records
         except grpc.RpcError as error:
             too_large = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             if not too_large or records < 2 or split:

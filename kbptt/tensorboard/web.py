@@ -70,6 +70,11 @@ def integer(
     return value
 
 
+def sample(request: wrappers.Request) -> bool:
+    """Whether some of the records will do for now: the argument `sample`, 1 or 0."""
+    return bool(integer(request, "sample", 0, 0, 1))
+
+
 def part(request: wrappers.Request, timesteps: int) -> tuple[int, int]:
     """First timestep of the requested part, and the one after the last.
 

@@ -6,7 +6,7 @@ import grpc
 import numpy as np
 import pytest
 from gradient_flow_tab import decaying, write_run
-from plugin_client import get, make_client
+from plugin_client import get, make_client, read_grid
 from tensorboard.util import tensor_util
 
 from kbptt.tensorboard import decode, source
@@ -27,7 +27,7 @@ def test_more_than_tensorboard_sends_at_once_is_thinned_out():
             raise TooLarge
         return "data"
 
-    assert source.read(read_tensors, {}) == "data"
+    assert source.read(read_tensors, {}) == ("data", 1024)
     assert asked == [2**31 - 1, 4096, 2048, 1024]
     TooLarge.code = lambda self: grpc.StatusCode.UNAVAILABLE
     with pytest.raises(grpc.RpcError):
@@ -106,3 +106,52 @@ def test_what_the_page_asks_for_first_is_read_when_tensorboard_opens(tmp_path, m
     assert {(run, tag) for _, run, tag in keys} == {("a", tag), ("b", tag)}
     assert get(client, "profiles", run=["a", "b"], tag=tag).json[0]["step"] == 100
     assert len(reads) == 1
+
+
+LONG = 1000  # records
+
+
+@pytest.fixture
+def data_server(monkeypatch):
+    """Sends at most as many records as it is asked for, as TensorBoard's data server does."""
+
+    def tensors(data, arguments):
+        most = arguments["downsample"]
+        for run, tag, steps, values in everything(data, arguments):
+            yield run, tag, steps[-most:], values[-most:]
+
+    everything = source.guard.tensors
+    monkeypatch.setattr(source.guard, "tensors", tensors)
+
+
+@pytest.mark.usefixtures("data_server")
+def test_a_long_run_is_shown_from_a_sample_until_it_is_asked_for_as_a_whole(tmp_path):
+    tag = "gradient_flow/lstm/dL_dh"
+    write_run(tmp_path / "long", lambda step: decaying(0.9), steps=range(LONG))
+    write_run(tmp_path / "short", lambda step: decaying(0.9), steps=range(20))
+    client = make_client(tmp_path)
+
+    def records(sample, run="long"):
+        header, _ = read_grid(get(client, "grid", run=run, tag=tag, sample=sample))
+        (profile,) = get(client, "profiles", run=run, tag=tag, sample=sample).json
+        assert profile["sampled"] is header["sampled"]
+        assert profile["step"] == header["last_steps"][-1]  # the latest, also of a sample
+        return header["sampled"], header["records"], header["last_steps"][-1]
+
+    assert records(1) == (True, 400, LONG - 1)
+    assert records(1, "short") == (False, 20, 19)
+    assert records(0) == (False, LONG, LONG - 1)
+    assert records(1) == (False, LONG, LONG - 1)
+    assert get(client, "summary", run="long", tag=tag, sample=1).json[0]["records"] == LONG
+    get(client, "grid", 400, run="long", tag=tag, sample=2)
+
+
+@pytest.mark.usefixtures("data_server")
+def test_a_sample_in_which_nothing_can_be_read_is_not_the_last_word(tmp_path, monkeypatch):
+    """All but one record are damaged, and a sample of two holds none that is not."""
+    tag = "gradient_flow/lstm/dL_dh"
+    sound = decaying(0.9)
+    write_run(tmp_path / "a", lambda step: sound if step == 1 else -sound, steps=range(30))
+    monkeypatch.setattr(source, "_SAMPLE", 2)
+    header, _ = read_grid(get(make_client(tmp_path), "grid", run="a", tag=tag, sample=1))
+    assert (header["records"], header["damaged"], header["sampled"]) == (1, 29, False)

@@ -313,3 +313,20 @@ def test_dark_mode(tab, server):
     tab.wait("d.body.classList.contains('dark')")
     tab.wait(f"String({corner}) === '66,66,66'")
     tab.evaluate("document.body.classList.remove('dark-mode')")
+
+
+def test_a_long_run_is_drawn_from_a_sample_first_and_nothing_is_asked_for_twice(
+    tab, serve, tmp_path
+):
+    write_run(tmp_path / "long", lambda step: decaying(0.9), steps=range(1000))
+    write_run(tmp_path / "short", lambda step: decaying(0.9), steps=range(20))
+    address, _ = serve(tmp_path)
+    tab.show(address)
+    tab.wait("/^1000 profiles/.test(d.querySelector('.heatmaps .read').textContent)")
+    tab.wait("d.querySelector('.read').textContent && d.querySelectorAll('td').length")
+    asked = tab.js(
+        "d.defaultView.performance.getEntriesByType('resource')"
+        ".map(entry => entry.name.split('/').pop())"
+    )
+    # Of the long run the sample and then all; of the short one all at once.
+    assert asked.count("grid") == 3 and asked.count("profiles") == 2

@@ -111,7 +111,10 @@ function seen(records) {
     }
   }
   if (arrived) {
-    perform.attempt(load);
+    perform.attempt(async () => {
+      await load();
+      await complete();
+    });
     redraw();
   }
 }
@@ -126,30 +129,38 @@ const zoomedSteps = () => (state.zoom ? {s0: state.zoom[0], s1: state.zoom[1]} :
 const versionOf = (entry) => JSON.stringify([wanted(entry), entry.runs.map((run) => page.runs.get(run)?.key)]);
 
 let latest = 0;
+const asked = new Map(); // entry -> the version of its grid that is on its way
 
-/** Fetches the grids of the cards in view, and of the divisor. */
-export async function load() {
+/** Fetches the grids of the cards in view, and of the divisor: at first of samples of what takes long to read. */
+export const load = () => fetchGrids(false);
+
+/** Fetches the grids of all records in place of those of samples. */
+export const complete = () => fetchGrids(true);
+
+async function fetchGrids(whole) {
   const mine = ++latest;
-  const current = () => mine === latest;
   let failures = false;
-  await ofEach(parts(), ask, (part, answers) => {
-    let whole = true;
-    for (const {entry, cells, loaded} of answers) {
-      Object.assign(entry, {cells, loaded, divided: undefined});
-      for (const one of cells.failed) if (failed(one.run, one)) whole = false;
+  await ofEach(parts(whole), async (part) => {
+    for (const {entry, cells, version} of await ask(part, whole)) {
+      if (version !== versionOf(entry)) continue; // meanwhile something else is wanted
+      Object.assign(entry, {cells, loaded: version, divided: undefined});
+      for (const one of cells.failed) if (failed(one.run, one)) failures = true;
     }
-    if (whole) prepare();
-    else failures = true;
-  }, current);
-  if (failures && current()) await perform.again();
+    if (!failures) prepare();
+  }, () => mine === latest);
+  if (failures) await perform.again();
   else prepare();
 }
 
 /** What is to be fetched, in parts for one request each. */
-function parts() {
+function parts(whole) {
   // While a different tab of TensorBoard is open nothing is in view.
   const first = visible() ? near : (entry) => page.entries.indexOf(entry) < 6;
-  const missing = page.entries.filter((entry) => entry.loaded !== versionOf(entry) && (first(entry) || entry.label === state.base));
+  const missing = page.entries.filter((entry) => {
+    const version = versionOf(entry);
+    const lacks = whole ? entry.loaded === version && entry.cells.sampled : entry.loaded !== version;
+    return lacks && asked.get(entry) !== version + whole && (first(entry) || entry.label === state.base);
+  });
   const found = [];
   for (const entry of missing) {
     const last = found[found.length - 1];
@@ -160,11 +171,16 @@ function parts() {
   return found;
 }
 
-async function ask(entries) {
+async function ask(entries, whole) {
   const versions = entries.map(versionOf);
+  entries.forEach((entry, i) => asked.set(entry, versions[i] + whole));
   const pairs = entries.flatMap(({runs}, i) => runs.flatMap((run) => [['run', run], ['tag', page.runs.get(run).tag], ['group', i]]));
-  const found = await grids([...Object.entries(wanted(entries[0])), ...pairs]);
-  return found.map((cells, i) => ({entry: entries[i], cells, loaded: versions[i]}));
+  try {
+    const found = await grids([...Object.entries({...wanted(entries[0]), sample: whole ? 0 : 1}), ...pairs]);
+    return found.map((cells, i) => ({entry: entries[i], cells, version: versions[i]}));
+  } finally {
+    entries.forEach((entry, i) => asked.get(entry) === versions[i] + whole && asked.delete(entry));
+  }
 }
 
 /** Divides what is loaded, if it is to be. */
@@ -236,7 +252,7 @@ function readCell(entry) {
   const of = group ? `geometric mean of ${counted(cells.runs.length, 'run')} · ` : '';
   if (cross?.lag === undefined || cross.step === undefined) {
     const count = (n, name) => (n ? ` · ${name} ${n}` : '');
-    return `${of}${counted(cells.records, 'profile')}${count(cells.zero, 'exact zeros')}${count(cells.nan, 'NaN')}${
+    return `${of}${cells.sampled ? 'a sample of ' : ''}${counted(cells.records, 'profile')}${count(cells.zero, 'exact zeros')}${count(cells.nan, 'NaN')}${
       count(cells.inf, 'infinite')}${count(cells.damaged, 'damaged records')}${
       cells.runs.length < runs.length ? ` · ${counted(runs.length - cells.runs.length, 'run')} without profile here` : ''}`;
   }

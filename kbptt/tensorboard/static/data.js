@@ -31,25 +31,25 @@ export async function grids(parameters) {
 /** Parameters with [name, value] pairs for each of `runs`. */
 export const ofRuns = (runs, parameters, pairs) => [...Object.entries(parameters), ...runs.flatMap(pairs)];
 
-/**
- * Asks for each of `parts`, several at a time, in their order: `ask(part)` returns a list. Calls `each(part, answers)`
- * as they come. `current()` becomes false when nobody waits for the answers any more.
- */
-export async function ofEach(parts, ask, each, current, together = 3) {
+/** Does `work(part)` for each of `parts`, several at a time, in their order; until `current()` is false. */
+export async function ofEach(parts, work, current, together = 3) {
   const left = [...parts];
-  const work = async () => {
-    while (left.length && current()) {
-      const part = left.shift();
-      const answers = await ask(part);
-      if (current()) each(part, answers);
-    }
+  const one = async () => {
+    while (left.length && current()) await work(left.shift());
   };
-  await Promise.all(Array.from({length: Math.min(together, left.length)}, work));
+  await Promise.all(Array.from({length: Math.min(together, left.length)}, one));
 }
 
-/** `ofEach` for parts of `size` of the items. */
-export function inParts(items, size, ...more) {
+/**
+ * Asks for parts of `size` of the items: `ask(part)` returns a list. Calls `each(part, answers)` as they come. `current()`
+ * becomes false when nobody waits for the answers any more.
+ */
+export function inParts(items, size, ask, each, current, together) {
   const parts = [];
   for (let at = 0; at < items.length; at += size) parts.push(items.slice(at, at + size));
-  return ofEach(parts, ...more);
+  const work = async (part) => {
+    const answers = await ask(part);
+    if (current()) each(part, answers);
+  };
+  return ofEach(parts, work, current, together);
 }

@@ -33,16 +33,11 @@ function setBound(name, value) {
 export async function load(current) {
   const missing = [...page.runs.values()].filter((item) => item.findings === undefined).map(({run}) => run);
   const ask = async (part) => [await json('findings', [...ofRuns(part, {}, (run) => [['run', run]]), ...bounds()])];
-  try {
-    await inParts(missing, AT_ONCE, ask, (part, [{thresholds, rules, runs}]) => {
-      Object.assign(page, {thresholds, rules});
-      for (const answer of runs) if (page.runs.has(answer.run)) page.runs.get(answer.run).findings = answer;
-      show();
-    }, current, 2);
-  } catch (error) {
-    ui.judged.textContent = error.message; // bounds that contradict each other
-    showBounds();
-  }
+  await inParts(missing, AT_ONCE, ask, (part, [{thresholds, rules, runs}]) => {
+    Object.assign(page, {thresholds, rules});
+    for (const answer of runs) if (page.runs.has(answer.run)) page.runs.get(answer.run).findings = answer;
+    show();
+  }, current, 2);
 }
 
 /** An item for each finding of each run or group. */

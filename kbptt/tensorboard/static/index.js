@@ -112,10 +112,15 @@ async function update() {
   cards.show();
   tables.show();
   findings.show();
-  // The heatmaps first: what reads the same runs at the same time would only wait for them.
+  // One after the other, as they stand on the page: at the same time each would only wait for the others.
   await cards.load();
   if (mine !== updates) return;
-  await Promise.all([fetchProfiles(), listTrends(mine)]);
+  await fetchProfiles();
+  if (mine !== updates) return;
+  await listTrends(mine);
+  if (mine !== updates) return;
+  await cards.complete();
+  if (mine === updates && [...page.runs.values()].some(({sampled}) => sampled)) await fetchProfiles(0);
   if (mine === updates && kind().gradient) await tables.load(() => mine === updates);
   if (mine === updates && kind().gradient) await findings.load(() => mine === updates);
 }
@@ -131,14 +136,14 @@ function askedStep() {
   return Math.min(Math.max(state.step ?? last, first), last);
 }
 
-async function fetchProfiles() {
+async function fetchProfiles(sample = 1) {
   const mine = ++profiles;
   const runs = [...page.runs.keys()];
   if (!runs.length) return;
   if (allSteps().length) page.step = showStep(allSteps());
   const step = askedStep();
   const points = Math.max(100, Math.min(1000, Math.round(60000 / runs.length)));
-  const parameters = {points, ...(step === undefined ? {} : {step}), ...zoomedPart()};
+  const parameters = {points, sample, ...(step === undefined ? {} : {step}), ...zoomedPart()};
   const current = () => mine === profiles;
   let failures = false;
   await inParts(runs, AT_ONCE, (part) => json('profiles', wanted(part, parameters)), (part, answers) => {
@@ -146,7 +151,7 @@ async function fetchProfiles() {
       const item = page.runs.get(answer.run);
       if (failed(answer.run, answer)) failures = true;
       // A run that starts after this step is returned with its first step.
-      else if (item) Object.assign(item, {steps: answer.steps, profile: answer.norms.length && inZoom(answer.step) ? answer : null});
+      else if (item) Object.assign(item, {steps: answer.steps, sampled: answer.sampled, profile: answer.norms.length && inZoom(answer.step) ? answer : null});
     }
     page.step = showStep(allSteps());
     drawProfile();
@@ -155,7 +160,7 @@ async function fetchProfiles() {
   if (failures) return actions.again();
   redraw();
   // The steps were not known before: within a zoom the nearest may be a different one.
-  if (state.zoom && page.step !== undefined && page.step !== step) await fetchProfiles();
+  if (state.zoom && page.step !== undefined && page.step !== step) await fetchProfiles(sample);
 }
 
 async function listTrends(mine) {
