@@ -3,7 +3,6 @@
 import {inParts, json, ofRuns} from './data.js';
 import {badge, element, runName, swatch} from './dom.js';
 import {bounds, kind, page} from './model.js';
-import {format} from './numbers.js';
 
 const AT_ONCE = 20; // runs in one request
 
@@ -40,21 +39,29 @@ export async function load(current) {
   }, current, 2);
 }
 
-/** An item for each finding of each run or group. */
+/** An item for each kind of finding with what to try, and in it a line for each run or group that has it. */
 export function show() {
   ui.ill.hidden = !kind().gradient;
   if (ui.ill.hidden) return;
   const known = [...page.runs.values()].map(({findings}) => findings).filter(Boolean);
-  const rows = page.entries.flatMap(rowsOf);
-  ui.findings.replaceChildren(...rows.map(({entry, where, finding}) => element('li', {},
-    element('div', {className: 'cell'}, swatch(entry.color), runName(entry.label), badge({verdict: finding.name, reason: finding.reason}),
-      element('span', {textContent: where}),
-      element('span', {className: 'muted', textContent: `${format(finding.value)}, bound ${format(finding.threshold)}`})),
-    element('div', {textContent: finding.reason}),
-    element('div', {}, element('b', {textContent: 'Try: '}), `${finding.advice} (${finding.docs})`))));
-  ui.judged.textContent = known.length ? judged(known, rows.length) : '…';
+  const found = new Map();
+  for (const row of page.entries.flatMap(rowsOf)) {
+    const {name} = row.finding;
+    found.set(name, [...(found.get(name) ?? []), row]);
+  }
+  ui.findings.replaceChildren(...[...found.values()].map((rows) => {
+    const [{finding: {name, advice, docs}}] = rows;
+    return element('li', {},
+      element('div', {}, badge({verdict: name, reason: ''}), ' ', element('b', {textContent: 'Try: '}), `${advice} (${docs})`),
+      ...rows.map(lineOf));
+  }));
+  ui.judged.textContent = known.length ? judged(known, found.size) : '…';
   showBounds();
 }
+
+const lineOf = ({entry, where, finding}) => element('div', {className: 'cell'}, swatch(entry.color), runName(entry.label),
+  element('span', {textContent: where}),
+  element('span', {className: 'muted', textContent: finding.reason}));
 
 /** What was found in an entry: of a group one for each finding, with how many runs have it. */
 function rowsOf(entry) {
