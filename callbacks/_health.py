@@ -102,6 +102,7 @@ class HealthMonitor:
         self._measured: Measured | None = None
         self._watch = Watch(model, self._before, self._after)
         self._given_up: set[str] = set()
+        self._padding_known = False
         self._weights: list[tf.Tensor] = []
         self._last, self._count = 0.0, 0  # seconds of the last measurement, and how many there were
 
@@ -190,6 +191,17 @@ class HealthMonitor:
             stacklevel=2,
         )
 
+    def _warn_of_padding(self) -> None:
+        if self._padding_known:
+            return
+        self._padding_known = True
+        warnings.warn(
+            f"GradientFlow(health=…) measures gradients by lag on sequences without padding, and a "
+            f"batch of {self.model.name!r} had none: it is left out. If all batches are padded, "
+            "pass some sequences without padding as `lag_data`.",
+            stacklevel=2,
+        )
+
     def _states(self, batch: Any, measured: Measured) -> None:
         measured.layers = self._look(batch)
 
@@ -234,6 +246,7 @@ class HealthMonitor:
             complete = np.logical_and.reduce([found.complete for _, found in seen])
             chosen = np.flatnonzero(complete)[: max(1, reach.SEQUENCES * least // count)]
             if not chosen.size:
+                self._warn_of_padding()
                 return
             x, y, sample_weight = (_those(a, chosen) for a in (x, y, sample_weight))
         profiles = lags.lag_profiles(self.model, x, y, count, layers, sample_weight)

@@ -2,17 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from kbptt.analysis import gradient_flow
+from kbptt.analysis.thresholds import DEFAULT, Thresholds
 
 # How the names of `kbptt.analysis.LayerHealth.statistics` begin.
 OF_HEALTH = ("dead_", "saturated_", "gate_")
 # The group of what the optimizer has measured, and names in it.
 OPTIMIZER = "optimizer"
 CLIP_RATE, NONFINITE_STEPS = "clip_rate", "nonfinite_steps"
+
+NEEDS_LAGS = (
+    "It returns sequences, so only gradients by lag show how far back its losses reach: measure "
+    "them with GradientFlow(health=True) or lag_data."
+)
 
 Key: TypeAlias = tuple[str, str]
 """Group and name of a scalar; the group is a layer's name, `OPTIMIZER` or "variables"."""
@@ -45,11 +51,38 @@ class LayerEvidence:
     statistics: dict[str, float] = field(default_factory=dict)
     looked_at: int | None = None
 
+    def verdict_on(self) -> tuple[Sequence[np.ndarray], Sequence[int | None]] | None:
+        """The profiles that a verdict judges, each with the length of its last window or None.
+
+        Where every timestep has a loss of its own their sum shows no reach: then the gradients by
+        lag within the window, lag 0 last; None where they have not been measured.
+        """
+        if not self.per_timestep:
+            return self.profiles, self.windows
+        if self.by_lag is None:
+            return None
+        return [self.by_lag[: self.window][::-1]], [None]
+
+    def overview(self, thresholds: Thresholds = DEFAULT) -> dict[str, Any]:
+        """`gradient_flow.overview` of what the verdict judges; with `by_lag`, whether that is so.
+
+        Without gradients by lag where they are needed the verdict is `"not judged"`, but for norms
+        that are not finite, and the numbers are those of the profiles.
+        """
+        judged = self.verdict_on()
+        found = gradient_flow.overview(*(judged or (self.profiles, self.windows)), thresholds)
+        if judged is None:
+            if found["verdict"] != "non-finite":
+                found |= {"verdict": "not judged", "reason": NEEDS_LAGS}
+        elif self.per_timestep:
+            found["reason"] = f"By lag. {found['reason']}"
+        return {**found, "by_lag": self.per_timestep and judged is not None}
+
     def recent(self) -> np.ndarray | None:
         """The geometric mean of the last quarter of the profiles, or None without any."""
         if not len(self.profiles):
             return None
-        return gradient_flow.mean_profile(self.profiles[-max(1, len(self.profiles) // 4) :])
+        return gradient_flow.latest(self.profiles)
 
     def lags(self) -> np.ndarray | None:
         """How strongly a loss reaches back, by lag: φ, or what the profile of a single loss shows.

@@ -81,8 +81,13 @@ def _factors(
     evidence: Evidence, thresholds: Thresholds
 ) -> Iterator[tuple[LayerEvidence, gradient_flow.Judged]]:
     """Each layer with the verdict on how its gradient changes on its way back."""
-    for layer, kept in _reaches(evidence, thresholds):
-        yield layer, gradient_flow.judge(kept[::-1], None, thresholds)
+    for layer in evidence.layers:
+        on = layer.verdict_on()
+        if on is None or len(layer.profiles) < thresholds.records:
+            continue
+        judged = gradient_flow.judge(gradient_flow.latest(on[0]), on[1][-1], thresholds)
+        if judged.word not in ("non-finite", "no gradient"):  # found by other rules
+            yield layer, judged
 
 
 def _vanishing(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Found | None]:

@@ -113,6 +113,10 @@ def verdict(
     any gradient, compares the two ends of the fitted line. (Later ones come after the last loss.)
     Under truncation only the last window counts: beyond a cut the gradient is meant to be 0.
 
+    Where every timestep has a loss of its own, ‖∂L/∂h_t‖ adds up many and hides the reach of each.
+    Judge the gradients by lag instead, lag 0 last: `lag_profile.norms[::-1]`, as
+    `kbptt.analysis.find_faults` does.
+
     Args:
         norms: Norms `(timesteps,)`, or `(records, timesteps)`, masked where a record has no such
             timestep: then the geometric mean of the last quarter of the records is judged.
@@ -170,9 +174,8 @@ def overview(
     for window in windows:
         if window is not None:
             _checks.positive_integer("window", window)
-    averaged = max(1, len(profiles) // 4)
     window = windows[-1]
-    norms = mean_profile(profiles[-averaged:])
+    norms = latest(profiles)
     judged = judge(norms, window, thresholds)
     number = min(len(profiles), _MOST_JUDGED)
     spread = np.linspace(0, len(profiles) - 1, number).round().astype(int)
@@ -191,9 +194,18 @@ def overview(
         "half_life": half_life(inside),
         "verdict": word,
         "reason": reason,
-        "averaged": averaged,
+        "averaged": _averaged(profiles),
         "verdicts": dict(words),
     }
+
+
+def latest(profiles: Sequence[np.ndarray]) -> np.ndarray:
+    """`mean_profile` of the last quarter of the profiles, at least of one."""
+    return mean_profile(profiles[-_averaged(profiles) :])
+
+
+def _averaged(profiles: Sequence[np.ndarray]) -> int:
+    return max(1, len(profiles) // 4)
 
 
 def mean_profile(profiles: Sequence[np.ndarray]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from kbptt.analysis import findings, gradient_flow
+from kbptt.analysis import findings
 from kbptt.analysis.evidence import Evidence, LayerEvidence
 from kbptt.analysis.thresholds import DEFAULT, Thresholds
 
@@ -36,20 +36,8 @@ def _of_layer(layer: LayerEvidence, thresholds: Thresholds) -> list[str]:
         return [
             f"{layer.name}: {count} of the {thresholds.records:g} profiles that a verdict needs"
         ]
-    if layer.per_timestep:
-        # Every timestep has a loss of its own: the sum of all shows no reach.
-        if layer.by_lag is None:
-            return [
-                f"{layer.name}: {count} profiles; it returns sequences, so only gradients by lag "
-                "show how far back its losses reach (lag_data, health)"
-            ]
-        window = layer.window
-        lags = layer.by_lag if window is None else layer.by_lag[:window]
-        judged = gradient_flow.judge(lags[::-1], None, thresholds)
-        lines = [f"{layer.name}: {judged.word} (by lag). {judged.reason}"]
-    else:
-        found = gradient_flow.overview(layer.profiles, layer.windows, thresholds)
-        lines = [f"{layer.name}: {found['verdict']}. {found['reason']}"]
+    found = layer.overview(thresholds)
+    lines = [f"{layer.name}: {found['verdict']}. {found['reason']}"]
     if layer.statistics:
         values = (f"{name} {value:.3g}" for name, value in layer.statistics.items())
         at = "" if layer.looked_at is None else f"step {layer.looked_at}: "

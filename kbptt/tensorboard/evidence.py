@@ -1,8 +1,7 @@
 """What findings are based on, from the event files of a run."""
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -33,13 +32,12 @@ def read_evidence(log_dir: str | os.PathLike[str]) -> Evidence:
         series = Series(records, kind, content, chosen, "overlap" in content)
         by_lag = scan.lags.get(layer)
         lags = by_lag[max(by_lag)] if by_lag else None
-        layers.append(of_layer(layer, content, series, lags, last))
+        layers.append(of_layer(layer, series, lags, last))
     return of_run(layers, last)
 
 
 def of_layer(
     name: str,
-    content: Mapping[str, Any],
     series: Series,
     by_lag: np.ndarray | None,
     last: Last,
@@ -48,7 +46,6 @@ def of_layer(
 
     Args:
         name: The layer's name.
-        content: The fields of `layout.parse_content`.
         series: Its profiles.
         by_lag: Its last gradients by lag, lag 0 first, or None.
         last: The run's scalars.
@@ -58,13 +55,24 @@ def of_layer(
     statistics, looked_at = of_health(name, last)
     return LayerEvidence(
         name,
-        per_timestep=content.get("loss") == "all",
+        per_timestep=series.per_timestep,
         profiles=[norms for _, norms in timed],
         windows=[series.judged_window(step, norms.size) for step, norms in timed],
         window=series.window(steps[-1] + 1 if steps else 0),
         by_lag=by_lag,
         statistics=statistics,
         looked_at=looked_at,
+    )
+
+
+def of_lags(name: str, series: Series) -> LayerEvidence:
+    """What the gradients by lag alone show: a loss at every timestep, and its reach."""
+    # Lag 0 is the last column.
+    return LayerEvidence(
+        name,
+        per_timestep=True,
+        window=series.window(series.steps.tolist()[-1]),
+        by_lag=series.norms.vectors[-1][::-1],
     )
 
 

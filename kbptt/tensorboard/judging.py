@@ -1,8 +1,9 @@
-"""Findings on the runs in the *Gradient flow* tab, from what TensorBoard has read of them."""
+"""Verdicts and findings on the runs in the *Gradient flow* tab, from what TensorBoard has read."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from werkzeug import exceptions, wrappers
 
 from kbptt.analysis import findings as table, thresholds
@@ -60,6 +61,69 @@ def findings(source: Source, request: wrappers.Request) -> dict[str, Any]:
     return {"thresholds": thresholds.as_dict(bounds), "rules": rules, "runs": answers}
 
 
+def summary(source: Source, request: wrappers.Request) -> list[dict[str, Any]]:
+    """The verdict on each `run` with its `tag`, and the numbers behind it.
+
+    Raises:
+        werkzeug.exceptions.BadRequest: As `findings`.
+    """
+    bounds = asked_thresholds(request)
+    wanted = web.of_runs(request, "tag")
+    layers = [known[0] if (known := layout.kind_of(tag)) else tag for _, tag in wanted]
+    found = source.series(request, wanted)
+    # By which the losses of every timestep are judged.
+    needed = [
+        (run, layout.lag_tag(layer))
+        for (run, _), layer, one in zip(wanted, layers, found, strict=True)
+        if isinstance(one, Series) and one.per_timestep and not one.kind.by_lag
+    ]
+    lags = dict(zip(needed, source.series(request, needed) if needed else [], strict=True))
+    answers = []
+    for (run, _), layer, one in zip(wanted, layers, found, strict=True):
+        if isinstance(one, Series):
+            answer = _summary(layer, one, lags.get((run, layout.lag_tag(layer))), bounds)
+        else:
+            answer = web.reason(one)
+        answers.append({"run": run, **answer})
+    return answers
+
+
+def _summary(
+    layer: str,
+    series: Series,
+    lags: Series | exceptions.HTTPException | None,
+    bounds: thresholds.Thresholds,
+) -> dict[str, Any]:
+    if series.kind.by_lag:
+        recorded = evidence.of_lags(layer, series)
+    else:
+        recorded = evidence.of_layer(layer, series, _last_lags(lags), {})
+    found = series.overview(recorded, bounds)
+    steps = _recorded(series)
+    # By lag it is the last record that is judged.
+    on = _recorded(lags) if found["by_lag"] and isinstance(lags, Series) else steps
+    return {
+        **found,
+        "thresholds": thresholds.of_verdicts(bounds),
+        "first_step": on[-found["averaged"]],
+        "last_step": on[-1],
+        "records": len(series.steps),
+        "damaged": series.damaged,
+        "window": series.window(steps[-1]),
+    }
+
+
+def _recorded(series: Series) -> list[int]:
+    """The steps of the records that are not empty."""
+    timed = zip(series.steps.tolist(), series.norms.vectors, strict=True)
+    return [step for step, norms in timed if norms.size]
+
+
+def _last_lags(series: Series | exceptions.HTTPException | None) -> np.ndarray | None:
+    """The last gradients by lag, lag 0 first."""
+    return series.norms.vectors[-1][::-1] if isinstance(series, Series) else None
+
+
 def asked_thresholds(request: wrappers.Request) -> thresholds.Thresholds:
     """The bounds that the arguments `threshold` of a request give.
 
@@ -92,10 +156,8 @@ def _evidence(
         found = series.get((run, tag))
         if about["kind"] != layout.PROFILE or not isinstance(found, Series):
             continue
-        lags = series.get((run, layout.lag_tag(about["layer"])))
-        # Lag 0 is the last column here.
-        by_lag = lags.norms.vectors[-1][::-1] if isinstance(lags, Series) else None
-        layers.append(evidence.of_layer(about["layer"], about, found, by_lag, last))
+        by_lag = _last_lags(series.get((run, layout.lag_tag(about["layer"]))))
+        layers.append(evidence.of_layer(about["layer"], found, by_lag, last))
     return of_run(layers, last)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from tensorboard.plugins import base_plugin
 from werkzeug import exceptions, wrappers
 
-from kbptt.analysis import gradient_flow, thresholds
+from kbptt.analysis import gradient_flow
 from kbptt.tensorboard import grid, grids, judging, layout, web
 from kbptt.tensorboard.series import Series, fitted_line
 from kbptt.tensorboard.source import Source
@@ -51,7 +51,7 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
             "/runs": self._runs,
             "/grid": self._grid,
             "/profiles": self._profiles,
-            "/summary": self._summary,
+            "/summary": lambda request: judging.summary(self._source, request),
             "/findings": lambda request: judging.findings(self._source, request),
             "/statistics": self._statistics,
             "/trends": self._trends,
@@ -116,29 +116,6 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
             return {**found, "steps": _thinned(steps), "sampled": series.sampled}
 
         return self._of_each(request, profile, web.sample(request))
-
-    def _summary(self, request: wrappers.Request) -> list[dict[str, Any]]:
-        """The verdict on each `run`, and the numbers behind it."""
-        bounds = judging.asked_thresholds(request)
-
-        def summary(series: Series) -> dict[str, Any]:
-            found = series.overview(bounds)
-            recorded = [
-                step
-                for step, norms in zip(series.steps.tolist(), series.norms.vectors, strict=True)
-                if norms.size
-            ]
-            return {
-                **found,
-                "thresholds": thresholds.of_verdicts(bounds),
-                "first_step": recorded[-found["averaged"]],
-                "last_step": recorded[-1],
-                "records": len(series.steps),
-                "damaged": series.damaged,
-                "window": series.window(recorded[-1]),
-            }
-
-        return self._of_each(request, summary)
 
     def _statistics(self, request: wrappers.Request) -> list[str]:
         """Names of the scalars of each `layer` and of what belongs to no layer."""

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from kbptt.analysis import adaptive, gradient_flow
-from kbptt.analysis.thresholds import DEFAULT, Thresholds
+from kbptt.analysis.evidence import LayerEvidence
+from kbptt.analysis.thresholds import Thresholds
 from kbptt.tensorboard import layout
 from kbptt.tensorboard.ragged import Ragged
 from kbptt.truncation import windows
@@ -39,13 +40,12 @@ class Records:
         self.bytes: int = 4 * norms.size + 200 * len(steps)  # float32, and the array objects
         self._overview: tuple[Any, dict[str, Any]] = None, {}
 
-    def overview(self, windows: list[int | None], bounds: Thresholds) -> dict[str, Any]:
-        """`gradient_flow.overview` of the records that are not empty, cached for these windows."""
-        if self._overview[0] != (windows, bounds):
-            timed = [(v, w) for v, w in zip(self.norms.vectors, windows, strict=True) if len(v)]
-            vectors, judged = zip(*timed, strict=True)
-            found = gradient_flow.overview(vectors, judged, bounds)
-            self._overview = (windows, bounds), found
+    def overview(self, layer: LayerEvidence, bounds: Thresholds) -> dict[str, Any]:
+        """`layer.overview` of these records, cached: it reads them all."""
+        lags = None if layer.by_lag is None else layer.by_lag.tobytes()
+        key = layer.per_timestep, list(layer.windows), layer.window, lags, bounds
+        if self._overview[0] != key:
+            self._overview = key, layer.overview(bounds)
         return self._overview[1]
 
 
@@ -55,6 +55,7 @@ class Series:
     Attributes:
         steps, norms, damaged, sampled: Those of `Records`.
         kind: The `layout.Kind`.
+        per_timestep: Whether every timestep has an output.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Series:
         self.damaged: int = records.damaged
         self.sampled: bool = records.sampled
         self.kind: layout.Kind = kind
+        self.per_timestep: bool = content.get("loss") == "all"
         # Lengths that `AdaptiveTruncation` chose, in force after their steps.
         lengths = [(step, length) for step, length in lengths if 1 <= length < np.inf]
         self._changes = [step for step, _ in lengths]
@@ -93,11 +95,9 @@ class Series:
             return None
         return windows.length_of_last(size, self._in_force(step)[1])
 
-    def overview(self, bounds: Thresholds = DEFAULT) -> dict[str, Any]:
-        """`gradient_flow.overview` of all profiles."""
-        sizes = map(len, self.norms.vectors)
-        windows = list(map(self.judged_window, self.steps.tolist(), sizes))
-        return self._records.overview(windows, bounds)
+    def overview(self, layer: LayerEvidence, bounds: Thresholds) -> dict[str, Any]:
+        """`layer.overview`, cached with the records that the evidence is of."""
+        return self._records.overview(layer, bounds)
 
     def cuts(self, step: int, size: int) -> list[int]:
         """First columns after a cut in a profile of this size; by lag, the first in the window."""

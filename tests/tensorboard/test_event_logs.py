@@ -56,9 +56,15 @@ def leaves(value, path=""):
         yield path, value
 
 
+def is_judged_anew(path):
+    """Both layers have an output at every timestep, and are judged by lag since."""
+    _, _, of_summary = path.partition("/summary/")
+    return of_summary and not of_summary.startswith(("records", "damaged", "window", "steps"))
+
+
 def test_logs_of_release_0_1_0_are_read_as_before():
     recorded = json.loads((LOGS / "answers.json").read_text("utf-8"))
-    expected = dict(leaves(recorded))
+    expected = {path: value for path, value in leaves(recorded) if not is_judged_anew(path)}
     found = dict(leaves(json.loads(json.dumps(answers(LOGS)))))
     assert expected.keys() <= found.keys()  # more may be said by now
     for path, value in expected.items():

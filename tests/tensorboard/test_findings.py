@@ -1,10 +1,11 @@
 """The findings of the tab are those of `kbptt check` on the same runs."""
 
+import numpy as np
 import pytest
 from gradient_flow_tab import decaying, write_run
-from plugin_client import get, make_client
+from plugin_client import get, make_client, summary
 
-from kbptt.analysis import find_faults, findings
+from kbptt.analysis import find_faults, findings, gradient_flow, summary as summaries
 from kbptt.tensorboard import layout, read_evidence, reader, writer
 
 
@@ -57,6 +58,42 @@ def test_the_same_as_on_the_command_line(root):
     judged = {one["run"]: one["judged"] for one in answer["runs"]}
     assert "saturated-gates" in judged["ill"] and "saturated-gates" not in judged["well"]
     assert set(answer["rules"]) == set(findings.RULES)
+
+
+@pytest.mark.parametrize("run", ["ill", "well", "short", "lags"])
+def test_the_verdict_is_that_of_the_command_line(root, run):
+    """In the row of the tab, in `flow.summary()` and in the findings."""
+    client, recorded = make_client(root), read_evidence(root / run)
+    for layer in recorded.layers:
+        shown = summary(client, run, layout.profile_tag(layer.name))
+        printed = f"{layer.name}: {shown['verdict']}. {shown['reason']}"
+        assert printed in summaries.text(recorded).splitlines()
+        named = {one.name for one in find_faults(recorded) if one.where == layer.name}
+        assert (shown["verdict"] in named) == (shown["verdict"] in gradient_flow.BAD)
+
+
+def test_losses_of_every_timestep_are_judged_by_lag(root):
+    """0.5^7 within the window, though the sum of all losses is the same at every timestep."""
+    client = make_client(root)
+    direct, by_lag = (
+        summary(client, "lags", tag) for tag in (layout.profile_tag("rnn"), layout.lag_tag("rnn"))
+    )
+    assert direct["verdict"] == by_lag["verdict"] == "decaying"
+    assert direct["reason"] == by_lag["reason"] and "0.5^7" in direct["reason"]
+    assert direct["decay"] == by_lag["decay"] == pytest.approx(0.5)
+    assert (direct["first_step"], direct["last_step"], direct["window"]) == (3, 3, 8)
+
+
+@pytest.mark.parametrize(("norm", "verdict"), [(1.0, "not judged"), (np.nan, "non-finite")])
+def test_without_gradients_by_lag_there_is_no_verdict_on_them(tmp_path, norm, verdict):
+    events = writer.EventWriter(str(tmp_path / "a"), reader.SUFFIX)
+    for step in range(3):
+        norms = np.full(20, norm, np.float32)
+        events.write(step, [writer.profile_value("rnn", norms, content("rnn", "all"))])
+    shown = summary(make_client(tmp_path), "a", layout.profile_tag("rnn"))
+    assert shown["verdict"] == verdict
+    assert ("lag_data" in shown["reason"]) == (verdict == "not judged")
+    assert f"rnn: {verdict}. " in summaries.text(read_evidence(tmp_path / "a"))
 
 
 def test_bounds_of_the_request(root):

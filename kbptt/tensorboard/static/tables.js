@@ -76,8 +76,8 @@ export function show() {
   ui.table.replaceChildren(header, ...body);
   if (!summaries.length) return;
   ui.thresholds.textContent = (grouped ? 'Numbers of a group are medians over its runs. ' : '') + verdictNote(summaries[0].thresholds)
-    + (!kind().by_lag && [...page.runs.values()].some(({meta}) => meta.loss === 'all')
-      ? ' With an output at every timestep, direct gradients can hide a vanishing one: see the gradient by lag.' : '');
+    + (kind().by_lag || [...page.runs.values()].some(({meta}) => meta.loss === 'all')
+      ? ' Where every timestep has an output, the sum of their gradients shows no reach: the last gradients by lag are judged, within the window.' : '');
 }
 
 /** What all summaries have in common, else that they differ. */
