@@ -26,7 +26,7 @@ def test_what_is_wrong_and_what_to_try(tab, server):
     tab.wait(f"{FOUND}.length === 1")
     (found,) = tab.js(FOUND)
     assert found.startswith("vanishing Try: an orthogonal recurrent initializer")
-    assert " ill lstm Over the 40 timesteps" in found and "0.8^39 = 10^-3.8, below 0.001" in found
+    assert " ill lstm Over the 40 timesteps" in found and "0.8^39 = 10^−3.8, below 0.001" in found
     assert "docs/findings.md#vanishing" in found
     note = tab.js(NOTE)
     assert note.startswith("Judged for all runs: vanishing, exploding, non-finite.")
