@@ -113,8 +113,9 @@ class GradientFlow(RunLogger):
             every profile. Defaults to `False`.
         on_verdict: What to do once something is found to be wrong (see
             `kbptt.analysis.find_faults`): `"warn"`; `"stop"`, which also ends training after the
-            step; or a function of the list of new `kbptt.analysis.Finding`. Judged at every
-            profile, each finding acted on once. Defaults to `None`, nothing.
+            step; or a function of the list of new `kbptt.analysis.Finding`. Judged at every profile
+            (before the third, so for two epochs by default, only non-finite steps can be found),
+            each finding acted on once. Defaults to `None`, nothing.
         thresholds: `kbptt.analysis.Thresholds`, or a dict of those that differ from the defaults.
             Defaults to `None`.
 
