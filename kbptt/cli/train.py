@@ -35,6 +35,15 @@ Lags = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+Health = Annotated[
+    bool,
+    typer.Option(
+        "--health",
+        help="Log the health of the network, too: norms of the states, saturated gates, dead "
+        "units, gradient and update of every variable. `kbptt check` judges it.",
+        rich_help_panel=RUN,
+    ),
+]
 
 
 @options.command(**DEFAULTS | {"stream": "streams, if the task has them", "threads": "all cores"})
@@ -70,6 +79,7 @@ def train(
         typer.Option("--resume", help="Continue the run in --logdir.", rich_help_panel=RUN),
     ] = False,
     lags: Lags = None,
+    health: Health = False,
     sample: Annotated[
         int, typer.Option(help="Characters to write at the end (text).", rich_help_panel=RUN)
     ] = 300,
@@ -106,7 +116,7 @@ def train(
                 from kbptt.cli import training
             if threads is not None:
                 set_threads(threads)
-            finite = training.run(config, logdir, again, sample, lags)
+            finite = training.run(config, logdir, again, sample, lags, health)
     if not finite:
         terminal.print_error(
             "The loss is not finite: the training diverged. Try --clip 1 or a smaller "
