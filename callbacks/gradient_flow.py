@@ -58,8 +58,8 @@ class GradientFlow(RunLogger):
       back the losses reach, whatever the truncation,
 
     and for the model, under `gradient_flow_stats/optimizer/…`, the `global_norm` of all weight
-    gradients, `nonfinite_steps` (of all `fit` so far) and, if a kbptt callback clips the gradient,
-    `clip_rate`, `threshold` and `norm_after`.
+    gradients, `nonfinite_steps` (of all `fit` so far), if a kbptt callback clips the gradient
+    `clip_rate`, `threshold` and `norm_after`, and if the optimizer does `clipnorm/clip_rate`.
 
     With `health` it also looks at the batch of the step that is logged (see
     `kbptt.analysis.health`), and writes for every layer the tensors `…/h_norm` and `…/c_norm`, the
