@@ -25,6 +25,7 @@ _LONGEST = LINES * COLUMNS
 _LONGEST_WORD = 160
 # What the command was given, to say how to go on after Ctrl-C.
 arguments: list[str] = []
+_held = False  # whether the first Ctrl-C waits
 
 
 def readable(message: str) -> str:
@@ -157,9 +158,23 @@ def interrupted() -> bool:
     return signal.getsignal(signal.SIGINT) is _end
 
 
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """A scope in which the first Ctrl-C waits: it is raised at the end."""
+    global _held
+    _held = True
+    try:
+        yield
+    finally:
+        _held = False
+    if interrupted():
+        raise KeyboardInterrupt
+
+
 def _interrupt(*_: Any) -> None:
     signal.signal(signal.SIGINT, _end)
-    raise KeyboardInterrupt
+    if not _held:
+        raise KeyboardInterrupt
 
 
 def _end(*_: Any) -> None:

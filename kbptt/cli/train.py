@@ -144,7 +144,7 @@ def _check_resume(config: dict[str, Any], resume: bool, logdir: Path | None) -> 
     if resume and config["training"]["checkpoint"] == "best":
         raise ValueError(
             "`--resume` cannot be combined with `--checkpoint best`: a run keeps the weights of "
-            "its last epoch only."
+            "its last epoch only. Begin a new one, in another --logdir."
         )
 
 

@@ -99,18 +99,31 @@ def _fit(
     epochs, seed = training.config["training"]["epochs"], training.config["seed"]
     progress = Progressed(console, training, epochs, first_epoch)
     observers = [EpochSeeds(seed), checkpoints, progress]
+    begins_recording = keras.callbacks.LambdaCallback(on_epoch_end=progress.record_epoch)
     try:
         with progress:
-            training.fit(logdir, observers, first_epoch, PROFILES, lags, health=health)
+            training.fit(
+                logdir, observers, first_epoch, PROFILES, lags, [begins_recording], health=health
+            )
     except KeyboardInterrupt:
-        so_far = [f"Interrupted in epoch {progress.epoch + 1} of {epochs}"]
-        if progress.finished:
-            so_far += [f"epoch {progress.finished} is saved", summary.best_so_far(training)]
-        terminal.print_text("; ".join(filter(None, so_far)) + ".")
+        terminal.print_text("; ".join(_so_far(training, progress, logdir)) + ".")
         raise
     except ValueError as error:
         # The arguments were checked before, so this is not the user's mistake.
         raise RuntimeError(f"Training failed. {error}") from error
+
+
+def _so_far(training: Training, progress: Progressed, logdir: Path) -> Iterator[str]:
+    """Where a training was interrupted, and what there is of it."""
+    place = "after" if progress.finished > progress.epoch else "in"
+    yield f"Interrupted {place} epoch {progress.epoch + 1} of {progress.epochs}"
+    saved, _ = newest_checkpoint(logdir)
+    if saved:
+        yield f"epoch {saved} is saved"
+    if best := summary.best_so_far(training):
+        yield best
+    if training.settings["checkpoint"] == "best":
+        yield "a run with --checkpoint best cannot be continued: its best weights are not saved"
 
 
 def _notes(training: Training) -> Iterator[str]:
