@@ -113,10 +113,17 @@ def print_columns(rows: Iterable[Sequence[str]]) -> None:
 
 @contextlib.contextmanager
 def sentences_for_warnings() -> Iterator[None]:
-    """A scope in which warnings are printed as sentences, without the code that raised them."""
+    """A scope in which warnings are printed as sentences, without the code that raised them.
+
+    Each sentence once: a command makes a task to check its options, and again to train on it.
+    """
+    said = set()
 
     def show(message, category, filename, lineno, file=None, line=None):
-        typer.echo(readable(f"Warning: {message}"), err=True)
+        sentence = readable(f"Warning: {message}")
+        if sentence not in said:
+            said.add(sentence)
+            typer.echo(sentence, err=True)
 
     class Handler(logging.Handler):
         def emit(self, record):

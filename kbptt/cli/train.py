@@ -108,6 +108,8 @@ def train(
     with terminal.directory(logdir), run_directory.locked(logdir):
         known = run_directory.describe(config)
         again = run_directory.check_configuration(logdir / "run.json", known, resume)
+        if resume and not again:
+            terminal.print_text(f"There is no run in {logdir} to resume: a new one begins.")
         _announce(grid, logdir)
         go_on = again_with if config["training"]["checkpoint"] == "last" else None
         with terminal.saying_how_to_continue(logdir / "run.json", go_on):
