@@ -81,8 +81,9 @@ class Rule(NamedTuple):
     advice: str
 
 
-_HEALTH = "GradientFlow(health=True), --health"
-_BY_LAG = f"gradients by lag ({_HEALTH}; or lag_data)"
+# What to ask for.
+_HEALTH = "the health of the states, from GradientFlow(health=True) or --health"
+_LAGS = "from GradientFlow(health=True), --health or lag_data"
 _ALL_ZERO = Unjudged("every norm is exactly 0")
 _NOT_FINITE = Unjudged("the norms are NaN or infinite")
 
@@ -100,7 +101,7 @@ def _reach(layer: LayerEvidence, thresholds: Thresholds) -> np.ndarray | Unjudge
         return _NOT_FINITE
     if norms is not None and not norms.any():
         return _ALL_ZERO
-    return Unjudged(f"needs, of layers that return sequences, {_BY_LAG}")
+    return Unjudged(f"needs, of layers that return sequences, gradients by lag, {_LAGS}")
 
 
 def _vanishing(evidence: Evidence, thresholds: Thresholds) -> _Outcomes:
@@ -149,6 +150,11 @@ def _windows(
         yield reach if isinstance(reach, Unjudged) else (layer, layer.window, reach)
 
 
+def _too_few_lags(window: int, kept: np.ndarray) -> Unjudged:
+    here = f"here {len(kept)} lags"
+    return Unjudged(f"needs gradients by lag up to the window of {window}, {_LAGS}; {here}")
+
+
 def _cut_too_short(evidence: Evidence, thresholds: Thresholds) -> _Outcomes:
     for place in _windows(evidence, thresholds):
         if isinstance(place, Unjudged):
@@ -159,7 +165,7 @@ def _cut_too_short(evidence: Evidence, thresholds: Thresholds) -> _Outcomes:
             yield Unjudged("the window is as long as the sequences: nothing is cut", applies=False)
             continue
         if len(kept) < window:
-            yield Unjudged(f"needs {_BY_LAG} up to the window of {window}; here {len(kept)} lags")
+            yield _too_few_lags(window, kept)
             continue
         yield None
         left = float(kept[-1] / kept.max())
@@ -181,7 +187,7 @@ def _window_too_long(evidence: Evidence, thresholds: Thresholds) -> _Outcomes:
         layer, window, kept = place
         needed = int(gradient_flow.horizon(kept[::-1], NEEDED))
         if len(kept) < min(window, thresholds.window * needed):  # further lags may hold more
-            yield Unjudged(f"needs {_BY_LAG} up to the window of {window}; here {len(kept)} lags")
+            yield _too_few_lags(window, kept)
             continue
         yield None
         if window > thresholds.window * needed:
@@ -200,7 +206,7 @@ def _unknown_health(layer: LayerEvidence) -> Unjudged:
     norms = layer.recent()
     if norms is not None and not np.isfinite(norms).all():
         return _NOT_FINITE
-    return Unjudged(f"needs the health of the states ({_HEALTH})")
+    return Unjudged(f"needs {_HEALTH}")
 
 
 def _saturated_gates(evidence: Evidence, thresholds: Thresholds) -> _Outcomes:
@@ -289,33 +295,33 @@ def _nonfinite(evidence: Evidence, thresholds: Thresholds) -> _Outcomes:
 
 RULES: dict[str, Rule] = {
     "vanishing": Rule(
-        f"profiles; of layers that return sequences, {_BY_LAG}",
+        f"profiles; of layers that return sequences, gradients by lag, {_LAGS}",
         _vanishing,
         "an orthogonal recurrent initializer, an LSTM with chrono-initialized gates, "
         "normalization='layer', or VanishingGradient as gradient_regularizer.",
     ),
     "exploding": Rule(
-        f"profiles; of layers that return sequences, {_BY_LAG}",
+        f"profiles; of layers that return sequences, gradients by lag, {_LAGS}",
         _exploding,
         "ClipByGlobalNorm(1.0), gradient_clip inside the layer, an orthogonal recurrent "
         "initializer, or a smaller learning rate.",
     ),
     "cut-too-short": Rule(
-        f"a single loss, or {_BY_LAG} up to the window", _cut_too_short,
+        f"a single loss, or gradients by lag up to the window, {_LAGS}", _cut_too_short,
         "a longer window (kbptt.analysis.suggest_truncation estimates it), or AdaptiveTruncation.",
     ),
     "window-too-long": Rule(
-        f"a truncation window; a single loss, or {_BY_LAG}", _window_too_long,
+        f"a truncation window; a single loss, or gradients by lag, {_LAGS}", _window_too_long,
         "a shorter window, unless the task needs what the network does not yet remember: then see "
         "vanishing.",
     ),
     "saturated-gates": Rule(
-        f"the health of the states ({_HEALTH})", _saturated_gates,
+        _HEALTH, _saturated_gates,
         "inputs scaled to unit variance, a smaller learning rate, gate biases nearer to 0 (or the "
         "uniform gate initializer), or normalization='layer'.",
     ),
     "dead-units": Rule(
-        f"the health of the states ({_HEALTH})", _dead_units,
+        _HEALTH, _dead_units,
         "inputs scaled to unit variance, a smaller recurrent initializer or learning rate, or "
         "normalization='layer'; of relu units, the identity initializer.",
     ),

@@ -195,7 +195,10 @@ def test_one_layer_that_needs_more_is_not_hidden_by_one_without_a_cut():
 @pytest.mark.parametrize(
     ("one", "expected"),
     [
-        (layer(profile(0.98)), {"saturated-gates": "needs the health of the states ("}),
+        (
+            layer(profile(0.98)),
+            {"saturated-gates": "needs the health of the states, from GradientFlow("},
+        ),
         (layer(profile(0.98)), {"dead-units": "--health"}),
         (layer(np.full(40, np.nan), records=6), {"vanishing": "the norms are NaN or infinite"}),
         (layer(np.full(40, np.nan), records=6), {"dead-units": "the norms are NaN or infinite"}),
@@ -203,7 +206,7 @@ def test_one_layer_that_needs_more_is_not_hidden_by_one_without_a_cut():
         (layer(profile(0.98), records=2), {"clip-always": "needs 3 profiles; here 2"}),
         (
             layer(np.ones(99), window=50, per_timestep=True, by_lag=np.ones(20)),
-            {"cut-too-short": "up to the window of 50; here 20 lags"},
+            {"cut-too-short": "lag_data; here 20 lags"},
         ),
     ],
 )
