@@ -58,8 +58,8 @@ class GradientFlow(RunLogger):
       back the losses reach, whatever the truncation,
 
     and for the model, under `gradient_flow_stats/optimizer/…`, the `global_norm` of all weight
-    gradients, `nonfinite_steps` (of all `fit` so far) and, if a kbptt callback clips the gradient,
-    `clip_rate`, `threshold` and `norm_after`.
+    gradients, `nonfinite_steps` (of all `fit` so far), if a kbptt callback clips the gradient
+    `clip_rate`, `threshold` and `norm_after`, and if the optimizer does `clipnorm/clip_rate`.
 
     With `health` it also looks at the batch of the step that is logged (see
     `kbptt.analysis.health`), and writes for every layer the tensors `…/h_norm` and `…/c_norm`, the
@@ -113,8 +113,9 @@ class GradientFlow(RunLogger):
             every profile. Defaults to `False`.
         on_verdict: What to do once something is found to be wrong (see
             `kbptt.analysis.find_faults`): `"warn"`; `"stop"`, which also ends training after the
-            step; or a function of the list of new `kbptt.analysis.Finding`. Judged at every
-            profile, each finding acted on once. Defaults to `None`, nothing.
+            step; or a function of the list of new `kbptt.analysis.Finding`. Judged at every profile
+            (before the third, so for two epochs by default, only non-finite steps can be found),
+            each finding acted on once. Defaults to `None`, nothing.
         thresholds: `kbptt.analysis.Thresholds`, or a dict of those that differ from the defaults.
             Defaults to `None`.
 

@@ -8,6 +8,7 @@ from command_line import kbptt, refused
 from ill_models import data, linear, network
 
 from kbptt.analysis import find_faults
+from kbptt.analysis.findings import RULES
 from kbptt.callbacks import AdaptiveTruncation, ClipByGlobalNorm, GradientFlow
 from kbptt.tensorboard import read_evidence
 
@@ -71,6 +72,30 @@ def test_what_could_not_be_judged_is_named(runs):
     late = (*arguments, "--threshold", "records=99")
     assert "Not judged in every run: vanishing, clip-always." in kbptt(*late).stdout
     assert kbptt(*late).exit_code == 0 and kbptt(*late, "--require-judged").exit_code == 1
+
+
+@pytest.fixture(scope="module")
+def gateless(tmp_path_factory):
+    """A SimpleRNN with full BPTT and no clip, whose health was measured."""
+    directory = tmp_path_factory.mktemp("gateless")
+    x, y = data()
+    flow = GradientFlow(directory, log_freq=1, health=True, heatmap_freq=None)
+    model = network(linear(0.98))
+    model.fit(x, y, batch_size=8, verbose=0, callbacks=[flow])
+    return directory
+
+
+@pytest.mark.parametrize("fail_on", ["any", "saturated-gates", "cut-too-short", "clip-always"])
+def test_what_does_not_apply_counts_as_judged(gateless, fail_on):
+    arguments = "check", gateless, "--fail-on", fail_on, "--require-judged"
+    result = kbptt(*arguments)
+    assert result.exit_code == 0 and "ot judged" not in result.stdout
+    assert "does not apply: saturated-gates (no gates" in result.stdout
+    content = json.loads(kbptt(*arguments, "--json").stdout)
+    assert content["judged"] == {str(gateless): list(RULES)}
+    assert content["not_judged"] == {str(gateless): {}}
+    open_ones = ["cut-too-short", "window-too-long", "saturated-gates", "clip-always"]
+    assert list(content["does_not_apply"][str(gateless)]) == open_ones
 
 
 def test_what_is_refused(runs, tmp_path):

@@ -6,6 +6,7 @@ import shlex
 
 import pytest
 from command_line import kbptt
+from csv_files import WAVE
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kbptt import tasks
@@ -45,6 +46,16 @@ def test_a_run_says_what_it_is_measures_lags_and_names_its_best_epoch(working_di
         " ".join(again.stdout.split())
     )
     assert "test accuracy" in again.stdout and "best epoch" not in again.stdout
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_said_once(working_directory):
+    """Of a file that is read twice: to check the options, and to train on it."""
+    (working_directory / "wave.csv").write_text(WAVE)
+    given = ["--units", 2, "--epochs", 1, "-o", "target=wave", "--logdir", "run"]
+    result = kbptt("train", "csv", "wave.csv", *given)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("columns left out: 'date'") == 1
 
 
 def test_no_lags_are_measured_if_none_are_wanted(working_directory):

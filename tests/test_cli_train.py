@@ -250,10 +250,9 @@ def test_a_continued_run_draws_the_same_dropout_masks(working_directory):
 
 def test_resume_without_a_run_starts_one(working_directory):
     result = kbptt(*DIGITS, "--epochs", 1, "--logdir", "new", "--resume")
-    assert (
-        result.exit_code == 0
-        and json.loads((working_directory / "new" / "run.json").read_text())["units"] == 4
-    )
+    assert result.exit_code == 0
+    assert json.loads((working_directory / "new" / "run.json").read_text())["units"] == 4
+    assert "There is no run in new to resume: a new one begins." in result.stdout
 
 
 def test_the_checkpoint_rule_decides_which_weights_are_tested_and_saved(working_directory):

@@ -22,7 +22,8 @@ DESIGNS = ("grid", "add-one-in", "leave-one-out")
 KEYS = ("tasks", "methods", "seeds", "design", "set", "imports", "trial")
 KEYS += ("script", "metric", "mode")
 KEYS += ("tune", "tuning_trials", "tuning_seeds", "tuning_sampler")
-LIMITS = ("trial_timeout", "memory_limit")  # of every trial: keys of a file, not of a grid
+# How every trial is run: keys of a file, not of a grid.
+LIMITS = ("trial_timeout", "memory_limit", "health")
 # Arguments of `compare` that are about one run of a study.
 OF_A_RUN = ("logdir", "workers", "scheduler", "retries", "reference")
 OF_A_RUN += ("extend", "overwrite", "retry_failed")

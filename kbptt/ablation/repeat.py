@@ -32,7 +32,8 @@ def compare_command(
         methods: The methods in the order of the grid, which JSON with sorted keys does not keep.
         logdir: The log directory.
         reference: Label of the arm to compare with. Defaults to the baseline.
-        limits: `trial_timeout`, `memory_limit` and `retries`, those that are not the defaults.
+        limits: `trial_timeout`, `memory_limit`, `retries` and `health`, those that are not the
+            defaults.
 
     Returns:
         The command; None if the configuration is not that of a grid (a damaged ledger).
@@ -96,6 +97,8 @@ def _limits(limits: Mapping[str, Any]) -> list[str]:
         words += ["--memory-limit", size if size == "auto" else _sized(size, _SIZES)]
     if "retries" in limits:
         words += ["--retries", f"{limits['retries']:d}"]
+    if limits.get("health"):
+        words += ["--health"]
     return words
 
 

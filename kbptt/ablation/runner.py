@@ -108,6 +108,7 @@ def run(
     on_wait: Callable[[], Any] = lambda: None,
     trial_timeout: float | None = None,
     memory_limit: int | str | None = None,
+    health: bool = False,
     more: Callable[[], list[Trial]] = list,
     on_stop: Callable[[], Any] = lambda: None,
 ) -> None:
@@ -124,6 +125,7 @@ def run(
         on_wait: Called about twice a second while trials run.
         trial_timeout: Seconds that a trial may run.
         memory_limit: Bytes that a trial may use, or "auto" for an equal share of its machine.
+        health: Boolean, whether kbptt's own trials log the health of their networks.
         more: Called when none is left, for the trials that can be planned from then on.
         on_stop: Called before the workers are ended early: by Ctrl-C or an error.
 
@@ -133,7 +135,7 @@ def run(
     """
     from distributed import CancelledError
 
-    queue, checked = _Queue(ledger, retries, on_event, more), False
+    queue, checked = _Queue(ledger, retries, on_event, more, health), False
 
     def wanted() -> int:
         return clusters.workers_for(max(1, len(queue.pending)), workers, threads)
@@ -247,7 +249,9 @@ class _Queue:
         retries: int,
         on_event: Callable[[Event], Any],
         more: Callable[[], list[Trial]],
+        health: bool,
     ):
+        self.health = health
         self.ledger, self.retries, self.on_event, self.more = ledger, retries, on_event, more
         pending = map(readable, ledger.each("pending"))
         self.pending = [trial for trial in pending if trial.state == "pending"][::-1]
@@ -271,7 +275,8 @@ class _Queue:
         # The key contains the attempt, so that a lost worker's late answer to an earlier attempt is
         # not mistaken for this one.
         key = f"trial-{trial.key[:16]}-{attempt}"
-        future = client.submit(execute, trial.config, self.limits, key=key, pure=False)
+        arguments = trial.config, self.limits, self.health
+        future = client.submit(execute, *arguments, key=key, pure=False)
         self.running[future] = trial
         self.on_event(Event(trial, "running"))
 

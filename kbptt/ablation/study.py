@@ -36,6 +36,7 @@ def compare(
     retries: int = runner.RETRIES,
     trial_timeout: float | str | None = None,
     memory_limit: int | str | None = None,
+    health: bool | None = None,
     extend: bool = False,
     overwrite: bool = False,
     retry_failed: bool = False,
@@ -63,8 +64,8 @@ def compare(
         seeds: Number of seeds, or a list of them. Defaults to `6`, the fewest that can show an
             effect at the 5 % level.
         logdir: Directory for ledger, TensorBoard runs and reports. Defaults to `"runs/compare"`.
-        config: YAML file with `tasks`, `methods`, `seeds`, `set`, `trial_timeout`, `memory_limit`
-            and any of `**options` as keys; arguments given here take precedence.
+        config: YAML file with `tasks`, `methods`, `seeds`, `set`, `trial_timeout`, `memory_limit`,
+            `health` and any of `**options` as keys; arguments given here take precedence.
         set: Mapping from an option to a list of values: an axis of the grid.
         scheduler: Address of a Dask scheduler to run on. Defaults to `None`, this machine.
         workers: Processes on this machine. Defaults to cores // threads.
@@ -72,13 +73,13 @@ def compare(
         trial_timeout: How long a trial may run: seconds, "30m", "12h". Defaults to `None`, forever.
         memory_limit: Memory that a trial may use: bytes, "4GB", or "auto", an equal share for every
             worker of a machine. Defaults to `None`, no limit.
+        health: Whether trials log `GradientFlow(health=True)`; not compared. Defaults to `False`.
         extend: Whether to add to an ablation in `logdir` whose trials are all in the new one.
         overwrite: Whether to delete an ablation in `logdir` with a different configuration. One
             with the same configuration is continued: delete the directory to start again.
         retry_failed: Whether to retry trials that crashed in an earlier run.
         reference: Label of the arm to compare with. Defaults to the baseline.
-        verbose: Whether to show progress and the ranking; `"progress"` for only the progress.
-            Defaults to `True`.
+        verbose: Whether to show progress and the ranking (default), or only the `"progress"`.
         **options: `design`, `imports`, `trial`, `tune`, `tuning_trials`, `tuning_seeds`,
             `tuning_sampler` (see `Grid.make`), and options of model, optimizer, training and tasks
             with one value each: `epochs=20`, `units=32`, `length=200`, …; or `script`, your own
@@ -96,7 +97,7 @@ def compare(
     given = {n: v for n, v in named.items() if v is not None} | options
     in_file = {} if config is None else read_yaml(config)
     running = {"scheduler": scheduler, "workers": workers, "retries": retries}
-    running |= _limits(in_file, trial_timeout, memory_limit)
+    running |= _limits(in_file, trial_timeout, memory_limit, health)
     opening = extend, overwrite, retry_failed
     grid, ledger = _plan(in_file, given, running, reference, logdir, opening, bool(verbose))
     with _printing_so_far(pathlib.Path(logdir), reference, verbose is True), ledger:
@@ -141,15 +142,18 @@ def report(
     return found
 
 
-def _limits(in_file: dict[str, Any], trial_timeout: Any, memory_limit: Any) -> dict[str, Any]:
-    """The limits of a trial, taken out of the file's keys where they are not given."""
-    found = {"trial_timeout": trial_timeout, "memory_limit": memory_limit}
+def _limits(
+    in_file: dict[str, Any], trial_timeout: Any, memory_limit: Any, health: Any
+) -> dict[str, Any]:
+    """How every trial is run, taken out of the file's keys where it is not given."""
+    found = {"trial_timeout": trial_timeout, "memory_limit": memory_limit, "health": health}
     for name, value in found.items():
         below = in_file.pop(name, None)
         found[name] = below if value is None else value
     return {
         "trial_timeout": limits.seconds(found["trial_timeout"]),
         "memory_limit": limits.memory(found["memory_limit"]),
+        "health": _checks.flag("health", found["health"] or False),
     }
 
 
@@ -183,17 +187,22 @@ def _plan(
     # disappears afterwards.
     with rich.console.Console(quiet=not verbose).status("Planning the trials") as status:
         grid = _grid(in_file, given)
-        _refuse_early(grid, running["workers"], running["retries"], reference)
+        _refuse_early(grid, running, reference)
         status.update(f"Planning {grid.size():,} trials")
         return grid, runner.open_ledger(grid, logdir, *opening)
 
 
-def _refuse_early(grid: Grid, workers: int | None, retries: int, reference: str | None) -> None:
+def _refuse_early(grid: Grid, running: Mapping[str, Any], reference: str | None) -> None:
     """Refuses now what would otherwise be refused after hours of training."""
     require("distributed", "jinja2", "matplotlib")
-    clusters.workers_for(1, workers, grid.threads)
-    if retries != 0:
-        _checks.positive_integer("retries", retries, "Or 0.")
+    clusters.workers_for(1, running["workers"], grid.threads)
+    if running["retries"] != 0:
+        _checks.positive_integer("retries", running["retries"], "Or 0.")
+    if running["health"] and grid.trial != Grid.trial:
+        raise ValueError(
+            "`health` (--health) is for kbptt's own trials; a script or a trial function of your "
+            "own logs what it likes: kbptt.callbacks.GradientFlow(…, health=True)."
+        )
     Results(grid.arms, reference)
     for arm in grid.arms:
         early.check(arm.config, grid.tuning.space if grid.tuning else {})
@@ -267,8 +276,9 @@ def _note_commit(ledger: Ledger) -> None:
 
 
 def _note_limits(ledger: Ledger, running: Mapping[str, Any]) -> None:
-    """Records the limits of the trials, which are no part of what is compared."""
+    """Records how the trials are run, which is no part of what is compared."""
     defaults = {"trial_timeout": None, "memory_limit": None, "retries": runner.RETRIES}
+    defaults["health"] = False
     chosen = {name: running[name] for name in defaults if running[name] != defaults[name]}
     if ledger.counts()["pending"] and chosen != (ledger.meta("limits") or {}):
         ledger.set_meta("limits", chosen)

@@ -51,6 +51,7 @@ class Training:
         first_epoch: int = 0,
         profiles: int = 100,
         lags: int | None = None,
+        recording: Sequence[keras.callbacks.Callback] = (),
         **flow_options: Any,
     ) -> None:
         """Trains from `first_epoch` to the last epoch, with TensorBoard files in `directory`.
@@ -62,6 +63,7 @@ class Training:
             profiles: Integer, about how many gradient profiles are logged, whatever the length.
             lags: Integer, how many gradients by lag to measure; 0 for none. Defaults to `None`:
                 some, where there is a loss at every timestep (`kbptt.analysis.reach.measured`).
+            recording: Callbacks that are called before those that record an epoch.
             **flow_options: Further arguments of `kbptt.callbacks.GradientFlow`.
         """
         epochs, steps = self.settings["epochs"], self.feed.steps_per_epoch
@@ -87,6 +89,7 @@ class Training:
                 *self.feed.callbacks,
                 *self._callbacks,
                 flow,
+                *recording,
                 keras.callbacks.TensorBoard(str(directory), write_graph=False),
                 self._monitor,
                 *observers,

@@ -25,8 +25,8 @@ from kbptt.ablation.text import described, visible
 _one_at_a_time = threading.Lock()
 
 
-def execute(config: dict[str, Any]) -> dict[str, Any]:
-    """Runs the trial function that a configuration names, in this process.
+def execute(config: dict[str, Any], health: bool = False) -> dict[str, Any]:
+    """Runs the trial function that a configuration names, in this process; `health` is for `run`.
 
     Whatever the function raises is a failure of this trial alone, `KeyboardInterrupt` included:
     workers ignore Ctrl-C.
@@ -36,7 +36,8 @@ def execute(config: dict[str, Any]) -> dict[str, Any]:
     """
     with _one_at_a_time:
         try:
-            result = _function(config)(config)
+            function = _function(config)
+            result = run(config, health) if function is run else function(config)
         except BaseException as error:
             failure = TrialError.describing(error)
         else:
@@ -100,11 +101,12 @@ def _function(config: Mapping[str, Any]) -> Any:
     return found
 
 
-def run(config: Mapping[str, Any]) -> dict[str, Any]:
+def run(config: Mapping[str, Any], health: bool = False) -> dict[str, Any]:
     """Trains and tests one method on one task with one seed.
 
     Args:
         config: A configuration from `Grid.trials`.
+        health: Boolean, whether the event files get the health of the network. Defaults to `False`.
 
     Returns:
         A dict that JSON can hold, apart from `"files"` (bytes by name: TensorBoard's event files):
@@ -128,7 +130,7 @@ def run(config: Mapping[str, Any]) -> dict[str, Any]:
             training.fit(scratch, heatmap_freq=None, lag_data=None)
             result = training.result(tested=False)
             return {**result, "environment": environment.describe(config["training"]["threads"])}
-        training.fit(scratch, heatmap_freq=None)
+        training.fit(scratch, heatmap_freq=None, health=health)
         result = training.result()
         write_hparams(scratch, config, result)
         files = {

@@ -12,8 +12,8 @@ _one_at_a_time = threading.Lock()
 _server: Server | None = None
 
 
-def execute(config: dict[str, Any], limits: Limits) -> dict[str, Any]:
-    """Runs a trial within its limits.
+def execute(config: dict[str, Any], limits: Limits, health: bool = False) -> dict[str, Any]:
+    """Runs a trial within its limits; one of kbptt's own logs the health of its network or not.
 
     Raises:
         TrialError: when the trial crashed, broke a limit, or returned something that is no result.
@@ -21,7 +21,7 @@ def execute(config: dict[str, Any], limits: Limits) -> dict[str, Any]:
     """
     with _one_at_a_time:
         if "script" not in config:
-            return _serve(trial.execute, config, limits)
+            return _serve(trial.execute, (config, health), limits)
         try:
             return outcome.check(script.run(config, limits))
         except TrialError:
@@ -45,18 +45,16 @@ def check(config: dict[str, Any], limits: Limits) -> int | None:
         if "script" in config:
             script.read(config["script"])
             return None
-        return _serve(trial.check, config, limits)
+        return _serve(trial.check, (config,), limits)
 
 
-def _serve(
-    function: Callable[[dict[str, Any]], Any], config: dict[str, Any], limits: Limits
-) -> Any:
+def _serve(function: Callable[..., Any], arguments: tuple[Any, ...], limits: Limits) -> Any:
     """Calls a function in the process for trials, which is started where there is none."""
     global _server
     if _server is None:
         _server = Server()
     try:
-        return _server.call(function, (config,), limits)
+        return _server.call(function, arguments, limits)
     finally:
         if _server.is_used_up():
             close()

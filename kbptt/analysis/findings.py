@@ -1,12 +1,13 @@
 """What is wrong with a training run, what to try, and where to read on: one table of findings.
 
 `find_faults` goes through `RULES` with what a run has recorded (`Evidence`). What was not measured
-is not judged: `judged` names the rules that could be applied.
+is not judged, and what a model has not got, such as gates, cannot be: `unjudged` tells which rules
+that are, and why.
 """
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -47,8 +48,22 @@ class Finding(NamedTuple):
         return f"{self.name}{where}: {self.reason} Try: {self.advice} See {self.docs}."
 
 
+class Unjudged(NamedTuple):
+    """Why a rule could not be applied.
+
+    Attributes:
+        why: A clause: what it needs, or what the model has not got.
+        applies: Whether further records could be judged. False where there is nothing to judge,
+            whatever is recorded.
+    """
+
+    why: str
+    applies: bool = True
+
+
 # Where, value, threshold and reason of what a rule has found.
 _Found = tuple[str, float, float, str]
+_Outcomes: TypeAlias = Iterator[_Found | Unjudged | None]
 
 
 class Rule(NamedTuple):
@@ -56,42 +71,58 @@ class Rule(NamedTuple):
 
     Attributes:
         needs: Which evidence it reads, for those who wonder why nothing was found.
-        judge: Yields what is wrong; None in place of it for every place that could be judged.
+        judge: Yields what is wrong; for every place that could be judged None, for every other an
+            `Unjudged`.
         advice: What to try.
     """
 
     needs: str
-    judge: Callable[[Evidence, Thresholds], Iterator[_Found | None]]
+    judge: Callable[[Evidence, Thresholds], _Outcomes]
     advice: str
 
 
-def _reaches(
-    evidence: Evidence, thresholds: Thresholds
-) -> Iterator[tuple[LayerEvidence, np.ndarray]]:
-    """Each layer with how strongly a loss reaches back, by lag, within the truncation window."""
-    for layer in evidence.layers:
-        lags = layer.lags()
-        if lags is not None and len(layer.profiles) >= thresholds.records:
-            kept = lags[: layer.window]
-            if np.isfinite(kept).all():  # else found by another rule
-                yield layer, kept
+# What to ask for.
+_HEALTH = "the health of the states, from GradientFlow(health=True) or --health"
+_LAGS = "from GradientFlow(health=True), --health or lag_data"
+_ALL_ZERO = Unjudged("every norm is exactly 0")
+_NOT_FINITE = Unjudged("the norms are NaN or infinite")
+_NEEDS_LAGS = Unjudged(f"needs, of layers that return sequences, gradients by lag, {_LAGS}")
 
 
-def _factors(
-    evidence: Evidence, thresholds: Thresholds
-) -> Iterator[tuple[LayerEvidence, gradient_flow.Judged]]:
-    """Each layer with the verdict on how its gradient changes on its way back."""
+def _reach(layer: LayerEvidence, thresholds: Thresholds) -> np.ndarray | Unjudged:
+    """How strongly a loss reaches back in a layer, by lag, within the truncation window."""
+    count, lags = len(layer.profiles), layer.lags()
+    if count < thresholds.records:
+        return Unjudged(f"needs {thresholds.records:g} profiles; here {count}")
+    if lags is not None:
+        kept = lags[: layer.window]
+        return kept if np.isfinite(kept).all() else _NOT_FINITE
+    norms = layer.recent()
+    if norms is not None and not np.isfinite(norms).all():
+        return _NOT_FINITE
+    if norms is not None and not norms.any():
+        return _ALL_ZERO
+    return _NEEDS_LAGS
+
+
+def _judged(layer: LayerEvidence, thresholds: Thresholds) -> gradient_flow.Judged | Unjudged:
+    """The verdict on how a layer's gradient changes on its way back."""
+    reach, on = _reach(layer, thresholds), layer.verdict_on()
+    if isinstance(reach, Unjudged) or on is None:
+        return reach if isinstance(reach, Unjudged) else _NEEDS_LAGS
+    profiles, windows = on
+    judged = gradient_flow.judge(gradient_flow.latest(profiles), windows[-1], thresholds)
+    return _ALL_ZERO if judged.word == "no gradient" else judged
+
+
+def _vanishing(evidence: Evidence, thresholds: Thresholds) -> _Outcomes:
     for layer in evidence.layers:
-        on = layer.verdict_on()
-        if on is None or len(layer.profiles) < thresholds.records:
+        judged = _judged(layer, thresholds)
+        if isinstance(judged, Unjudged):
+            if judged is _ALL_ZERO:
+                yield layer.name, 0.0, thresholds.vanishing, "Every norm is exactly 0."
+            yield judged
             continue
-        judged = gradient_flow.judge(gradient_flow.latest(on[0]), on[1][-1], thresholds)
-        if judged.word not in ("non-finite", "no gradient"):  # found by other rules
-            yield layer, judged
-
-
-def _vanishing(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Found | None]:
-    for layer, judged in _factors(evidence, thresholds):
         yield None
         if judged.word == "vanishing":
             factor = 10**judged.log10_factor
@@ -99,15 +130,14 @@ def _vanishing(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Found | 
             value = judged.dark if dark else factor
             bound = thresholds.dark if dark else thresholds.vanishing
             yield layer.name, value, bound, judged.reason
+
+
+def _exploding(evidence: Evidence, thresholds: Thresholds) -> _Outcomes:
     for layer in evidence.layers:
-        norms = layer.recent()
-        enough = len(layer.profiles) >= thresholds.records
-        if norms is not None and enough and norms.size and not norms.any():
-            yield layer.name, 0.0, thresholds.vanishing, "Every norm is exactly 0."
-
-
-def _exploding(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Found | None]:
-    for layer, judged in _factors(evidence, thresholds):
+        judged = _judged(layer, thresholds)
+        if isinstance(judged, Unjudged):
+            yield judged
+            continue
         yield None
         if judged.word == "exploding":
             with np.errstate(over="ignore"):
@@ -115,13 +145,37 @@ def _exploding(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Found | 
             yield layer.name, factor, thresholds.exploding, judged.reason
 
 
-def _cut_too_short(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Found | None]:
-    for layer, kept in _reaches(evidence, thresholds):
-        window = layer.window
-        if window is None or len(kept) < window or not kept.any():
-            continue  # not measured up to the cut
-        if layer.by_lag is None and len(layer.profiles[-1]) <= window:
-            continue  # nothing is cut
+def _windows(
+    evidence: Evidence, thresholds: Thresholds
+) -> Iterator[tuple[LayerEvidence, int, np.ndarray] | Unjudged]:
+    """Each layer with its truncation window, and how strongly a loss reaches back in it."""
+    for layer in evidence.layers:
+        if layer.window is None:
+            yield Unjudged("no truncation window of a fixed length", applies=False)
+            continue
+        reach = _reach(layer, thresholds)
+        if not isinstance(reach, Unjudged) and not reach.any():
+            reach = _ALL_ZERO
+        yield reach if isinstance(reach, Unjudged) else (layer, layer.window, reach)
+
+
+def _too_few_lags(window: int, kept: np.ndarray) -> Unjudged:
+    here = f"here {len(kept)} lags"
+    return Unjudged(f"needs gradients by lag up to the window of {window}, {_LAGS}; {here}")
+
+
+def _cut_too_short(evidence: Evidence, thresholds: Thresholds) -> _Outcomes:
+    for place in _windows(evidence, thresholds):
+        if isinstance(place, Unjudged):
+            yield place
+            continue
+        layer, window, kept = place
+        if len(layer.profiles[-1]) <= window:
+            yield Unjudged("the window is as long as the sequences: nothing is cut", applies=False)
+            continue
+        if len(kept) < window:
+            yield _too_few_lags(window, kept)
+            continue
         yield None
         left = float(kept[-1] / kept.max())
         if left > thresholds.cut:
@@ -134,14 +188,16 @@ def _cut_too_short(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Foun
             )
 
 
-def _window_too_long(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Found | None]:
-    for layer, kept in _reaches(evidence, thresholds):
-        window = layer.window
-        if window is None or not kept.any():
+def _window_too_long(evidence: Evidence, thresholds: Thresholds) -> _Outcomes:
+    for place in _windows(evidence, thresholds):
+        if isinstance(place, Unjudged):
+            yield place
             continue
+        layer, window, kept = place
         needed = int(gradient_flow.horizon(kept[::-1], NEEDED))
-        if len(kept) < min(window, thresholds.window * needed):
-            continue  # further lags may hold more
+        if len(kept) < min(window, thresholds.window * needed):  # further lags may hold more
+            yield _too_few_lags(window, kept)
+            continue
         yield None
         if window > thresholds.window * needed:
             yield (
@@ -154,9 +210,21 @@ def _window_too_long(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Fo
             )
 
 
-def _saturated_gates(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Found | None]:
+def _unknown_health(layer: LayerEvidence) -> Unjudged:
+    """Why the health of a layer's states is not known."""
+    norms = layer.recent()
+    if norms is not None and not np.isfinite(norms).all():
+        return _NOT_FINITE
+    return Unjudged(f"needs {_HEALTH}")
+
+
+def _saturated_gates(evidence: Evidence, thresholds: Thresholds) -> _Outcomes:
     for layer in evidence.layers:
         gates = {n.split("_")[1] for n in layer.statistics if n.startswith("gate_")}
+        if not layer.statistics:
+            yield _unknown_health(layer)
+        elif not gates:
+            yield Unjudged("no gates, or none that kbptt can read", applies=False)
         for gate in sorted(gates):
             yield None
             closed = layer.statistics[f"gate_{gate}_closed"]
@@ -173,10 +241,11 @@ def _saturated_gates(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Fo
                 )
 
 
-def _dead_units(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Found | None]:
+def _dead_units(evidence: Evidence, thresholds: Thresholds) -> _Outcomes:
     for layer in evidence.layers:
         dead = layer.statistics.get("dead_units")
         if dead is None:
+            yield _unknown_health(layer)
             continue
         yield None
         saturated = layer.statistics.get("saturated_units", 0.0)
@@ -191,9 +260,15 @@ def _dead_units(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Found |
             )
 
 
-def _clip_always(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Found | None]:
+def _clip_always(evidence: Evidence, thresholds: Thresholds) -> _Outcomes:
+    records = evidence.records()
+    if records < thresholds.records:
+        yield Unjudged(f"needs {thresholds.records:g} profiles; here {records}")
+        return
+    if not evidence.clip_rates and evidence.nonfinite_steps is not None:
+        yield Unjudged("nothing clips", applies=False)
     for name, rate in evidence.clip_rates.items():
-        if evidence.records() < thresholds.records or math.isnan(rate):
+        if math.isnan(rate):
             continue
         yield None
         if rate > thresholds.clip_rate:
@@ -206,7 +281,7 @@ def _clip_always(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Found 
             )
 
 
-def _nonfinite(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Found | None]:
+def _nonfinite(evidence: Evidence, thresholds: Thresholds) -> _Outcomes:
     if evidence.nonfinite_steps is not None:
         yield None
         if evidence.nonfinite_steps > thresholds.nonfinite_steps:
@@ -229,38 +304,38 @@ def _nonfinite(evidence: Evidence, thresholds: Thresholds) -> Iterator[_Found | 
 
 RULES: dict[str, Rule] = {
     "vanishing": Rule(
-        "profiles; of layers that return sequences, gradients by lag",
+        f"profiles; of layers that return sequences, gradients by lag, {_LAGS}",
         _vanishing,
         "an orthogonal recurrent initializer, an LSTM with chrono-initialized gates, "
         "normalization='layer', or VanishingGradient as gradient_regularizer.",
     ),
     "exploding": Rule(
-        "profiles; of layers that return sequences, gradients by lag",
+        f"profiles; of layers that return sequences, gradients by lag, {_LAGS}",
         _exploding,
         "ClipByGlobalNorm(1.0), gradient_clip inside the layer, an orthogonal recurrent "
         "initializer, or a smaller learning rate.",
     ),
     "cut-too-short": Rule(
-        "gradients by lag up to the window, or a single loss", _cut_too_short,
+        f"a single loss, or gradients by lag up to the window, {_LAGS}", _cut_too_short,
         "a longer window (kbptt.analysis.suggest_truncation estimates it), or AdaptiveTruncation.",
     ),
     "window-too-long": Rule(
-        "a truncation window; gradients by lag, or a single loss", _window_too_long,
+        f"a truncation window; a single loss, or gradients by lag, {_LAGS}", _window_too_long,
         "a shorter window, unless the task needs what the network does not yet remember: then see "
         "vanishing.",
     ),
     "saturated-gates": Rule(
-        "health of the states", _saturated_gates,
+        _HEALTH, _saturated_gates,
         "inputs scaled to unit variance, a smaller learning rate, gate biases nearer to 0 (or the "
         "uniform gate initializer), or normalization='layer'.",
     ),
     "dead-units": Rule(
-        "health of the states", _dead_units,
+        _HEALTH, _dead_units,
         "inputs scaled to unit variance, a smaller recurrent initializer or learning rate, or "
         "normalization='layer'; of relu units, the identity initializer.",
     ),
     "clip-always": Rule(
-        "a callback that clips", _clip_always,
+        "steps of `fit` that are taken by its optimizer", _clip_always,
         "a larger threshold (the median of global_norm is a start), AutoClip or ZClip, or a "
         "smaller learning rate.",
     ),
@@ -291,10 +366,23 @@ def find_faults(evidence: Evidence, thresholds: Thresholds = DEFAULT) -> list[Fi
         Finding(name, *found, rule.advice, f"{PAGE}#{name}")
         for name, rule in RULES.items()
         for found in rule.judge(evidence, thresholds)
-        if found is not None
+        if found is not None and not isinstance(found, Unjudged)
     ]
 
 
+def unjudged(evidence: Evidence, thresholds: Thresholds = DEFAULT) -> dict[str, Unjudged]:
+    """Of those of `RULES` that could be applied nowhere, why."""
+    found = {}
+    for name, rule in RULES.items():
+        outcomes = list(rule.judge(evidence, thresholds))
+        missing = [one for one in outcomes if isinstance(one, Unjudged)]
+        if len(missing) == len(outcomes):
+            needed = Unjudged(f"needs {rule.needs}")
+            found[name] = max(missing, key=lambda one: one.applies, default=needed)
+    return found
+
+
 def judged(evidence: Evidence, thresholds: Thresholds = DEFAULT) -> dict[str, bool]:
-    """Whether there was evidence enough for each of `RULES`."""
-    return {name: any(True for _ in r.judge(evidence, thresholds)) for name, r in RULES.items()}
+    """Whether each of `RULES` is settled: there was evidence enough, or nothing to judge."""
+    missing = unjudged(evidence, thresholds)
+    return {name: name not in missing or not missing[name].applies for name in RULES}

@@ -19,6 +19,7 @@ from kbptt.analysis.thresholds import DEFAULT, Thresholds
 # Verdicts that call for something to be done.
 BAD = ("vanishing", "exploding", "non-finite", "no gradient")
 
+MINUS = "\N{MINUS SIGN}"  # as in all texts for people
 # Most profiles judged one by one for the share of bad ones: bounds the work on long histories.
 _MOST_JUDGED = 200
 
@@ -301,11 +302,12 @@ def _word(log_factor: float, thresholds: Thresholds) -> tuple[str, str]:
 
 
 def power(log10: float) -> str:
-    """`10^log10` as text: plain if short, and never `10^-0.0`."""
+    """`10^log10` as text: plain if short, and never `10^−0.0`; with a real minus sign."""
     if abs(log10) < 3:
         return f"{10**log10:.3g}"
     # Not rounded to a bound that it has passed.
-    return f"10^{log10:.2f}" if abs(log10) < 3.05 else f"10^{log10:.1f}"
+    exponent = f"{log10:.2f}" if abs(log10) < 3.05 else f"{log10:.1f}"
+    return f"10^{exponent.replace('-', MINUS)}"
 
 
 def _exp(x: float) -> float:

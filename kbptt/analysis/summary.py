@@ -1,6 +1,7 @@
 """The state of a run as text: verdicts, findings, and what could not be judged."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from kbptt.analysis import findings
 from kbptt.analysis.evidence import Evidence, LayerEvidence
@@ -13,21 +14,34 @@ def text(evidence: Evidence, thresholds: Thresholds = DEFAULT) -> str:
     for layer in evidence.layers:
         lines += _of_layer(layer, thresholds)
     found = findings.find_faults(evidence, thresholds)
-    lines += [f"found  {one}" for one in found] or ["found  nothing wrong"]
-    judged = findings.judged(evidence, thresholds)
+    missing = findings.unjudged(evidence, thresholds)
     names = {one.name for one in found}
-    fine = [name for name, known in judged.items() if known and name not in names]
+    fine = [name for name in findings.RULES if name not in missing and name not in names]
+    lines += [f"found  {one}" for one in found] or [_nothing_found(evidence, fine, thresholds)]
     if fine:
         lines.append(f"not found: {', '.join(fine)}")
-    few = evidence.records() < thresholds.records
-    for name, known in judged.items():
-        if not known:
-            needs = findings.RULES[name].needs
-            more = f"{thresholds.records:g} profiles; here {evidence.records()}" if few else needs
-            lines.append(f"not judged: {name} (needs {more})")
+    for applies, words in ((False, "does not apply"), (True, "not judged")):
+        for name, one in missing.items():
+            if one.applies == applies:
+                lines.append(f"{words}: {name} ({one.why})")
     shown = (f"{name} {value:g}" for name, value in dataclasses.asdict(thresholds).items())
     lines.append(f"thresholds: {', '.join(shown)}")
     return "\n".join(lines)
+
+
+def _nothing_found(evidence: Evidence, fine: Sequence[str], thresholds: Thresholds) -> str:
+    """What is said in place of findings, which must not pass for a clean bill of health."""
+    records = evidence.records()
+    if records >= thresholds.records:
+        return "found  nothing wrong"
+    if not evidence.layers:
+        why = (
+            "no gradient was recorded. Expected a `fit` with this callback of a model with a "
+            "recurrent kbptt layer (kbptt.convert(model) makes them of those of Keras)"
+        )
+    else:
+        why = f"{records} of the {thresholds.records:g} profiles that most findings need"
+    return f"found  nothing could be judged{' but ' * bool(fine)}{', '.join(fine)}: {why}"
 
 
 def _of_layer(layer: LayerEvidence, thresholds: Thresholds) -> list[str]:

@@ -97,6 +97,14 @@ MemoryLimit = Annotated[
         help="Memory that a trial may use: 4GB, or auto, an equal share for every worker.",
     ),
 ]
+Health = Annotated[
+    bool,
+    typer.Option(
+        "--health",
+        help="Log the health of every network, too: norms of the states, saturated gates, dead "
+        "units, gradient and update of every variable. `kbptt check` judges it.",
+    ),
+]
 Reference = Annotated[
     str | None,
     typer.Option(

@@ -31,7 +31,8 @@ def check(
         bool,
         typer.Option(
             "--require-judged",
-            help="Exit code 1, too, where a finding named by --fail-on could not be judged.",
+            help="Exit code 1, too, where a finding named by --fail-on could not be judged. What "
+            "does not apply to a model, such as gates to a SimpleRNN, counts as judged.",
         ),
     ] = False,
     as_json: Annotated[
@@ -53,12 +54,14 @@ def check(
         raise ValueError(f"There is no directory '{run}'. Expected that of a run.")
     results: dict[str, Any] = {}
     judged: dict[str, list[str]] = {}
+    missing: dict[str, dict[str, findings.Unjudged]] = {}
     for directory in evidence.runs(run):
         recorded = evidence.read_evidence(directory)
         if not recorded.layers:
             continue
         found = findings.find_faults(recorded, bounds)
         results[directory] = [one._asdict() for one in found]
+        missing[directory] = findings.unjudged(recorded, bounds)
         known = findings.judged(recorded, bounds)
         judged[directory] = [name for name in findings.RULES if known[name]]
         if not as_json:
@@ -70,6 +73,11 @@ def check(
         )
     if as_json:
         content = {"thresholds": thresholds.as_dict(bounds), "findings": results, "judged": judged}
+        for key, applies in (("does_not_apply", False), ("not_judged", True)):
+            content[key] = {
+                run: {name: one.why for name, one in whys.items() if one.applies == applies}
+                for run, whys in missing.items()
+            }
         typer.echo(json.dumps(content, indent=1))
     unknown = {name for names in judged.values() for name in refused - set(names)}
     if unknown and not as_json:

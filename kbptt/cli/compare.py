@@ -28,6 +28,7 @@ def compare(
     retries: arguments.Retries = 2,
     trial_timeout: arguments.TrialTimeout = None,
     memory_limit: arguments.MemoryLimit = None,
+    health: arguments.Health = False,
     reference: arguments.Reference = None,
     script: arguments.Script = None,
     metric: arguments.Metric = None,
@@ -67,7 +68,7 @@ def compare(
     grid |= {"imports": given.imports or None, "set": axes or None}
     grid |= {"tune": options.assigned("--tune", tune or []) or None, "tuning_trials": trials}
     grid |= {"tuning_seeds": tuning_seeds, "tuning_sampler": sampler}
-    grid |= {"script": script, "metric": metric, "mode": mode}
+    grid |= {"script": script, "metric": metric, "mode": mode, "health": health or None}
     with terminal.saying_how_to_continue(logdir / "ledger.sqlite"):
         report = study.compare(
             logdir=logdir,

@@ -63,7 +63,10 @@ def best_so_far(training: Training) -> str:
     if training.best is None:
         return ""
     epoch, score = training.best
-    return f"epoch {epoch} was the best (validation {_metric(training.task.metric)} {score:.4f})"
+    first, last = training.epochs_run[0], training.epochs_run[-1]
+    of = "" if first == 1 else f" of {first} to {last}"  # those before a resume are not known here
+    shown = f"validation {_metric(training.task.metric)} {score:.4f}"
+    return f"epoch {epoch}{of} was the best ({shown})"
 
 
 def _best(training: Training) -> str:

@@ -25,6 +25,7 @@ _LONGEST = LINES * COLUMNS
 _LONGEST_WORD = 160
 # What the command was given, to say how to go on after Ctrl-C.
 arguments: list[str] = []
+_held = False  # whether the first Ctrl-C waits
 
 
 def readable(message: str) -> str:
@@ -112,10 +113,17 @@ def print_columns(rows: Iterable[Sequence[str]]) -> None:
 
 @contextlib.contextmanager
 def sentences_for_warnings() -> Iterator[None]:
-    """A scope in which warnings are printed as sentences, without the code that raised them."""
+    """A scope in which warnings are printed as sentences, without the code that raised them.
+
+    Each sentence once: a command makes a task to check its options, and again to train on it.
+    """
+    said = set()
 
     def show(message, category, filename, lineno, file=None, line=None):
-        typer.echo(readable(f"Warning: {message}"), err=True)
+        sentence = readable(f"Warning: {message}")
+        if sentence not in said:
+            said.add(sentence)
+            typer.echo(sentence, err=True)
 
     class Handler(logging.Handler):
         def emit(self, record):
@@ -157,9 +165,23 @@ def interrupted() -> bool:
     return signal.getsignal(signal.SIGINT) is _end
 
 
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """A scope in which the first Ctrl-C waits: it is raised at the end."""
+    global _held
+    _held = True
+    try:
+        yield
+    finally:
+        _held = False
+    if interrupted():
+        raise KeyboardInterrupt
+
+
 def _interrupt(*_: Any) -> None:
     signal.signal(signal.SIGINT, _end)
-    raise KeyboardInterrupt
+    if not _held:
+        raise KeyboardInterrupt
 
 
 def _end(*_: Any) -> None:

@@ -35,6 +35,15 @@ Lags = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+Health = Annotated[
+    bool,
+    typer.Option(
+        "--health",
+        help="Log the health of the network, too: norms of the states, saturated gates, dead "
+        "units, gradient and update of every variable. `kbptt check` judges it.",
+        rich_help_panel=RUN,
+    ),
+]
 
 
 @options.command(**DEFAULTS | {"stream": "streams, if the task has them", "threads": "all cores"})
@@ -70,6 +79,7 @@ def train(
         typer.Option("--resume", help="Continue the run in --logdir.", rich_help_panel=RUN),
     ] = False,
     lags: Lags = None,
+    health: Health = False,
     sample: Annotated[
         int, typer.Option(help="Characters to write at the end (text).", rich_help_panel=RUN)
     ] = 300,
@@ -98,6 +108,8 @@ def train(
     with terminal.directory(logdir), run_directory.locked(logdir):
         known = run_directory.describe(config)
         again = run_directory.check_configuration(logdir / "run.json", known, resume)
+        if resume and not again:
+            terminal.print_text(f"There is no run in {logdir} to resume: a new one begins.")
         _announce(grid, logdir)
         go_on = again_with if config["training"]["checkpoint"] == "last" else None
         with terminal.saying_how_to_continue(logdir / "run.json", go_on):
@@ -106,7 +118,7 @@ def train(
                 from kbptt.cli import training
             if threads is not None:
                 set_threads(threads)
-            finite = training.run(config, logdir, again, sample, lags)
+            finite = training.run(config, logdir, again, sample, lags, health)
     if not finite:
         terminal.print_error(
             "The loss is not finite: the training diverged. Try --clip 1 or a smaller "
@@ -134,7 +146,7 @@ def _check_resume(config: dict[str, Any], resume: bool, logdir: Path | None) -> 
     if resume and config["training"]["checkpoint"] == "best":
         raise ValueError(
             "`--resume` cannot be combined with `--checkpoint best`: a run keeps the weights of "
-            "its last epoch only."
+            "its last epoch only. Begin a new one, in another --logdir."
         )
 
 

@@ -29,7 +29,12 @@ PROFILES = 200
 
 
 def run(
-    config: Mapping[str, Any], logdir: Path, again: bool, sample: int, lags: int | None = None
+    config: Mapping[str, Any],
+    logdir: Path,
+    again: bool,
+    sample: int,
+    lags: int | None = None,
+    health: bool = False,
 ) -> bool:
     """Trains a task in a directory, where it can be continued; tests, saves and summarizes.
 
@@ -45,6 +50,7 @@ def run(
         lags: Integer, the gradients by lag to measure and show; 0 for none. Defaults to `None`, as
             in a comparison: some where there is a loss at every timestep, and only their reach is
             shown.
+        health: Boolean, whether to log the health of the network. Defaults to `False`.
 
     Returns:
         Whether the test loss is finite.
@@ -63,7 +69,7 @@ def run(
     if first_epoch < config["training"]["epochs"]:
         if first_epoch:
             console.print(f"Continuing after epoch {first_epoch}.")
-        _fit(training, logdir, first_epoch, console, checkpoints, lags)
+        _fit(training, logdir, first_epoch, console, checkpoints, lags, health)
     with terminal.waiting("Testing"):
         result = training.result() if training.has_run else {}
         scores = result.get("test") or training.test()
@@ -88,22 +94,36 @@ def _fit(
     console: rich.console.Console,
     checkpoints: "Checkpoints",
     lags: int | None,
+    health: bool,
 ) -> None:
     epochs, seed = training.config["training"]["epochs"], training.config["seed"]
     progress = Progressed(console, training, epochs, first_epoch)
     observers = [EpochSeeds(seed), checkpoints, progress]
+    begins_recording = keras.callbacks.LambdaCallback(on_epoch_end=progress.record_epoch)
     try:
         with progress:
-            training.fit(logdir, observers, first_epoch, PROFILES, lags)
+            training.fit(
+                logdir, observers, first_epoch, PROFILES, lags, [begins_recording], health=health
+            )
     except KeyboardInterrupt:
-        so_far = [f"Interrupted in epoch {progress.epoch + 1} of {epochs}"]
-        if progress.finished:
-            so_far += [f"epoch {progress.finished} is saved", summary.best_so_far(training)]
-        terminal.print_text("; ".join(filter(None, so_far)) + ".")
+        terminal.print_text("; ".join(_so_far(training, progress, logdir)) + ".")
         raise
     except ValueError as error:
         # The arguments were checked before, so this is not the user's mistake.
         raise RuntimeError(f"Training failed. {error}") from error
+
+
+def _so_far(training: Training, progress: Progressed, logdir: Path) -> Iterator[str]:
+    """Where a training was interrupted, and what there is of it."""
+    place = "after" if progress.finished > progress.epoch else "in"
+    yield f"Interrupted {place} epoch {progress.epoch + 1} of {progress.epochs}"
+    saved, _ = newest_checkpoint(logdir)
+    if saved:
+        yield f"epoch {saved} is saved"
+    if best := summary.best_so_far(training):
+        yield best
+    if training.settings["checkpoint"] == "best":
+        yield "a run with --checkpoint best cannot be continued: its best weights are not saved"
 
 
 def _notes(training: Training) -> Iterator[str]:

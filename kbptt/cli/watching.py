@@ -23,7 +23,8 @@ class Progressed(keras.callbacks.Callback, contextlib.AbstractContextManager):
     the first step of all, which compiles; and the time left of the whole training.
 
     Ctrl-C ends the training at the next step at the latest: Python drops a `KeyboardInterrupt` that
-    is raised in a finalizer.
+    is raised in a finalizer. At the end of an epoch it waits, from `record_epoch` until the line is
+    printed: an epoch is recorded, saved and shown, or it is none of these.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Progressed(keras.callbacks.Callback, contextlib.AbstractContextManager):
         self.done = 0  # steps of the epoch
         self.of_a_step = 0.0  # the latest mean; 0 until the second step
         self.after_an_epoch = 0.0  # validation and checkpoint
+        self._recording = contextlib.ExitStack()
         self.bar: Progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(10),  # all columns fit into 80 characters
@@ -61,6 +63,11 @@ class Progressed(keras.callbacks.Callback, contextlib.AbstractContextManager):
 
     def __exit__(self, *exception: Any) -> None:
         self.bar.stop()
+        self._recording.__exit__(*exception)
+
+    def record_epoch(self, epoch: int, logs: Any = None) -> None:
+        """For the callback before all that record an epoch; this one has to be the last of them."""
+        self._recording.enter_context(terminal.interrupts_held())
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch, self.done = epoch, 0
@@ -105,6 +112,7 @@ class Progressed(keras.callbacks.Callback, contextlib.AbstractContextManager):
         left = "" if self.bar.console.is_terminal else self._left()  # the bar has it
         line = f"{self._described()}  {values}  {left}"
         self.bar.console.print(line.rstrip(), soft_wrap=True)
+        self._recording.close()
 
     def seconds_left(self) -> float | None:
         """Estimate for all epochs that are left; None before the second step."""

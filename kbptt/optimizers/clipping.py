@@ -62,6 +62,14 @@ def all_finite(norms: Sequence[Tensor]) -> Tensor:
     return ops.all(ops.isfinite(ops.stack(list(norms))))
 
 
+def shrank(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
+    """Whether a clip acted, by the norms before and after it.
+
+    More than rounding: a gradient that lies on its bound already counts as not clipped.
+    """
+    return ops.any(ops.stack(list(after)) < ops.stack(list(before)) * (1 - 1e-6))
+
+
 def clip_by_value(gradients: Sequence[Tensor], threshold: Tensor) -> list[Tensor]:
     """Limits every component to [-threshold, threshold]."""
     limits = [ops.cast(threshold, _dtype(gradient)) for gradient in gradients]

@@ -219,8 +219,7 @@ class GradientTransform:
             [gradients[i] for i in chosen], before, [weights[i] for i in chosen], state
         )
         after = clipping.norms(changed) if after is None else after
-        # More than rounding: a gradient that lies on its bound already counts as not clipped.
-        shrank = keras.ops.any(keras.ops.stack(after) < keras.ops.stack(before) * (1 - 1e-6))
+        shrank = clipping.shrank(before, after)
         state["norm_before"] = clipping.combine(before)
         state["norm_after"] = clipping.combine(after)
         state["step_count"] += 1

@@ -44,7 +44,7 @@ def in_process(in_process_client, dummies, monkeypatch):
     from kbptt.ablation import clusters, runner, trial
 
     def supervised(function):
-        return lambda config, limits: function(config)
+        return lambda config, *_: function(config)
 
     @contextlib.contextmanager
     def connect(scheduler, workers):

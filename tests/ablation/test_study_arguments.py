@@ -33,7 +33,7 @@ def started(monkeypatch, tmp_path):
     found = []
 
     def run(grid, ledger, reference, running, verbose):
-        found.append((grid, {n: running[n] for n in ("trial_timeout", "memory_limit")}))
+        found.append((grid, {n: running[n] for n in ("trial_timeout", "memory_limit", "health")}))
         raise Stopped
 
     monkeypatch.setattr(study, "_run", run)
@@ -64,9 +64,13 @@ def test_a_file_holds_the_limits_and_the_command_line_takes_precedence(started, 
     start()
     start(trial_timeout="1h")
     assert [limits for _, limits in started] == [
-        {"trial_timeout": 1800, "memory_limit": 4 * 10**9},
-        {"trial_timeout": 3600, "memory_limit": 4 * 10**9},
+        {"trial_timeout": 1800, "memory_limit": 4 * 10**9, "health": False},
+        {"trial_timeout": 3600, "memory_limit": 4 * 10**9, "health": False},
     ]
+    (tmp_path / "s.yaml").write_text(FILE + "health: true\n")
+    start()
+    start(health=False)
+    assert [limits["health"] for _, limits in started[2:]] == [True, False]
     assert Grid.from_yaml("s.yaml").tasks == ("adding",)
     (tmp_path / "s.yaml").write_text(FILE + "logdir: runs/x\n")
     with pytest.raises(ValueError, match=r"`logdir` cannot be set in 's.yaml'.* --logdir"):
@@ -80,13 +84,14 @@ def test_the_command_that_repeats_a_study_has_its_limits(tmp_path, monkeypatch):
     for limits, words in (
         ({}, []),
         ({"trial_timeout": "30m", "memory_limit": "4GB", "retries": 0}, ["30m", "4GB", "0"]),
-        ({"trial_timeout": 0.5, "memory_limit": "auto"}, ["0.5s", "auto"]),
+        ({"trial_timeout": 0.5, "memory_limit": "auto", "health": True}, ["0.5s", "auto"]),
         ({}, []),
     ):
         report = ablation.compare(**given, **limits)
         typed = shlex.split(report.command)
         names = ("--trial-timeout", "--memory-limit", "--retries")
         assert [typed[typed.index(name) + 1] for name in names if name in typed] == words
+        assert ("--health" in typed) == ("health" in limits)
         with Ledger(tmp_path, read_only=True) as ledger:
             configurations.append(ledger.meta("configuration"))
     assert all(one == configurations[0] for one in configurations)

@@ -32,6 +32,7 @@ def searched(**options):
 CONFIGS = {
     "clip": config(),
     "again": config(),
+    "health": {**config(), "health": True},  # which `run_trials` takes out
     "diverging": config("baseline", optimizer="sgd", learning_rate=1e30),
     "tuning": searched(),
     "tuning without tests": searched(sizes=[40, 20, 1]),
@@ -60,6 +61,12 @@ def reproducible(result):
 
 def test_same_bits_again(results):
     assert reproducible(results["clip"]) == reproducible(results["again"])
+
+
+def test_same_bits_where_the_health_is_logged(results):
+    assert reproducible(results["clip"]) == reproducible(results["health"])
+    logged = sorted(words for words in results["health"]["files"].values() if words)
+    assert logged == [["dead_units"], ["hparams"]]
 
 
 def test_a_search_leaves_the_test_data_alone(results):
@@ -100,7 +107,7 @@ def test_result_is_complete(results):
 
 def test_tensorboard_files_and_hparams(results):
     files = results["clip"]["files"]
-    assert sum(files.values()) == 1  # one file holds the HParams
+    assert [words for words in files.values() if words] == [["hparams"]]  # in one file
     assert {name.partition("/")[0] for name in files if "/" in name} == {"train", "validation"}
     assert all("tfevents" in name for name in files)
 

@@ -149,7 +149,7 @@ def test_each_finding_has_its_section_and_its_words():
 def test_the_summary_says_what_was_not_judged_and_all_thresholds():
     text = summary.text(Evidence([layer(profile(0.8), per_timestep=True)]))
     assert "only gradients by lag show" in text
-    assert "not judged: vanishing (needs profiles; of layers" in text
+    assert "not judged: vanishing (needs, of layers that return sequences" in text
     assert "not found: non-finite" in text
     early = summary.text(Evidence([layer(profile(0.8), records=2)]))
     assert "2 of the 3 profiles that a verdict needs" in early
@@ -157,3 +157,69 @@ def test_the_summary_says_what_was_not_judged_and_all_thresholds():
     assert "clip_rate 0.95" in text.splitlines()[-1]
     text = summary.text(Evidence([layer(profile(0.8))], nonfinite_steps=0.0))
     assert text.startswith("rnn: vanishing. ") and "found  vanishing (rnn)" in text
+
+
+HEALTHY = {"dead_units": 0.0, "saturated_units": 0.0}
+
+
+def test_what_cannot_apply_counts_as_judged():
+    """No gates in a SimpleRNN, no cut in full BPTT, no clip."""
+    evidence = Evidence([layer(profile(0.98), statistics=HEALTHY)], nonfinite_steps=0.0)
+    found = findings.unjudged(evidence)
+    assert [(name, one.applies) for name, one in found.items()] == [
+        ("cut-too-short", False),
+        ("window-too-long", False),
+        ("saturated-gates", False),
+        ("clip-always", False),
+    ]
+    assert all(findings.judged(evidence).values())
+    text = summary.text(evidence)
+    assert "does not apply: saturated-gates (no gates, or none that kbptt can read)" in text
+    assert "not judged" not in text and "found  nothing wrong\n" in text
+
+
+@pytest.mark.parametrize("by_lag", [None, profile(0.99, 10)[::-1]])
+def test_a_window_as_long_as_the_sequences_cuts_nothing(by_lag):
+    evidence = Evidence([layer(profile(0.99, 10), window=10, by_lag=by_lag)])
+    assert "cut-too-short" not in [one.name for one in find_faults(evidence)]
+    one = findings.unjudged(evidence)["cut-too-short"]
+    assert not one.applies and "nothing is cut" in one.why
+
+
+def test_one_layer_that_needs_more_is_not_hidden_by_one_without_a_cut():
+    lagless = layer(np.ones(40), window=8, per_timestep=True)
+    one = findings.unjudged(Evidence([layer(profile(0.98)), lagless]))["cut-too-short"]
+    assert one.applies and "needs, of layers that return sequences, gradients by lag" in one.why
+
+
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        (
+            layer(profile(0.98)),
+            {"saturated-gates": "needs the health of the states, from GradientFlow("},
+        ),
+        (layer(profile(0.98)), {"dead-units": "--health"}),
+        (layer(np.full(40, np.nan), records=6), {"vanishing": "the norms are NaN or infinite"}),
+        (layer(np.full(40, np.nan), records=6), {"dead-units": "the norms are NaN or infinite"}),
+        (layer(np.zeros(40)), {"exploding": "every norm is exactly 0"}),
+        (layer(profile(0.98), records=2), {"clip-always": "needs 3 profiles; here 2"}),
+        (
+            layer(np.ones(99), window=50, per_timestep=True, by_lag=np.ones(20)),
+            {"cut-too-short": "lag_data; here 20 lags"},
+        ),
+    ],
+)
+def test_the_reason_is_what_is_really_missing(one, expected):
+    missing = findings.unjudged(Evidence([one]))
+    for name, text in expected.items():
+        assert missing[name].applies and text in missing[name].why
+
+
+def test_nothing_that_could_be_judged_is_not_nothing_wrong():
+    text = summary.text(Evidence())
+    assert "nothing wrong" not in text
+    assert "found  nothing could be judged: no gradient was recorded. Expected a `fit`" in text
+    early = summary.text(Evidence([layer(profile(0.98), records=2)], nonfinite_steps=0.0))
+    assert "nothing wrong" not in early
+    assert "found  nothing could be judged but non-finite: 2 of the 3 profiles" in early

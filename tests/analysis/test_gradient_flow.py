@@ -160,7 +160,7 @@ def test_verdict(norms, window, word):
 def test_the_verdict_states_its_figures():
     word, reason = gf.verdict(geometric(0.1, 11))
     assert word == "vanishing"
-    assert "11 timesteps" in reason and "0.1^10 = 10^-10.0" in reason and "below 0.001" in reason
+    assert "11 timesteps" in reason and "0.1^10 = 10^−10.0" in reason and "below 0.001" in reason
     assert "only one timestep" in gf.verdict([1.0])[1]
     assert "40% of these timesteps" in gf.verdict(GAP)[1]
     reason = gf.verdict(hole(slice(25, 75), "vanishing"))[1]
@@ -202,7 +202,7 @@ def test_of_a_long_history_an_even_sample_is_judged():
 @given(st.floats(0.5, 2.0), st.integers(2, 300))
 def test_no_figure_is_a_power_of_zero(decay, timesteps):
     reason = gf.verdict(geometric(decay, timesteps))[1]
-    assert "10^-0" not in reason and "10^0" not in reason
+    assert "10^−0" not in reason and "10^0" not in reason
 
 
 def test_verdict_and_numbers_are_of_one_profile():

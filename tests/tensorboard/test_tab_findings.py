@@ -26,11 +26,12 @@ def test_what_is_wrong_and_what_to_try(tab, server):
     tab.wait(f"{FOUND}.length === 1")
     (found,) = tab.js(FOUND)
     assert found.startswith("vanishing Try: an orthogonal recurrent initializer")
-    assert " ill lstm Over the 40 timesteps" in found and "0.8^39 = 10^-3.8, below 0.001" in found
+    assert " ill lstm Over the 40 timesteps" in found and "0.8^39 = 10^−3.8, below 0.001" in found
     assert "docs/findings.md#vanishing" in found
     note = tab.js(NOTE)
-    assert note.startswith("Judged for all runs: vanishing, exploding, non-finite.")
-    assert "saturated-gates (needs health of the states)" in note
+    settled = "vanishing, exploding, cut-too-short, window-too-long, non-finite"  # nothing is cut
+    assert note.startswith(f"Judged for all runs: {settled}.")
+    assert "saturated-gates (needs the health of the states, from GradientFlow(" in note
 
 
 def test_a_bound_that_is_changed_moves_findings_and_verdicts(tab, server):
