@@ -37,6 +37,12 @@ EXPLORATORY = (
     "whatever the effect."
 )
 
+UNEQUAL = (
+    "Not every method has a result for every seed. Tables are in the order of the means over the "
+    "seeds that they share, while the means shown are over all runs of a method; one that has "
+    "fewer than half of the seeds stands below, without a number."
+)
+
 
 class Report:
     """What an ablation found. Returned by `kbptt.ablation.compare` and `kbptt.ablation.report`.
@@ -157,6 +163,8 @@ class Report:
         if self.counts["unreadable"]:
             rows = count(self.counts["unreadable"], "row")
             notes.append(f"Unreadable: {rows} of the ledger, left out; listed below.")
+        if any(order.beyond or order.placeless for order in self.results.rankings.values()):
+            notes.append(UNEQUAL)
         diverged = sum(row.diverged for row in self.rows)
         if diverged:
             notes.append(
@@ -308,7 +316,8 @@ class Report:
 
         console = console or rich.console.Console()
         console.print(literal(self.headline), style="bold")
-        header, lines = tables.fitting(*tables.table(self.rows, self.results.unit), console.width)
+        unit, rows = self.results.said()
+        header, lines = tables.fitting(*tables.table(rows, unit), console.width)
         print_table(console, header, lines)
         if footnote := Table("", header, lines).footnote:
             console.print(literal(footnote))

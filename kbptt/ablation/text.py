@@ -82,9 +82,9 @@ def print_table(console: Any, header: Sequence[str], lines: Iterable[Sequence[st
     table = Table(box=SIMPLE_HEAD)
     for name in header:
         if name in ("task", "method"):
-            table.add_column(name, overflow="fold")
+            table.add_column(literal(name), overflow="fold")
         else:
-            table.add_column(name, justify="right", no_wrap=True)
+            table.add_column(literal(name), justify="right", no_wrap=True)
     for line in lines:
         table.add_row(*map(literal, line))
     console.print(table)

@@ -64,7 +64,7 @@ def test_columns_of_a_report_are_uniform_and_the_file_of_numbers_has_no_typograp
 def test_latex_tables(tmp_path):
     text = Report(fill(tmp_path, lambda c: outcome(0.6), seeds=6)).latex()
     assert text.count(r"\begin{tabular}") == text.count(r"\bottomrule") == 2
-    assert r"\caption{All tasks: skill. baseline and clip tie on adding, at 0.60 accuracy" in text
+    assert r"\caption{All tasks: skill. baseline and clip tie on adding, at 0.600 accuracy" in text
     row = next(line for line in text.splitlines() if line.startswith("    clip"))
     assert row.endswith(r" \\") and "0.200" in row and "MiB" not in row
     columns = re.search(r"begin\{tabular\}\{(\w+)\}", text)[1]

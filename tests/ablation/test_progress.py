@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import re
 
 import pytest
 import rich.console
@@ -12,6 +13,8 @@ from ledgers import plan
 from kbptt.ablation import progress, runner, study
 from kbptt.ablation.progress import Progress, duration
 from kbptt.ablation.runner import Event
+
+MAX = {"mode": "max", "baseline": 0.5}
 
 
 def play(tmp_path, terminal, verbose=True):
@@ -48,8 +51,26 @@ def test_lines_where_there_is_no_terminal(tmp_path):
 def test_live_table_with_ranking(tmp_path):
     text = play(tmp_path, terminal=True)
     assert "2 pending" in text and "1 failed" in text
-    assert "baseline" in text and "0.500" in text  # skill: (0.75 - 0.5) / (1 - 0.5)
+    assert "baseline" in text and "mean m" in text and "0.750" in text
+    assert "skill" not in text  # of one task its metric, as in the headline
     assert "\x1b[31m" not in text  # an error's text is no command to the terminal
+
+
+def test_the_ranking_so_far_has_one_number_of_decimals_and_is_of_shared_seeds(tmp_path):
+    """The mean of clip is better by the seed that baseline does not have yet."""
+    scores = {("baseline", 0): 0.505, ("clip", 0): 0.5, ("clip", 1): 0.7}
+    console = rich.console.Console(
+        file=io.StringIO(), force_terminal=True, width=100, color_system=None
+    )
+    with plan(tmp_path) as ledger:
+        for trial in ledger.trials():
+            score = scores.get((trial.config["method"]["name"], trial.config["seed"]))
+            if score:
+                ledger.finish(trial.key, {"status": "ok", "score": score, "metric": "m"} | MAX)
+        with Progress(ledger, console=console):
+            pass
+    table = re.findall(r"(baseline|clip) +(\S+) +(\d)", console.file.getvalue())
+    assert table[:2] == [("baseline", "0.505", "1"), ("clip", "0.600", "2")]
 
 
 def test_time_left_is_that_of_all_trials_on_all_workers(tmp_path, monkeypatch):

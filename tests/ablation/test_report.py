@@ -192,7 +192,9 @@ def test_narrow_terminal_shows_names_and_ranks_whole(tmp_path):
     Report(tmp_path).print(console)
     text = console.file.getvalue()
     assert "…" not in text and all(name in text for name in methods)
-    assert "Δ" in text and "mean skill" in text and "P(better)" not in text
+    assert (
+        "Δ" in text and "mean accuracy" in text and "skill" not in text and "P(better)" not in text
+    )
 
 
 def test_directory_that_cannot_be_written(tmp_path, monkeypatch, capsys):
@@ -370,14 +372,14 @@ def test_below_five_seeds_the_runs_themselves(tmp_path, seeds):
     console = rich.console.Console(file=io.StringIO(), width=200)
     report.print(console)
     report.write()
-    texts = [console.file.getvalue(), *(p.read_text() for p in tmp_path.glob("report.*"))]
-    for text in texts:
+    files = [path.read_text() for path in tmp_path.glob("report.*")]
+    for text in (console.file.getvalue(), *files):
         assert not re.search(r"95 \\?%|Wilson|\d \[[-−\d]", text)
     if seeds > 1:
-        runs = "(" + ", ".join(f"{value:.3f}" for value in expected) + ")"
-        assert all(runs in text for text in texts)
-        assert f"0 of {seeds}" in texts[0] or f"1 of {seeds}" in texts[0]
-        assert "no interval" in texts[1]
+        runs = "(" + ", ".join(f"{0.5 + skill / 2:.3f}" for skill in expected) + ")"
+        assert all(runs in text for text in (console.file.getvalue(), *files))
+        assert re.search(f"[01] of {seeds}", console.file.getvalue())
+        assert "no interval" in files[0]
 
 
 def test_five_seeds_have_intervals(tmp_path):
