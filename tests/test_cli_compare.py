@@ -171,7 +171,7 @@ def test_control_c_and_second_runner(tmp_path):
         kept = ledger.trials("done")
     assert 1 <= len(kept) < 50
     # The ranking so far is not lost.
-    assert "mean skill" in shown and f"Interrupted with {len(kept)} of 50 trials done" in shown
+    assert "mean accuracy" in shown and f"Interrupted with {len(kept)} of 50 trials done" in shown
     process = start(logdir, sleep="0")
     _, errors = process.communicate()
     assert process.returncode == 0, errors

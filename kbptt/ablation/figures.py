@@ -63,7 +63,8 @@ def draw(results: Results) -> list[Drawing]:
         _figure(
             "Decay of the gradient against the score",
             "Each dot is one run: the factor by which ‖∂L/∂h_t‖ changes for each timestep into the "
-            "past at the end of training, against its skill." + left_out(results, dots=True),
+            f"past at the end of training, against its {results.unit}."
+            + left_out(results, dots=True),
             lambda: decay_against_score(results),
         )
     )
@@ -86,15 +87,19 @@ def overall(results: Results) -> list[Drawing]:
             + left_out(results, dots=True),
             lambda: scores(results),
         ),
-        _figure(
-            "Performance profiles",
-            "Share of the runs, over all tasks and seeds, whose skill is above τ: the higher the "
-            "line, the better. One that is above another everywhere is better at every level."
-            + (" Bands: pointwise 95 %, bootstrap by seed within each task." if known else "")
-            + left_out(results, FEW),
-            lambda: performance_profiles(results),
-        ),
     ]
+    if results.sole is None:  # there is a skill
+        figures.append(
+            _figure(
+                "Performance profiles",
+                "Share of the runs, over all tasks and seeds, whose skill is above τ: the higher "
+                "the line, the better. One that is above another everywhere is better at every "
+                "level."
+                + (" Bands: pointwise 95 %, bootstrap by seed within each task." if known else "")
+                + left_out(results, FEW),
+                lambda: performance_profiles(results),
+            )
+        )
     return [figure for figure in figures if figure is not None]
 
 
@@ -285,16 +290,16 @@ def heatmaps(results: Results, task: str) -> Figure | None:
 
 
 def decay_against_score(results: Results) -> Figure | None:
-    """Decay of the gradient against skill, one dot per run."""
+    """Decay of the gradient against the score, one dot per run."""
     figure, axes = _axes()
     shown = False
     for arm in shown_arms(results):
         points = []
-        for task, skills in zip(results.tasks, results.skills(arm).T, strict=True):
-            for seed, skill in zip(results.seeds, skills, strict=True):
+        for task, runs in zip(results.tasks, results.overall(arm).T, strict=True):
+            for seed, score in zip(results.seeds, runs, strict=True):
                 trial = results.runs.get((arm, task, seed))
                 if trial is not None and trial.result is not None:
-                    points.append((decay(trial.result, "end"), skill))
+                    points.append((decay(trial.result, "end"), score))
         points = np.array(sorted(p for p in points if np.isfinite(p).all()))
         if points.size:
             points = points[_thinned(points, DOTS)]
@@ -305,7 +310,7 @@ def decay_against_score(results: Results) -> Figure | None:
         return None
     axes.axvline(1, color=GRID, ls=":")
     axes.set_xlabel("decay per timestep into the past (below 1: vanishing)")
-    axes.set_ylabel("skill")
+    axes.set_ylabel(_safe(results.unit))
     return _with_legend(figure, axes)
 
 

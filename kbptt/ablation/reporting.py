@@ -13,6 +13,7 @@ from typing import Any
 
 from kbptt._extras import optional_imports
 from kbptt.ablation import (
+    explaining,
     headline,
     markup,
     scores,
@@ -196,15 +197,10 @@ class Report:
 
     def rules(self) -> list[str]:
         """How the numbers in the tables are computed."""
-        ranked = [self.rows, *map(self.results.task_table, self.results.tasks)]
-        means = [row.mean for rows in ranked for row in rows]
-        return [
-            *RULES[:3],
-            *([INTERVALS] if any(math.isfinite(e.low) for e in means) else []),
-            *([NO_INTERVALS] if any(e.runs for e in means) else []),
-            *RULES[3:],
-            *tuning_report.rules(self.results, self.configuration),
-        ]
+        found = explaining.rules(
+            self.results, self.tables(), self.configuration, in_file=self._csv is not None
+        )
+        return found + tuning_report.rules(self.results, self.configuration)
 
     def write(self) -> list[pathlib.Path]:
         """Writes `results.csv`, `report.md`, `report.html` and `report.tex` into the directory.
@@ -248,7 +244,7 @@ class Report:
         return "\n\n".join(parts) + "\n"
 
     def latex(self) -> str:
-        """The tables for a LaTeX document that uses `booktabs`."""
+        """The tables for a LaTeX document that uses `booktabs` and `graphicx`."""
         return markup.latex(self.tables(), self.headline)
 
     def html(self) -> str:
@@ -327,29 +323,3 @@ class Report:
         for _, lines in self.troubles(PRINTED):
             for line in lines:
                 console.print(literal(line), style="red")
-
-
-RULES = (
-    "The score of a run is the task's primary metric on its test data, at the epoch that the "
-    "checkpoint rule names (by default the best validation score). Rule, seeds and tasks are the "
-    "same for every method.",
-    "Skill is the score between the baseline of the task (0: the best predictor without memory, "
-    "or worse) and a perfect answer (1).",
-    "A diverged run counts as a failure: skill 0, and the worst score of its task.",
-    "IQM: mean of the middle half of the runs. Δ: mean difference to the reference over the seeds "
-    "that both have. P(better): probability that a run beats a run of the reference.",
-    "Gap (optimality gap): by how much a run misses a perfect answer on average; runs beyond it "
-    "count as 0. Skill ends at 1, so over all tasks the gap is 1 − skill.",
-    "p: exact sign-flip test on the paired differences, two-sided, corrected after Holm for all "
-    "comparisons of the table.",
-    "Decay: factor of ‖∂L/∂h_t‖ for each timestep into the past at the end of training, median.",
-    "Time per step and memory (by how much training raised the peak of its process) are medians, "
-    "and depend on what else the machine and the process did.",
-)
-INTERVALS = (
-    "Intervals: 95 %, BCa bootstrap over seeds within tasks (mean, IQM, Δ), Wilson (success)."
-)
-NO_INTERVALS = (
-    f"With fewer than {statistics.FEWEST_FOR_INTERVAL} seeds there is no interval. The runs "
-    "themselves are in parentheses, seed by seed (their means over several tasks)."
-)

@@ -273,7 +273,7 @@ def test_nothing_finished(tmp_path):
 def test_minimal_results_of_a_users_own_trial(tmp_path):
     fill(tmp_path, lambda c: {"status": "ok", "score": 0.5, "metric": "m", "mode": "max"})
     Report(tmp_path).write()
-    assert Page((tmp_path / "report.html").read_text()).tags.count("svg") == 2
+    assert Page((tmp_path / "report.html").read_text()).tags.count("svg") == 1
 
 
 def test_public_names_are_functions(tmp_path):
@@ -379,7 +379,7 @@ def test_below_five_seeds_the_runs_themselves(tmp_path, seeds):
         runs = "(" + ", ".join(f"{0.5 + skill / 2:.3f}" for skill in expected) + ")"
         assert all(runs in text for text in (console.file.getvalue(), *files))
         assert re.search(f"[01] of {seeds}", console.file.getvalue())
-        assert "no interval" in files[0]
+        assert any("no interval" in text for text in files)
 
 
 def test_five_seeds_have_intervals(tmp_path):
