@@ -175,7 +175,7 @@ class Progress:
         left = self.seconds_left()
         if left is not None and self.counts["pending"] + self.counts["running"]:
             # Nothing is left for trials whose usual time is over: how long they take is unknown.
-            usual = round(left, 3) > 0
+            usual = round(left, 2) > 0
             parts.append(f"about {duration(left)} left" if usual else "taking longer than usual")
         if self.controls and not self.counts["pending"]:
             parts.append("controls may follow")
@@ -204,7 +204,10 @@ class Progress:
         bar = "━" * filled + "╌" * (40 - filled)
         parts: list[Any] = [literal(f"{bar} {self._done()}  {self._line()}")]
         if not self._begun:
-            parts.append(literal(f"{self.starting} ({duration(time.monotonic() - self.started)})"))
+            waited = time.monotonic() - self.started
+            parts.append(
+                literal(self.starting + (f" ({duration(waited)})" if waited >= 1 else " …"))
+            )
         if self._ranking:
             table = rich.table.Table(box=rich.box.SIMPLE_HEAD, title="so far", title_justify="left")
             table.add_column("method")

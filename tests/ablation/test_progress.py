@@ -145,6 +145,21 @@ def test_what_is_waited_for_before_the_first_trial_and_the_size_of_the_models(tm
     assert text.count("Parameters of a model: 67 to 12,345.") == 1
 
 
+def test_how_long_the_start_takes_is_said_from_a_second_on(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    console = rich.console.Console(
+        file=io.StringIO(), force_terminal=True, width=100, color_system=None
+    )
+    with plan(tmp_path) as ledger, Progress(ledger, console=console) as shown:
+        assert "Starting workers …" in console.file.getvalue()
+        for passed in (0.00068, 30):
+            now[0] += passed
+            shown.refresh()
+    seen = console.file.getvalue()
+    assert "0.00068" not in seen and "Starting workers (30 s)" in seen
+
+
 def test_silence(tmp_path):
     assert play(tmp_path, terminal=True, verbose=False) == ""
 
@@ -168,6 +183,12 @@ def test_the_end_is_announced_before_the_workers_are_ended(tmp_path, monkeypatch
 
 def test_durations_are_in_readable_units():
     assert duration(5.4) == "5 s"
+    assert [duration(t) for t in (0.00068, 0.0123, 0.456, 0.999)] == [
+        "0 s",
+        "0.01 s",
+        "0.46 s",
+        "1 s",
+    ]
     assert duration(125) == "2 min 5 s"
     assert duration(7260) == "2 h 1 min"
 
