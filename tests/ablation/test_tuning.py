@@ -113,7 +113,7 @@ def test_images_that_are_split_by_seed_keep_their_test_part():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"tune": None}, "`tuning_trials` is given, but nothing to tune"),
+        ({"tune": None}, r"--trials \(`tuning_trials`\) is given, but nothing"),
         ({"tuning_trials": 0}, "tuning_trials=0"),
         ({"tuning_seeds": -1}, "tuning_seeds=-1"),
         ({"tuning_sampler": "grid"}, "one of 'quasi-random', 'tpe'"),
