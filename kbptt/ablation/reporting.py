@@ -33,6 +33,7 @@ from kbptt.ablation.text import count, literal, print_table, visible
 
 LISTED = 100  # errors and environments on a page; results.csv has all errors
 PRINTED = 20  # errors in the terminal
+NAMED = 3  # trials with the same error
 EXPLORATORY = (
     f"Exploratory: with fewer than {statistics.FEWEST_SEEDS} seeds no exact test can reach 5 %, "
     "whatever the effect."
@@ -188,9 +189,12 @@ class Report:
         """Headings and lines on trials without a result, at most `most` lines for each."""
         found = []
         for title, pairs in (("Crashed", self.failures()), ("Unreadable", self.unreadable())):
-            lines = [f"{directory}: {error}" for directory, error in pairs[:most]]
-            if len(pairs) > most:
-                lines.append(f"… and {len(pairs) - most} more: see results.csv")
+            alike: dict[str, list[str]] = {}  # each error once, however many trials have it
+            for directory, error in pairs:
+                alike.setdefault(error, []).append(directory)
+            lines = [f"{_first(where)}: {error}" for error, where in list(alike.items())[:most]]
+            if len(alike) > most:
+                lines.append(f"… and {len(alike) - most} more errors: see results.csv")
             if lines:
                 found.append((title, lines))
         return found
@@ -323,3 +327,9 @@ class Report:
         for _, lines in self.troubles(PRINTED):
             for line in lines:
                 console.print(literal(line), style="red")
+
+
+def _first(directories: Sequence[str]) -> str:
+    """The first directories of some trials, and how many more there are."""
+    more = len(directories) - NAMED
+    return ", ".join(directories[:NAMED]) + (f" and {more} more" if more > 0 else "")

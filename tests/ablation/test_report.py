@@ -387,14 +387,3 @@ def test_five_seeds_have_intervals(tmp_path):
     assert math.isfinite(report.rows[0].mean.low) and not report.rows[0].mean.runs
     assert "Score with 95 % intervals" in report.html() and "95 %" in report.markdown()
     assert "no interval" not in report.markdown()
-
-
-def test_many_errors_are_listed_in_part(tmp_path):
-    fill(tmp_path, lambda c: "ValueError: the same again", seeds=80)
-    report = Report(tmp_path)
-    ((title, lines),) = report.troubles()
-    assert title == "Crashed" and len(lines) == 101 and "60 more" in lines[-1]
-    assert report.csv().count("the same again") == 160
-    console = rich.console.Console(file=io.StringIO(), width=120)
-    report.print(console)
-    assert console.file.getvalue().count("the same again") == 20
