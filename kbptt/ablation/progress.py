@@ -12,7 +12,7 @@ import rich.console
 import rich.live
 import rich.table
 
-from kbptt.ablation import ranking
+from kbptt.ablation import ranking, text
 from kbptt.ablation.ledger import Ledger, Trial
 from kbptt.ablation.resampling import unscaled
 from kbptt.ablation.results import Results
@@ -51,7 +51,7 @@ class Progress:
         self.starting = starting
         self.controls = controls
         self.verbose = verbose
-        self.console: rich.console.Console = console or rich.console.Console()
+        self.console: rich.console.Console = console or text.console()
         self.counts: dict[str, int] = ledger.counts()
         self.later = later
         self.counts["pending"] += later

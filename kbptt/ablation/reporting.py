@@ -21,6 +21,7 @@ from kbptt.ablation import (
     statistics,
     tables,
     tally,
+    text,
     tuning_report,
 )
 from kbptt.ablation.files import atomically
@@ -258,11 +259,12 @@ class Report:
         return page.page(self, self.sections(self.figures()))
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """What a notebook shows: finding, tables, figures over all tasks, and errors."""
         from kbptt.ablation import page
 
         figures = Drawings(self.figures(overall=True))
-        return page.fragment(self, [*self.tables(), figures])
+        troubles = [Listing(*trouble) for trouble in self.troubles(PRINTED)]
+        return page.fragment(self, [*self.tables(), figures, *troubles])
 
     def figures(self, overall: bool = False) -> list[Drawing]:
         """The figures of the page; `overall` leaves out those of single tasks."""
@@ -280,8 +282,8 @@ class Report:
         if environment := self.environment_lines():
             found.append(Listing("Environment", environment))
         if self.configuration:
-            text = json.dumps(self.configuration, indent=1, ensure_ascii=False)
-            found.append(Folded("Configuration", text))
+            json_text = json.dumps(self.configuration, indent=1, ensure_ascii=False)
+            found.append(Folded("Configuration", json_text))
         return found
 
     def tables(self) -> list[Table]:
@@ -312,9 +314,7 @@ class Report:
 
     def print(self, console: Any = None) -> None:
         """Prints the ranking to the terminal, or to another console of rich."""
-        import rich.console
-
-        console = console or rich.console.Console()
+        console = console or text.console()
         console.print(literal(self.headline), style="bold")
         unit, rows = self.results.said()
         header, lines = tables.fitting(*tables.table(rows, unit), console.width)

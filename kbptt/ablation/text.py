@@ -61,6 +61,26 @@ def _shows(character: str) -> bool:
     return character.isprintable() or character == "\n" or unicodedata.category(character) == "Zs"
 
 
+def console(**options: Any) -> Any:
+    """Standard output; in a notebook plain lines, of each of which rich would make an HTML output.
+
+    Args:
+        **options: Arguments of `rich.console.Console`.
+    """
+    from rich.console import Console
+
+    # A notebook's standard output claims to be a terminal, and shows what would move a cursor.
+    plain = {"force_jupyter": False, "force_terminal": False} if in_a_notebook() else {}
+    return Console(**plain, **options)
+
+
+def in_a_notebook() -> bool:
+    """Whether the value of the last line is shown, a report as HTML."""
+    from rich.console import Console
+
+    return Console().is_jupyter
+
+
 def literal(text: str) -> Any:
     """Text of rich that shows `text` as it is: without markup and a user's escape sequences."""
     from rich.text import Text
