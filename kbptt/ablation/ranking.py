@@ -35,7 +35,7 @@ def rank(tables: Mapping[str, np.ndarray]) -> Ranking:
     tasks = np.logical_or.reduce([found.any(axis=0) for found in there.values()])
     has = {arm: found[:, tasks].all(axis=1) for arm, found in there.items()}
     most = max(int(seeds.sum()) for seeds in has.values())
-    shared, kept = np.ones(len(next(iter(has.values()))), bool), set()
+    shared, kept = np.ones(len(next(iter(tables.values()))), bool), set()
     for arm in sorted(has, key=lambda arm: -has[arm].sum()):
         if 2 * (shared & has[arm]).sum() >= max(1, most):
             shared &= has[arm]

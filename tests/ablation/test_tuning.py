@@ -234,6 +234,7 @@ def test_the_report_says_who_was_tuned_how(tmp_path, in_process):
     assert header == ["task", "method", "learning_rate", "validation", "points", "failed"]
     lowest = min(rates(searched)["clip"])
     assert lines[0][:3] == ["adding", "baseline", f"{lowest:g} (lowest)"]
+    assert len({len(line[3].partition(".")[2]) for line in lines}) == 1  # decimals
     assert lines[0][4:] == ["4", ""] and "(" not in lines[1][2]  # clip's best lies within
     notes = " ".join(report.notes())
     assert "learning_rate: the lowest value tried was the best for baseline on adding." in notes
