@@ -49,7 +49,7 @@ def count(number: int, noun: str) -> str:
 def duration(seconds: float) -> str:
     """Seconds as one would say it: "2 h 5 min", "1 min 30 s", "0.5 s", to hundredths at most."""
     if seconds < 1:
-        return f"{round(seconds, 2):g} s"
+        return f"{max(0, round(seconds, 2)):g} s"
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import re
+import time
 
 import pytest
 import rich.console
@@ -30,6 +31,7 @@ def play(tmp_path, terminal, verbose=True):
                 ledger.start(trial.key)
                 shown.event(Event(trial, "running"))
             shown.refresh()
+            time.sleep(0.03)  # or no time would be left
             result = {"status": "ok", "score": 0.75, "metric": "m", "mode": "max", "baseline": 0.5}
             ledger.finish(first.key, result)
             shown.event(Event(dataclasses.replace(first, state="done", result=result), "done"))
@@ -183,7 +185,8 @@ def test_the_end_is_announced_before_the_workers_are_ended(tmp_path, monkeypatch
 
 def test_durations_are_in_readable_units():
     assert duration(5.4) == "5 s"
-    assert [duration(t) for t in (0.00068, 0.0123, 0.456, 0.999)] == [
+    assert [duration(t) for t in (-1e-6, 0.00068, 0.0123, 0.456, 0.999)] == [
+        "0 s",
         "0 s",
         "0.01 s",
         "0.46 s",
