@@ -36,3 +36,19 @@ def test_figures_and_reports_show_themselves(tmp_path):
     assert "baseline and clip tie on adding" in report and report.count("<figure>") == 2
     assert "<svg" in report and "<script" not in report and "<html" not in report
     assert "rnn: 1 of the 3 profiles" in last.outputs[-1].text
+
+
+def test_a_report_is_shown_once(tmp_path):
+    """As the value of the cell; what is printed is one output, without the tables and errors."""
+    fill(tmp_path / "study", lambda c: "E: x" if c["seed"] == 4 else outcome(0.6), seeds=5)
+    code = "import kbptt\nkbptt.ablation.report('study')"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources=resources
+    ).execute()
+    *printed, shown = [o for o in notebook.cells[0].outputs if o.get("name") != "stderr"]
+    # A client may get one output in several pieces, which it shows as one.
+    assert "".join(part["text"] for part in printed) == "Report: study/report.html\n"
+    page = shown["data"]["text/html"]
+    assert "tie on adding" in page and "Crashed" in page and "clip/adding/4" in page

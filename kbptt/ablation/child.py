@@ -107,11 +107,11 @@ def _plain(value: Any) -> Any:
 
 
 def _from(path: str, trace: Any) -> Any:
-    """A traceback without the frames above those of the script."""
-    found = trace
-    while found is not None and found.tb_frame.f_code.co_filename != path:
-        found = found.tb_next
-    return found or trace
+    """A traceback from the first frame of the script on; None if it has none."""
+    own = os.path.abspath(path)  # as an import names the file, while `runpy` takes it as it is
+    while trace is not None and os.path.abspath(trace.tb_frame.f_code.co_filename) != own:
+        trace = trace.tb_next
+    return trace
 
 
 def _end_with_parent(parent: int) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+import unicodedata
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ FEW = 8  # in one figure of bands or images
 TASKS = 12  # with figures of their own
 DOTS = 200  # runs of an arm
 POINTS = 500  # of a line
+LABEL = 60  # characters of a method's name: as wide as a figure at 9 points
 WIDTH = 5.2  # inches: on a telephone text of 10 points is still read
 GRID = "#808080"  # seen on paper and on a dark screen
 DASHES = ("-", "--", "-.", ":")  # told apart without colours too
@@ -61,7 +63,8 @@ def draw(results: Results) -> list[Drawing]:
         _figure(
             "Decay of the gradient against the score",
             "Each dot is one run: the factor by which ‖∂L/∂h_t‖ changes for each timestep into the "
-            "past at the end of training, against its skill." + left_out(results, dots=True),
+            f"past at the end of training, against its {results.unit}."
+            + left_out(results, dots=True),
             lambda: decay_against_score(results),
         )
     )
@@ -84,15 +87,19 @@ def overall(results: Results) -> list[Drawing]:
             + left_out(results, dots=True),
             lambda: scores(results),
         ),
-        _figure(
-            "Performance profiles",
-            "Share of the runs, over all tasks and seeds, whose skill is above τ: the higher the "
-            "line, the better. One that is above another everywhere is better at every level."
-            + (" Bands: pointwise 95 %, bootstrap by seed within each task." if known else "")
-            + left_out(results, FEW),
-            lambda: performance_profiles(results),
-        ),
     ]
+    if results.sole is None:  # there is a skill
+        figures.append(
+            _figure(
+                "Performance profiles",
+                "Share of the runs, over all tasks and seeds, whose skill is above τ: the higher "
+                "the line, the better. One that is above another everywhere is better at every "
+                "level."
+                + (" Bands: pointwise 95 %, bootstrap by seed within each task." if known else "")
+                + left_out(results, FEW),
+                lambda: performance_profiles(results),
+            )
+        )
     return [figure for figure in figures if figure is not None]
 
 
@@ -134,8 +141,11 @@ def scores(results: Results) -> Figure | None:
         runs = runs[_thinned(runs, DOTS)]
         axes.plot(runs, np.full(runs.size, y), "o", ms=4, alpha=0.4, color=color, mew=0)
         _interval(axes, row, y, color)
-        # Above its line, so that a long name takes no width from the scale.
-        axes.text(0, y + 0.24, _safe(textwrap.shorten(row.arm, 70, placeholder=" …")), fontsize=9)
+        # Above its line, so that a long name takes no width from the scale, and at the left of the
+        # axes: 0 on the scale of the scores is outside of the figure if these are far from it.
+        left = axes.get_yaxis_transform()
+        name = axes.text(0, y + 0.24, _named(row.arm), fontsize=9, transform=left)
+        name.set_in_layout(False)  # the axes would shrink for a name wider than they are
     axes.set_yticks([])
     axes.set(xlabel=_safe(results.unit), ylim=(-0.45, len(rows) - 0.2))
     if results.sole is None:
@@ -155,7 +165,7 @@ def performance_profiles(results: Results) -> Figure | None:
             continue
         color, x = color_of(results, arm), profile.thresholds
         style = DASHES[shown.index(arm) % len(DASHES)]
-        axes.step(x, profile.share, style, where="post", color=color, label=_safe(arm), lw=1.6)
+        axes.step(x, profile.share, style, where="post", color=color, label=_named(arm), lw=1.6)
         if np.isfinite(profile.low).all():
             axes.fill_between(
                 x, profile.low, profile.high, step="post", color=color, alpha=0.15, lw=0
@@ -187,7 +197,7 @@ def curves(results: Results, task: str) -> Figure | None:
         middle, low, high = (f(table, axis=0) for f in (np.nanmedian, np.nanmin, np.nanmax))
         marker = "o" if len(epochs) == 1 else None
         style = DASHES[shown.index(arm) % len(DASHES)]
-        axes.plot(epochs, middle, style, color=color, label=_safe(arm), marker=marker)
+        axes.plot(epochs, middle, style, color=color, label=_named(arm), marker=marker)
         if len(results.seeds) < statistics.FEWEST_FOR_INTERVAL:  # the runs themselves
             axes.plot(epochs, table.T, color=color, alpha=0.5, lw=0.6)
         else:
@@ -221,7 +231,7 @@ def profiles(results: Results, task: str) -> Figure | None:
             norms = np.median(np.array([run[-length:] for run in found], float), axis=0)
             norms = np.where(np.isfinite(norms) & (norms > 0), norms, np.nan)
             timesteps = _thinned(norms, POINTS)
-            label = _safe(arm) if when == "end" else None
+            label = _named(arm) if when == "end" else None
             color = color_of(results, arm)
             axes.plot(timesteps, norms[timesteps], style, color=color, label=label, lw=1.2)
             shown = shown or bool(np.isfinite(norms).any())
@@ -266,7 +276,7 @@ def heatmaps(results: Results, task: str) -> Figure | None:
         x = _edges(np.asarray(steps, float))
         y = arrays.bins(timesteps, shown.shape[0])
         image = axes.pcolormesh(x, y, shown, norm=scale, cmap="viridis", rasterized=True)
-        axes.set_title(_safe(textwrap.fill(arm, 34)), fontsize=8)
+        axes.set_title("\n".join(textwrap.wrap(_named(arm, 90), 30)), fontsize=8)
         axes.tick_params(labelsize=8)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(5, integer=True))
@@ -280,27 +290,27 @@ def heatmaps(results: Results, task: str) -> Figure | None:
 
 
 def decay_against_score(results: Results) -> Figure | None:
-    """Decay of the gradient against skill, one dot per run."""
+    """Decay of the gradient against the score, one dot per run."""
     figure, axes = _axes()
     shown = False
     for arm in shown_arms(results):
         points = []
-        for task, skills in zip(results.tasks, results.skills(arm).T, strict=True):
-            for seed, skill in zip(results.seeds, skills, strict=True):
+        for task, runs in zip(results.tasks, results.overall(arm).T, strict=True):
+            for seed, score in zip(results.seeds, runs, strict=True):
                 trial = results.runs.get((arm, task, seed))
                 if trial is not None and trial.result is not None:
-                    points.append((decay(trial.result, "end"), skill))
+                    points.append((decay(trial.result, "end"), score))
         points = np.array(sorted(p for p in points if np.isfinite(p).all()))
         if points.size:
             points = points[_thinned(points, DOTS)]
             color = color_of(results, arm)
-            axes.plot(*points.T, "o", ms=5, alpha=0.7, mew=0, color=color, label=_safe(arm))
+            axes.plot(*points.T, "o", ms=5, alpha=0.7, mew=0, color=color, label=_named(arm))
             shown = True
     if not shown:
         return None
     axes.axvline(1, color=GRID, ls=":")
     axes.set_xlabel("decay per timestep into the past (below 1: vanishing)")
-    axes.set_ylabel("skill")
+    axes.set_ylabel(_safe(results.unit))
     return _with_legend(figure, axes)
 
 
@@ -360,6 +370,16 @@ def _safe(text: str) -> str:
     """A label that Matplotlib shows literally: a dollar sign would start a formula."""
     text = visible(text)
     return text.replace("\\", "\\\\").replace("$", r"\$") if "$" in text else text
+
+
+def _named(arm: str, most: int = LABEL) -> str:
+    """The name of an arm, of one that is too wide the beginning and the end, where settings are."""
+    name = visible(arm)
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in name)
+    most = most * len(name) // (len(name) + wide)
+    if len(name) > most:
+        name = f"{name[: most // 2]} … {name[-(most // 2) + 3 :]}"
+    return _safe(name)
 
 
 def _edges(centers: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kbptt.ablation import statistics, tally
+from kbptt.ablation import ranking, statistics, tables, tally
 from kbptt.ablation.controls import LEVEL
 from kbptt.ablation.resampling import NOTHING
 from kbptt.ablation.results import Results, Row
@@ -22,14 +22,10 @@ def headline(results: Results) -> str:
     correction; a method that the test cannot tell from it is named too.
     """
     found, missing = _Finding(results), tally.of(results)
-    if found.ranked:
-        clauses = [found.sentence(alone=not missing.lost and not missing.searching)]
-    elif missing.searching and not results.runs:
+    clauses = found.clauses(alone=not missing.lost and not missing.searching)
+    if missing.searching and not results.runs:
         clauses = ["The searches are not over, and the comparison has not begun"]
-    else:
-        clauses = ["No trial has a result"]
-    if found.ranked and (diverged := found.ranked[0].diverged):
-        clauses.append(f"{diverged} of the {found.ranked[0].runs} runs of the best diverged")
+    clauses = clauses or ["No trial has a result"]
     return "; ".join(clauses + _missing(results, missing)) + "."
 
 
@@ -59,20 +55,40 @@ class _Finding:
 
     def __init__(self, results: Results):
         self.results = results
-        tasks = results.tasks
-        self.task: str | None = tasks[0] if len(tasks) == 1 else None
-        if self.task is None:
-            self.unit, self.where = "skill", f"over {len(tasks)} tasks"
-            rows = results.table()
-        else:
-            self.unit, self.where = results.metric(self.task)[0], f"on {self.task}"
-            rows = results.task_table(self.task)
-        self.ranked: list[Row] = [row for row in rows if not math.isnan(row.mean.value)]
+        self.task: str | None = results.only
+        self.where = f"on {self.task}" if self.task else f"over {len(results.tasks)} tasks"
+        self.unit, rows = results.said()
+        self.ranking: ranking.Ranking = results.rankings[self.task]
+        self.ranked: list[Row] = [row for row in rows if not math.isnan(row.standing)]
+        self.others: list[Row] = [row for row in rows if row.runs and math.isnan(row.standing)]
+        # The numbers of the sentence are those of the table.
+        self._mean, self._difference = tables.means(rows), tables.differences(rows)
+
+    def clauses(self, alone: bool) -> list[str]:
+        """The finding and what it rests on.
+
+        Args:
+            alone: Whether no other method is to come or is lost.
+        """
+        seeds = int(self.ranking.seeds.sum())
+        found = [self.sentence(alone and not self.others)] if self.ranked else []
+        if len(self.ranked) > 1 and self.ranking.beyond:
+            found.append(f"ranked by the {count(seeds, 'seed')} that they share")
+        if self.others and self.ranked:
+            few = [f"{r.arm} ({self.has(r)} of {count(seeds, 'seed')})" for r in self.others]
+            found.append(f"too few of the same seeds to rank {_listed(few)}")
+        elif self.others:
+            found.append(
+                f"No method has a seed with results on all {len(self.results.tasks)} tasks"
+            )
+        if self.ranked and (diverged := self.ranked[0].diverged):
+            found.append(f"{diverged} of the {self.ranked[0].runs} runs of the best diverged")
+        return found
 
     def sentence(self, alone: bool) -> str:
-        """The finding; `alone`: if only one method has a result, no other is to come or is lost."""
+        """What was found; `alone`: if there is one method only."""
         best = self.ranked[0]
-        ties = [row for row in self.ranked if _equal(row.mean.value, best.mean.value)]
+        ties = [row for row in self.ranked if _equal(row.standing, best.standing)]
         if len(self.ranked) == 1:
             text = f"{best.arm} reaches {self.mean(best)} {self.where}"
             return text + ("; there is nothing to compare it with" if alone else "")
@@ -80,14 +96,19 @@ class _Finding:
             return self.tie(ties)
         if best.comparison is None:
             return self.reference_is_best(best)
-        if not _compared(best).pairs:
-            return (
-                f"{best.arm} has the best mean {self.where}, {self.mean(best)}, but shares no seed "
-                f"with {best.reference}"
-            )
+        pairs, better = best.comparison.pairs, best.comparison.better
+        if not better:
+            seen = f"no difference to {best.reference} is seen: 0 of {pairs} pairs are better"
+            seen = seen if pairs else f"it shares no seed with {best.reference}"
+            return f"{best.arm} has the best mean {self.where}, {self.mean(best)}, but {seen}"
         if best.p <= LEVEL:
             return f"{best.arm} is best {self.where}: {self.difference(best)}" + self.runner_up()
         return self.not_shown(best)
+
+    def has(self, row: Row) -> int:
+        """How many of the seeds that decide the ranking a method has."""
+        scores = self.results.values(row.arm, self.task)
+        return int(np.isfinite(scores[self.ranking.seeds]).all(axis=1).sum())
 
     def tie(self, ties: Sequence[Row]) -> str:
         names = [row.arm for row in ties]
@@ -96,7 +117,7 @@ class _Finding:
             if len(names) == len(self.ranked) and len(names) > 2
             else _listed(names)
         )
-        return f"{who} tie {self.where}, at {self.mean(ties[0])} each"
+        return f"{who} tie {self.where}, at {self._mean(ties[0].standing)} {self.unit} each"
 
     def reference_is_best(self, best: Row) -> str:
         rivals = [r for r in self.ranked if r.reference == best.arm and _compared(r).pairs]
@@ -132,43 +153,31 @@ class _Finding:
         best, second = self.ranked[:2]
         if second.arm == best.reference:
             return ""
-        found = statistics.compare(*(self._scores(row.arm) for row in (best, second)))
+        # Which of the scores is larger does not matter to the test.
+        found = statistics.compare(
+            *(self.results.values(row.arm, self.task) for row in (best, second))
+        )
         return "" if found.p <= LEVEL else f"; {second.arm} is not shown to be worse"
 
-    def _scores(self, arm: str) -> np.ndarray:
-        """The scores that are ranked; which of them is larger does not matter to the test."""
-        if self.task is None:
-            return self.results.skills(arm)
-        return self.results.scores(arm, self.task)[:, None]
-
     def mean(self, row: Row) -> str:
-        return f"{self.estimate(row.mean)} {self.unit}{self.interval(row.mean)}"
+        return self._with_unit(row.mean, self._mean)
 
     def difference(self, row: Row, against: bool = True) -> str:
         comparison = _compared(row)
-        shown = comparison.difference
-        text = f"{self.estimate(shown, sign=True)} {self.unit}{self.interval(shown, sign=True)}"
+        text = self._with_unit(comparison.difference, self._difference, sign=True)
         text += f", {comparison.better} of {comparison.pairs} pairs"
         return text + (f" against {row.reference}" if against else "")
 
-    def estimate(self, e: statistics.Estimate, sign: bool = False) -> str:
-        return _decimals(e)(e.value, sign)
-
-    def interval(self, e: statistics.Estimate, sign: bool = False) -> str:
-        """The interval or, of few seeds, the runs."""
-        write = _decimals(e)
-        if math.isfinite(e.low):
-            return f" [{write(e.low)}, {write(e.high)}]"
-        return f" ({', '.join(write(run, sign) for run in e.runs)})" if len(e.runs) > 1 else ""
+    def _with_unit(self, e: statistics.Estimate, write: Decimals, sign: bool = False) -> str:
+        """An estimate as the table has it, with the unit behind its value."""
+        value, space, spread = tables.show_estimate(e, write, sign).partition(" ")
+        delta = "" if not sign or value[0] in f"+{tables.MINUS}" else "Δ "  # 0 would seem a score
+        return f"{delta}{value} {self.unit}{space}{spread}"
 
 
 def _compared(row: Row) -> statistics.Comparison:
     """The comparison of a row with its reference; without pairs if there is none."""
     return row.comparison or statistics.Comparison(NOTHING, NOTHING, math.nan, 0)
-
-
-def _decimals(e: statistics.Estimate) -> Decimals:
-    return Decimals([e.value, e.low, e.high, *e.runs], digits=2, small=False)
 
 
 def _equal(first: float, second: float) -> bool:

@@ -50,13 +50,19 @@ def escaped(text: str) -> str:
 
 
 def latex(tables: Sequence[Table], caption: str) -> str:
-    """The tables for a LaTeX document that uses the package `booktabs`.
+    """The tables for a LaTeX document that uses the packages `booktabs` and `graphicx`.
+
+    A table that is wider than a line of the document is scaled down to it.
 
     Args:
         tables: The tables; columns on machine and training are left out.
         caption: What the first table says, for its caption.
     """
-    comment = "% Needs \\usepackage[T1]{fontenc} and \\usepackage{booktabs}.\n"
+    comment = (
+        "% Needs \\usepackage[T1]{fontenc}, \\usepackage{booktabs} and \\usepackage{graphicx}.\n"
+        "% A table wider than \\linewidth is scaled down to it. For larger type put it in table*\n"
+        "% or sidewaystable (package rotating), or delete columns.\n"
+    )
     parts = []
     for number, table in enumerate(tables):
         header, lines = without(table.header, table.lines, *_NOT_ON_PAPER)
@@ -67,10 +73,11 @@ def latex(tables: Sequence[Table], caption: str) -> str:
             f"  \\caption{{{in_latex(title)}}}\n"
             "  \\centering\n"
             "  \\small\n"
+            "  \\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
             f"  \\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}\n"
             f"    \\toprule\n    {rows[0]}\n    \\midrule\n"
             + "".join(f"    {row}\n" for row in rows[1:])
-            + "    \\bottomrule\n  \\end{tabular}\n"
+            + "    \\bottomrule\n  \\end{tabular}}\n"
             + (f"\n  {in_latex(table.footnote)}\n" if table.footnote else "")
             + "\\end{table}\n"
         )

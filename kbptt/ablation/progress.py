@@ -6,15 +6,19 @@ import dataclasses
 import time
 from typing import Any
 
+import numpy as np
 import rich.box
 import rich.console
 import rich.live
 import rich.table
 
+from kbptt.ablation import ranking, text
 from kbptt.ablation.ledger import Ledger, Trial
+from kbptt.ablation.resampling import unscaled
 from kbptt.ablation.results import Results
 from kbptt.ablation.runner import Event
-from kbptt.ablation.text import duration, literal, visible
+from kbptt.ablation.tables import Decimals
+from kbptt.ablation.text import duration, literal
 
 LINES = 12  # of the ranking
 STARTING = "Starting workers"
@@ -47,7 +51,7 @@ class Progress:
         self.starting = starting
         self.controls = controls
         self.verbose = verbose
-        self.console: rich.console.Console = console or rich.console.Console()
+        self.console: rich.console.Console = console or text.console()
         self.counts: dict[str, int] = ledger.counts()
         self.later = later
         self.counts["pending"] += later
@@ -171,7 +175,7 @@ class Progress:
         left = self.seconds_left()
         if left is not None and self.counts["pending"] + self.counts["running"]:
             # Nothing is left for trials whose usual time is over: how long they take is unknown.
-            usual = round(left, 3) > 0
+            usual = round(left, 2) > 0
             parts.append(f"about {duration(left)} left" if usual else "taking longer than usual")
         if self.controls and not self.counts["pending"]:
             parts.append("controls may follow")
@@ -180,15 +184,15 @@ class Progress:
     def _rank(self) -> None:
         started = time.monotonic()
         results = Results(list(self._trials.values()))
-        ranking = []
-        for arm in results.arms:
-            scores = results.overall(arm)
-            scores = scores[scores == scores]
-            if scores.size:
-                ranking.append((arm, float(scores.mean()), scores.size))
-        smaller = results.sole is not None and results.metric(results.sole)[1] == "min"
-        self._ranking = sorted(ranking, key=lambda row: row[1] if smaller else -row[1])
-        self._unit = results.unit
+        task = results.only
+        order = ranking.rank({arm: results.values(arm, task) for arm in results.arms})
+        rows = []
+        for arm in (*order.means, *order.placeless):
+            scores = results.skills(arm) if task is None else results.scores(arm, task)
+            scores = scores[np.isfinite(scores)]
+            rows.append((arm, unscaled(np.mean, scores), scores.size))
+        self._ranking = rows
+        self._unit = results.unit if task is None else results.metric(task)[0]
         self._unranked = False
         ended = time.monotonic()
         self._rank_at = ended + (ended - started) / SHARE
@@ -200,15 +204,19 @@ class Progress:
         bar = "━" * filled + "╌" * (40 - filled)
         parts: list[Any] = [literal(f"{bar} {self._done()}  {self._line()}")]
         if not self._begun:
-            parts.append(literal(f"{self.starting} ({duration(time.monotonic() - self.started)})"))
+            waited = time.monotonic() - self.started
+            parts.append(
+                literal(self.starting + (f" ({duration(waited)})" if waited >= 1 else " …"))
+            )
         if self._ranking:
             table = rich.table.Table(box=rich.box.SIMPLE_HEAD, title="so far", title_justify="left")
             table.add_column("method")
-            table.add_column(f"mean {visible(self._unit)}", justify="right")
+            table.add_column(literal(f"mean {self._unit}"), justify="right")
             table.add_column("runs", justify="right")
-            digits = ".3f" if self._unit == "skill" else ".4g"
-            for arm, score, runs in self._ranking[:LINES]:
-                table.add_row(literal(arm), format(score, digits), str(runs))
+            shown = self._ranking[:LINES]
+            write = Decimals([mean for _, mean, _ in shown])
+            for arm, mean, runs in shown:
+                table.add_row(literal(arm), write(mean), str(runs))
             parts.append(table)
         parts += [literal(error) for error in self.errors]
         return rich.console.Group(*parts)

@@ -13,6 +13,7 @@ from typing import Any
 
 from kbptt._extras import optional_imports
 from kbptt.ablation import (
+    explaining,
     headline,
     markup,
     scores,
@@ -20,6 +21,7 @@ from kbptt.ablation import (
     statistics,
     tables,
     tally,
+    text,
     tuning_report,
 )
 from kbptt.ablation.files import atomically
@@ -32,9 +34,16 @@ from kbptt.ablation.text import count, literal, print_table, visible
 
 LISTED = 100  # errors and environments on a page; results.csv has all errors
 PRINTED = 20  # errors in the terminal
+NAMED = 3  # trials with the same error
 EXPLORATORY = (
     f"Exploratory: with fewer than {statistics.FEWEST_SEEDS} seeds no exact test can reach 5 %, "
     "whatever the effect."
+)
+
+UNEQUAL = (
+    "Not every method has a result for every seed. Tables are in the order of the means over the "
+    "seeds that they share, while the means shown are over all runs of a method; one that has "
+    "fewer than half of the seeds stands below, without a number."
 )
 
 
@@ -157,6 +166,8 @@ class Report:
         if self.counts["unreadable"]:
             rows = count(self.counts["unreadable"], "row")
             notes.append(f"Unreadable: {rows} of the ledger, left out; listed below.")
+        if any(order.beyond or order.placeless for order in self.results.rankings.values()):
+            notes.append(UNEQUAL)
         diverged = sum(row.diverged for row in self.rows)
         if diverged:
             notes.append(
@@ -179,24 +190,22 @@ class Report:
         """Headings and lines on trials without a result, at most `most` lines for each."""
         found = []
         for title, pairs in (("Crashed", self.failures()), ("Unreadable", self.unreadable())):
-            lines = [f"{directory}: {error}" for directory, error in pairs[:most]]
-            if len(pairs) > most:
-                lines.append(f"… and {len(pairs) - most} more: see results.csv")
+            alike: dict[str, list[str]] = {}  # each error once, however many trials have it
+            for directory, error in pairs:
+                alike.setdefault(error, []).append(directory)
+            lines = [f"{_first(where)}: {error}" for error, where in list(alike.items())[:most]]
+            if len(alike) > most:
+                lines.append(f"… and {len(alike) - most} more errors: see results.csv")
             if lines:
                 found.append((title, lines))
         return found
 
     def rules(self) -> list[str]:
         """How the numbers in the tables are computed."""
-        ranked = [self.rows, *map(self.results.task_table, self.results.tasks)]
-        means = [row.mean for rows in ranked for row in rows]
-        return [
-            *RULES[:3],
-            *([INTERVALS] if any(math.isfinite(e.low) for e in means) else []),
-            *([NO_INTERVALS] if any(e.runs for e in means) else []),
-            *RULES[3:],
-            *tuning_report.rules(self.results, self.configuration),
-        ]
+        found = explaining.rules(
+            self.results, self.tables(), self.configuration, in_file=self._csv is not None
+        )
+        return found + tuning_report.rules(self.results, self.configuration)
 
     def write(self) -> list[pathlib.Path]:
         """Writes `results.csv`, `report.md`, `report.html` and `report.tex` into the directory.
@@ -240,7 +249,7 @@ class Report:
         return "\n\n".join(parts) + "\n"
 
     def latex(self) -> str:
-        """The tables for a LaTeX document that uses `booktabs`."""
+        """The tables for a LaTeX document that uses `booktabs` and `graphicx`."""
         return markup.latex(self.tables(), self.headline)
 
     def html(self) -> str:
@@ -250,11 +259,12 @@ class Report:
         return page.page(self, self.sections(self.figures()))
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """What a notebook shows: finding, tables, figures over all tasks, and errors."""
         from kbptt.ablation import page
 
         figures = Drawings(self.figures(overall=True))
-        return page.fragment(self, [*self.tables(), figures])
+        troubles = [Listing(*trouble) for trouble in self.troubles(PRINTED)]
+        return page.fragment(self, [*self.tables(), figures, *troubles])
 
     def figures(self, overall: bool = False) -> list[Drawing]:
         """The figures of the page; `overall` leaves out those of single tasks."""
@@ -272,8 +282,8 @@ class Report:
         if environment := self.environment_lines():
             found.append(Listing("Environment", environment))
         if self.configuration:
-            text = json.dumps(self.configuration, indent=1, ensure_ascii=False)
-            found.append(Folded("Configuration", text))
+            json_text = json.dumps(self.configuration, indent=1, ensure_ascii=False)
+            found.append(Folded("Configuration", json_text))
         return found
 
     def tables(self) -> list[Table]:
@@ -304,11 +314,10 @@ class Report:
 
     def print(self, console: Any = None) -> None:
         """Prints the ranking to the terminal, or to another console of rich."""
-        import rich.console
-
-        console = console or rich.console.Console()
+        console = console or text.console()
         console.print(literal(self.headline), style="bold")
-        header, lines = tables.fitting(*tables.table(self.rows, self.results.unit), console.width)
+        unit, rows = self.results.said()
+        header, lines = tables.fitting(*tables.table(rows, unit), console.width)
         print_table(console, header, lines)
         if footnote := Table("", header, lines).footnote:
             console.print(literal(footnote))
@@ -320,27 +329,7 @@ class Report:
                 console.print(literal(line), style="red")
 
 
-RULES = (
-    "The score of a run is the task's primary metric on its test data, at the epoch that the "
-    "checkpoint rule names (by default the best validation score). Rule, seeds and tasks are the "
-    "same for every method.",
-    "Skill is the score between the baseline of the task (0: the best predictor without memory, "
-    "or worse) and a perfect answer (1).",
-    "A diverged run counts as a failure: skill 0, and the worst score of its task.",
-    "IQM: mean of the middle half of the runs. Δ: mean difference to the reference over the seeds "
-    "that both have. P(better): probability that a run beats a run of the reference.",
-    "Gap (optimality gap): by how much a run misses a perfect answer on average; runs beyond it "
-    "count as 0. Skill ends at 1, so over all tasks the gap is 1 − skill.",
-    "p: exact sign-flip test on the paired differences, two-sided, corrected after Holm for all "
-    "comparisons of the table.",
-    "Decay: factor of ‖∂L/∂h_t‖ for each timestep into the past at the end of training, median.",
-    "Time per step and memory (by how much training raised the peak of its process) are medians, "
-    "and depend on what else the machine and the process did.",
-)
-INTERVALS = (
-    "Intervals: 95 %, BCa bootstrap over seeds within tasks (mean, IQM, Δ), Wilson (success)."
-)
-NO_INTERVALS = (
-    f"With fewer than {statistics.FEWEST_FOR_INTERVAL} seeds there is no interval. The runs "
-    "themselves are in parentheses, seed by seed (their means over several tasks)."
-)
+def _first(directories: Sequence[str]) -> str:
+    """The first directories of some trials, and how many more there are."""
+    more = len(directories) - NAMED
+    return ", ".join(directories[:NAMED]) + (f" and {more} more" if more > 0 else "")

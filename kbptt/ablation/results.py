@@ -11,6 +11,7 @@ Rules, the same for every method and fixed before any result is seen:
   all scores of the task. A run that **crashed** has no score; it is listed, not hidden.
 * Methods are compared over the seeds that both have: by skill, and per task by the metric. Tuned
   ones are, where they differ, compared at the same values too: see `kbptt.ablation.controls`.
+* They are ranked over the seeds that all of them have: see `kbptt.ablation.ranking`.
 """
 
 import collections
@@ -22,14 +23,13 @@ from typing import Any
 
 import numpy as np
 
-from kbptt.ablation import controls, statistics, tuning
+from kbptt.ablation import controls, ranking, statistics, tuning
 from kbptt.ablation.labels import Labels, labels
 from kbptt.ablation.outcome import readable
 from kbptt.ablation.resampling import unscaled
 from kbptt.ablation.rows import Trial, canonical
+from kbptt.ablation.scale import Scale, finite
 from kbptt.ablation.text import visible
-
-PERFECT = {"max": 1.0, "min": 0.0}  # accuracy; errors, nats and bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Row:
     decay: float
     clip_rate: float
     controlled: bool = False  # whether p is that of a control, the larger of the two
+    standing: float = math.nan  # the mean that it is ranked by; NaN without a place
 
 
 class Results:
@@ -105,7 +106,7 @@ class Results:
                 if trial.result is not None:
                     self._done[key].append(trial)
                 self._failed[key] += trial.state == "failed"
-        self._scales = {task: _Scale.of(self.done(task=task)) for task in self.tasks}
+        self._scales = {task: Scale.of(self.done(task=task)) for task in self.tasks}
 
     @property
     def exploratory(self) -> bool:
@@ -115,8 +116,13 @@ class Results:
     @property
     def sole(self) -> str | None:
         """The only task, if it names no baseline: then its metric ranks, and not the skill."""
-        only = self.tasks[0] if len(self.tasks) == 1 else None
-        return only if only and self.done() and math.isnan(self._scales[only].declared) else None
+        only = self.only
+        return only if only and math.isnan(self._scales[only].declared) else None
+
+    @property
+    def only(self) -> str | None:
+        """The only task, whose metric is what is said of a study; None: of several, the skill."""
+        return self.tasks[0] if len(self.tasks) == 1 and self.done() else None
 
     @property
     def unit(self) -> str:
@@ -198,12 +204,26 @@ class Results:
         return [(arm, task, trial) for (arm, task, *_), trial in self._controls.items()]
 
     def table(self) -> list[Row]:
-        """All arms over all tasks, best mean first: of the skill, or of the sole task's metric."""
+        """All arms over all tasks, best first: in skill, or in the sole task's metric."""
         return self._tables[self.sole]
 
     def task_table(self, task: str) -> list[Row]:
-        """All arms on one task in the metric's units, best mean first."""
+        """All arms on one task in the metric's units, best first."""
         return self._tables[task]
+
+    def said(self) -> tuple[str, list[Row]]:
+        """The table that sums a study up, and its unit: the only task's metric, or the skill."""
+        if self.only is None:
+            return self.unit, self.table()
+        return self.metric(self.only)[0], self.task_table(self.only)
+
+    @functools.cached_property
+    def rankings(self) -> dict[str | None, ranking.Ranking]:
+        """The order of the arms over all tasks (None) and on each, larger is better."""
+        return {
+            task: ranking.rank({arm: self.values(arm, task) for arm in self.arms})
+            for task in (None, *self.tasks)
+        }
 
     @functools.cached_property
     def _tables(self) -> dict[str | None, list[Row]]:
@@ -212,7 +232,7 @@ class Results:
             (arm, task): self.values(arm, task)
             for task in (None, *self.tasks)
             for arm in self.arms
-            if task in (None, self.sole) or self._done[arm, task]
+            if task in (None, self.only) or self._done[arm, task]
         }
         pairs = {(arm, task): (self.reference_of(arm), task) for arm, task in scores}
         pairs = {key: reference for key, reference in pairs.items() if reference in scores}
@@ -237,7 +257,9 @@ class Results:
             gap = unscaled(np.mean, missed) if missed.size else math.nan
             row = self._row(arm, task, seeds, mean, iqm, gap, comparison)
             controlled = comparison is not None and comparison.p > own[arm, task]
-            rows[task].append(dataclasses.replace(row, controlled=controlled))
+            place = self.rankings[task].means.get(arm, math.nan)
+            row = dataclasses.replace(row, controlled=controlled, standing=place)
+            rows[task].append(row)
         signs: dict[str | None, int] = {task: self._scales[task].sign for task in self.tasks}
         return {task: _ranked(rows[task], signs.get(task, 1)) for task in (None, *self.tasks)}
 
@@ -267,53 +289,13 @@ def _ranked(rows: list[Row], sign: int) -> list[Row]:
     """The rows of a table, best first, in the metric's sign and with Holm's correction."""
     adjusted = statistics.holm([math.nan if r.comparison is None else r.comparison.p for r in rows])
     rows = [dataclasses.replace(row, p=float(p)) for row, p in zip(rows, adjusted, strict=True)]
-    rows.sort(key=lambda row: (math.isnan(row.mean.value), -row.mean.value, row.diverged))
+    rows.sort(key=lambda r: (_last(r.standing), r.diverged, -r.runs, _last(r.mean.value)))
     return [_with_sign(row, sign) for row in rows]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Scale:
-    """The scale of a task's scores: its metric, and the scores of skill 0 and 1."""
-
-    metric: str
-    mode: str
-    declared: float  # the baseline, NaN if the task names none
-    worst: float  # of all scores and the baseline
-    zero: float
-    one: float
-
-    @property
-    def sign(self) -> int:
-        """The factor that makes larger scores better."""
-        return 1 if self.mode == "max" else -1
-
-    @classmethod
-    def of(cls, trials: Sequence[Trial]) -> "_Scale":
-        """The scale of a task; metric, mode and baseline are those of its first trial."""
-        if not trials:
-            return cls("", "max", *[math.nan] * 4)
-        results = [trial.result for trial in trials if trial.result is not None]
-        mode, baseline = results[0]["mode"], results[0].get("baseline")
-        baseline = math.nan if baseline is None else baseline
-        known = [s for s in (baseline, *(r["score"] for r in results)) if _finite(s)]
-        known = known or [math.nan]
-        best, worst = (max(known), min(known)) if mode == "max" else (min(known), max(known))
-        declared = results[0].get("perfect")
-        one = PERFECT[mode] if declared is None else declared
-        zero = worst if math.isnan(baseline) or baseline == one else baseline
-        if declared is None:
-            one = max(one, best) if mode == "max" else min(one, best)
-        return cls(results[0]["metric"], mode, baseline, worst, zero, one)
-
-    def skill(self, scores: np.ndarray) -> np.ndarray:
-        """Skill of each score; NaN where that is NaN."""
-        with np.errstate(all="ignore"):
-            if self.zero == self.one:
-                skill = np.where(scores == self.one, 1, 0)
-            else:
-                # Halved, because the difference of two large numbers could overflow.
-                skill = (scores / 2 - self.zero / 2) / (self.one / 2 - self.zero / 2)
-        return np.where(np.isnan(scores), np.nan, np.clip(skill, 0, 1))
+def _last(value: float) -> float:
+    """A key that sorts the largest value first and NaN last."""
+    return math.inf if math.isnan(value) else -value
 
 
 def _references(points: dict[str, tuple[str, str]], reference: str | None) -> dict[str, str | None]:
@@ -332,7 +314,7 @@ def _references(points: dict[str, tuple[str, str]], reference: str | None) -> di
 def is_success(result: dict[str, Any]) -> bool:
     """Whether a run reached the task's threshold of success."""
     threshold, score = result.get("success_threshold"), result["score"]
-    if threshold is None or not _finite(score):
+    if threshold is None or not finite(score):
         return False
     return score >= threshold if result["mode"] == "max" else score <= threshold
 
@@ -359,11 +341,7 @@ def _score(trial: Trial | None, worst: float) -> float:
     if trial is None or trial.result is None:
         return math.nan
     score = trial.result["score"]
-    return float(score) if _finite(score) else worst
-
-
-def _finite(value: Any) -> bool:
-    return value is not None and math.isfinite(value)
+    return float(score) if finite(score) else worst
 
 
 def _median(results: Sequence[dict[str, Any]], section: str, name: str) -> float:
@@ -371,7 +349,7 @@ def _median(results: Sequence[dict[str, Any]], section: str, name: str) -> float
 
 
 def _median_of(values: Sequence[float | None]) -> float:
-    values = [value for value in values if _finite(value)]
+    values = [value for value in values if finite(value)]
     return unscaled(np.median, np.array(values, float)) if values else math.nan
 
 
@@ -386,6 +364,5 @@ def _with_sign(row: Row, sign: int) -> Row:
     comparison = row.comparison
     if comparison is not None:
         comparison = dataclasses.replace(comparison, difference=turned(comparison.difference))
-    return dataclasses.replace(
-        row, mean=turned(row.mean), iqm=turned(row.iqm), comparison=comparison
-    )
+    changes = {"mean": turned(row.mean), "iqm": turned(row.iqm), "standing": -row.standing}
+    return dataclasses.replace(row, comparison=comparison, **changes)

@@ -290,10 +290,19 @@ def _with_output(error: TrialError, paths: Mapping[str, pathlib.Path]) -> TrialE
             *before, last = (line[:TAIL] for line in lines)
             message = f"{error} The last line of its {name}: {last}"
             if before:
-                text = " ↵ ".join(before)
-                message += f" … after: {text if len(text) <= TAIL else '…' + text[-TAIL:]}"
+                message += f" … after: {_shortened(' ↵ '.join(before))}"
             return TrialError(message, error.disk_full, error.final)
     return error
+
+
+def _shortened(text: str) -> str:
+    """The end of an output; of a long traceback the beginning too, where the script's line is."""
+    if len(text) <= TAIL:
+        return text
+    first = text.rfind("Traceback (most recent call last)")
+    if 0 <= first < len(text) - TAIL:
+        return f"{text[first : first + TAIL // 2]} … {text[-TAIL // 2 :]}"
+    return f"…{text[-TAIL:]}"
 
 
 def _end(path: pathlib.Path) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kbptt import _checks
-from kbptt.ablation import limits, options, script_source
+from kbptt.ablation import limits, options, script_source, tuning
 from kbptt.ablation.grid import Grid, axes_of
 from kbptt.ablation.options import Path, show
 from kbptt.ablation.outcome import MODES
@@ -19,7 +19,12 @@ from kbptt.ablation.script import digest, direction, typed
 TRIAL = "kbptt.ablation.script:run"
 # Options with an argument of their own, and arguments that only the methods of kbptt have.
 _OWN = {"seed": "seeds", "seeds": "seeds", "method": "methods", "task": "tasks"}
-_FOREIGN = ("design", "imports", "trial", "tune")
+_FOREIGN = {"design": "--design", "imports": "--import", "trial": "--trial", "tune": "--tune"}
+_FOREIGN |= tuning.SHOWN
+_TUNE = (
+    " To tune your own training, make it a function that returns a result with its "
+    "`validation_score`: --trial MODULE:FUNCTION."
+)
 _NAME = re.compile(r"[A-Za-z][\w-]*(\.[\w-]+)*")
 
 
@@ -62,8 +67,12 @@ class ScriptGrid(Grid):
             **settings: Options of the script with one value.
         """
         for name in settings:
-            if name in _FOREIGN or name.startswith("tuning"):
-                raise ValueError(f"`{name}` is for kbptt's own trials, not for a script.")
+            if name in _FOREIGN:
+                hint = _TUNE if name.startswith("tun") else ""
+                raise ValueError(
+                    f"`{name}` ({_FOREIGN[name]}) is for kbptt's own trials, not for a "
+                    f"script.{hint}"
+                )
         if mode is not None:
             _checks.one_of("mode", mode, MODES)
         elif metric is not None and direction(metric) is None:

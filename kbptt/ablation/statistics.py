@@ -19,6 +19,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,7 @@ from kbptt.ablation.resampling import (
     share_band,
     unscaled,
 )
+from kbptt.ablation.text import shown
 
 _EXACT_PAIRS = 14  # 2**14 sign patterns are enumerated; beyond, 99,999 are drawn
 _DRAWN = 99_999
@@ -76,7 +78,7 @@ def optimality_gap(scores: np.ndarray, target: float = 1.0) -> Estimate:
 
 def shortfall(scores: np.ndarray, target: float = 1.0) -> np.ndarray:
     """By how much each run misses `target`, 0 if it does not: the optimality gap is their mean."""
-    scores = np.asarray(scores, np.float64)
+    scores = _array(scores, "scores")
     with np.errstate(over="ignore"):  # the difference of two numbers as large as floats get
         return np.maximum(target - np.where(np.isfinite(scores), scores, math.nan), 0)
 
@@ -94,7 +96,7 @@ def performance_profile(
         scores: Array `(seeds, tasks)`, larger is better.
         thresholds: Rising numbers. Defaults to 101 from 0 to 1, for scores on that scale.
     """
-    thresholds = np.linspace(0, 1, 101) if thresholds is None else np.asarray(thresholds, float)
+    thresholds = np.linspace(0, 1, 101) if thresholds is None else _array(thresholds, "thresholds")
     strata = _strata([scores])[0]
     above = np.array([(s[:, None] > thresholds).sum(axis=0) for s in strata], int)
     above = above.reshape(len(strata), thresholds.size)
@@ -139,7 +141,7 @@ def probability_of_improvement(scores: np.ndarray, reference: np.ndarray) -> Est
         scores: Array `(seeds, tasks)`, larger is better.
         reference: Array of the same shape, the same seeds in the same order.
     """
-    scores, reference = _table(scores), _table(reference)
+    scores, reference = _table(scores), _table(reference, "reference")
     _same_shape(scores, reference)
     return bootstrap_improvement([(scores, reference)])[0]
 
@@ -153,7 +155,7 @@ def sign_flip_p(differences: Sequence[float] | np.ndarray) -> float:
     Args:
         differences: One difference per seed, method minus reference.
     """
-    pairs = np.asarray(differences, dtype=np.float64)
+    pairs = _array(differences, "differences")
     return float(_sign_flip(pairs[np.isfinite(pairs)][None])[0])
 
 
@@ -189,7 +191,7 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
 
     NaN (a comparison that could not be made) stays NaN and is not part of the family.
     """
-    found = np.asarray(p_values, dtype=np.float64)
+    found = _array(p_values, "p_values")
     adjusted = np.full(found.shape, np.nan)
     valid = np.flatnonzero(np.isfinite(found))
     order = valid[np.argsort(found[valid], kind="stable")]
@@ -275,7 +277,9 @@ def _both(
     pairs: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pairs of tables with the seeds that both have."""
-    return [_common_seeds(_table(scores), _table(reference)) for scores, reference in pairs]
+    return [
+        _common_seeds(_table(scores), _table(reference, "reference")) for scores, reference in pairs
+    ]
 
 
 def _differences(
@@ -335,13 +339,24 @@ def _with_runs(tables: Sequence[np.ndarray], estimates: Sequence[Estimate]) -> l
     return found
 
 
-def _table(scores: np.ndarray) -> np.ndarray:
-    scores = np.asarray(scores, dtype=np.float64)
+def _array(values: Any, name: str) -> np.ndarray:
+    """Numbers as an array, or an error that says which argument has none."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected numbers, rows of equal length; NaN "
+            f"stands for a run that does not exist. Received: {shown(values)}."
+        ) from None
+
+
+def _table(scores: Any, name: str = "scores") -> np.ndarray:
+    scores = _array(scores, name)
     if scores.ndim == 1:
         scores = scores[:, None]
     if scores.ndim != 2:
         raise ValueError(
-            "Invalid value for argument `scores`. Expected an array of shape (seeds, tasks). "
+            f"Invalid value for argument `{name}`. Expected an array of shape (seeds, tasks). "
             f"Received: shape {scores.shape}."
         )
     return scores

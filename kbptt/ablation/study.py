@@ -7,11 +7,9 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import rich.console
-
 from kbptt import _checks, methods as method_registry
 from kbptt._extras import require
-from kbptt.ablation import clusters, describing, early, limits, progress, runner, stages
+from kbptt.ablation import clusters, describing, early, limits, progress, runner, stages, text
 from kbptt.ablation.environment import git_commit
 from kbptt.ablation.grid import Grid, axes_of, read_yaml
 from kbptt.ablation.ledger import Ledger
@@ -120,7 +118,8 @@ def report(
         csv: CSV file with the columns `method`, `task`, `seed` and `score`, one line for each run,
             or the `results.csv` of a report; `kbptt.ablation.scores` has the other columns.
             Defaults to None: the ledger in `logdir`.
-        verbose: Whether to print the ranking. Defaults to `True`.
+        verbose: Whether to print the ranking. In a notebook the report is not printed but shows
+            itself, as the value of a cell. Defaults to `True`.
 
     Returns:
         A `Report`, also written into `logdir` as `results.csv` (not with `csv`), `report.md`,
@@ -129,15 +128,16 @@ def report(
     Raises:
         LedgerError: if there is no ablation, or for a line of the CSV file that cannot be used.
     """
-    with rich.console.Console(quiet=not verbose).status("Reading the results"):
+    with text.console(quiet=not verbose).status("Reading the results"):
         found = Report(pathlib.Path(logdir), reference, csv)
-    if verbose:
+    printed = verbose and not text.in_a_notebook()
+    if printed:
         found.print()  # first, because writing may fail
     paths = found.write()
     if verbose:
         page = next(path for path in paths if path.suffix == ".html")
         _say(f"Report: {page}")
-        if found.tensorboard:
+        if printed and found.tensorboard:
             _say(f"See the runs with: {command(found.directory)}")
     return found
 
@@ -185,7 +185,7 @@ def _plan(
     """The grid, checked, and a ledger with its trials."""
     # Reading large files and storing tens of thousands of trials takes seconds; the line
     # disappears afterwards.
-    with rich.console.Console(quiet=not verbose).status("Planning the trials") as status:
+    with text.console(quiet=not verbose).status("Planning the trials") as status:
         grid = _grid(in_file, given)
         _refuse_early(grid, running, reference)
         status.update(f"Planning {grid.size():,} trials")
@@ -216,7 +216,7 @@ def _run(
     _note_limits(ledger, running)
     if verbose and ledger.counts()["pending"]:
         rows = [*describing.study(grid), ("log directory", str(ledger.directory))]
-        print_columns(rich.console.Console(highlight=False), rows)
+        print_columns(text.console(highlight=False), rows)
     if verbose:
         for note in grid.notes():
             _say(note)
@@ -240,7 +240,7 @@ def _run(
 
 
 def _say(line: str) -> None:
-    rich.console.Console().print(literal(line), soft_wrap=True)
+    text.console().print(literal(line), soft_wrap=True)
 
 
 def _is_an_interrupt(error: BaseException | None) -> bool:

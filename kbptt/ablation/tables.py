@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from kbptt.ablation.results import Row
 from kbptt.ablation.statistics import Estimate
+from kbptt.ablation.text import visible
 
 LABEL = 16  # characters of a method's name before the terminal wraps it
 MINUS = "\N{MINUS SIGN}"
@@ -79,20 +80,30 @@ class Decimals:
         return _signed(format(value, form), sign)
 
 
+def means(rows: Sequence[Row]) -> Decimals:
+    """How the means of a table are written."""
+    return Decimals([row.mean.value for row in rows])
+
+
+def differences(rows: Sequence[Row]) -> Decimals:
+    """How the differences of a table are written."""
+    found = [row.comparison.difference for row in rows if row.comparison]
+    return Decimals([bound for e in found for bound in (e.value, e.low, e.high)], small=False)
+
+
 def table(rows: Sequence[Row], metric: str) -> tuple[list[str], list[list[str]]]:
     """Header and lines of cells, without the empty columns."""
     compared = [row.comparison for row in rows]
-    differences = [c.difference if c else None for c in compared]
     decays = [row.decay for row in rows]
     improvements = [c.improvement.value if c else math.nan for c in compared]
     columns: dict[str, list[Cell]] = {
-        "#": [Cell(str(i) if row.runs else "", i) for i, row in enumerate(rows, 1)],
+        "#": [Cell("" if math.isnan(r.standing) else str(i), i) for i, r in enumerate(rows, 1)],
         "method": [Cell(row.arm) for row in rows],
-        f"mean {metric}": _estimates([row.mean for row in rows]),
+        f"mean {visible(metric)}": _estimates([row.mean for row in rows], means(rows)),
         "IQM": _numbers([row.iqm.value for row in rows]),
         "gap": _numbers([row.gap for row in rows]),
         "success": [Cell(_share(row.success), row.success.value) for row in rows],
-        "Δ": _estimates(differences, difference=True),
+        "Δ": _estimates([c and c.difference for c in compared], differences(rows), sign=True),
         "P(better)": [Cell(_fixed(value, 2), value) for value in improvements],
         "p": [Cell(_p_of(row), row.p) for row in rows],
         "runs": [Cell(str(row.runs), row.runs) for row in rows],
@@ -171,13 +182,11 @@ def _p_of(row: Row) -> str:
     return f"{text} {CONTROLLED}" if text and row.controlled else text
 
 
-def _estimates(estimates: Sequence[Estimate | None], difference: bool = False) -> list[Cell]:
-    known = [e for e in estimates if e is not None]
-    bounds = [bound for e in known for bound in (e.low, e.high)] if difference else []
-    write = Decimals([e.value for e in known] + bounds, small=not difference)
+def _estimates(
+    estimates: Sequence[Estimate | None], write: Decimals, sign: bool = False
+) -> list[Cell]:
     return [
-        Cell("") if e is None else Cell(show_estimate(e, write, sign=difference), e.value)
-        for e in estimates
+        Cell("") if e is None else Cell(show_estimate(e, write, sign), e.value) for e in estimates
     ]
 
 

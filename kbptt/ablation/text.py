@@ -47,9 +47,9 @@ def count(number: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as one would say it: "2 h 5 min", "1 min 30 s", "0.5 s"."""
-    if seconds < 1 and round(seconds, 3):
-        return f"{seconds:.2g} s"
+    """Seconds as one would say it: "2 h 5 min", "1 min 30 s", "0.5 s", to hundredths at most."""
+    if seconds < 1:
+        return f"{max(0, round(seconds, 2)):g} s"
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -59,6 +59,26 @@ def duration(seconds: float) -> str:
 
 def _shows(character: str) -> bool:
     return character.isprintable() or character == "\n" or unicodedata.category(character) == "Zs"
+
+
+def console(**options: Any) -> Any:
+    """Standard output; in a notebook plain lines, of each of which rich would make an HTML output.
+
+    Args:
+        **options: Arguments of `rich.console.Console`.
+    """
+    from rich.console import Console
+
+    # A notebook's standard output claims to be a terminal, and shows what would move a cursor.
+    plain = {"force_jupyter": False, "force_terminal": False} if in_a_notebook() else {}
+    return Console(**plain, **options)
+
+
+def in_a_notebook() -> bool:
+    """Whether the value of the last line is shown, a report as HTML."""
+    from rich.console import Console
+
+    return Console().is_jupyter
 
 
 def literal(text: str) -> Any:
@@ -82,9 +102,9 @@ def print_table(console: Any, header: Sequence[str], lines: Iterable[Sequence[st
     table = Table(box=SIMPLE_HEAD)
     for name in header:
         if name in ("task", "method"):
-            table.add_column(name, overflow="fold")
+            table.add_column(literal(name), overflow="fold")
         else:
-            table.add_column(name, justify="right", no_wrap=True)
+            table.add_column(literal(name), justify="right", no_wrap=True)
     for line in lines:
         table.add_row(*map(literal, line))
     console.print(table)

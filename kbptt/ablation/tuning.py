@@ -24,6 +24,12 @@ from kbptt.ablation.resampling import unscaled
 from kbptt.ablation.rows import Trial, canonical
 from kbptt.tasks import registry
 
+# The arguments besides `tune`, and the options of the command line.
+SHOWN = {
+    "tuning_trials": "--trials",
+    "tuning_seeds": "--tuning-seeds",
+    "tuning_sampler": "--sampler",
+}
 STAGE = "tuning"  # `stage` of the trials of a search; those of the comparison have none
 TRIALS, SEEDS = 8, 2
 FIRST_SEED = 10**9  # of the searches; those of the comparison are below
@@ -49,11 +55,11 @@ class Tuning:
     ) -> "Tuning | None":
         """Checks the arguments, which are those of `Grid.make`; `None` without `tune`."""
         if not tune:
-            for name, value in (("trials", trials), ("seeds", seeds), ("sampler", sampler)):
+            for name, value in zip(SHOWN, (trials, seeds, sampler), strict=True):
                 if value is not None:
                     raise ValueError(
-                        f"`tuning_{name}` is given, but nothing to tune. Name at least one option "
-                        "with the argument `tune` or the option --tune, such as "
+                        f"{SHOWN[name]} (`{name}`) is given, but nothing to tune. Name at least "
+                        "one option with --tune or the argument `tune`, such as "
                         "learning_rate=1e-4..1e-2."
                     )
             return None

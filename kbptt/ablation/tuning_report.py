@@ -11,7 +11,7 @@ import numpy as np
 from kbptt.ablation import controls, options, tuning
 from kbptt.ablation.results import Results
 from kbptt.ablation.spaces import Choice, Space, described, parsed
-from kbptt.ablation.tables import Cell, Table, number
+from kbptt.ablation.tables import Cell, Decimals, Table
 from kbptt.ablation.text import literal, print_table
 
 COLUMNS = (
@@ -97,6 +97,10 @@ def tables(results: Results, configuration: Mapping[str, Any]) -> list[Table]:
     if not found or not space:
         return []
     lines = []
+    writes = {  # the scores of a task are in one metric
+        task: Decimals(search.score for search in found if search.task == task)
+        for task in {search.task for search in found}
+    }
     for search in found:
         values = search.chosen or {}
         cells = []
@@ -111,7 +115,7 @@ def tables(results: Results, configuration: Mapping[str, Any]) -> list[Table]:
                 search.task,
                 search.arm,
                 *cells,
-                Cell(number(search.score) + so_far, search.score),
+                Cell(writes[search.task](search.score) + so_far, search.score),
                 str(len(search.points)) if search.over else f"{settled} of {len(search.points)}",
                 str(search.failed or ""),
             ]

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from kbptt.ablation import figures, svg
 from kbptt.ablation.arrays import encode
 from kbptt.ablation.monitor import binned
+from kbptt.ablation.reporting import Report
 
 
 def test_every_arm_has_its_own_colour(tmp_path):
@@ -154,6 +155,42 @@ def test_the_profile_that_is_drawn_is_the_share_of_runs(tmp_path):
     (line,) = figures.performance_profiles(results(tmp_path)).axes[0].get_lines()
     share = dict(zip(np.round(line.get_xdata(), 2), line.get_ydata(), strict=True))
     assert [share[tau] for tau in (0.1, 0.3, 0.5, 0.7)] == pytest.approx([1, 2 / 3, 1 / 3, 0])
+
+
+def places_of_texts(text):
+    """Each text of a figure with its left end and its height, as shares of the figure's size."""
+    page = ElementTree.fromstring(text)
+    _, _, width, height = map(float, page.get("viewBox").split())
+    for element in page.iter("{http://www.w3.org/2000/svg}text"):
+        place = [element.get("x"), element.get("y")]
+        if None in place:
+            place = re.search(
+                r"translate\(([-\d.e]+) ([-\d.e]+)\)", element.get("transform")
+            ).groups()
+        shown = "".join(element.itertext()).strip()
+        yield shown, float(place[0]) / width, float(place[1]) / height
+
+
+@pytest.mark.parametrize("offset", [0.5, -3e4, 1e9])
+def test_names_are_inside_the_figures_whatever_the_scores(tmp_path, offset):
+    """Scores in a narrow range far from 0, and names of any length with and without spaces."""
+    names = ["short", "one " * 40 + "end", "x" * 200, "模" * 100]
+    lines = ["method,task,seed,score,decay_end"]
+    for number, name in enumerate(names):
+        for seed in range(6):
+            lines.append(f"{name},t,{seed},{offset + number / 1000 + seed / 2000},0.9")
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    drawn = figures.draw(Report(tmp_path, csv=tmp_path / "a.csv").results)
+    for figure in drawn:
+        texts = list(places_of_texts(figure.svg))
+        assert all(0 <= x <= 1 and 0 <= y <= 1 for _, x, y in texts), texts
+        for text, x, _ in texts:
+            if text.startswith(("one ", "xx", "模")):  # at 9 points 5 and 9 wide on average
+                wide = 9 if "模" in text else 5
+                assert x + wide * len(text) / (72 * figures.WIDTH) < 1, text
+        shown = [text for text, *_ in texts]
+        assert "short" in shown and any(text.endswith("end") for text in shown)
+        assert {text[:10] for text in shown} >= {"x" * 10, "模" * 10}
 
 
 def contrast(first, second):

@@ -30,7 +30,7 @@ def test_a_clear_winner(tmp_path):
         tmp_path, lambda m, s, _: {"baseline": 0.5, "clip": 0.7}[m] + s / 50 + noise(m, s)
     )
     assert text == (
-        "clip is best on adding: +0.20 accuracy [0.20, 0.20], 8 of 8 pairs against baseline."
+        "clip is best on adding: +0.200 accuracy [0.199, 0.202], 8 of 8 pairs against baseline."
     )
 
 
@@ -41,7 +41,7 @@ def test_an_error_is_better_when_smaller_and_its_difference_has_a_real_minus(tmp
         tasks="copy_memory",
     )
     assert text == (
-        "clip is best on copy_memory: −0.20 mse [−0.20, −0.20], 8 of 8 pairs against baseline."
+        "clip is best on copy_memory: −0.200 mse [−0.200, −0.200], 8 of 8 pairs against baseline."
     )
 
 
@@ -51,7 +51,7 @@ def test_the_second_that_the_test_cannot_tell_from_the_best_is_named(tmp_path):
 
     methods = ["baseline", "clip", "orthogonal"]
     text = headline(tmp_path, score, methods=methods)
-    assert text.startswith("orthogonal is best on adding: +0.20 accuracy [")
+    assert text.startswith("orthogonal is best on adding: +0.205 accuracy [")
     assert text.endswith("pairs against baseline; clip is not shown to be worse.")
 
 
@@ -61,7 +61,7 @@ def test_several_tasks_are_compared_by_skill(tmp_path):
         lambda m, s, _: {"baseline": 0.5, "clip": 0.7}[m] + s / 50,
         tasks=["adding", "temporal_order"],
     )
-    assert text.startswith("clip is best over 2 tasks: +0.40 skill [0.40, 0.40], 8 of 8 pairs")
+    assert text.startswith("clip is best over 2 tasks: +0.400 skill [0.400, 0.400], 8 of 8 pairs")
 
 
 def test_a_difference_that_is_not_significant_is_not_called_one(tmp_path):
@@ -90,8 +90,8 @@ def test_a_surer_method_below_the_best_mean(tmp_path):
 def test_nothing_beats_the_reference(tmp_path):
     text = headline(tmp_path, lambda m, s, _: {"baseline": 0.7, "clip": 0.65}[m] + s / 50)
     assert text == (
-        "No method has a better mean than baseline on adding: the closest, clip, −0.050 accuracy "
-        "[−0.050, −0.050], 0 of 8 pairs."
+        "No method has a better mean than baseline on adding: the closest, clip, −0.0500 accuracy "
+        "[−0.0500, −0.0500], 0 of 8 pairs."
     )
 
 
@@ -104,7 +104,7 @@ def test_nothing_beats_the_reference(tmp_path):
 )
 def test_a_tie(tmp_path, methods, who):
     text = headline(tmp_path, lambda m, s, _: 0.5 + s / 100, methods=methods)
-    assert text.startswith(f"{who} tie on adding, at 0.54") and "each" in text
+    assert text.startswith(f"{who} tie on adding, at 0.535 accuracy each.")
     assert "best" not in text
 
 
@@ -112,14 +112,16 @@ def test_few_seeds_show_their_runs(tmp_path):
     text = headline(
         tmp_path, lambda m, s, _: {"baseline": 0.5, "clip": 0.7}[m] + s * noise(m, s), seeds=3
     )
-    assert text.startswith("clip has the best mean on adding: +0.20 accuracy (+0.20, +0.20, +0.")
+    assert text.startswith("clip has the best mean on adding: +0.200 accuracy (+0.200, +0.203, +0.")
     assert text.endswith("3 of 3 pairs against baseline (too few pairs for an interval).")
     assert "[" not in text
 
 
 def test_five_seeds_have_an_interval_and_are_exploratory(tmp_path):
     text = headline(tmp_path, lambda m, s, _: {"baseline": 0.5, "clip": 0.7}[m] + s / 50, seeds=5)
-    assert text.startswith("clip has the best mean on adding: +0.20 accuracy [0.20, 0.20], 5 of 5")
+    assert text.startswith(
+        "clip has the best mean on adding: +0.200 accuracy [0.200, 0.200], 5 of 5"
+    )
     assert text.endswith("(exploratory, with so few pairs).")
 
 
@@ -136,14 +138,15 @@ def test_what_is_missing_is_said(tmp_path):
     text = headline(tmp_path, score)
     assert "4 of 5 pairs against baseline" in text
     assert text.endswith(
-        "; 1 of the 6 runs of the best diverged; 2 trials crashed; 1 trial not finished."
+        "; ranked by the 5 seeds that they share; 1 of the 6 runs of the best diverged; "
+        "2 trials crashed; 1 trial not finished."
     )
 
 
 def test_one_method_and_none(tmp_path):
     alone = headline(tmp_path / "1", lambda m, s, _: 0.5 + s / 100, methods=["clip"])
     assert alone == (
-        "clip reaches 0.54 accuracy [0.52, 0.55] on adding; there is nothing to compare it with."
+        "clip reaches 0.535 accuracy [0.520, 0.550] on adding; there is nothing to compare it with."
     )
     nothing = headline(tmp_path / "2", lambda m, s, _: None)
     assert nothing == "No trial has a result; 16 trials not finished."
@@ -158,6 +161,6 @@ def test_no_seed_in_common(tmp_path):
 
     text = headline(tmp_path, score)
     assert text == (
-        "clip has the best mean on adding, 0.90 accuracy (0.90, 0.90, 0.90, 0.90), but shares no "
-        "seed with baseline; 8 trials crashed."
+        "baseline reaches 0.500 accuracy (0.500, 0.500, 0.500, 0.500) on adding; too few of the "
+        "same seeds to rank clip (0 of 4 seeds); 8 trials crashed."
     )

@@ -64,7 +64,7 @@ def test_columns_of_a_report_are_uniform_and_the_file_of_numbers_has_no_typograp
 def test_latex_tables(tmp_path):
     text = Report(fill(tmp_path, lambda c: outcome(0.6), seeds=6)).latex()
     assert text.count(r"\begin{tabular}") == text.count(r"\bottomrule") == 2
-    assert r"\caption{All tasks: skill. baseline and clip tie on adding, at 0.60 accuracy" in text
+    assert r"\caption{All tasks: skill. baseline and clip tie on adding, at 0.600 accuracy" in text
     row = next(line for line in text.splitlines() if line.startswith("    clip"))
     assert row.endswith(r" \\") and "0.200" in row and "MiB" not in row
     columns = re.search(r"begin\{tabular\}\{(\w+)\}", text)[1]
@@ -79,6 +79,20 @@ def test_what_latex_would_read_as_commands_is_escaped():
     assert markup.in_latex("[1em]") == "{}[1em]" and markup.in_latex("*") == "{}*"
 
 
+PREAMBLE = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs,graphicx}"
+
+
+def typeset(directory, preamble, body):
+    """What LaTeX says of a document with this body."""
+    document = f"{preamble}\\begin{{document}}\n{body}\\end{{document}}\n"
+    (directory / "a.tex").write_text(document, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"]
+    done = subprocess.run(command, cwd=directory, capture_output=True, check=False, timeout=120)
+    written = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, written[-1500:]
+    return written
+
+
 def has_latex():
     if not shutil.which("pdflatex") or not shutil.which("kpsewhich"):
         return False
@@ -90,9 +104,16 @@ def has_latex():
 def test_latex_accepts_the_tables(tmp_path):
     table = Table(HOSTILE, ["#", "method", HOSTILE], [["1", "[a]", HOSTILE], ["2", "*", "<0.001"]])
     body = markup.latex([table, table], HOSTILE)
-    preamble = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs}"
-    document = f"{preamble}\\begin{{document}}\n{body}\\end{{document}}\n"
-    (tmp_path / "a.tex").write_text(document, encoding="utf-8")
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stdout.decode(errors="replace")[-1500:]
+    typeset(tmp_path, PREAMBLE, body)
+
+
+@pytest.mark.skipif(not has_latex(), reason="needs pdflatex and booktabs")
+@pytest.mark.parametrize("layout", ["", "[twocolumn]"])
+def test_no_table_is_wider_than_a_line_of_the_paper(tmp_path, layout):
+    def score(config):
+        loss = 0.5 + config["seed"] / 70 + 0.1 * (config["method"]["name"] == "clip")
+        return outcome(loss) if config["seed"] else "E: it hung"
+
+    fill(tmp_path, score, seeds=4, methods=["baseline", "clip", "orthogonal+clip+timestep_clip"])
+    written = typeset(tmp_path, PREAMBLE.replace("ss{", f"ss{layout}{{"), Report(tmp_path).latex())
+    assert "Overfull" not in written, re.findall(r"Overfull.*", written)

@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import io
+import re
+import time
 
 import pytest
 import rich.console
@@ -12,6 +14,8 @@ from ledgers import plan
 from kbptt.ablation import progress, runner, study
 from kbptt.ablation.progress import Progress, duration
 from kbptt.ablation.runner import Event
+
+MAX = {"mode": "max", "baseline": 0.5}
 
 
 def play(tmp_path, terminal, verbose=True):
@@ -27,6 +31,7 @@ def play(tmp_path, terminal, verbose=True):
                 ledger.start(trial.key)
                 shown.event(Event(trial, "running"))
             shown.refresh()
+            time.sleep(0.03)  # or no time would be left
             result = {"status": "ok", "score": 0.75, "metric": "m", "mode": "max", "baseline": 0.5}
             ledger.finish(first.key, result)
             shown.event(Event(dataclasses.replace(first, state="done", result=result), "done"))
@@ -48,8 +53,26 @@ def test_lines_where_there_is_no_terminal(tmp_path):
 def test_live_table_with_ranking(tmp_path):
     text = play(tmp_path, terminal=True)
     assert "2 pending" in text and "1 failed" in text
-    assert "baseline" in text and "0.500" in text  # skill: (0.75 - 0.5) / (1 - 0.5)
+    assert "baseline" in text and "mean m" in text and "0.750" in text
+    assert "skill" not in text  # of one task its metric, as in the headline
     assert "\x1b[31m" not in text  # an error's text is no command to the terminal
+
+
+def test_the_ranking_so_far_has_one_number_of_decimals_and_is_of_shared_seeds(tmp_path):
+    """The mean of clip is better by the seed that baseline does not have yet."""
+    scores = {("baseline", 0): 0.505, ("clip", 0): 0.5, ("clip", 1): 0.7}
+    console = rich.console.Console(
+        file=io.StringIO(), force_terminal=True, width=100, color_system=None
+    )
+    with plan(tmp_path) as ledger:
+        for trial in ledger.trials():
+            score = scores.get((trial.config["method"]["name"], trial.config["seed"]))
+            if score:
+                ledger.finish(trial.key, {"status": "ok", "score": score, "metric": "m"} | MAX)
+        with Progress(ledger, console=console):
+            pass
+    table = re.findall(r"(baseline|clip) +(\S+) +(\d)", console.file.getvalue())
+    assert table[:2] == [("baseline", "0.505", "1"), ("clip", "0.600", "2")]
 
 
 def test_time_left_is_that_of_all_trials_on_all_workers(tmp_path, monkeypatch):
@@ -124,6 +147,21 @@ def test_what_is_waited_for_before_the_first_trial_and_the_size_of_the_models(tm
     assert text.count("Parameters of a model: 67 to 12,345.") == 1
 
 
+def test_how_long_the_start_takes_is_said_from_a_second_on(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    console = rich.console.Console(
+        file=io.StringIO(), force_terminal=True, width=100, color_system=None
+    )
+    with plan(tmp_path) as ledger, Progress(ledger, console=console) as shown:
+        assert "Starting workers …" in console.file.getvalue()
+        for passed in (0.00068, 30):
+            now[0] += passed
+            shown.refresh()
+    seen = console.file.getvalue()
+    assert "0.00068" not in seen and "Starting workers (30 s)" in seen
+
+
 def test_silence(tmp_path):
     assert play(tmp_path, terminal=True, verbose=False) == ""
 
@@ -147,6 +185,13 @@ def test_the_end_is_announced_before_the_workers_are_ended(tmp_path, monkeypatch
 
 def test_durations_are_in_readable_units():
     assert duration(5.4) == "5 s"
+    assert [duration(t) for t in (-1e-6, 0.00068, 0.0123, 0.456, 0.999)] == [
+        "0 s",
+        "0 s",
+        "0.01 s",
+        "0.46 s",
+        "1 s",
+    ]
     assert duration(125) == "2 min 5 s"
     assert duration(7260) == "2 h 1 min"
 

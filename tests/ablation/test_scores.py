@@ -29,7 +29,7 @@ def write(path, lines):
 def test_a_report_on_runs_of_any_origin(tmp_path):
     path = write(tmp_path / "mine.csv", FOREIGN)
     report = kbptt.ablation.report(tmp_path / "out", csv=path, verbose=False)
-    assert report.headline.startswith("adam is best on copy: +0.22 score [")
+    assert report.headline.startswith("adam is best on copy: +0.225 score [")
     assert report.headline.endswith("6 of 6 pairs against sgd.")
     names = sorted(found.name for found in (tmp_path / "out").iterdir())
     assert names == ["report.html", "report.md", "report.tex"]  # the file itself has the scores

@@ -138,6 +138,38 @@ def test_failures_are_sentences_with_the_end_of_the_output():
     assert "Add --mode max or --mode min" in str(failure("print('{\"quality\": 1}')"))
 
 
+def test_a_crash_of_a_function_shows_the_frames_of_the_script_alone():
+    source = """
+        import json
+
+        def main(depth):
+            return json.loads("[" * depth + "x")
+    """
+    error = str(failure(source, function="main", depth=1))
+    assert "child.py" not in error and "importlib" not in error
+    own = os.path.abspath("train.py")
+    assert f'Traceback (most recent call last): ↵ File "{own}", line 5, in main ↵ return' in error
+    assert "JSONDecodeError" in error
+    error = str(failure("def main(other):\n    pass", function="main"))
+    assert "child.py" not in error and "missing 1 required positional argument" in error
+
+
+def test_the_line_of_the_script_is_shown_above_a_long_traceback():
+    source = """
+        import pathlib
+        pathlib.Path("deep.py").write_text(
+            "def down(levels):\\n    if not levels:\\n        raise KeyError('deep')\\n"
+            + "".join(f"    if levels == {n}:\\n        down({n - 1})\\n" for n in range(1, 30))
+        )
+        import deep
+        deep.down(25)  # of the user
+    """
+    error = str(failure(source))
+    assert "line 8, in <module> ↵ deep.down(25) # of the user" in error
+    assert "stderr: KeyError: 'deep'" in error and "raise KeyError('deep')" in error
+    assert len(error) < 1000
+
+
 def test_a_script_that_never_ends_is_killed():
     source = """
         import signal, time
@@ -207,7 +239,9 @@ def test_what_is_compared_is_named_by_what_differs():
         ({"a": 1, "set": {"a": [2]}}, "given twice"),
         ({"mode": "up"}, "mode"),
         ({"metric": "quality"}, "Add mode='max' or mode='min'"),
-        ({"design": "grid"}, "not for a script"),
+        ({"design": "grid"}, r"`design` \(--design\) is for kbptt's own trials, not for a script"),
+        ({"tune": {"a": "1..2"}}, r"`tune` \(--tune\) is .*: --trial MODULE:FUNCTION"),
+        ({"tuning_trials": 3}, r"`tuning_trials` \(--trials\) is .*: --trial MODULE:FUNCTION"),
         ({"methods": ""}, "names nothing"),
         ({"methods": ["a", "a"]}, "listed twice"),
     ],

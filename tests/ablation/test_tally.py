@@ -92,7 +92,7 @@ def test_one_method_of_which_others_are_still_tuned(tmp_path):
         for trial in of_stage(stages.advance(grid, ledger), None):
             ledger.finish(trial.key, RESULT)
     text = Report(tmp_path).headline
-    assert text.startswith("clip reaches 0.50 accuracy")
+    assert text.startswith("clip reaches 0.500 accuracy")
     assert text.endswith(" on adding; 8 trials of the searches not finished.")
 
 

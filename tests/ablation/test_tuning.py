@@ -113,7 +113,7 @@ def test_images_that_are_split_by_seed_keep_their_test_part():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"tune": None}, "`tuning_trials` is given, but nothing to tune"),
+        ({"tune": None}, r"--trials \(`tuning_trials`\) is given, but nothing"),
         ({"tuning_trials": 0}, "tuning_trials=0"),
         ({"tuning_seeds": -1}, "tuning_seeds=-1"),
         ({"tuning_sampler": "grid"}, "one of 'quasi-random', 'tpe'"),
@@ -234,6 +234,7 @@ def test_the_report_says_who_was_tuned_how(tmp_path, in_process):
     assert header == ["task", "method", "learning_rate", "validation", "points", "failed"]
     lowest = min(rates(searched)["clip"])
     assert lines[0][:3] == ["adding", "baseline", f"{lowest:g} (lowest)"]
+    assert len({len(line[3].partition(".")[2]) for line in lines}) == 1  # decimals
     assert lines[0][4:] == ["4", ""] and "(" not in lines[1][2]  # clip's best lies within
     notes = " ".join(report.notes())
     assert "learning_rate: the lowest value tried was the best for baseline on adding." in notes
