@@ -5,6 +5,7 @@ is not judged, and what a model has not got, such as gates, cannot be: `unjudged
 that are, and why.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
@@ -145,18 +146,23 @@ def _exploding(evidence: Evidence, thresholds: Thresholds) -> _Outcomes:
             yield layer.name, factor, thresholds.exploding, judged.reason
 
 
-def _windows(
-    evidence: Evidence, thresholds: Thresholds
-) -> Iterator[tuple[LayerEvidence, int, np.ndarray] | Unjudged]:
-    """Each layer with its truncation window, and how strongly a loss reaches back in it."""
+def _in_windows(
+    judge: Callable[[LayerEvidence, int, np.ndarray, Thresholds], _Outcomes],
+    evidence: Evidence,
+    thresholds: Thresholds,
+) -> _Outcomes:
+    """Judges each layer by its truncation window, and how strongly a loss reaches back in it."""
     for layer in evidence.layers:
         if layer.window is None:
             yield Unjudged("no truncation window of a fixed length", applies=False)
             continue
         reach = _reach(layer, thresholds)
-        if not isinstance(reach, Unjudged) and not reach.any():
-            reach = _ALL_ZERO
-        yield reach if isinstance(reach, Unjudged) else (layer, layer.window, reach)
+        if isinstance(reach, Unjudged):
+            yield reach
+        elif not reach.any():
+            yield _ALL_ZERO
+        else:
+            yield from judge(layer, layer.window, reach, thresholds)
 
 
 def _too_few_lags(window: int, kept: np.ndarray) -> Unjudged:
@@ -164,50 +170,44 @@ def _too_few_lags(window: int, kept: np.ndarray) -> Unjudged:
     return Unjudged(f"needs gradients by lag up to the window of {window}, {_LAGS}; {here}")
 
 
-def _cut_too_short(evidence: Evidence, thresholds: Thresholds) -> _Outcomes:
-    for place in _windows(evidence, thresholds):
-        if isinstance(place, Unjudged):
-            yield place
-            continue
-        layer, window, kept = place
-        if len(layer.profiles[-1]) <= window:
-            yield Unjudged("the window is as long as the sequences: nothing is cut", applies=False)
-            continue
-        if len(kept) < window:
-            yield _too_few_lags(window, kept)
-            continue
-        yield None
-        left = float(kept[-1] / kept.max())
-        if left > thresholds.cut:
-            yield (
-                layer.name,
-                left,
-                thresholds.cut,
-                f"Where the window of {window} timesteps ends, the gradient of a loss still has "
-                f"{left:.0%} of its largest norm; more than {thresholds.cut:.0%} is too much.",
-            )
+def _cut_too_short(
+    layer: LayerEvidence, window: int, kept: np.ndarray, thresholds: Thresholds
+) -> _Outcomes:
+    if len(layer.profiles[-1]) <= window:
+        yield Unjudged("the window is as long as the sequences: nothing is cut", applies=False)
+        return
+    if len(kept) < window:
+        yield _too_few_lags(window, kept)
+        return
+    yield None
+    left = float(kept[-1] / kept.max())
+    if left > thresholds.cut:
+        yield (
+            layer.name,
+            left,
+            thresholds.cut,
+            f"Where the window of {window} timesteps ends, the gradient of a loss still has "
+            f"{left:.0%} of its largest norm; more than {thresholds.cut:.0%} is too much.",
+        )
 
 
-def _window_too_long(evidence: Evidence, thresholds: Thresholds) -> _Outcomes:
-    for place in _windows(evidence, thresholds):
-        if isinstance(place, Unjudged):
-            yield place
-            continue
-        layer, window, kept = place
-        needed = int(gradient_flow.horizon(kept[::-1], NEEDED))
-        if len(kept) < min(window, thresholds.window * needed):  # further lags may hold more
-            yield _too_few_lags(window, kept)
-            continue
-        yield None
-        if window > thresholds.window * needed:
-            yield (
-                layer.name,
-                window / needed,
-                thresholds.window,
-                f"{NEEDED:.0%} of the gradient is within {needed} timesteps of the loss, and the "
-                f"window is {window} long, {window / needed:.0f} times that; more than "
-                f"{thresholds.window:g} times is wasted work.",
-            )
+def _window_too_long(
+    layer: LayerEvidence, window: int, kept: np.ndarray, thresholds: Thresholds
+) -> _Outcomes:
+    needed = int(gradient_flow.horizon(kept[::-1], NEEDED))
+    if len(kept) < min(window, thresholds.window * needed):  # further lags may hold more
+        yield _too_few_lags(window, kept)
+        return
+    yield None
+    if window > thresholds.window * needed:
+        yield (
+            layer.name,
+            window / needed,
+            thresholds.window,
+            f"{NEEDED:.0%} of the gradient is within {needed} timesteps of the loss, and the "
+            f"window is {window} long, {window / needed:.0f} times that; more than "
+            f"{thresholds.window:g} times is wasted work.",
+        )
 
 
 def _unknown_health(layer: LayerEvidence) -> Unjudged:
@@ -316,11 +316,13 @@ RULES: dict[str, Rule] = {
         "initializer, or a smaller learning rate.",
     ),
     "cut-too-short": Rule(
-        f"a single loss, or gradients by lag up to the window, {_LAGS}", _cut_too_short,
+        f"a single loss, or gradients by lag up to the window, {_LAGS}",
+        functools.partial(_in_windows, _cut_too_short),
         "a longer window (kbptt.analysis.suggest_truncation estimates it), or AdaptiveTruncation.",
     ),
     "window-too-long": Rule(
-        f"a truncation window; a single loss, or gradients by lag, {_LAGS}", _window_too_long,
+        f"a truncation window; a single loss, or gradients by lag, {_LAGS}",
+        functools.partial(_in_windows, _window_too_long),
         "a shorter window, unless the task needs what the network does not yet remember: then see "
         "vanishing.",
     ),

@@ -64,6 +64,7 @@ def test_columns_of_a_report_are_uniform_and_the_file_of_numbers_has_no_typograp
 def test_latex_tables(tmp_path):
     text = Report(fill(tmp_path, lambda c: outcome(0.6), seeds=6)).latex()
     assert text.count(r"\begin{tabular}") == text.count(r"\bottomrule") == 2
+    assert text.count(r"\resizebox{\ifdim\width>\linewidth\linewidth") == 2 and "graphicx" in text
     assert r"\caption{All tasks: skill. baseline and clip tie on adding, at 0.600 accuracy" in text
     row = next(line for line in text.splitlines() if line.startswith("    clip"))
     assert row.endswith(r" \\") and "0.200" in row and "MiB" not in row
@@ -100,14 +101,17 @@ def has_latex():
     return bool(found.stdout)
 
 
-@pytest.mark.skipif(not has_latex(), reason="needs pdflatex and booktabs")
+needs_latex = pytest.mark.skipif(not has_latex(), reason="needs pdflatex and booktabs")
+
+
+@needs_latex
 def test_latex_accepts_the_tables(tmp_path):
     table = Table(HOSTILE, ["#", "method", HOSTILE], [["1", "[a]", HOSTILE], ["2", "*", "<0.001"]])
     body = markup.latex([table, table], HOSTILE)
     typeset(tmp_path, PREAMBLE, body)
 
 
-@pytest.mark.skipif(not has_latex(), reason="needs pdflatex and booktabs")
+@needs_latex
 @pytest.mark.parametrize("layout", ["", "[twocolumn]"])
 def test_no_table_is_wider_than_a_line_of_the_paper(tmp_path, layout):
     def score(config):

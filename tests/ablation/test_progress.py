@@ -3,8 +3,8 @@
 import contextlib
 import dataclasses
 import io
+import itertools
 import re
-import time
 
 import pytest
 import rich.console
@@ -23,7 +23,9 @@ def play(tmp_path, terminal, verbose=True):
     console = rich.console.Console(
         file=io.StringIO(), force_terminal=terminal, width=100, color_system=None
     )
-    with plan(tmp_path) as ledger:
+    clock = itertools.count(100.0, 0.1)
+    with pytest.MonkeyPatch.context() as patch, plan(tmp_path) as ledger:
+        patch.setattr(progress.time, "monotonic", lambda: next(clock))
         first, second, *_ = ledger.trials()
         with Progress(ledger, verbose, console) as shown:
             assert shown.seconds_left() is None
@@ -31,7 +33,6 @@ def play(tmp_path, terminal, verbose=True):
                 ledger.start(trial.key)
                 shown.event(Event(trial, "running"))
             shown.refresh()
-            time.sleep(0.03)  # or no time would be left
             result = {"status": "ok", "score": 0.75, "metric": "m", "mode": "max", "baseline": 0.5}
             ledger.finish(first.key, result)
             shown.event(Event(dataclasses.replace(first, state="done", result=result), "done"))
