@@ -1,11 +1,11 @@
-"""The arguments of `kbptt compare` that `kbptt train` has not got, with their help."""
+"""The arguments of `kbptt compare` that are no options of a trial, with their help."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kbptt.cli import completion
+from kbptt.cli import completion, options
 
 Tasks = Annotated[
     str | None,
@@ -97,14 +97,7 @@ MemoryLimit = Annotated[
         help="Memory that a trial may use: 4GB, or auto, an equal share for every worker.",
     ),
 ]
-Health = Annotated[
-    bool,
-    typer.Option(
-        "--health",
-        help="Log the health of every network, too: norms of the states, saturated gates, dead "
-        "units, gradient and update of every variable. `kbptt check` judges it.",
-    ),
-]
+Health = Annotated[bool, typer.Option("--health", help=options.HEALTH)]
 Reference = Annotated[
     str | None,
     typer.Option(

@@ -19,6 +19,11 @@ from kbptt.cells.names import NAMES
 from kbptt.cli import completion
 
 MODEL, TRAINING = "Model", "Training"
+# Help of an option of both commands that is no option of a trial.
+HEALTH = (
+    "Log the health of every network, too: norms of the states, saturated gates, dead units, "
+    "gradient and update of every variable. `kbptt check` judges it."
+)
 
 
 class Shared(NamedTuple):

@@ -35,15 +35,7 @@ Lags = Annotated[
         rich_help_panel=RUN,
     ),
 ]
-Health = Annotated[
-    bool,
-    typer.Option(
-        "--health",
-        help="Log the health of the network, too: norms of the states, saturated gates, dead "
-        "units, gradient and update of every variable. `kbptt check` judges it.",
-        rich_help_panel=RUN,
-    ),
-]
+Health = Annotated[bool, typer.Option("--health", help=options.HEALTH, rich_help_panel=RUN)]
 
 
 @options.command(**DEFAULTS | {"stream": "streams, if the task has them", "threads": "all cores"})
