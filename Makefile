@@ -27,7 +27,7 @@ test-all: lint test test-slow sanitize
 
 # The C++ loops with every access, overflow and race checked; 2,500 combinations among the tests.
 NATIVE := kbptt/engine/native
-LOOPS := $(addprefix $(NATIVE)/,avx512.cpp avx2.cpp baseline.cpp dispatch.cpp)
+LOOPS := $(filter-out %/module.cpp,$(wildcard $(NATIVE)/*.cpp))
 SANITIZED := build/native_sanitized.so
 sanitize: $(VENV)/.installed
 	mkdir -p build
