@@ -50,7 +50,7 @@ def main() -> None:
     )
     parser.add_argument("report", type=Path, help="of pytest --junitxml")
     parser.add_argument("--record", action="store_true", help=f"write {RECORD.name}")
-    parser.add_argument("--against", type=Path, default=RECORD, help="another record")
+    parser.add_argument("--against", type=Path, default=RECORD, help="a different record")
     a = parser.parse_args()
     now = seconds_by_file(a.report)
     before = json.loads(a.against.read_text()) if a.against.exists() else {}
