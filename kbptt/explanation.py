@@ -149,20 +149,20 @@ def _of_cpu_loop(
     size = batch * timesteps * loop.gates_width(units) * dtype.size
     keeps_gates = size <= loop.most_gates(windows)
     if not size:
-        choices["gates"] = "kept: h is all that the backward pass needs"
+        choices["gates"] = "stored: the backward pass needs only h"
     elif keeps_gates:
-        choices["gates"] = f"kept, {_mib(size)} (up to {_mib(loop.most_gates(windows))} are)"
+        choices["gates"] = f"stored, {_mib(size)} (up to {_mib(loop.most_gates(windows))})"
     elif loop.cell.normalization is not None:
-        choices["gates"] = "computed again: none are kept of layer-normalised cells"
+        choices["gates"] = "recomputed: layer-normalised cells store none"
     else:
         choices["gates"] = (
-            f"computed again, {_mib(size)} would be more than {_mib(loop.most_gates(windows))}"
+            f"recomputed: {_mib(size)} would exceed {_mib(loop.most_gates(windows))}"
         )
     if len(loop.cell.states) > 1:
         some = None if keeps_gates else plan.slots(windows)
         count = timesteps if some is None else int(some.max())
         each = "each timestep" if some is None else f"{count} of {timesteps} timesteps"
-        choices["c"] = f"kept of {each}, {_mib(count * batch * units * dtype.size)}"
+        choices["c"] = f"stored at {each}, {_mib(count * batch * units * dtype.size)}"
     return choices
 
 

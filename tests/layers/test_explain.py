@@ -71,8 +71,8 @@ def test_threads_windows_and_memory():
                 "  forward   8 rows: 2 threads, each with 4 rows; groups of 4",
                 "  backward  50 windows of 20 timesteps, 400 rows: 2 threads, each with 200 rows; "
                 "groups of 67",
-                "  gates     computed again, 7.81 MiB would be more than 1 MiB",
-                "  c         kept of 99 of 1000 timesteps, 0.193 MiB",
+                "  gates     recomputed: 7.81 MiB would exceed 1 MiB",
+                "  c         stored at 99 of 1000 timesteps, 0.193 MiB",
             ]
         )
     )
@@ -82,7 +82,7 @@ def test_threads_windows_and_memory():
         assert choices["backward"].endswith(shared + "; groups of 2")
         normalized = kbptt.GRU(4, normalization="layer")
         (choices,) = kbptt.explain(normalized, (2, 10, 3)).loops.values()
-        assert choices["gates"] == "computed again: none are kept of layer-normalised cells"
+        assert choices["gates"] == "recomputed: layer-normalised cells store none"
         last = kbptt.SimpleRNN(4, truncation=5)
         (choices,) = kbptt.explain(last, (2, 10, 3)).loops.values()
         one = "1 thread (two would have fewer than 4 rows and 64 units each); groups of 2"
