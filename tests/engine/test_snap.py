@@ -262,7 +262,7 @@ class Tanh(keras.layers.Layer):
 def test_what_it_cannot_follow_is_refused():
     x = np.zeros((2, 5, 2), "float32")
     for arguments, match in [
-        ({"normalization": "layer"}, "`normalization` acts on the way between units"),
+        ({"normalization": "layer"}, "`normalization` acts between units"),
         ({"gradient_regularizer": "vanishing_gradient"}, "Remove one of them"),
         ({"h_detach": 0.5}, "`h_detach` acts"),
         ({"reset_after": False}, "reset_after=True"),

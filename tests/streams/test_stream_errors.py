@@ -73,13 +73,13 @@ def test_one_layer_called_twice():
 
 def test_other_data_than_those_of_the_callback():
     refused(
-        "expected the Streams that StreamState was given, and received other data",
+        "expected the Streams passed to StreamState, and received different data",
         model(lstm()), X[None], X[None], callbacks=[StreamState(stream())],
     )  # fmt: skip
     data = stream()
     model(lstm()).fit(data, verbose=0, callbacks=[StreamState(data)])
     refused(
-        "received other data.*Batches of arrays, which `fit` shuffles",
+        "received different data.*Batches of arrays, which `fit` shuffles",
         model(lstm()), X[None], X[None], callbacks=[StreamState(data)],
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"`data` expected the kbptt.data.Streams.*ndarray"):
@@ -89,7 +89,7 @@ def test_other_data_than_those_of_the_callback():
 @pytest.mark.parametrize("name", ["y", "sample_weight", "class_weight"])
 def test_what_streams_have_themselves(name):
     refused(
-        f"expected Streams alone, which have targets and weights, and received `{name}`",
+        f"expected only Streams, which have targets and weights, and also received `{name}`",
         model(lstm()), stream(), **{name: {0: 1.0} if name == "class_weight" else X},
     )  # fmt: skip
 
@@ -109,7 +109,7 @@ def test_a_part_of_an_epoch():
     data = stream()
     assert len(data) > 2
     refused(
-        f"An epoch of these Streams is {len(data)} windows, and `fit` was told to take 2",
+        f"An epoch of these Streams has {len(data)} windows, but `fit` received a number of 2",
         model(lstm()), data, steps_per_epoch=2,
     )  # fmt: skip
 
@@ -150,7 +150,7 @@ def test_steps_per_execution_that_does_not_fit_where_training_goes_on():
     data = stream()
     data.seek(1)
     refused(
-        "goes on at window 1 of an epoch, and `steps_per_execution` expected a divisor",
+        "resumes at window 1 of an epoch, so `steps_per_execution` must divide it",
         model(lstm(), steps_per_execution=2), data,
     )  # fmt: skip
 
