@@ -88,7 +88,9 @@ def test_threads_windows_and_memory():
         one = "1 thread (two would have fewer than 4 rows and 64 units each); groups of 2"
         assert choices["backward"] == "the last window of 5 timesteps, 2 rows: " + one
         (choices,) = kbptt.explain(kbptt.LSTM(200), (6, 10, 3)).loops.values()
-        assert "each with 100 units (fewer than 4 rows per thread); groups of 6" in choices["forward"]
+        assert (
+            "each with 100 units (fewer than 4 rows per thread); groups of 6" in choices["forward"]
+        )
         with using(members=2):
             (choices,) = kbptt.explain(kbptt.LSTM(200), (64, 10, 3)).loops.values()
         assert "(`members` is 2)" in choices["forward"]
