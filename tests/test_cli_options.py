@@ -204,7 +204,7 @@ def test_limits_allow_what_is_used():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-o", "units=3,4"], "has 2 values, and one run takes one"),
+        (["-o", "units=3,4"], "has 2 values, but a run takes one"),
         (["-o", "units=3", "-o", "units=4"], "given twice"),
         (["--logdir", "x", "--resume", "--checkpoint", "best"], "cannot be combined"),
         (["--units", "3", "-o", "units=3"], "given twice"),

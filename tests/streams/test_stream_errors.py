@@ -48,7 +48,7 @@ def refused(match, model, *given, callbacks=None, **arguments):
         (lambda: lstm(go_backwards=True, name="back"), "'back' reads a window from its end"),
         (
             lambda: keras.layers.GRU(2, return_sequences=True, name="gru"),
-            "'gru' is one of Keras's, which .* cannot carry on.*kbptt.convert",
+            "'gru' is one of Keras's, whose state .* cannot carry.*kbptt.convert",
         ),
         (lambda: keras.layers.Dense(2), "has no recurrent kbptt layer"),
     ],
@@ -98,7 +98,7 @@ def test_windows_whose_states_nobody_carries_on_are_warned_of():
     found = model(lstm())
     for method in ("fit", "evaluate", "predict"):
         cure = "add kbptt.callbacks.StreamState" if method == "fit" else f"kbptt.{method}_stream"
-        match = f"`{method}` reads windows of Streams, and each starts from initial .*{cure}"
+        match = f"`{method}` reads windows of Streams, each starting from initial .*{cure}"
         with pytest.warns(UserWarning, match=match):
             getattr(found, method)(stream(), verbose=0)
     data = stream()
@@ -212,7 +212,7 @@ def test_outputs_that_are_not_one_for_each_target():
 
 @pytest.mark.parametrize("wrong", [(X, X), {"a": X}])
 def test_several_inputs(wrong):
-    with pytest.raises(ValueError, match=r"a model on streams has one input. Received a"):
+    with pytest.raises(ValueError, match=r"models on streams have one input. Received a"):
         Streams(wrong, length=LENGTH)
 
 
