@@ -209,7 +209,7 @@ def test_limits_allow_what_is_used():
         (["--logdir", "x", "--resume", "--checkpoint", "best"], "cannot be combined"),
         (["--units", "3", "-o", "units=3"], "given twice"),
         (["--method", "clp"], "Unknown method: 'clp' (did you mean 'clip'?)"),
-        (["--method", "orthogonal", "--recurrent-initializer", "zeros"], "give one of them"),
+        (["--method", "orthogonal", "--recurrent-initializer", "zeros"], "use one of them"),
         (["--optimizer", "adm"], "Unknown optimizer: 'adm'"),
         (["-o", "drpout=0.1"], "did you mean 'dropout'?"),
         (["--truncation", "{name: windowed}"], "length"),

@@ -64,7 +64,7 @@ def test_other_tasks_have_no_streams():
 
 
 def test_other_refusals():
-    assert "set the same" in refused(*TEXT, "--stream", "-o", "stream=false")
+    assert "are the same" in refused(*TEXT, "--stream", "-o", "stream=false")
     assert "Expected True or False" in refused(*TEXT, "-o", "stream=3")
     assert "from its end" in refused(*TEXT, "-o", "layer.go_backwards=true")
     compare = ["compare", "--methods", "clip", "--tasks"]

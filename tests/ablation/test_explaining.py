@@ -54,6 +54,6 @@ def test_where_the_scores_come_from(tmp_path, configuration, origin):
     rules, figures = texts(report)
     assert f"The score of a run is {origin}" in rules
     # Over several tasks there is a skill, and what 0 is.
-    assert "names no baseline, 0 is the worst run" in rules and "skill τ" in figures
+    assert "without a baseline, 0 is the worst run" in rules and "skill τ" in figures
     fill(tmp_path / "known", lambda c: outcome(0.6))
     assert "worst run" not in " ".join(Report(tmp_path / "known").rules())

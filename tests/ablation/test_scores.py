@@ -87,7 +87,7 @@ def test_optional_columns(tmp_path):
     assert rows["a"].diverged == rows["b"].diverged == 1
     assert rows["a"].success.value == pytest.approx(1 / 3)
     assert report.counts["pending"] == 1
-    assert report.notes()[0] == "Columns that are not read: lr."
+    assert report.notes()[0] == "Ignored columns: lr."
     assert report.results.metric("t") == ("mse", "min", 1.0)
 
 
