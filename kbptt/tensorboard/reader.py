@@ -104,7 +104,7 @@ class Scan:
                         scan._add(event.step, value)
         if scan._unreadable:
             warnings.warn(
-                f"Left out {scan._unreadable} damaged record(s) of {log_dir!r}: expected vectors "
+                f"Skipped {scan._unreadable} damaged record(s) of {log_dir!r}: expected vectors "
                 "of nonnegative norms.",
                 stacklevel=3,
             )

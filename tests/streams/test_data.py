@@ -225,7 +225,7 @@ def test_keras_takes_it_as_it_is():
         ({"x": np.arange(9), "target": None}, "expect `y`"),
         ({"x": np.arange(9), "y": np.arange(8), "target": None}, "as many"),
         ({"x": np.arange(9), "y": [1], "target": "last"}, "list of sequences"),
-        ({"x": [np.arange(9)], "y": [1, 2], "target": "last"}, "one target for each"),
+        ({"x": [np.arange(9)], "y": [1, 2], "target": "last"}, "one target per sequence"),
         ({"x": [np.arange(9), np.zeros((3, 2))]}, "same dtype and shape"),
         ({"x": []}, "at least one sequence"),
         ({"x": [np.arange(1)]}, "2 or more"),

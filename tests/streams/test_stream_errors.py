@@ -172,19 +172,19 @@ def test_files_of_others(tmp_path):
     written = interrupted()
     data = stream(seed=7)
     refused(
-        "that of other Streams: `seed` is 7, and was 0", model(lstm()), data,
+        "belongs to different Streams: `seed` is 7, and was 0", model(lstm()), data,
         callbacks=[StreamState(data, path)],
     )  # fmt: skip
     data = stream()
     refused(
-        "that of another model, optimizer, or list of callbacks. Expected .*kernel of shape",
+        "belongs to a different model, optimizer, or list of callbacks. Expected .*kernel of shape",
         model(kbptt.GRU(2, return_sequences=True)), data, callbacks=[StreamState(data, path)],
     )  # fmt: skip
     for damaged in (written[: len(written) // 2], b"", b"something else", np.zeros(3).tobytes()):
         path.write_bytes(damaged)
         data = stream()
         refused(
-            "cannot read .*state.npz, and expected a file of its own", model(lstm()), data,
+            "cannot read .*state.npz. Expected a file that", model(lstm()), data,
             callbacks=[StreamState(data, path)],
         )  # fmt: skip
     with open(path, "wb") as file:

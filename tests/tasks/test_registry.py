@@ -76,7 +76,7 @@ def test_a_task_with_its_own_loss_may_have_one_output():
 @mock.patch.dict(registry.factories)
 def test_a_factory_must_return_a_task():
     tasks.register("own")(lambda: "adding")
-    with pytest.raises(ValueError, match=r"expected a `kbptt\.tasks\.Task`.*Received: 'adding'"):
+    with pytest.raises(ValueError, match=r"return a `kbptt\.tasks\.Task`.*Received: 'adding'"):
         tasks.get("own")
 
 
