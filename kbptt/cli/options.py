@@ -117,7 +117,7 @@ class Given(NamedTuple):
     def read(
         self, rename: Callable[[str], str] = str
     ) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-        """Returns what flags and `NAME=VALUE,…` set; a setting that is given twice is refused.
+        """Returns what flags and `NAME=VALUE,…` set; giving a setting twice is an error.
 
         Args:
             rename: From a name in an assignment to the option that the command takes it for.
@@ -139,7 +139,7 @@ class Given(NamedTuple):
 
 
 def assigned(option: str, texts: Sequence[str]) -> dict[str, list[Any]]:
-    """The values of an option that is given as `NAME=VALUE,…`; a name that is repeated is refused.
+    """The values of an option given as `NAME=VALUE,…`; repeating a name is an error.
 
     Args:
         option: How the option is typed.

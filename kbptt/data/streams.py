@@ -181,7 +181,7 @@ class Streams(_Data):
         return other
 
     def fingerprint(self) -> dict[str, Any]:
-        """What the windows of all epochs follow from, beside the content of the arrays."""
+        """What determines the windows of all epochs, except the content of the arrays."""
         names = "length", "rows", "context", "context_gradient", "offset", "order", "pack", "seed"
         values = {name: getattr(self, name) for name in names}
         sizes = self.sequences.sizes.tolist()
@@ -191,7 +191,7 @@ class Streams(_Data):
     # An epoch ----------------------------------------------------------------------------------
 
     def _draw(self, number: int) -> Epoch:
-        """The windows of an epoch, a function of its number and the seed alone."""
+        """The windows of an epoch, which depend only on its number and the seed."""
         generator = np.random.default_rng([self.seed, number])
         sizes = self.sequences.sizes
         runs = None

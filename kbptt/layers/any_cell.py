@@ -145,7 +145,7 @@ class CellLayer(TruncatedLayer):
         return CPULoop.why_not(recurrence, self._options(), self._loop_dtype())
 
     def parts(self, training: bool) -> list[Part]:
-        """The loops that a call runs, one after the other: what `kbptt.explain` tells."""
+        """The loops that a call runs, one after the other, as shown by `kbptt.explain`."""
         raise NotImplementedError
 
     def _part(self, cell: Any, recurrence: Cell | None, why: str) -> Part:

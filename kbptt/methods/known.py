@@ -1,4 +1,4 @@
-"""The methods that kbptt knows by name."""
+"""The built-in methods."""
 
 from typing import Any
 

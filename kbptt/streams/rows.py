@@ -1,8 +1,8 @@
 """The states of the rows of a stream, carried from window to window inside the traced steps.
 
-A layer knows nothing of streams. While a step of a model runs, `Rows` stands in for its own states:
-`kbptt.layers.call.Carry`. What it keeps are variables of its own, so that the model has no state
-outside a step.
+Layers do not depend on streams. While a step of a model runs, `Rows` replaces their states:
+`kbptt.layers.call.Carry`. It keeps them in its own variables, so the model has no state outside a
+step.
 """
 
 import contextlib

@@ -18,7 +18,7 @@ from kbptt.engine.settings import settings, using
 
 @contextlib.contextmanager
 def disabled() -> Iterator[None]:
-    """A scope in which layers do not use the compiled loops."""
+    """Inside this `with` block, layers do not use the compiled loops."""
     with using(native=False):
         yield
 
