@@ -184,7 +184,7 @@ def test_files_of_others(tmp_path):
         path.write_bytes(damaged)
         data = stream()
         refused(
-            "cannot read .*state.npz. Expected a file that", model(lstm()), data,
+            "cannot read .*state.npz. Expected a file written", model(lstm()), data,
             callbacks=[StreamState(data, path)],
         )  # fmt: skip
     with open(path, "wb") as file:
