@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-all sanitize exhaustive lint bench clean
+.PHONY: demo test test-slow test-all sanitize exhaustive lint docs bench clean
 
 # Rebuilt when the declared dependencies or the C++ loops change; pip skips what is already there.
 $(VENV)/.installed: setup.cfg setup.py pyproject.toml $(wildcard kbptt/engine/native/*.?pp kbptt/engine/native/*/*.hpp)
@@ -56,6 +56,12 @@ lint: $(VENV)/.installed
 			-fsyntax-only -I$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('include'))") \
 			$(NATIVE)/*.cpp || exit 1; \
 	done
+
+# The site, in build/docs: every warning is an error. The notebook runs, so it takes two minutes.
+docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/docs
+	@echo "Open build/docs/index.html"
 
 # Every suite, and its change against the latest record in benchmarks/: one to two hours.
 # `make bench BENCH="--suite speed sizes --quick"` for less; --record writes the record of a release.
