@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all sanitize exhaustive lint hooks bench clean
+.PHONY: help demo test test-slow test-all sanitize exhaustive lint docs hooks bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,12 @@ lint: $(VENV)/.installed  ## formatting, linter, types, compiler warnings
 			-fsyntax-only -I$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('include'))") \
 			$(NATIVE)/*.cpp || exit 1; \
 	done
+
+# The site, in build/docs: every warning is an error. The notebook runs, so it takes two minutes.
+docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/docs
+	@echo "Open build/docs/index.html"
 
 # Every suite, and its change against the latest record in benchmarks/: one to two hours.
 # `make bench BENCH="--suite speed sizes --quick"` for less; --record writes the record of a release.
