@@ -30,7 +30,7 @@ class Flosser:
         if not layer.built:
             raise ValueError(
                 f"GradientFlossing: layer '{layer.name}' is not built, so there are no weights "
-                "before the first step. Call `model.build(shape)`, or begin the model with "
+                "before the first step. Call `model.build(shape)`, or start the model with "
                 "`keras.Input(shape)`."
             )
         timesteps = settings.timesteps
@@ -70,8 +70,8 @@ class Flosser:
         if skipped:
             warnings.warn(
                 f"GradientFlossing left out {skipped} of {steps} steps on layer "
-                f"'{self._layer.name}', whose gradient was not finite: a direction is cut off "
-                "exactly, so that its exponent is −∞. Lower `count`.",
+                f"'{self._layer.name}' because their gradient was not finite: a direction is cut "
+                "off exactly, so its exponent is −∞. Lower `count`.",
                 stacklevel=2,
             )
         return losses
@@ -128,7 +128,7 @@ class Flosser:
         shape = config.get("input_shape") or config["shapes_dict"]["sequences_shape"]
         if shape[-1] is None:
             raise ValueError(
-                f"GradientFlossing: layer '{self._layer.name}' takes any number of features. Give "
+                f"GradientFlossing: layer '{self._layer.name}' takes any number of features. Pass "
                 "`x`, the sequences to floss on."
             )
         return shape[-1]

@@ -118,7 +118,7 @@ class HealthMonitor:
         _substitution.of(self.model).join(wrapper=self._watch)
         if not self._watch.possible:
             warnings.warn(
-                "GradientFlow(health=…) looks at batches of one replica. This model is trained on "
+                "GradientFlow(health=…) examines batches of one replica. This model is trained on "
                 f"{self.model.distribute_strategy.num_replicas_in_sync}: only the gradients of its "
                 "variables are logged.",
                 stacklevel=2,
@@ -196,8 +196,8 @@ class HealthMonitor:
             return
         self._padding_known = True
         warnings.warn(
-            f"GradientFlow(health=…) measures gradients by lag on sequences without padding, and a "
-            f"batch of {self.model.name!r} had none: it is left out. If all batches are padded, "
+            f"GradientFlow(health=…) measures gradients by lag on sequences without padding, but a "
+            f"batch of {self.model.name!r} had none and is skipped. If all batches are padded, "
             "pass some sequences without padding as `lag_data`.",
             stacklevel=2,
         )

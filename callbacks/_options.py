@@ -11,15 +11,15 @@ def epoch_or_steps(name: str, value: Any) -> Frequency:
     """Returns `value` if it is "epoch" or a positive integer."""
     if isinstance(value, str) and value == "epoch":
         return "epoch"
-    return _checks.positive_integer(name, value, 'Or give "epoch".')
+    return _checks.positive_integer(name, value, 'Or pass "epoch".')
 
 
 def lags_count(name: str, value: Any) -> int:
     """Returns `value` if it is an integer of at least 2."""
     if _checks.positive_integer(name, value) < 2:
         raise ValueError(
-            f"Invalid value for argument `{name}`. Expected at least 2 lags, since the gradients "
-            f"are compared from lag to lag. Received: {name}={value}."
+            f"Invalid value for argument `{name}`. Expected at least 2 lags, since gradients are "
+            f"compared between lags. Received: {name}={value}."
         )
     return int(value)
 

@@ -113,10 +113,10 @@ def _choose(log_dir: str, iterations: int) -> Run:
     claim.release()
     while not (other := Claim(writer.numbered(log_dir))).acquire():
         pass
-    reason = "holds the profiles of another run" if free else "is in use by another process"
+    reason = "contains the profiles of a different run" if free else "is in use by another process"
     warnings.warn(
-        f"kbptt writes to {other.directory!r}: {log_dir!r} {reason}. Give every run a log_dir of "
-        "its own.",
+        f"kbptt writes to {other.directory!r}: {log_dir!r} {reason}. Give every run its own "
+        "log_dir.",
         stacklevel=2,
     )
     return Run(other)

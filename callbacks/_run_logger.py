@@ -33,7 +33,7 @@ class RunLogger(keras.callbacks.Callback):
 
     log_dir = Fixed(
         lambda self: self._log_dir,
-        "One callback writes one run: make a second callback for another directory.",
+        "One callback writes one run: make a second callback for a second directory.",
     )
     history = Fixed(lambda self: self._history, "It is what was measured.")
 

@@ -46,8 +46,8 @@ class Checkpoint(NamedTuple):
         if different:
             name = different[0]
             raise ValueError(
-                f"The file {self.path} is that of other Streams: `{name}` is {now[name]!r}, and "
-                f"was {self.data.get(name)!r}. Remove the file to begin anew."
+                f"The file {self.path} belongs to different Streams: `{name}` is {now[name]!r}, "
+                f"and was {self.data.get(name)!r}. Remove the file to start over."
             )
 
     def restore(self, model: keras.Model, rows: Rows) -> None:
@@ -65,9 +65,9 @@ class Checkpoint(NamedTuple):
         )
         if first is not None:
             raise ValueError(
-                f"The file {self.path} is that of another model, optimizer, or list of callbacks. "
-                f"Expected {_describe(first[0])}. Received {_describe(first[1])}. Remove the file "
-                "to begin anew."
+                f"The file {self.path} belongs to a different model, optimizer, or list of "
+                f"callbacks. Expected {_describe(first[0])}. Received {_describe(first[1])}. "
+                "Remove the file to start over."
             )
         for (_, variable), (_, value) in zip(variables, self.variables, strict=True):
             variable.assign(value)
@@ -125,7 +125,7 @@ def read(path: str) -> Checkpoint:
             )
     except UNREADABLE as error:
         raise ValueError(
-            f"StreamState cannot read {path}, and expected a file of its own or none: {error}."
+            f"StreamState cannot read {path}. Expected a file written by it, or none: {error}."
         ) from error
 
 

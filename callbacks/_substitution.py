@@ -93,7 +93,7 @@ class Substitution:
             self.transforms, self.wrappers, self._ran = [], [], False
         if any(transform is other for other in self.transforms):
             raise ValueError(
-                f"The same {type(transform).__name__} object is twice in the list of callbacks; "
+                f"The same {type(transform).__name__} object is in the list of callbacks twice: "
                 "make a second one."
             )
         if any(type(wrapper) is type(other) for other in self.wrappers):
@@ -120,7 +120,7 @@ class Substitution:
             return  # another callback was here before
         if model.optimizer is not self._made.optimizer:
             raise ValueError(
-                "The model was compiled again after callbacks of kbptt joined its `fit`. Call "
+                "The model was recompiled after callbacks of kbptt joined its `fit`. Call "
                 "`compile` before `fit`."
             )
         if model.train_function is not self._made.own:

@@ -27,7 +27,9 @@ class Watch(StepWrapper):
         possible: Whether batches can be looked at: not if they are shared out to replicas.
     """
 
-    TWICE = "Two GradientFlow callbacks with `health` in one fit. One sees all layers of the model."
+    TWICE = (
+        "Two GradientFlow callbacks with `health` in one fit. One covers all layers of the model."
+    )
     outermost = True
 
     def __init__(

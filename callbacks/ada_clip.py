@@ -8,7 +8,7 @@ from kbptt.callbacks.gradient_transform import GradientTransform
 
 @keras.saving.register_keras_serializable(package="kbptt")
 class AdaClip(optimizers.AdaClip, GradientTransform):
-    """Clips the components of each variable's gradient that stand out of a moving maximum.
+    """Clips the elements of each variable's gradient that exceed a moving maximum.
 
     `kbptt.optimizers.AdaClip` with the same arguments, during `fit` only and on any model.
 

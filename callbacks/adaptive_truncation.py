@@ -25,15 +25,16 @@ class AdaptiveTruncation(RunLogger):
     """Keeps the windows as short as a tolerated bias of the gradient allows.
 
     Before an epoch it measures, on the sequences in `data`, how strongly each loss reaches each
-    earlier state, estimates the bias of every window length, and gives all recurrent kbptt layers
-    the shortest length whose estimated relative bias is below `tolerance` (of several layers the
-    longest, since chunks cut a stack at the same places). The first `warmup` epochs run with the
-    layers' own truncation: an untrained network hardly uses its memory.
+    earlier state, estimates the bias of every window length, and sets the windows of all recurrent
+    kbptt layers to the shortest length whose estimated relative bias is below `tolerance` (with
+    several layers, the longest of these, since chunks cut a stack at the same places). The first
+    `warmup` epochs run with the layers' own truncation: an untrained network hardly uses its
+    memory.
 
-    A new length is set by assigning `layer.truncation`, whose setter has Keras make a new train
-    function (`Model.make_train_function`), traced in the next step. So lengths are rounded up to a
-    grid from `minimum` to `maximum` in steps of about one half: ten lengths from 10 to 300. Loops
-    compiled for a length are reused. After training the layers keep the last length.
+    Setting a new length assigns `layer.truncation`, which makes Keras build a new train function
+    (`Model.make_train_function`) that is traced in the next step. Lengths are therefore rounded up
+    to a grid from `minimum` to `maximum` that grows by a factor of about 1.5: ten lengths from 10
+    to 300. Loops compiled for a length are reused. After training, the layers keep the last length.
 
     If gradients are not finite, or all zero, the length does not change, with a warning.
 
@@ -48,7 +49,7 @@ class AdaptiveTruncation(RunLogger):
     ```
 
     Args:
-        tolerance: Number above 0. Relative bias allowed; the authors use 0.9, 0.5 and 0.1.
+        tolerance: Number above 0. Tolerated relative bias; the authors use 0.9, 0.5 and 0.1.
             Defaults to `0.1`.
         minimum: Positive integer. Shortest window. Defaults to `10`.
         maximum: Integer of at least 2. Longest window, and number of lags measured, at the cost of
@@ -66,16 +67,16 @@ class AdaptiveTruncation(RunLogger):
         tau: Integer or None. See `kbptt.analysis.suggest_truncation`. Defaults to `None`.
         method: String. See `kbptt.analysis.adaptive.decay`. Defaults to `"least_squares"`.
         batch_size: Integer. Sequences of `data` measured at a time. Defaults to `32`.
-        log_dir: String, path-like or None. TensorBoard directory of this run; may be that of
-            `GradientFlow`, which it follows to `<log_dir>_2`. None writes nothing and only fills
-            `history`. Defaults to `None`.
+        log_dir: String, path-like or None. TensorBoard directory of this run; it can be that of
+            `GradientFlow`, which it then follows to `<log_dir>_2`. None writes nothing and only
+            fills `history`. Defaults to `None`.
 
     Attributes:
         log_dir: The directory written to, or None.
         history: Dict of lists, one entry per estimate: `"step"`, `"truncation"` (K, rounded up),
             and for every layer `"<layer>/lag_decay"` (β) and `"<layer>/relative_bias"`, the
             estimate for K or infinity. TensorBoard shows the same under `gradient_flow_stats/`, and
-            the gradients by lag in the tab *Gradient flow*. The logs of `fit` have the window of
+            the gradients by lag in the tab *Gradient flow*. The logs of `fit` contain the window of
             each epoch as "truncation", infinite for full BPTT.
 
     Reference: [Aicher, Foti & Fox, 2019](https://arxiv.org/abs/1905.07473).
@@ -132,7 +133,7 @@ class AdaptiveTruncation(RunLogger):
             except (AttributeError, TypeError):
                 raise ValueError(
                     "AdaptiveTruncation with scale_learning_rate=True needs a learning rate that "
-                    "is a number. Received a LearningRateSchedule. Leave scale_learning_rate out."
+                    "is a number. Received a LearningRateSchedule. Remove scale_learning_rate."
                 ) from None
 
     def on_epoch_begin(self, epoch, logs=None):

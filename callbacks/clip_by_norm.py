@@ -8,7 +8,7 @@ from kbptt.callbacks.gradient_transform import GradientTransform
 
 @keras.saving.register_keras_serializable(package="kbptt")
 class ClipByNorm(optimizers.ClipByNorm, GradientTransform):
-    """Scales each variable's gradient to a norm of at most `threshold`, one by one.
+    """Scales each variable's gradient separately to a norm of at most `threshold`.
 
     `kbptt.optimizers.ClipByNorm` with the same arguments, during `fit` only and on any model.
 

@@ -8,7 +8,7 @@ from kbptt.callbacks.gradient_transform import GradientTransform
 
 @keras.saving.register_keras_serializable(package="kbptt")
 class ClipByValue(optimizers.ClipByValue, GradientTransform):
-    """Limits every component of the gradient to [-threshold, threshold].
+    """Limits every element of the gradient to [-threshold, threshold].
 
     `kbptt.optimizers.ClipByValue` with the same arguments, during `fit` only and on any model.
 

@@ -29,24 +29,24 @@ class GradientFlossing(keras.callbacks.Callback):
     """Pushes the leading Lyapunov exponents of the recurrent layers to 0: gradient flossing.
 
     The gradient that reaches a state T timesteps back is a product of T Jacobians. In its i-th
-    direction the product grows like e^{λᵢT}, λᵢ being a Lyapunov exponent, so that λᵢ = 0 for as
-    many i as a task needs lets the gradient pass. Before the first training step, and every `freq`
-    if given, each recurrent layer by itself takes `steps` steps of Adam on the mean of λᵢ², which
+    direction, the product grows like e^{λᵢT}, where λᵢ is a Lyapunov exponent. The gradient passes
+    if λᵢ = 0 for as many i as the task needs. Before the first training step, and every `freq` if
+    given, each recurrent layer separately takes `steps` steps of Adam on the mean of λᵢ², which
     `kbptt.analysis.flossing_loss` computes on a few sequences. The weights of the layer change;
-    other layers, and the model's optimizer with its state, do not.
+    other layers and the state of the model's optimizer do not.
 
-    Flossing uses any layer that `kbptt.analysis.lyapunov_exponents` can measure, of kbptt (through
-    `layer.advance`) or Keras. Layers of which nothing is trainable are left out. In a stack, a
+    Flossing works for every layer that `kbptt.analysis.lyapunov_exponents` can measure, from kbptt
+    (through `layer.advance`) or Keras. Layers without trainable weights are skipped. In a stack, a
     layer is flossed after those below it, since it reads their outputs.
 
-    A training that is continued is not flossed from the start again: before the first step means
-    epoch 0 and `model.optimizer.iterations` 0. Sequences depend on `seed` and on how often training
-    was flossed before, and Adam starts afresh each time, so that a run that was killed goes on as
-    it would have (`keras.callbacks.BackupAndRestore`).
+    Resumed training is not flossed at the start again: before the first step means epoch 0 and
+    `model.optimizer.iterations` 0. Sequences depend on `seed` and on the number of flossings so
+    far, and Adam is reset each time, so a killed run continues as if uninterrupted
+    (`keras.callbacks.BackupAndRestore`).
 
     The logs of every epoch get `flossing_loss`, the mean of λᵢ² over exponents and layers at the
     end of the epoch, and `lyapunov_exponent`, the largest λ₁ of the layers, both on the same few
-    sequences every time: how far training has drifted from where flossing left it.
+    sequences every time. They show how far training has drifted since flossing.
 
     Example:
 
@@ -57,22 +57,22 @@ class GradientFlossing(keras.callbacks.Callback):
     ```
 
     Args:
-        steps: Integer of at least 0. Steps each time; 0 is off. Defaults to `500`, as do all
+        steps: Integer of at least 0. Steps each time; 0 turns flossing off. Defaults to `500`. All
             defaults but that of `count` follow the author's code.
         freq: `None`, `"epoch"` or a positive integer. When to floss again: before every epoch, or
-            whenever so many training steps are done. Defaults to `None`: only before training.
-        repeats: Integer of at least 0 or None. How often at most to floss again: the epochs or
-            multiples of `freq` beyond that are left out. Defaults to `None`, no limit.
+            after this many training steps. Defaults to `None`: only before training.
+        repeats: Integer of at least 0 or None. Maximum number of repeated flossings; later epochs
+            or multiples of `freq` are skipped. Defaults to `None`, no limit.
         x: Array of inputs of the model, `(batch, timesteps, …)`, unpadded: the sequences to floss
             on, drawn at random. Needs a functional or Sequential model, whose recurrent layers at
-            the top level are flossed. `None` feeds standard normal numbers to every recurrent
-            layer at any depth, which drive it differently than its data do. Defaults to `None`.
+            the top level are flossed. `None` feeds standard normal numbers to every recurrent layer
+            at any depth, which drive it differently from its data. Defaults to `None`.
         count: Positive integer or None. Exponents, k: at most the size of the state, which for an
             LSTM is twice its units. `None` takes half the size of the state. Defaults to `None`.
         learning_rate: Number above 0, of Adam. Defaults to `0.001`.
         batch_size: Positive integer. Sequences in a step. Defaults to `1`.
         timesteps: Positive integer. Length of the sequences; `x` is cut to it. Defaults to `55`.
-        burn_in: Integer of at least 0 or None. First timesteps that do not count: see
+        burn_in: Integer of at least 0 or None. First timesteps to exclude: see
             `kbptt.analysis.flossing.exponents`. `None` is a quarter. Defaults to `None`.
         interval: Positive integer. Timesteps between orthonormalizations. Defaults to `1`.
         seed: Integer of at least 0. Defaults to `0`.
@@ -192,12 +192,12 @@ class GradientFlossing(keras.callbacks.Callback):
         if self.x is not None and not getattr(model, "inputs", None):
             raise ValueError(
                 "GradientFlossing with `x` needs a functional or Sequential model, to know what "
-                f"each recurrent layer receives. Received: {type(model).__name__}. Leave `x` out: "
-                "the recurrent layers then get random numbers."
+                f"each recurrent layer receives. Received: {type(model).__name__}. Without `x`, "
+                "the recurrent layers get random numbers."
             )
         layers = (find.recurrent_layers if self.x is None else find.top_level_layers)(model)
         if not layers:
-            where = "" if self.x is None else " at its top level, where `x` could be followed to"
+            where = "" if self.x is None else " at its top level, to which `x` could be followed"
             raise ValueError(
                 f"GradientFlossing: model {model.name!r} has no recurrent layer{where}."
             )
@@ -205,7 +205,7 @@ class GradientFlossing(keras.callbacks.Callback):
             raise ValueError(
                 "GradientFlossing with `x` runs the layers below a recurrent layer, which would "
                 f"change their states: model {model.name!r} has several recurrent layers and some "
-                "are stateful. Leave `x` out: the recurrent layers then get random numbers."
+                "are stateful. Without `x`, the recurrent layers get random numbers."
             )
         layers = [one for one in layers if one.trainable_variables or not one.built]
         names = layout.unique_names(one.name for one in layers)

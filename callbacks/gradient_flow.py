@@ -38,7 +38,7 @@ def _heatmap_freq(name: str, value: Any) -> HeatmapFrequency:
     if isinstance(value, str) and value == "auto":
         return "auto"
     require("matplotlib")
-    return _checks.positive_integer(name, value, 'Or give "auto" or None.')
+    return _checks.positive_integer(name, value, 'Or pass "auto" or None.')
 
 
 @keras.saving.register_keras_serializable(package="kbptt")
@@ -61,24 +61,24 @@ class GradientFlow(RunLogger):
     gradients, `nonfinite_steps` (of all `fit` so far), if a kbptt callback clips the gradient
     `clip_rate`, `threshold` and `norm_after`, and if the optimizer does `clipnorm/clip_rate`.
 
-    With `health` it also looks at the batch of the step that is logged (see
-    `kbptt.analysis.health`), and writes for every layer the tensors `…/h_norm` and `…/c_norm`, the
-    norms of the states of all timesteps, the scalars `dead_units`, `saturated_units`,
-    `gate_f_closed`, `gate_f_open`, …; for every trainable variable, under
-    `gradient_flow_stats/variables/<path>/…`, `gradient_norm` (before any clipping) and
-    `update_to_weight`, ‖Δw‖/‖w‖ of that step; and, where layers return sequences, the gradients by
-    lag on a few samples of the batch.
+    With `health` it also examines the batch of the logged step (see `kbptt.analysis.health`), and
+    writes for every layer the tensors `…/h_norm` and `…/c_norm`, the norms of the states of all
+    timesteps, the scalars `dead_units`, `saturated_units`, `gate_f_closed`, `gate_f_open`, …; for
+    every trainable variable, under `gradient_flow_stats/variables/<path>/…`, `gradient_norm`
+    (before any clipping) and `update_to_weight`, ‖Δw‖/‖w‖ of that step; and, where layers return
+    sequences, the gradients by lag on a few samples of the batch.
 
     The norms are those of the unscaled loss: the loss scale of mixed precision, which the layer's
-    `gradient_norms` contain, is divided out.
+    `gradient_norms` include, is divided out.
 
     The step is `optimizer.iterations`, which keeps increasing over several calls of `fit` and when
-    training is resumed from a checkpoint into the same directory. A model that starts at iteration
-    0 in a directory that already holds profiles, or in one that a different process is writing to,
-    is a new run: it goes to `<log_dir>_2`, with a warning, and so do the other callbacks that were
-    given this directory.
+    training is resumed from a checkpoint into the same directory. If a model starts at iteration 0
+    in a directory that already contains profiles, or that a different process is writing to, it is
+    a new run: it goes to `<log_dir>_2`, with a warning, as do the other callbacks with this
+    directory.
 
-    A full disk or a missing permission ends the logging with one warning; training continues.
+    If the disk is full or a permission is missing, logging stops with one warning; training
+    continues.
 
     Example:
 
@@ -88,14 +88,14 @@ class GradientFlow(RunLogger):
 
     Args:
         log_dir: String, path-like or None. Directory of this run, below TensorBoard's `--logdir`.
-            May be the directory of `keras.callbacks.TensorBoard`. None writes nothing and keeps
-            only what `history`, `scalars`, `plot` and `summary` show. Defaults to `None`.
+            Can be the directory of `keras.callbacks.TensorBoard`. None writes no files and only
+            keeps what `history`, `scalars`, `plot` and `summary` show. Defaults to `None`.
         log_freq: `"epoch"` or a positive integer, the training steps between profiles. Defaults to
             `"epoch"`.
         heatmap_freq: When to draw the heatmap images: `"auto"`, each time the history has grown by
-            half, as long as drawing takes about 2 % of the time of `fit` at most; a positive
-            integer, every so many epochs; or `None`, never. Unless `None`, also at the end of
-            training; of a `fit` that raised, when the next one with this callback starts or the
+            half, as long as drawing takes at most about 2 % of the time of `fit`; a positive
+            integer, the number of epochs between images; or `None`, never. Unless `None`, also at
+            the end of training; if `fit` raised, when the next one with this callback starts or the
             process exits. Images need Matplotlib (`kbptt[plot]`); without it `"auto"` draws none.
             Defaults to `"auto"`.
         max_profiles: Integer. After this many profiles, and after each further half as many, the
@@ -107,21 +107,21 @@ class GradientFlow(RunLogger):
         lag_freq: Positive integer. Epochs between these measurements. Defaults to 1.
         max_lags: Integer of at least 2. Number of lags measured, at most the number of timesteps.
             Defaults to 100.
-        health: Boolean, or some of `"states"`, `"variables"` and `"lags"`. Whether to measure the
-            health of the network beside its gradient. With `log_freq="epoch"` it is measured at the
-            last step of an epoch, as long as that takes 4 % of the time of `fit` at most; else with
-            every profile. Defaults to `False`.
-        on_verdict: What to do once something is found to be wrong (see
+        health: Boolean, or some of `"states"`, `"variables"` and `"lags"`. Whether to also measure
+            the health of the network. With `log_freq="epoch"` it is measured at the last step of an
+            epoch, as long as that takes at most 4 % of the time of `fit`; otherwise with every
+            profile. Defaults to `False`.
+        on_verdict: What to do when something is found to be wrong (see
             `kbptt.analysis.find_faults`): `"warn"`; `"stop"`, which also ends training after the
-            step; or a function of the list of new `kbptt.analysis.Finding`. Judged at every profile
-            (before the third, so for two epochs by default, only non-finite steps can be found),
-            each finding acted on once. Defaults to `None`, nothing.
+            step; or a function that receives the list of new `kbptt.analysis.Finding`. Checked at
+            every profile (before the third, so for two epochs by default, only non-finite steps can
+            be found); each finding triggers it once. Defaults to `None`, nothing.
         thresholds: `kbptt.analysis.Thresholds`, or a dict of those that differ from the defaults.
             Defaults to `None`.
 
     Attributes:
         log_dir: The directory written to, or None.
-        history: Dict from the layer's name to `(steps, norms)` with shapes `(records,)` and
+        history: Dict from layer name to `(steps, norms)` with shapes `(records,)` and
             `(records, timesteps)`: the records of this process, evenly thinned out beyond
             `max_profiles` records or 64 MiB.
         states: Dict from `"<layer>/h"` and `"<layer>/c"` to `(steps, norms)`, with `health`.
@@ -177,18 +177,18 @@ class GradientFlow(RunLogger):
     # What was seen.
 
     def findings(self) -> list[Finding]:
-        """What is wrong with the run so far: `kbptt.analysis.find_faults` of its records."""
+        """Returns what is wrong so far: `kbptt.analysis.find_faults` on the run's records."""
         return find_faults(self._evidence(), self.thresholds)
 
     def summary(self, print_fn: Callable[[str], Any] = print) -> None:
-        """Prints the verdict on each layer, what is wrong and what to try, and the thresholds."""
+        """Prints the verdict for each layer, what is wrong and what to try, and the thresholds."""
         print_fn(summaries.text(self._evidence(), self.thresholds))
 
     def plot(self, layer: str | None = None) -> Any:
         """A figure of one layer: the heatmap of ‖∂L/∂h_t‖, and its first and last profile.
 
-        With `health` the norms of the states as well, and the dead and saturated shares over
-        training. A notebook shows it; `figure.savefig` writes it.
+        With `health` also the norms of the states, and the fractions of dead and saturated units
+        over training. A notebook displays it; `figure.savefig` saves it.
 
         Args:
             layer: The layer's name. Defaults to `None`, the first one.
@@ -197,7 +197,7 @@ class GradientFlow(RunLogger):
             A `matplotlib.figure.Figure`.
 
         Raises:
-            ValueError: If there is no such layer, or no profile of it yet.
+            ValueError: If there is no such layer, or it has no profile yet.
         """
         require("matplotlib")
         from kbptt.tensorboard import overview
@@ -294,8 +294,8 @@ class GradientFlow(RunLogger):
         if not layers:
             warnings.warn(
                 f"GradientFlow logs nothing: model {self.model.name!r} has no layer that records "
-                "the gradient of every timestep. Use kbptt.LSTM, kbptt.GRU, kbptt.SimpleRNN or "
-                "kbptt.RNN in place of the keras.layers of these names, or kbptt.convert(model).",
+                "the gradient of every timestep. Replace the recurrent keras.layers by kbptt.LSTM, "
+                "kbptt.GRU, kbptt.SimpleRNN or kbptt.RNN, or use kbptt.convert(model).",
                 stacklevel=2,
             )
             return

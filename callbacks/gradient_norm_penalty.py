@@ -27,18 +27,18 @@ class GradientNormPenalty(keras.callbacks.Callback):
     variables of the model, and L is what `fit` minimizes: loss, `add_loss` and weight regularizers.
 
     The penalty's gradient is added before anything else sees the gradient: the clipping callbacks,
-    wherever they stand in the list, and the optimizer clip the sum. The reported loss stays L.
+    wherever they are in the list, and the optimizer clip the sum. The reported loss remains L.
 
     `form="finite_difference"` evaluates the gradient a second time, at θ + r·g/‖g‖, on the same
     batch with the same dropout masks: about twice the time of a step, for any layer. It is first
     order in r.
 
-    `form="exact"` backpropagates through backpropagation. Every layer must be twice
-    differentiable; kbptt layers leave their engine for an ordinary loop then, which is many times
-    slower and refuses sliding windows. With truncation the gradient is not that of any loss, and
-    the two forms differ: the finite difference follows the truncated gradient that is used.
+    `form="exact"` backpropagates through backpropagation. Every layer must be twice differentiable.
+    kbptt layers then use an ordinary loop instead of their engine, which is many times slower and
+    does not support sliding windows. With truncation the gradient is not that of any loss, and the
+    two forms differ: the finite difference follows the truncated gradient that is actually used.
 
-    A penalty that is not finite is left out of that step and counted in `skipped`.
+    A non-finite penalty is left out of that step and counted in `skipped`.
 
     Example:
 
@@ -48,17 +48,17 @@ class GradientNormPenalty(keras.callbacks.Callback):
     ```
 
     Args:
-        weight: Float of at least 0, λ. May be assigned during training (`penalty.weight = 0.1`)
-            without a new compilation. Defaults to `0.01`.
+        weight: Float of at least 0, λ. Can be assigned during training (`penalty.weight = 0.1`)
+            without recompiling. Defaults to `0.01`.
         form: `"finite_difference"` or `"exact"`. Defaults to `"finite_difference"`.
         radius: Float above 0, r: the length of the step in the space of all weights, for
-            `"finite_difference"`. Smaller is nearer to the exact penalty until rounding, about
-            1e-7·‖g‖/r in float32, takes over; in mixed precision take 0.1. Defaults to `0.01`.
+            `"finite_difference"`. Smaller values are closer to the exact penalty, until rounding,
+            about 1e-7·‖g‖/r in float32, dominates; in mixed precision use 0.1. Defaults to `0.01`.
         squared: Boolean, the squared norm rather than the norm. Defaults to `True`.
 
     Raises:
-        ValueError: from `fit`, if the model has a `train_step` of its own (the loss that it
-            minimizes is unknown) or is distributed over several replicas.
+        ValueError: from `fit`, if the model overrides `train_step` (the loss that it minimizes is
+            unknown) or is distributed over several replicas.
 
     Reference:
 
@@ -179,7 +179,7 @@ class GradientNormPenalty(keras.callbacks.Callback):
 class _Penalized(StepWrapper):
     """The train step, which meets an optimizer that adds the penalty's gradient."""
 
-    TWICE = "Two GradientNormPenalty callbacks in one fit. Add up their weights instead."
+    TWICE = "Two GradientNormPenalty callbacks in one fit. Use one with the sum of their weights."
 
     def __init__(self, model: keras.Model, penalty: GradientNormPenalty):
         self.model = model
@@ -264,16 +264,16 @@ def _takes_training(model: keras.Model) -> bool:
 def _check_model(model: keras.Model) -> None:
     if "train_step" in vars(model) or type(model).train_step is not keras.Model.train_step:
         raise ValueError(
-            "GradientNormPenalty needs the `train_step` of keras.Model, or else the loss that is "
-            f"minimized is unknown. Received: {type(model).__name__}, which has a `train_step` of "
-            "its own. Override `compute_loss` instead."
+            "GradientNormPenalty needs the `train_step` of keras.Model, otherwise the loss that is "
+            f"minimized is unknown. Received: {type(model).__name__}, which overrides "
+            "`train_step`. Override `compute_loss` instead."
         )
     replicas = model.distribute_strategy.num_replicas_in_sync
     if replicas > 1:
         raise ValueError(
             "GradientNormPenalty works on one replica, since the norm of the whole batch's "
             "gradient is not the sum of the replicas' norms. Received: a distribution strategy of "
-            f"{replicas} replicas. Fit without it."
+            f"{replicas} replicas. Train without it."
         )
 
 

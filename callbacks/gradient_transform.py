@@ -39,13 +39,13 @@ class GradientTransform(optimizers.GradientTransform, keras.callbacks.Callback):
     `optimizer.iterations` stay as they are, and the step is counted and reported once per epoch.
 
     Each step of `fit` runs with a `kbptt.optimizers.Clipped` around the model's optimizer; between
-    steps, and however `fit` ends, the model has its own.
+    steps, and however `fit` ends, the model has its own optimizer.
 
     The state belongs to the optimizer: a second `fit` continues it, and so does a `fit` of a model
     that was saved after the last epoch and loaded. It is in this object, not in the model's file.
-    `keras.callbacks.BackupAndRestore` saves and restores it, if it stands after this callback in
-    the list. For a different process, `save_own_variables` and `load_own_variables` put it into a
-    dictionary and take it from there:
+    `keras.callbacks.BackupAndRestore` saves and restores it, if it comes after this callback in the
+    list. To use it in a different process, save it with `save_own_variables` and load it with
+    `load_own_variables`:
 
     ```python
     clip.save_own_variables(state := {})
@@ -54,7 +54,7 @@ class GradientTransform(optimizers.GradientTransform, keras.callbacks.Callback):
     ```
 
     To write one, override `transform`, and `initial_memory` or `initial_memory_per_variable` if it
-    remembers anything:
+    has state:
 
     ```python
     class Halve(GradientTransform):
@@ -64,22 +64,22 @@ class GradientTransform(optimizers.GradientTransform, keras.callbacks.Callback):
 
     Args:
         threshold: Positive float, or a function of `optimizer.iterations` that returns one, such as
-            a `keras.optimizers.schedules.LearningRateSchedule`. While it is a float, another
-            callback may change it during `fit`: ``clip.threshold = 0.5``. Left out if the
-            transform has none or makes its own.
+            a `keras.optimizers.schedules.LearningRateSchedule`. If it is a float, a callback can
+            change it during `fit`: ``clip.threshold = 0.5``. Omitted if the transform has none or
+            computes its own.
         variables: A regular expression, or several: the transform sees and changes only variables
             with a match in their path, e.g. `"recurrent_kernel"`. Defaults to `None`, all.
         name: String. Prefix of the epoch logs. Defaults to the class name in snake case.
 
-    The arguments are attributes as well. Set after a `fit`, they take effect in the next one; so
-    does every public attribute of a subclass that `transform` reads.
+    The arguments are also attributes. If you set them after a `fit`, they take effect in the next
+    one, as does every public attribute of a subclass that `transform` reads.
 
     Attributes (TensorFlow variables, of the optimizer of the last `fit`):
-        norm_before, norm_after: Global norm of the chosen gradients before and after, at the last
+        norm_before, norm_after: Global norm of the selected gradients before and after, at the last
             step that was not skipped.
         threshold: The bound at that step.
-        step_count, clip_count, skipped_count: Steps that were taken, those of them in which a
-            gradient shrank, and steps skipped, since `fit` started.
+        step_count, clip_count, skipped_count: Steps taken, steps in which a gradient shrank, and
+            steps skipped, since `fit` started.
     """
 
     # Whether it acts before all others, whatever the order of the callbacks.
@@ -131,12 +131,12 @@ class GradientTransform(optimizers.GradientTransform, keras.callbacks.Callback):
             self._kept = (iterations, values)
 
     def save_own_variables(self, store: Any) -> None:
-        """Puts the state, as NumPy arrays by name, into the dictionary `store`."""
+        """Saves the state, as NumPy arrays by name, in the dictionary `store`."""
         for name, variable in (self.state or {}).items():
             store[name] = variable.numpy()
 
     def load_own_variables(self, store: Any) -> None:
-        """Has the next `fit` continue from the state that `save_own_variables` put into `store`."""
+        """Makes the next `fit` continue from a state saved by `save_own_variables`."""
         self._kept = (None, {name: np.asarray(store[name]) for name in store.keys()})
 
     # Callback methods. Only `fit` calls them: evaluate and predict never see a transform.

@@ -29,8 +29,8 @@ class SpectralMonitor(RunLogger):
       recurrent layers at the top level of a functional or Sequential model.
 
     Gates are `i f c o` (LSTM) and `z r h` (GRU); a SimpleRNN has one kernel and no suffix. Values
-    are logged before the first step, then every `log_freq`, at step `optimizer.iterations`. They
-    may share the directory of GradientFlow, and then follow it to `<log_dir>_2`.
+    are logged before the first step, then every `log_freq`, at step `optimizer.iterations`. The
+    directory can be that of GradientFlow, which is then followed to `<log_dir>_2`.
 
     Example:
 
@@ -95,8 +95,8 @@ class SpectralMonitor(RunLogger):
         if self.x is not None and not getattr(self.model, "inputs", None):
             raise ValueError(
                 "SpectralMonitor with `x` needs a functional or Sequential model, to know what "
-                f"each recurrent layer receives. Received: {type(self.model).__name__}. Leave `x` "
-                "out, or use kbptt.analysis.lyapunov_exponents on the layer."
+                f"each recurrent layer receives. Received: {type(self.model).__name__}. Remove "
+                "`x`, or use kbptt.analysis.lyapunov_exponents on the layer."
             )
         self._log()
 

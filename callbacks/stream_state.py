@@ -26,32 +26,32 @@ class StreamState(keras.callbacks.Callback):
     model.fit(data, epochs=10, callbacks=[kbptt.callbacks.StreamState(data)])
     ```
 
-    Each row of the batch goes on with the states it had at the end of the window before; where a
-    sequence begins, it starts from the initial states of the layers. No gradient flows from a
-    window into the one before. Layers need no ``stateful=True``; between the steps the model has no
-    state, so that `predict`, `evaluate` and a saved file are those of a model that was trained on
-    whole sequences. The loss and the metrics are means over the timesteps that belong to a
-    sequence, in a window and over an epoch.
+    Each row of the batch continues from the states it had at the end of the previous window; where
+    a sequence begins, it starts from the initial states of the layers. No gradient flows from a
+    window into the previous one. Layers need no ``stateful=True``; the model has no state between
+    steps, so `predict`, `evaluate` and saved files are those of a model trained on whole sequences.
+    The loss and the metrics are means over the timesteps that belong to a sequence, both within a
+    window and over an epoch.
 
-    `data` counts the windows that were trained on: a second `fit` goes on where the first one
-    stopped, in the middle of an epoch too. Validation data that are `Streams` are read with states
-    of their own. `kbptt.evaluate_stream` does that outside of `fit`.
+    `data` counts the windows trained on, so a second `fit` continues where the first one stopped,
+    even in the middle of an epoch. Validation data that are `Streams` are read with separate
+    states. `kbptt.evaluate_stream` does the same outside `fit`.
 
-    With `path`, a training run that was killed is continued by the same script: weights, optimizer,
-    states, random seeds, metrics and position are as in a run without interruption. The file is
-    removed when `fit` ends.
+    With `path`, rerunning the same script resumes a training run that was killed: weights,
+    optimizer, states, random seeds, metrics and position are as in an uninterrupted run. The file
+    is removed when `fit` ends.
 
     Args:
-        data: The `kbptt.data.Streams` that `fit` is given.
-        path: String, path-like or None: the file that keeps what is needed to go on. Defaults to
+        data: The `kbptt.data.Streams` passed to `fit`.
+        path: String, path-like or None: the file that stores what is needed to resume. Defaults to
             `None`.
-        save_freq: `"epoch"` or a positive integer, the windows between two files. Defaults to
+        save_freq: `"epoch"` or a positive integer, the number of windows between saves. Defaults to
             `"epoch"`.
 
     Raises:
-        ValueError: from `fit`, before training, if a layer cannot carry its state on
-            (`Bidirectional`, ``go_backwards``, layers of Keras that are not kbptt's), if `fit` is
-            given other data or part of an epoch, or if the file is that of another model or stream.
+        ValueError: from `fit`, before training, if a layer cannot carry its state (`Bidirectional`,
+            ``go_backwards``, Keras layers that are not kbptt's), if `fit` receives different data
+            or part of an epoch, or if the file belongs to a different model or stream.
     """
 
     # By which the data know that they are not read as windows alone.
@@ -66,7 +66,7 @@ class StreamState(keras.callbacks.Callback):
         super().__init__()
         if not isinstance(data, Streams):
             raise ValueError(
-                "`data` expected the kbptt.data.Streams that `fit` is given. Received: "
+                "`data` expected the kbptt.data.Streams that is passed to `fit`. Received: "
                 f"{type(data).__name__}."
             )
         self.data: Streams = data
@@ -271,25 +271,25 @@ def _check_data(model: keras.Model, data: Streams, params: Any) -> None:
     fit = _keras.running("fit") or {"x": data}
     if fit["x"] is not data:
         raise ValueError(
-            "`fit` expected the Streams that StreamState was given, and received other data: write "
+            "`fit` expected the Streams passed to StreamState, and received different data: write "
             "`model.fit(data, callbacks=[StreamState(data)])`. Batches of arrays, which `fit` "
-            "shuffles, do not follow each other in time."
+            "shuffles, are not consecutive in time."
         )
     for name in ("y", "sample_weight", "class_weight"):
         if fit.get(name) is not None:
             raise ValueError(
-                f"`fit` expected Streams alone, which have targets and weights, and received "
-                f"`{name}` too. Leave it out."
+                f"`fit` expected only Streams, which have targets and weights, and also received "
+                f"`{name}`. Remove it."
             )
     steps = (params or {}).get("steps")
     if steps != len(data):
         raise ValueError(
-            f"An epoch of these Streams is {len(data)} windows, and `fit` was told to take {steps} "
-            "steps: leave `steps_per_epoch` out."
+            f"An epoch of these Streams has {len(data)} windows, but `fit` received a number of "
+            f"{steps} steps. Remove `steps_per_epoch`."
         )
     window = data.position % len(data)
     if window % model.steps_per_execution:
         raise ValueError(
-            f"Training goes on at window {window} of an epoch, and `steps_per_execution` expected "
-            f"a divisor of it. Received: {model.steps_per_execution}."
+            f"Training resumes at window {window} of an epoch, so `steps_per_execution` must "
+            f"divide it. Received: {model.steps_per_execution}."
         )

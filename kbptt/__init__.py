@@ -6,7 +6,7 @@ it is first used.
 
 from kbptt import _lazy, _registration
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __getattr__, __dir__, __all__ = _lazy.attach(__name__, __file__)
 

@@ -12,8 +12,8 @@ class Freezable:
         if self._frozen:
             raise AttributeError(
                 f"This {type(self).__name__} belongs to a layer, which has compiled it. "
-                f"Received: {name}={value!r}. Make a new one and set the layer's argument of the "
-                "same name, such as `layer.truncation = …`, which the next training step uses."
+                f"Received: {name}={value!r}. Create a new one and assign it to the layer, for "
+                "example `layer.truncation = …`; the next training step uses it."
             )
         super().__setattr__(name, value)
 

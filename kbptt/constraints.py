@@ -37,20 +37,21 @@ class _SingularValues(keras.constraints.Constraint):
 class Orthogonal(_SingularValues):
     """Replaces every gate's block by the orthogonal matrix nearest to it, its polar factor.
 
-    Computed in float64 and rounded once. A block that holds NaN or Inf stays as it is.
+    Computed in float64 and rounded once. A block that contains NaN or Inf is left unchanged.
 
     Example:
 
     >>> layer = keras.layers.LSTM(64, recurrent_constraint=kbptt.constraints.Orthogonal())
 
     Args:
-        gates: Integer or `"auto"`, the number of blocks side by side. `"auto"` takes the kernel
-            `(units, n * units)` apart into n square blocks. Blocks that are not square, with the
-            number given, get orthonormal rows or columns, whichever are fewer. Defaults to
+        gates: Integer or `"auto"`, the number of blocks side by side. `"auto"` splits the kernel
+            `(units, n * units)` into n square blocks. If the number is given and blocks are not
+            square, their rows or columns become orthonormal, whichever are fewer. Defaults to
             `"auto"`.
 
     Raises:
-        ValueError: If `gates` is invalid; when called, if the kernel cannot be taken apart so.
+        ValueError: If `gates` is invalid; when called, if the kernel cannot be split into these
+            blocks.
 
     Reference:
 
@@ -66,8 +67,8 @@ class SpectralNorm(_SingularValues):
     """Keeps the singular values of every gate's block within [minimum, maximum].
 
     With `minimum=1 - m` and `maximum=1 + m` it is the margin m of Vorontsov et al.: 0 is a hard
-    orthogonal constraint. Singular vectors stay; a block within the band stays as it is, as does
-    one that holds NaN or Inf.
+    orthogonal constraint. Singular vectors are kept; a block within the band is left unchanged, as
+    is one that contains NaN or Inf.
 
     Example:
 
@@ -79,8 +80,8 @@ class SpectralNorm(_SingularValues):
         gates: Integer or `"auto"`, as in `Orthogonal`. Defaults to `"auto"`.
 
     Raises:
-        ValueError: If an argument is out of its range; when called, if the kernel cannot be taken
-            apart so.
+        ValueError: If an argument is out of its range; when called, if the kernel cannot be split
+            into these blocks.
 
     Reference:
 

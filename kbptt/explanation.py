@@ -15,12 +15,12 @@ from kbptt.layers.any_cell import CellLayer
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """How a layer runs; printed, one line for each recurrent loop and each choice about it.
+    """How a layer runs. Printing it shows one line per recurrent loop and per choice about it.
 
     Attributes:
         loops: For each recurrent loop (of a stack of cells, of both directions) the choices by
             name, each in words. ``"loop"`` begins with ``"C++"``, ``"TensorFlow"`` or
-            ``"automatic differentiation"``, ``"why"`` tells why it is not C++.
+            ``"automatic differentiation"``; ``"why"`` explains why it is not C++.
     """
 
     loops: dict[str, dict[str, str]]
@@ -47,23 +47,23 @@ class Passes(NamedTuple):
 
 
 def explain(layer: Any, shape: tuple[int, int, int], *, training: bool = True) -> Explanation:
-    """Tells which loops a layer will run, on how many threads, with what memory, and why.
+    """Explains which loops a layer will run, on how many threads, with how much memory, and why.
 
-    It is the choice in a training script that calls `model.fit`, on this machine and with the
-    `kbptt.engine.settings` in force. Where XLA compiles a whole model (`jit_compile=True`) and in
-    exported models the loops are those of TensorFlow.
+    This describes a training script that calls `model.fit` on this machine, with the current
+    `kbptt.engine.settings`. Models compiled as a whole by XLA (`jit_compile=True`) and exported
+    models use the TensorFlow loops.
 
     Args:
-        layer: A layer of kbptt, or a `keras.layers.Bidirectional` of one. Built for the shape if it
-            is not yet.
+        layer: A layer of kbptt, or a `keras.layers.Bidirectional` of one. Built for the shape if
+            necessary.
         shape: Of its inputs: ``(batch, timesteps, features)``.
-        training: Boolean. Whether it is trained; else called for its outputs alone.
+        training: Boolean. Whether the layer is trained; otherwise only its outputs are computed.
 
     Returns:
         An `Explanation`; print it.
 
     Raises:
-        ValueError: If the layer is not one of kbptt's, or the shape has other than three sizes.
+        ValueError: If the layer is not one of kbptt's, or the shape does not have three sizes.
     """
     sizes = tuple(shape)
     if len(sizes) != 3 or not all(isinstance(n, int) and n > 0 for n in sizes):
@@ -80,7 +80,7 @@ def explain(layer: Any, shape: tuple[int, int, int], *, training: bool = True) -
         if not isinstance(rnn, CellLayer):
             raise ValueError(
                 "`layer` expected a recurrent layer of kbptt, or a `keras.layers.Bidirectional` of "
-                f"one. Received {layer!r}. `kbptt.convert` makes them of Keras's."
+                f"one. Received {layer!r}. `kbptt.convert` converts Keras layers."
             )
         if not rnn.built:
             rnn.build(sizes)
@@ -109,9 +109,7 @@ def _explain(layer, shape, training) -> dict[str, dict[str, str]]:
             loops[title] = _of_others(part.recurrence, part.why)
         if part.options.diagonal and len(parts) == 1:
             size = batch * layer.influence_size() * part.dtype.size
-            loops[title]["gradient"] = (
-                f"SnAp-1; {_mib(size)} of influence where states are carried on"
-            )
+            loops[title]["gradient"] = f"SnAp-1; {_mib(size)} of influence where states are carried"
         features = units
     return loops
 
@@ -149,20 +147,18 @@ def _of_cpu_loop(
     size = batch * timesteps * loop.gates_width(units) * dtype.size
     keeps_gates = size <= loop.most_gates(windows)
     if not size:
-        choices["gates"] = "kept: h is all that the backward pass needs"
+        choices["gates"] = "stored: the backward pass needs only h"
     elif keeps_gates:
-        choices["gates"] = f"kept, {_mib(size)} (up to {_mib(loop.most_gates(windows))} are)"
+        choices["gates"] = f"stored, {_mib(size)} (up to {_mib(loop.most_gates(windows))})"
     elif loop.cell.normalization is not None:
-        choices["gates"] = "computed again: none are kept of layer-normalised cells"
+        choices["gates"] = "recomputed: layer-normalised cells store none"
     else:
-        choices["gates"] = (
-            f"computed again, {_mib(size)} would be more than {_mib(loop.most_gates(windows))}"
-        )
+        choices["gates"] = f"recomputed: {_mib(size)} would exceed {_mib(loop.most_gates(windows))}"
     if len(loop.cell.states) > 1:
         some = None if keeps_gates else plan.slots(windows)
         count = timesteps if some is None else int(some.max())
         each = "each timestep" if some is None else f"{count} of {timesteps} timesteps"
-        choices["c"] = f"kept of {each}, {_mib(count * batch * units * dtype.size)}"
+        choices["c"] = f"stored at {each}, {_mib(count * batch * units * dtype.size)}"
     return choices
 
 
@@ -181,9 +177,9 @@ def _threads(loop: CPULoop, sharing: plan.Sharing, rows: int, units: int) -> str
         return f"1 thread (two would have fewer than {plan.ROWS_OF_A_TEAM} rows{units_too} each)"
     if members == 1:
         return f"{teams} threads, each with {rows / teams:.4g} rows"
-    why = f"fewer than {plan.ROWS_OF_A_TEAM} rows for each"
+    why = f"fewer than {plan.ROWS_OF_A_TEAM} rows per thread"
     if units >= plan.WIDE:
-        why = f"of {plan.WIDE} or more in all"
+        why = f"of {plan.WIDE} or more in total"
     if loop.run.members is not None:
         why = f"`members` is {loop.run.members}"
     if teams == 1:

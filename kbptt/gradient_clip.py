@@ -12,17 +12,17 @@ from kbptt._typing import Config
 
 @keras.saving.register_keras_serializable(package="kbptt")
 class ByNorm(Freezable):
-    """Scales the gradient carried to the timestep before down to a norm, sample by sample.
+    """Scales the gradient carried to the previous timestep down to a norm, sample by sample.
 
-    With v_t = J_tᵀ ∂L/∂h_t of one sample, for an LSTM of h and c together, what is carried on is
-    ``v_t · min(1, norm / ‖v_t‖)``. Unlike a bound on every element this keeps its direction. An
-    infinite element counts as the largest number that there is; NaN stays NaN.
+    With v_t = J_tᵀ ∂L/∂h_t of one sample (for an LSTM, of h and c together), the gradient carried
+    back is ``v_t · min(1, norm / ‖v_t‖)``. Unlike a bound on every element, this keeps its
+    direction. An infinite element counts as the largest finite number; NaN stays NaN.
 
     Args:
         norm: Positive float.
 
     Raises:
-        ValueError: If `norm` is no positive number.
+        ValueError: If `norm` is not a positive number.
 
     Reference: [Pascanu et al., 2013](https://arxiv.org/abs/1211.5063), algorithm 1, applied at
     every timestep as the bound on elements of [Graves, 2013](https://arxiv.org/abs/1308.0850).

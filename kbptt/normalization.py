@@ -19,16 +19,16 @@ class LayerNormalization(Freezable):
       ``c' = f·c + i·g`` and ``h' = o·φ(gain_c·LN(c') + b_c)``.
     * GRU: as the LSTM, the two gates together and the candidate on its own.
 
-    The layer gets the gains (ones at first) as further weights beside those of the Keras layer.
+    The gains, initialized to ones, are weights in addition to those of the Keras layer.
 
     Args:
         epsilon: Positive float. Added to the variance. Defaults to 1e-5, as in the paper.
         carry_normalized: Boolean. LSTM only: carry LN(c') to the next timestep instead of c', as
-            TensorFlow Addons did (with ``epsilon=1e-3``). These are other dynamics: the cell state
+            TensorFlow Addons did (with ``epsilon=1e-3``). This changes the dynamics: the cell state
             no longer keeps a value over many timesteps. Defaults to `False`.
 
     Raises:
-        ValueError: If `epsilon` is not positive, or `carry_normalized` no boolean.
+        ValueError: If `epsilon` is not positive, or `carry_normalized` is not a boolean.
 
     Reference: [Ba, Kiros & Hinton, 2016](https://arxiv.org/abs/1607.06450), eqs. 4 and 20 to 31.
     """
@@ -52,8 +52,8 @@ class LayerNormalization(Freezable):
 class RMSNormalization(LayerNormalization):
     """Root-mean-square normalization: layer normalization that subtracts no mean.
 
-    ``RMS(a) = a / √(mean(a²) + ε)`` stands where `LayerNormalization` has LN; arguments and weights
-    are the same.
+    ``RMS(a) = a / √(mean(a²) + ε)`` replaces LN in `LayerNormalization`; arguments and weights are
+    the same.
 
     Reference: [Zhang & Sennrich, 2019](https://arxiv.org/abs/1910.07467), eq. 4.
     """

@@ -1,8 +1,8 @@
 """Recurrent kernels that stay orthogonal: the layers' argument ``recurrent_parametrization=``.
 
-Each gate's block W of the recurrent kernel is computed from a parameter that no step of an
-optimizer can spoil: W = B·Q(A), with the block B of the initial kernel, a map Q from the skew
-(or strictly lower triangular) matrices onto the orthogonal ones, Q(0) = I, and A = 0 at first.
+Each gate's block W of the recurrent kernel is computed from an unconstrained parameter: W = B·Q(A),
+with the block B of the initial kernel, a map Q from the skew (or strictly lower triangular)
+matrices onto the orthogonal ones, Q(0) = I, and A = 0 at first.
 """
 
 import math
@@ -19,7 +19,7 @@ from kbptt._typing import Config
 
 
 class Parametrization(Freezable):
-    """Base class. A subclass has `orthogonal`, and is registered as Keras's objects are.
+    """Base class. Subclasses implement `orthogonal` and are registered like Keras objects.
 
     The weight of a layer is P = A / `learning_rate_multiplier`, so that a step of P moves A by
     `learning_rate_multiplier` times as much. This is the learning rate of A for optimizers whose
@@ -47,7 +47,7 @@ class Parametrization(Freezable):
         raise NotImplementedError(f"{type(self).__name__} must implement `orthogonal`.")
 
     def kernel(self, parameter: Any, base: Any) -> Any:
-        """The recurrent kernel, computed in float64; rounding it is all that float32 costs.
+        """The recurrent kernel, computed in float64; a float32 kernel is only rounded once.
 
         Args:
             parameter: P, ``(units, gates * units)``. The entries on and above the diagonal of each
@@ -123,7 +123,7 @@ class HouseholderReflections(Parametrization):
     """Q = −H₁H₂⋯Hₙ, Hᵢ = I − 2vᵢvᵢᵀ/‖vᵢ‖², vᵢ = eᵢ + column i of A, A strictly lower triangular.
 
     The n reflections are multiplied in compact form, I − V·S⁻¹·Vᵀ with the upper triangle S of VᵀV
-    and half its diagonal: three products of matrices in place of n of vectors.
+    and half its diagonal: three matrix products instead of n vector products.
 
     Args:
         learning_rate_multiplier: See `Parametrization`. Defaults to `0.1`.

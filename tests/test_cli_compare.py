@@ -99,7 +99,7 @@ def test_exit_code_is_1_if_trials_crashed(tmp_path):
     [
         (("--tasks", "nope", "--methods", "clip"), "Unknown task: 'nope'"),
         (("--tasks", "adding", "--methods", "nope"), "Unknown method: 'nope'"),
-        (("--tasks", "adding"), "name at least one of the methods"),
+        (("--tasks", "adding"), "pass at least one of the methods"),
         (("--tasks", "adding", "--methods", "clip", "--seeds", "1e3"), "Received: seeds='1e3'"),
         (("--tasks", "adding", "--methods", "clip", "--set", "truncation"), "NAME=VALUE"),
         (("--tasks", "adding", "--methods", "clip", "--set", "u=1", "--set", "u=2"), "twice"),

@@ -152,6 +152,6 @@ def test_a_directory_that_holds_a_run_is_refused_at_once(working_directory, monk
     (working_directory / "run").mkdir()
     (working_directory / "run" / "run.json").write_text("{}")
     monkeypatch.setattr("kbptt.cli.train.quiet_start", load)
-    assert "already holds a run. Add --resume" in refused("train", "adding", "--logdir", "run")
+    assert "already contains a run. Add --resume" in refused("train", "adding", "--logdir", "run")
     changed = kbptt("train", "adding", "--logdir", "run", "--resume")
     assert changed.exit_code == 2 and "has a different configuration: " in changed.stderr

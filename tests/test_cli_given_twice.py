@@ -41,7 +41,7 @@ def test_both_commands_refuse_a_setting_given_twice(begin, arguments, names):
 @pytest.mark.parametrize("name", ["path", "task.path", "text.path"])
 def test_a_file_and_its_option_together_are_refused(name):
     message = refused("train", "text", "t.txt", "-o", f"{name}=one.txt")
-    assert "the file 't.txt' and -o path set the same" in message
+    assert "the file 't.txt' and -o path are the same" in message
 
 
 @pytest.mark.parametrize("arguments", [["--seed", "1"], ["--method", "clip"], ["--clip", "1"]])

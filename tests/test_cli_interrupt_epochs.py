@@ -81,7 +81,7 @@ def test_an_epoch_is_recorded_saved_and_shown_or_none_of_these(
 
 def test_a_run_that_tests_its_best_epoch_says_that_it_cannot_be_continued(interrupts, monkeypatch):
     shown = interrupted(monkeypatch, "after saving", "--checkpoint", "best")
-    assert "a run with --checkpoint best cannot be continued" in shown
+    assert "a run with --checkpoint best cannot be resumed" in shown
     assert "Continue with" not in shown
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the next command is a new process
     assert "cannot be combined with `--checkpoint best`" in refused(

@@ -204,12 +204,12 @@ def test_limits_allow_what_is_used():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-o", "units=3,4"], "has 2 values, and one run takes one"),
+        (["-o", "units=3,4"], "has 2 values, but a run takes one"),
         (["-o", "units=3", "-o", "units=4"], "given twice"),
         (["--logdir", "x", "--resume", "--checkpoint", "best"], "cannot be combined"),
         (["--units", "3", "-o", "units=3"], "given twice"),
         (["--method", "clp"], "Unknown method: 'clp' (did you mean 'clip'?)"),
-        (["--method", "orthogonal", "--recurrent-initializer", "zeros"], "give one of them"),
+        (["--method", "orthogonal", "--recurrent-initializer", "zeros"], "use one of them"),
         (["--optimizer", "adm"], "Unknown optimizer: 'adm'"),
         (["-o", "drpout=0.1"], "did you mean 'dropout'?"),
         (["--truncation", "{name: windowed}"], "length"),

@@ -28,7 +28,7 @@ def test_a_run_says_what_it_is_measures_lags_and_names_its_best_epoch(working_di
     assert re.search(r"^training +adam, .*, 2 epochs, batches of 16$", shown, re.MULTILINE)
     assert re.search(r"^log directory +run$", shown, re.MULTILINE)
     order = ["log directory", "Loading TensorFlow …", "Building the model …"]
-    order += ["146 parameters; 4 steps an epoch.", "Compiling the training step …", "epoch 1/2"]
+    order += ["146 parameters; 4 steps per epoch.", "Compiling the training step …", "epoch 1/2"]
     order += ["Testing …", "test accuracy", "best epoch", "‖∂L_s/∂h_s−lag‖ (lstm_1)"]
     places = [shown.index(text) for text in order]
     assert places == sorted(places)
@@ -42,8 +42,9 @@ def test_a_run_says_what_it_is_measures_lags_and_names_its_best_epoch(working_di
     assert [event.tensor_proto.tensor_shape.dim[0].size for event in logged] == [12, 12]
     again = kbptt(*DIGITS, "--epochs", 2, "--logdir", "run", "--resume")
     assert again.exit_code == 0
-    assert "The run has 2 epochs already: nothing to train. To go on, give --epochs 3" in (
-        " ".join(again.stdout.split())
+    assert (
+        "The run already has 2 epochs, so there is nothing to train. To continue, pass --epochs 3"
+        in (" ".join(again.stdout.split()))
     )
     assert "test accuracy" in again.stdout and "best epoch" not in again.stdout
 

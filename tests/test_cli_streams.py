@@ -40,7 +40,7 @@ def test_a_text_is_read_as_a_stream_unless_windows_are_asked_for():
     assert re.search(r"characters per second [\d,]+", text)
     assert json.loads(Path("stream/run.json").read_text())["stream"] is True
     text = shown(*TEXT, "--epochs", 1, "--windows", "--logdir", "windows")
-    assert "Independent windows of 10 characters; --stream to carry the state on." in text
+    assert "Independent windows of 10 characters; --stream to carry the state." in text
     assert json.loads(Path("windows/run.json").read_text())["stream"] is False
     different = map(np.array_equal, weights("stream"), weights("windows"))
     assert not all(different)
@@ -64,7 +64,7 @@ def test_other_tasks_have_no_streams():
 
 
 def test_other_refusals():
-    assert "set the same" in refused(*TEXT, "--stream", "-o", "stream=false")
+    assert "are the same" in refused(*TEXT, "--stream", "-o", "stream=false")
     assert "Expected True or False" in refused(*TEXT, "-o", "stream=3")
     assert "from its end" in refused(*TEXT, "-o", "layer.go_backwards=true")
     compare = ["compare", "--methods", "clip", "--tasks"]

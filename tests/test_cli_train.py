@@ -47,7 +47,7 @@ def test_bad_truncation_is_refused(truncation):
         (["digits", "--option", "blank"], "Expected name=value"),
         (["digits", "--option", "blank=[1"], "neither a word, a number nor a list"),
         (["digits", "--option", "permuted=3"], "`permuted`"),
-        (["digits", "book.txt"], "reads no file"),
+        (["digits", "book.txt"], "does not read a file"),
         (["digits", "--units", "0"], "`--units`"),
         (["digits", "--layers", "0"], "`--layers`"),
         (["digits", "--epochs", "0"], "`--epochs`"),
@@ -191,10 +191,13 @@ def test_a_continued_run_ends_where_an_uninterrupted_one_does(working_directory)
     again = kbptt(*DIGITS, "--epochs", 3, "--logdir", parts, "--resume")
     shown = " ".join(again.stdout.split())
     assert again.exit_code == 0 and again.stderr == "" and "test accuracy" in shown
-    assert "has 3 epochs already: nothing to train. To go on, give --epochs 4 or more." in shown
+    assert (
+        "already has 3 epochs, so there is nothing to train. To continue, pass --epochs 4 or more."
+        in shown
+    )
     assert "gradient decay" not in shown  # it would be nobody knows which step's
 
-    assert "already holds a run" in refused(*DIGITS[1:], "--logdir", parts)
+    assert "already contains a run" in refused(*DIGITS[1:], "--logdir", parts)
     wider = ["5" if before == "--units" else now for before, now in itertools.pairwise(DIGITS)]
     changed = refused(*wider, "--clip", 2, "--logdir", parts, "--resume")
     assert "clip was None and is now 2.0; units was 4 and is now 5" in changed
@@ -252,7 +255,7 @@ def test_resume_without_a_run_starts_one(working_directory):
     result = kbptt(*DIGITS, "--epochs", 1, "--logdir", "new", "--resume")
     assert result.exit_code == 0
     assert json.loads((working_directory / "new" / "run.json").read_text())["units"] == 4
-    assert "There is no run in new to resume: a new one begins." in result.stdout
+    assert "There is no run to resume in new: starting a new one." in result.stdout
 
 
 def test_the_checkpoint_rule_decides_which_weights_are_tested_and_saved(working_directory):
@@ -286,7 +289,7 @@ def test_threads_are_those_that_were_asked_for(working_directory):
 
 def test_a_training_that_diverges_says_so(working_directory):
     result = kbptt(*DIGITS, "--learning-rate", 1e38, "--epochs", 5, "--logdir", "run")
-    assert result.exit_code == 1 and "the training diverged" in result.stderr
+    assert result.exit_code == 1 and "training diverged" in result.stderr
     assert "epoch 1/5" in result.stdout and "epoch 2/5" not in result.stdout
     assert not list(working_directory.glob("run/checkpoint-*"))
 
@@ -312,7 +315,7 @@ def test_ctrl_c_ends_with_130_and_can_be_continued(working_directory):
     )
     assert go_on and " is saved; epoch " in stdout
     result = kbptt(*shlex.split(go_on[1].replace("100000", "1")))
-    assert result.exit_code == 0 and "nothing to train. To go on, give --epochs" in result.stdout
+    assert result.exit_code == 0 and "nothing to train. To continue, pass --epochs" in result.stdout
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):

@@ -11,7 +11,7 @@ STUDY = ("compare", "--tasks", "adding", "--methods", "baseline,clip", "--seeds"
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("--trials", 8), "Name at least one option with --tune"),
+        (("--trials", 8), "Pass at least one option with --tune"),
         (("--tune", "learning_rate"), "Expected name=value"),
         (("--tune", "learning_rate=0.1"), "Expected a range such as 1e-4..1e-2"),
         (("--tune", "units=4..8", "--tune", "model.units=8..16"), "One option is given twice"),

@@ -1,4 +1,4 @@
-"""Ablations: methods × tasks × seeds, run on Dask, kept in a ledger, judged with statistics.
+"""Ablations: methods × tasks × seeds, run on Dask, stored in a ledger, compared statistically.
 
 Importing this package imports neither Keras nor TensorFlow; only the trials do, in their workers.
 """

@@ -26,7 +26,7 @@ def build(config: Mapping[str, Any]) -> tuple[Any, Any, list[Any]]:
     task = tasks.get(config["task"]["name"], **config["task"]["options"])
     if config["task"].get("file") != task.digest():
         raise ValueError(
-            f"{task.file} is not the file that the ablation was planned with: it has changed, or "
+            f"{task.file} is not the file with which the ablation was planned: it has changed, or "
             "this machine has a different one."
         )
     metrics = task.metrics()

@@ -12,29 +12,29 @@ from kbptt.ablation.sections import Table
 # What gives the score of a run, which the rest of its sentence is about.
 _ORIGINS = {
     "file": "that of its line in the file",
-    "script": "the number that its script reported for it",
-    "function": "the number that the trial function returned for it",
+    "script": "the number that its script reported",
+    "function": "the number that the trial function returned",
     "task": (
-        "the task's primary metric on its test data, at the epoch that the checkpoint rule names "
+        "the task's primary metric on its test data, at the epoch selected by the checkpoint rule "
         "(by default the best validation score)"
     ),
 }
-_SAME = ". Rule, seeds and tasks are the same for every method."
+_SAME = ". The rule, seeds and tasks are the same for every method."
 _SKILL = (
     "Skill is the score between the baseline of the task (0: the best predictor without memory, "
     "or worse) and a perfect answer (1)."
 )
-_WORST_RUN = " Of a task that names no baseline, 0 is the worst run."
+_WORST_RUN = " For a task without a baseline, 0 is the worst run."
 _INTERVALS = (
     "Intervals: 95 %, BCa bootstrap over seeds within tasks (mean, IQM, Δ), Wilson (success)."
 )
 _NO_INTERVALS = (
-    f"With fewer than {statistics.FEWEST_FOR_INTERVAL} seeds there is no interval. The runs "
-    "themselves are in parentheses, seed by seed (their means over several tasks)."
+    f"With fewer than {statistics.FEWEST_FOR_INTERVAL} seeds there is no interval; the runs "
+    "themselves are in parentheses, by seed (averaged over several tasks)."
 )
 _GAP = (
-    "Gap (optimality gap): by how much a run misses a perfect answer on average; runs beyond it "
-    "count as 0."
+    "Gap (optimality gap): by how much a run misses a perfect answer on average; runs that exceed "
+    "it count as 0."
 )
 # Each by the column that it explains.
 _COLUMNS = {
@@ -43,15 +43,15 @@ _COLUMNS = {
     "P(better)": "P(better): probability that a run beats a run of the reference.",
     "gap": _GAP,
     "p": (
-        "p: exact sign-flip test on the paired differences, two-sided, corrected after Holm for "
-        "all comparisons of the table."
+        "p: exact sign-flip test on the paired differences, two-sided, with Holm's correction for "
+        "all comparisons in the table."
     ),
     "decay": (
-        "Decay: factor of ‖∂L/∂h_t‖ for each timestep into the past at the end of training, median."
+        "Decay: factor of ‖∂L/∂h_t‖ per timestep into the past at the end of training, median."
     ),
-    "ms/step": "Time per step is a median, and depends on what else the machine did.",
+    "ms/step": "Time per step is a median and depends on the other load of the machine.",
     "memory": (
-        "Memory (by how much training raised the peak of its process) is a median, and depends on "
+        "Memory (by how much training raised the peak of its process) is a median and depends on "
         "what else the process did."
     ),
 }
@@ -76,7 +76,7 @@ def rules(
     there = {name for table in tables for name in table.header}
     columns = dict(_COLUMNS)
     if len(results.tasks) > 1:
-        columns["gap"] += " Skill ends at 1, so over all tasks the gap is 1 − skill."
+        columns["gap"] += " Skill is at most 1, so over all tasks the gap is 1 − skill."
     return [
         score,
         *([_SKILL + (_WORST_RUN if bare else "")] if skill else []),

@@ -80,7 +80,7 @@ class Streams:
         rows, length = self._data.train.rows, self._task.length
         found = f"streams of {rows} rows × {length} {self._task.counts_in}"
         if rows < self._batch_size:
-            found += f" ({self._batch_size} rows would have fewer than two windows each)"
+            found += f" ({self._batch_size} rows would each have fewer than two windows)"
         return found
 
     def arguments(self, epochs: int, first_epoch: int) -> dict[str, Any]:

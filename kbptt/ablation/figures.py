@@ -39,32 +39,30 @@ def draw(results: Results) -> list[Drawing]:
         figures += [
             _figure(
                 f"Learning curves: {task}",
-                f"Validation {name} by epoch, median over the seeds; "
-                + ("thin: every run." if few else "the band spans all seeds.")
+                f"Validation {name} by epoch, median over seeds; "
+                + ("thin lines: runs." if few else "band: all seeds.")
                 + left_out(results),
                 lambda task=task: curves(results, task),
             ),
             _figure(
                 f"Gradient by timestep: {task}",
-                "‖∂L/∂h_t‖ of the first recurrent layer against t, median over the seeds, at the "
-                "start (dashed) and the end (solid) of training. Exact zeros, beyond a cut, are "
-                "left out." + left_out(results),
+                "‖∂L/∂h_t‖ of the first recurrent layer against t, median over seeds; dashed: "
+                "start of training, solid: end. Exact zeros (beyond a cut) are omitted."
+                + left_out(results),
                 lambda task=task: profiles(results, task),
             ),
             _figure(
                 f"Gradient over training: {task}",
-                "‖∂L/∂h_t‖ of the first recurrent layer by training step and timestep, first seed, "
-                "one colour scale for all, that of the runs that did not diverge."
-                + left_out(results, FEW),
+                "‖∂L/∂h_t‖ of the first recurrent layer by training step and timestep, first seed; "
+                "one colour scale, set by the runs that did not diverge." + left_out(results, FEW),
                 lambda task=task: heatmaps(results, task),
             ),
         ]
     figures.append(
         _figure(
             "Decay of the gradient against the score",
-            "Each dot is one run: the factor by which ‖∂L/∂h_t‖ changes for each timestep into the "
-            f"past at the end of training, against its {results.unit}."
-            + left_out(results, dots=True),
+            "Change of ‖∂L/∂h_t‖ per timestep into the past at the end of training, against "
+            f"{results.unit}. Each dot is one run." + left_out(results, dots=True),
             lambda: decay_against_score(results),
         )
     )
@@ -92,9 +90,8 @@ def overall(results: Results) -> list[Drawing]:
         figures.append(
             _figure(
                 "Performance profiles",
-                "Share of the runs, over all tasks and seeds, whose skill is above τ: the higher "
-                "the line, the better. One that is above another everywhere is better at every "
-                "level."
+                "Fraction of runs, over all tasks and seeds, with a skill above τ: higher is "
+                "better. A line that is above another everywhere is better at every level."
                 + (" Bands: pointwise 95 %, bootstrap by seed within each task." if known else "")
                 + left_out(results, FEW),
                 lambda: performance_profiles(results),
@@ -107,12 +104,12 @@ def left_out(results: Results, most: int = ARMS, dots: bool = False) -> str:
     """The end of a caption: what the figures of a large ablation leave out."""
     text = ""
     if len(results.arms) > most:
-        text += f" Of {len(results.arms)} methods and settings the best {most}."
+        text += f" Shown: the best {most} of {len(results.arms)} methods and settings."
     if len(results.tasks) > TASKS:
-        text += f" Of {len(results.tasks)} tasks the first {TASKS} have figures of their own."
+        text += f" Only the first {TASKS} of {len(results.tasks)} tasks have separate figures."
     runs = len(results.seeds) * len(results.tasks)
     if dots and runs > DOTS:
-        text += f" Of {runs} runs each, {DOTS} from the lowest to the highest."
+        text += f" Dots: {DOTS} of {runs} runs each, from lowest to highest."
     return text
 
 
@@ -172,7 +169,7 @@ def performance_profiles(results: Results) -> Figure | None:
             )
     if not axes.get_lines():
         return None
-    axes.set(xlabel="skill τ", ylabel="share of runs above τ", xlim=(0, 1), ylim=(-0.02, 1.02))
+    axes.set(xlabel="skill τ", ylabel="fraction of runs above τ", xlim=(0, 1), ylim=(-0.02, 1.02))
     return _with_legend(figure, axes)
 
 

@@ -35,7 +35,7 @@ def check_names(files: Any) -> dict[str, bytes]:
         if not _is_relative(name):
             raise ValueError(
                 "`files` of a trial: expected relative paths that stay in the trial's folder, such "
-                f"as 'train/events'. Received: {shown(name)}, which leads outside or is no path."
+                f"as 'train/events'. Received: {shown(name)}, which leads outside or is not a path."
             )
         if not isinstance(content, bytes | bytearray):
             raise ValueError(

@@ -59,23 +59,22 @@ class Grid:
         tuning_sampler: str | None = None,
         **settings: Any,
     ) -> "Grid":
-        """Checks the arguments and returns the grid.
+        """Checks the arguments and creates the grid.
 
         Args:
             tasks: Names of tasks.
             methods: Names of methods, combined with "+".
             seeds: Number of seeds (`6` = seeds 0 to 5) or a list of seeds.
             design: "grid" compares the methods as listed; "add-one-in" the baseline and the
-                baseline with each of them; "leave-one-out" all of them combined, and without each.
+                baseline plus each of them; "leave-one-out" all of them combined, and without each.
             set: Mapping from an option's name to a list of values: an axis.
             imports: Modules that register the user's tasks or methods.
             trial: Import path of the function that runs a trial.
             tune: Mapping from an option's name to its search space: a range ("1e-4..1e-2",
                 "16..64"), a list of choices, or ``{"low": …, "high": …, "log": …}``. Every method
                 gets its best values on every task before it is compared.
-            tuning_trials: Points of the space that every method tries. Defaults to `8`.
-            tuning_seeds: Number of seeds that each point is tried on, none of which the comparison
-                has. Defaults to `2`.
+            tuning_trials: Points of the space to try per method. Defaults to `8`.
+            tuning_seeds: Seeds per point, all different from the comparison's. Defaults to `2`.
             tuning_sampler: "quasi-random" (default) or "tpe", which needs Optuna.
             **settings: Options with one value: `epochs=20`, `units=32`, `length=200`, …
         """
@@ -128,7 +127,7 @@ class Grid:
     def arms(self) -> list[Trial]:
         """The trials of the first seed: all that is checked, since the other seeds repeat them."""
         if not self.size():
-            raise ValueError("The grid is empty: name at least one task, one method and one seed.")
+            raise ValueError("The grid is empty: pass at least one task, one method and one seed.")
         arms = [
             self._arm(task, method, values)
             for task in self.tasks
@@ -141,7 +140,7 @@ class Grid:
             name = arm.config["method"]["name"]
             if key in seen:
                 raise ValueError(
-                    f"Methods {seen[key]!r} and {name!r} are the same trial: name one of them."
+                    f"Methods {seen[key]!r} and {name!r} are the same trial: use only one of them."
                 )
             seen[key] = name
         return arms
@@ -215,7 +214,7 @@ class Grid:
                 if (section, argument) in given:
                     raise ValueError(
                         f"Method {name!r} sets the {section} argument `{argument}`, and so does "
-                        f"the option {options.display((section, argument))!r}: give one of them."
+                        f"the option {options.display((section, argument))!r}: use one of them."
                     )
         if method.cells is not None and cell not in method.cells:
             raise ValueError(
@@ -273,14 +272,14 @@ def _checked(
         options.refuse_duplicates(
             f"values of axis {name!r}",
             values,
-            " If one value is a list, such as sizes, put it into a list: [[100, 20, 20]].",
+            " If a value is itself a list, such as sizes, nest it in a list: [[100, 20, 20]].",
         )
         if len(values) == 1:
             fixed[path] = values[0]
         elif path == ("training", "threads"):
             raise ValueError(
-                "`threads` cannot be an axis: a worker process computes with one number of "
-                "threads. Make one ablation for each number."
+                "`threads` cannot be an axis: a worker process has a fixed number of "
+                "threads. Run one ablation per number."
             )
         else:
             axes[path] = tuple(values)
@@ -320,12 +319,12 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     for key in content:
         if key in OF_A_RUN:
             raise ValueError(
-                f"`{key}` cannot be set in {str(path)!r}, which says what is compared: give it "
-                f"where the study is run, with --{key.replace('_', '-')} or `{key}=`."
+                f"`{key}` cannot be set in {str(path)!r}, which describes the comparison. Pass it "
+                f"to the run, with --{key.replace('_', '-')} or `{key}=`."
             )
         if key not in valid:
             raise ValueError(
-                f"Unknown key in {str(path)!r}: {key!r}. The keys are: {', '.join(valid)}; "
+                f"Unknown key in {str(path)!r}: {key!r}. Valid keys: {', '.join(valid)}; "
                 "options of tasks go under `set`."
             )
     return content

@@ -24,7 +24,7 @@ def headline(results: Results) -> str:
     found, missing = _Finding(results), tally.of(results)
     clauses = found.clauses(alone=not missing.lost and not missing.searching)
     if missing.searching and not results.runs:
-        clauses = ["The searches are not over, and the comparison has not begun"]
+        clauses = ["The searches are not finished, so the comparison has not started"]
     clauses = clauses or ["No trial has a result"]
     return "; ".join(clauses + _missing(results, missing)) + "."
 

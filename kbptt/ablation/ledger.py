@@ -72,7 +72,7 @@ class Ledger:
             if not self.path.exists():
                 raise LedgerError(
                     f"There is no ablation in {str(self.directory)!r}: it has no {FILE}. "
-                    "Name the directory that was given to `kbptt compare --logdir`."
+                    "Pass the directory that you passed to `kbptt compare --logdir`."
                 )
             # "rw" for a reader, so that SQLite can roll back the journal that SIGKILL left.
             self._connection = self._connect(self.path.resolve().as_uri() + "?mode=rw")
@@ -107,7 +107,7 @@ class Ledger:
         elif found != FORMAT:
             raise LedgerError(
                 f"{str(self.path)!r} has ledger format {one_line(str(found))}; this kbptt reads "
-                f"format {FORMAT}. Use the kbptt that wrote it, or another directory."
+                f"format {FORMAT}. Use the kbptt that wrote it, or a different directory."
             )
 
     def close(self) -> None:
@@ -303,7 +303,7 @@ class Ledger:
         except sqlite3.DatabaseError as error:
             raise LedgerError(
                 f"{str(self.path)!r} is not a ledger of kbptt, or is damaged: {error}. "
-                "Move it away, or use another directory."
+                "Move it away, or use a different directory."
             ) from error
 
 

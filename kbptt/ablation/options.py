@@ -99,15 +99,15 @@ def refuse_duplicates(what: str, values: Sequence[Any], mend: str = "") -> None:
     for value in values:
         key = type(value), json.dumps(value, sort_keys=True, default=repr)
         if key in seen:
-            raise ValueError(f"{value!r} is listed twice among the {what}: name it once.{mend}")
+            raise ValueError(f"{value!r} is listed twice among the {what}: list it once.{mend}")
         seen.add(key)
 
 
 def twice(first: str, second: str) -> str:
     """The error for two arguments, as they were given, that set one option."""
     if first == second:
-        return f"{first} is given twice: give it once, several values with commas between them."
-    return f"One option is given twice: {first} and {second} set the same. Give one of them."
+        return f"{first} is given twice: pass it once, with several values separated by commas."
+    return f"One option is given twice: {first} and {second} are the same. Use one of them."
 
 
 def resolve(name: str, task_names: Sequence[str]) -> Path:
@@ -143,7 +143,7 @@ def resolve(name: str, task_names: Sequence[str]) -> Path:
     valid = [*_SHORT, *dict.fromkeys(o for t in task_names for o in tasks.options(t))]
     raise ValueError(
         f"Unknown option: {name!r}{did_you_mean(name, valid)}. A trial of {', '.join(task_names)} "
-        f"has no option {name!r}. The options are: {', '.join(valid)}; any other argument of the "
+        f"has no option {name!r}. Available: {', '.join(valid)}; pass any other argument of the "
         "layer or the optimizer as layer.NAME or optimizer.NAME."
     )
 
@@ -264,8 +264,8 @@ def check_given(
             argument = f"argument of {made}: {name!r}"
             if name in defaults:
                 raise ValueError(
-                    f"Reserved {argument}. The task, the seed and the options of the model decide "
-                    "it: leave it out."
+                    f"Reserved {argument}. It is set by the task, the seed and the options of the "
+                    "model: remove it."
                 )
             raise ValueError(
                 f"Unknown {argument}{did_you_mean(name, valid)}. Expected one of "
@@ -349,7 +349,7 @@ def parse_names(argument: str, value: Any, empty: bool = False) -> list[str]:
         )
     names = [name.strip() for name in names if name.strip()]
     if not names and not empty:
-        raise ValueError(f"The grid is empty: `{argument}` names nothing.")
+        raise ValueError(f"The grid is empty: `{argument}` is empty.")
     refuse_duplicates(argument, names)
     return names
 

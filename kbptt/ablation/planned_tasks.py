@@ -33,9 +33,9 @@ def training(chosen: dict[str, Any], task: PlannedTask) -> dict[str, Any]:
         chosen = chosen | {"stream": task.has_streams}
     elif stream and not task.has_streams:
         raise ValueError(
-            f"Task {task.config['name']!r} has no streams, since its sequences do not follow each "
-            "other in time. Train it on windows (`--windows`, stream=false), or with stream=auto "
-            "on streams only where a task has them."
+            f"Task {task.config['name']!r} has no streams, since its sequences are not consecutive "
+            "in time. Train it on windows (`--windows`, stream=false), or use stream=auto to train "
+            "only the tasks that have streams on streams."
         )
     later = {n: v for (section, n), v in options.LATER.items() if section == "training"}
     return {n: v for n, v in chosen.items() if n not in later or v != later[n]}

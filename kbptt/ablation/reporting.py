@@ -41,37 +41,37 @@ EXPLORATORY = (
 )
 
 UNEQUAL = (
-    "Not every method has a result for every seed. Tables are in the order of the means over the "
-    "seeds that they share, while the means shown are over all runs of a method; one that has "
-    "fewer than half of the seeds stands below, without a number."
+    "Not every method has a result for every seed. Tables are sorted by the means over the seeds "
+    "that all methods share, but show the means over all runs of a method. A method with fewer "
+    "than half of the seeds is listed last, without a rank."
 )
 
 
 class Report:
-    """What an ablation found. Returned by `kbptt.ablation.compare` and `kbptt.ablation.report`.
+    """The results of an ablation, returned by `kbptt.ablation.compare` and `kbptt.ablation.report`.
 
-    A notebook shows it: the finding, the tables and the figures over all tasks.
+    A notebook displays it: the finding, the tables and the figures over all tasks.
 
     Args:
         directory: The log directory of an ablation, finished or not; with `csv` the directory for
             the files of the report.
         reference: Label of the arm to compare with. Defaults to the baseline.
-        csv: File with scores of any origin, one line for each run: columns `method`, `task`,
-            `seed` and `score`, and those in `kbptt.ablation.scores`. Defaults to None: the ledger
-            in `directory`.
+        csv: File with scores from any source, one line per run: columns `method`, `task`, `seed`
+            and `score`, and those in `kbptt.ablation.scores`. Defaults to None: the ledger in
+            `directory`.
 
     Attributes:
         results: The scores by arm, task and seed (`kbptt.ablation.results.Results`).
         rows: The ranking over all tasks, a list of `Row`, best first.
-        counts: Number of trials by state; "unreadable" are invalid rows of the ledger. Trials of
-            a search that crashed are not "failed" but "failed_searches", unless all of them did,
+        counts: Number of trials by state; "unreadable" are invalid rows of the ledger. Crashed
+            trials of a search are not "failed" but "failed_searches", unless all of them crashed
             and the method could not be tuned.
         headline: The finding in one sentence.
         command: The command that repeats the ablation or, with `csv`, the report; None if the
             ledger does not hold a whole configuration.
 
     Raises:
-        LedgerError: if there is no ablation, or a file of scores does not keep to the contract.
+        LedgerError: if there is no ablation, or a file of scores does not have the required format.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Report:
         elif comparisons and seeds < statistics.fewest_seeds(comparisons):
             smallest = tables.p_value(statistics.smallest_p(seeds, comparisons))
             notes.append(
-                f"With {seeds} seeds and {comparisons} comparisons no p gets below {smallest} "
+                f"With {seeds} seeds and {comparisons} comparisons, no p can be below {smallest} "
                 f"after Holm's correction; 5 % takes {statistics.fewest_seeds(comparisons)} seeds."
             )
         missing = self._missing
@@ -165,16 +165,18 @@ class Report:
             )
         if self.counts["unreadable"]:
             rows = count(self.counts["unreadable"], "row")
-            notes.append(f"Unreadable: {rows} of the ledger, left out; listed below.")
+            notes.append(f"Unreadable: {rows} of the ledger, excluded; listed below.")
         if any(order.beyond or order.placeless for order in self.results.rankings.values()):
             notes.append(UNEQUAL)
         diverged = sum(row.diverged for row in self.rows)
         if diverged:
             notes.append(
-                f"Diverged: {count(diverged, 'run')}, counted as a failure at the worst score."
+                f"Diverged: {count(diverged, 'run')}, counted as failures with the worst score."
             )
         if len(self.environments) > 1 or len(self.commits) > 1:
-            notes.append("Trials ran on different machines, versions or commits: bits may differ.")
+            notes.append(
+                "Trials ran on different machines, versions or commits: results may differ."
+            )
         return notes + tuning_report.notes(self.results, self.configuration)
 
     def failures(self) -> list[tuple[str, str]]:

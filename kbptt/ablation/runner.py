@@ -30,7 +30,7 @@ RETRIES = 2
 WORKER_DEATHS = 5
 DIED = "The worker process died (killed, or out of memory)."
 LOST = (
-    "The connection to the Dask scheduler was lost. Every result so far is safe: run the same "
+    "The connection to the Dask scheduler was lost. All results so far are safe: run the same "
     "command again to continue."
 )
 NO_WORKER_SECONDS = 20  # after which a local cluster without workers is considered dead
@@ -69,7 +69,7 @@ def open_ledger(
             flag that helps), is in use, or cannot be written; when both flags are given.
     """
     if extend and overwrite:
-        raise LedgerError("Give either extend or overwrite: one keeps results, the other does not.")
+        raise LedgerError("Use either extend or overwrite: one keeps results, the other does not.")
     ledger = Ledger(logdir)
     try:
         known = map(readable, ledger.each()) if grid.tuning else ()
@@ -353,8 +353,8 @@ def _refuse_foreign(ledger: Ledger, planned: Mapping[str, Trial]) -> None:
         path = ledger.directory / trial.directory
         if key not in known and trial.directory not in directories and path.exists():
             raise LedgerError(
-                f"{str(path)!r} exists already and belongs to no ablation. "
-                "Give a different --logdir, or move it away."
+                f"{str(path)!r} already exists and does not belong to an ablation. "
+                "Use a different --logdir, or move it away."
             )
 
 
@@ -372,16 +372,16 @@ def _check_change(ledger, before, now, keys, extend) -> None:
         return
     lines = "\n".join(f"  {visible(line)}" for line in grids.difference(before, now))
     message = (
-        f"{str(ledger.directory)!r} holds an ablation with a different configuration:\n{lines}\n"
+        f"{str(ledger.directory)!r} contains an ablation with a different configuration:\n{lines}\n"
     )
     if known <= keys and same_tuning:
         raise LedgerError(
             message + f"Add --extend to keep its {len(known)} trials and run the "
-            f"{len(keys - known)} new ones, --overwrite to delete its results, or give a different "
+            f"{len(keys - known)} new ones, --overwrite to delete its results, or use a different "
             "--logdir."
         )
     why = "some of its trials are not in the new one" if same_tuning else "the tuning has changed"
     extra = f" It cannot be extended: {why}." if extend else ""
     raise LedgerError(
-        message + f"Add --overwrite to delete its results, or give a different --logdir.{extra}"
+        message + f"Add --overwrite to delete its results, or use a different --logdir.{extra}"
     )

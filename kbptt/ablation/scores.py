@@ -186,8 +186,8 @@ def _read(name: str, file: Any) -> Scores:
         if (*run, control) in places:
             raise LedgerError(
                 f"{line.place}: method {shown(run[0])}, task {shown(run[1])} and seed {run[2]} "
-                f"stand in line {places[*run, control]} already. Each run has a line and a seed "
-                "of its own."
+                f"are already in line {places[*run, control]}. Each run needs its own line and "
+                "seed."
             )
         places[*run, control] = line.at
         if trial.result is not None:
@@ -198,7 +198,7 @@ def _read(name: str, file: Any) -> Scores:
                     raise line.wrong(column, f"{there!r} as in the task's first run")
         trials.append(trial)
     if not compared:
-        raise LedgerError(f"{name} has no runs below the line that names the columns.")
+        raise LedgerError(f"{name} has no runs below the column names.")
     ignored = [column for column in columns.fields if column not in COLUMNS]
     return Scores(trials, ignored, "stage" in columns.fields)
 
@@ -235,7 +235,7 @@ def _check_columns(name: str, columns: Sequence[str]) -> None:
     missing = [column for column in NEEDED if column not in columns]
     if missing:
         hint = "".join(
-            f" Its columns seem to be separated by {what}: separate them by commas."
+            f" Its columns seem to be separated by {what}: use commas."
             for character, what in ((";", "semicolons"), ("\t", "tabs"))
             if any(character in column for column in columns)
         )
@@ -247,7 +247,7 @@ def _check_columns(name: str, columns: Sequence[str]) -> None:
     if "metric" in columns and "mode" not in columns:
         raise LedgerError(
             f"{name}, line 1: there is a column 'metric' but no column 'mode'. Add it, with max or "
-            "min in each line: whether a larger or a smaller score is better."
+            "min in each line, to state whether a larger or a smaller score is better."
         )
 
 

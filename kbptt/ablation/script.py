@@ -40,14 +40,14 @@ _DECLARED = ("baseline", "perfect", "success_threshold", "best_epoch")
 
 @dataclasses.dataclass(frozen=True)
 class Current:
-    """The trial that runs a script, as `kbptt.ablation.current` finds it.
+    """The trial that runs a script, returned by `kbptt.ablation.current`.
 
     Attributes:
-        options: The options of the trial by name, with the types that they were given with.
+        options: The options of the trial by name, with their original types.
         seed: The seed, or `None` outside a comparison.
-        method: The method, or `None` where none was named.
-        task: The task, or `None` where none was named.
-        log_dir: The directory for TensorBoard files, which ends up in the study's log directory,
+        method: The method, or `None` if there is none.
+        task: The task, or `None` if there is none.
+        log_dir: The directory for TensorBoard files, which are copied to the study's log directory,
             or `None` outside a comparison.
     """
 
@@ -59,7 +59,7 @@ class Current:
 
 
 def current() -> Current:
-    """The trial of `kbptt compare --script` that runs this script; outside of one, all is empty.
+    """Returns the trial of `kbptt compare --script` that runs this script; otherwise an empty one.
 
     Example:
 
@@ -107,7 +107,7 @@ def read(script: Mapping[str, Any]) -> str:
         ) from None
     if digest(content) != script["digest"]:
         raise TrialError(
-            f"{path} is not the script that the study was planned with: it has changed, or this "
+            f"{path} is not the script with which the study was planned: it has changed, or this "
             "machine has a different one.",
             final=True,
         )

@@ -22,7 +22,7 @@ _OWN = {"seed": "seeds", "seeds": "seeds", "method": "methods", "task": "tasks"}
 _FOREIGN = {"design": "--design", "imports": "--import", "trial": "--trial", "tune": "--tune"}
 _FOREIGN |= tuning.SHOWN
 _TUNE = (
-    " To tune your own training, make it a function that returns a result with its "
+    " To tune your own training, turn it into a function that returns a result with its "
     "`validation_score`: --trial MODULE:FUNCTION."
 )
 _NAME = re.compile(r"[A-Za-z][\w-]*(\.[\w-]+)*")
@@ -52,17 +52,17 @@ class ScriptGrid(Grid):
         threads: int = 1,
         **settings: Any,
     ) -> "ScriptGrid":
-        """Checks the arguments and returns the grid.
+        """Checks the arguments and creates the grid.
 
         Args:
             script: Path of a Python script, or "path:function" to call a function of it.
             seeds: Number of seeds, or a list of seeds: `--seed` of the script.
-            methods: Words that the script gets as `--method`.
-            tasks: Words that the script gets as `--task`.
+            methods: Words to pass to the script as `--method`.
+            tasks: Words to pass to the script as `--task`.
             set: Mapping from an option of the script to a list of values: an axis.
             metric: The score among the metrics that the script reports. Defaults to `"score"`, or
                 the first one.
-            mode: "max" or "min": which is better. Defaults to what the metric's name tells.
+            mode: "max" or "min": which is better. By default inferred from the metric's name.
             threads: Threads of a trial.
             **settings: Options of the script with one value.
         """
@@ -77,8 +77,8 @@ class ScriptGrid(Grid):
             _checks.one_of("mode", mode, MODES)
         elif metric is not None and direction(metric) is None:
             raise ValueError(
-                f"The name {metric!r} does not tell whether larger is better. Add mode='max' or "
-                "mode='min' (--mode)."
+                f"The name {metric!r} does not indicate whether larger is better. Add mode='max' "
+                "or mode='min' (--mode)."
             )
         found, tree = _read(script)
         options.refuse_twice((name, name) for name in [*settings, *axes_of(set)])

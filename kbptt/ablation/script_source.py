@@ -24,7 +24,7 @@ def check_function(tree: ast.Module, path: str, name: str) -> None:
         known = [node.name for node in found if isinstance(node, _FUNCTIONS)]
         raise ValueError(
             f"The script {path!r} has no function {name!r}{did_you_mean(name, known)}. "
-            f"It has {', '.join(known) or 'none'}."
+            f"Available: {', '.join(known) or 'none'}."
         )
 
 
@@ -49,7 +49,7 @@ def check_options(tree: ast.Module, path: str, function: str | None, names: Iter
             listed = ", ".join(f"--{one}" if function is None else one for one in known)
             raise ValueError(
                 f"The {what} has no option {name!r}{did_you_mean(name, known)}. "
-                f"It has {listed or 'none'}."
+                f"Available: {listed or 'none'}."
             )
 
 

@@ -12,8 +12,8 @@ from kbptt.ablation.results import Results
 from kbptt.ablation.rows import Trial
 
 UNCONTROLLED = (
-    "The file has tuned values but no column 'stage', so none of their controls: no difference "
-    "between methods with different values is confirmed. `kbptt report` of the study writes a "
+    "The file has tuned values but no column 'stage', so it has no controls, and no difference "
+    "between methods with different values is confirmed. `kbptt report` on the study writes a "
     "results.csv with them."
 )
 # From results, directory and reference to the command that gives them again.
@@ -63,7 +63,7 @@ def of_csv(path: str | os.PathLike[str]) -> Source:
     notes = []
     if found.ignored:
         few = ", ".join(found.ignored[:10]) + (", …" if len(found.ignored) > 10 else "")
-        notes.append(f"Columns that are not read: {few}.")
+        notes.append(f"Ignored columns: {few}.")
     if not found.staged and any("tuned" in trial.config for trial in found.trials):
         notes.append(UNCONTROLLED)
 

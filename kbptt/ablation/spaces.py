@@ -147,7 +147,7 @@ def parse(tune: Mapping[str, Any], task_names: Sequence[str]) -> dict[str, Range
         path = options.resolve(name, task_names)
         if path[0] not in options.SECTIONS or path in NEVER:
             raise ValueError(
-                f"Option {name!r} cannot be tuned: it decides what is measured, which has to be "
+                f"Option {name!r} cannot be tuned: it affects what is measured, which has to be "
                 "the same for every trial. Tune options of model, optimizer and training, such as "
                 "learning_rate, units, dropout or clip; compare others as an axis (--set)."
             )
@@ -177,13 +177,13 @@ def _dimension(name: str, path: options.Path, given: Any) -> Range | Choice:
     if not all(type(end) in (int, float) and math.isfinite(end) for end in (low, high)):
         raise _wrong(name, given)
     if not low < high:
-        raise _wrong(name, given, " The first number has to be below the second.")
+        raise _wrong(name, given, " The first number has to be smaller than the second.")
     checked = [options.check(path, end, name) for end in (low, high)]
     integer = all(type(end) is int for end in (low, high, *checked))
     if log is None:
         log = low > 0 and high / low >= DECADE
     elif _checks.flag("log", log) and low <= 0:
-        raise _wrong(name, given, " A logarithmic range begins above 0.")
+        raise _wrong(name, given, " A logarithmic range has to start above 0.")
     kind = int if integer else float
     return Range(kind(low), kind(high), integer, log)
 
@@ -195,7 +195,7 @@ def _choice(name: str, path: options.Path, given: Sequence[Any]) -> Choice:
     for i, value in enumerate(values):
         if value in values[:i]:
             raise ValueError(
-                f"{value!r} is listed twice among the choices of {name!r}: name it once."
+                f"{value!r} is listed twice among the choices of {name!r}: list it once."
             )
     limits.integer("trials", len(values), shown=name)
     return Choice(tuple(values))

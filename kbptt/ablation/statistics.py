@@ -1,10 +1,10 @@
-"""Statistics of an ablation: how much a method helps, and how certainly.
+"""Statistics of an ablation: how much a method helps, and how certain it is.
 
 The data contract is that of rliable: the scores of a method are an array `(seeds, tasks)`, one row
 per seed, and row `i` of every method used the same seed. Larger is better throughout: callers
-negate errors. NaN (and an infinite score) marks a run that does not exist: it is left out and, in
-a comparison, its whole seed; give a run that failed the score that it deserves. SciPy does the
-arithmetic; it is imported for a report, not while trials are planned.
+negate errors. NaN (or an infinite score) marks a missing run, which is excluded; in a comparison,
+so is its whole seed. Give failed runs a bad score instead. SciPy does the arithmetic; it is
+imported for a report, not while trials are planned.
 
 Reference:
 - [Agarwal et al., 2021, Deep RL at the edge of the statistical precipice](
@@ -64,13 +64,13 @@ def interquartile_means(tables: Sequence[np.ndarray]) -> list[Estimate]:
 
 
 def optimality_gap(scores: np.ndarray, target: float = 1.0) -> Estimate:
-    """Mean amount by which the runs miss `target`, with a BCa interval; less is better.
+    """Mean amount by which the runs miss `target`, with a BCa interval; lower is better.
 
-    A run beyond the target counts as having met it: unlike in a mean, it cannot make up for others.
+    A run beyond the target counts as meeting it: unlike in a mean, it cannot make up for others.
 
     Args:
         scores: Array `(seeds, tasks)`, larger is better.
-        target: Number, the score that is as good as is wanted. Defaults to `1.0`.
+        target: Number, the desired score. Defaults to `1.0`.
     """
     # Halves, because the difference of two large numbers could overflow.
     return mean(shortfall(_table(scores) / 2, target / 2)).times_two_to(1)
@@ -86,11 +86,11 @@ def shortfall(scores: np.ndarray, target: float = 1.0) -> np.ndarray:
 def performance_profile(
     scores: np.ndarray, thresholds: Sequence[float] | np.ndarray | None = None
 ) -> Profile:
-    """The share of all runs with a score above each threshold, with a pointwise 95 % band.
+    """The fraction of all runs with a score above each threshold, with a pointwise 95 % band.
 
     The band is the percentile interval of a bootstrap by seed within each task, in closed form
     instead of with drawn resamples. A method whose profile is above another's everywhere is better
-    at every level of ambition (stochastic dominance); profiles that cross are a trade.
+    at every level (stochastic dominance); profiles that cross are a trade-off.
 
     Args:
         scores: Array `(seeds, tasks)`, larger is better.
@@ -107,7 +107,7 @@ def performance_profile(
 
 
 def success_rate(successes: int, runs: int, seeds: int | None = None) -> Estimate:
-    """Share of successful runs with Wilson's interval.
+    """Fraction of successful runs with Wilson's interval.
 
     Args:
         successes: Integer, how many runs reached the threshold.
@@ -233,7 +233,7 @@ def compare(scores: np.ndarray, reference: np.ndarray) -> Comparison:
     """Compares two methods over the seeds (rows) that both have.
 
     The unit is the seed: differences are averaged over the tasks before their signs are flipped,
-    because tasks with one seed share initial weights where shapes agree.
+    because tasks with the same seed share initial weights where shapes agree.
 
     Args:
         scores: Array `(seeds, tasks)`, larger is better; NaN = that run does not exist (yet).
@@ -346,7 +346,7 @@ def _array(values: Any, name: str) -> np.ndarray:
     except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected numbers, rows of equal length; NaN "
-            f"stands for a run that does not exist. Received: {shown(values)}."
+            f"marks a missing run. Received: {shown(values)}."
         ) from None
 
 

@@ -42,11 +42,11 @@ def compare(
     verbose: bool | str = True,
     **options: Any,
 ) -> Report:
-    """Runs methods × tasks × seeds and reports which method helps, by how much, how certainly.
+    """Runs methods × tasks × seeds; reports which method helps, by how much, and how certainly.
 
-    Trials that `logdir` already holds are not repeated, so the same call continues an interrupted
-    one. On this machine the trials run in processes that import the script they were started from:
-    in a script, call this below ``if __name__ == "__main__":``.
+    Trials that are already in `logdir` are not repeated, so the same call resumes an interrupted
+    one. On this machine, the trials run in processes that import the script they were started from,
+    so in a script, call this below ``if __name__ == "__main__":``.
 
     Example:
 
@@ -63,29 +63,31 @@ def compare(
             effect at the 5 % level.
         logdir: Directory for ledger, TensorBoard runs and reports. Defaults to `"runs/compare"`.
         config: YAML file with `tasks`, `methods`, `seeds`, `set`, `trial_timeout`, `memory_limit`,
-            `health` and any of `**options` as keys; arguments given here take precedence.
+            `health` and any of `**options` as keys; arguments of this function take precedence.
         set: Mapping from an option to a list of values: an axis of the grid.
         scheduler: Address of a Dask scheduler to run on. Defaults to `None`, this machine.
         workers: Processes on this machine. Defaults to cores // threads.
-        retries: How often a trial that crashes is retried. Defaults to `2`.
-        trial_timeout: How long a trial may run: seconds, "30m", "12h". Defaults to `None`, forever.
-        memory_limit: Memory that a trial may use: bytes, "4GB", or "auto", an equal share for every
+        retries: How often to retry a trial that crashes. Defaults to `2`.
+        trial_timeout: How long a trial may run: seconds, "30m", "12h". Defaults to `None`, no
+            limit.
+        memory_limit: Memory that a trial may use: bytes, "4GB", or "auto" for an equal share per
             worker of a machine. Defaults to `None`, no limit.
-        health: Whether trials log `GradientFlow(health=True)`; not compared. Defaults to `False`.
+        health: Whether trials log `GradientFlow(health=True)`; it is not compared. Defaults to
+            `False`.
         extend: Whether to add to an ablation in `logdir` whose trials are all in the new one.
-        overwrite: Whether to delete an ablation in `logdir` with a different configuration. One
-            with the same configuration is continued: delete the directory to start again.
+        overwrite: Whether to delete an ablation in `logdir` with a different configuration. An
+            ablation with the same configuration is resumed: delete the directory to start again.
         retry_failed: Whether to retry trials that crashed in an earlier run.
         reference: Label of the arm to compare with. Defaults to the baseline.
         verbose: Whether to show progress and the ranking (default), or only the `"progress"`.
         **options: `design`, `imports`, `trial`, `tune`, `tuning_trials`, `tuning_seeds`,
             `tuning_sampler` (see `Grid.make`), and options of model, optimizer, training and tasks
             with one value each: `epochs=20`, `units=32`, `length=200`, …; or `script`, your own
-            training, with `metric`, `mode` and its options (`ScriptGrid.of`).
+            training script, with `metric`, `mode` and its options (`ScriptGrid.of`).
 
     Returns:
-        A `Report`, also written into `logdir` as `results.csv`, `report.md`, `report.html` and
-        `report.tex` (tables for LaTeX). A notebook shows it.
+        A `Report`, also written to `logdir` as `results.csv`, `report.md`, `report.html` and
+        `report.tex` (tables for LaTeX). A notebook displays it.
 
     Raises:
         ValueError: for anything wrong with the grid or the log directory, and for a method that
@@ -110,19 +112,19 @@ def report(
     csv: str | os.PathLike[str] | None = None,
     verbose: bool = True,
 ) -> Report:
-    """Reports on the ablation in `logdir`, finished or not, or on scores of any origin.
+    """Reports on the ablation in `logdir`, finished or not, or on scores from any source.
 
     Args:
         logdir: The log directory of `compare`; with `csv` the directory to write into.
         reference: Label of the arm to compare with. Defaults to the baseline.
-        csv: CSV file with the columns `method`, `task`, `seed` and `score`, one line for each run,
-            or the `results.csv` of a report; `kbptt.ablation.scores` has the other columns.
-            Defaults to None: the ledger in `logdir`.
-        verbose: Whether to print the ranking. In a notebook the report is not printed but shows
-            itself, as the value of a cell. Defaults to `True`.
+        csv: CSV file with the columns `method`, `task`, `seed` and `score`, one line per run, or
+            the `results.csv` of a report; `kbptt.ablation.scores` lists the other columns. Defaults
+            to None: the ledger in `logdir`.
+        verbose: Whether to print the ranking. In a notebook, the report is not printed but
+            displayed as the value of a cell. Defaults to `True`.
 
     Returns:
-        A `Report`, also written into `logdir` as `results.csv` (not with `csv`), `report.md`,
+        A `Report`, also written to `logdir` as `results.csv` (not with `csv`), `report.md`,
         `report.html` and `report.tex`.
 
     Raises:
@@ -163,12 +165,12 @@ def _grid(in_file: dict[str, Any], given: dict[str, Any]) -> Grid:
     if "script" in given:
         return ScriptGrid.of(**given)
     for name in {"metric", "mode"} & given.keys():
-        raise ValueError(f"`{name}` is for a script of your own: give `script` (--script) too.")
+        raise ValueError(f"`{name}` is for your own script: pass `script` (--script), too.")
     for name, there_are in (("tasks", registry.names()), ("methods", method_registry.names())):
         if name not in given:
             raise ValueError(
-                f"The grid is empty: name at least one of the {name}, with the argument `{name}` "
-                f"or the option --{name}. There are: {', '.join(there_are)}."
+                f"The grid is empty: pass at least one of the {name}, with the argument `{name}` "
+                f"or the option --{name}. Available: {', '.join(there_are)}."
             )
     return Grid.make(**given)
 
@@ -200,8 +202,8 @@ def _refuse_early(grid: Grid, running: Mapping[str, Any], reference: str | None)
         _checks.positive_integer("retries", running["retries"], "Or 0.")
     if running["health"] and grid.trial != Grid.trial:
         raise ValueError(
-            "`health` (--health) is for kbptt's own trials; a script or a trial function of your "
-            "own logs what it likes: kbptt.callbacks.GradientFlow(…, health=True)."
+            "`health` (--health) is for kbptt's own trials; in your own script or trial function, "
+            "use kbptt.callbacks.GradientFlow(…, health=True)."
         )
     Results(grid.arms, reference)
     for arm in grid.arms:

@@ -14,7 +14,7 @@ MINUS = "\N{MINUS SIGN}"
 CONTROLLED = "\N{DAGGER}"  # behind a p that a control decided
 FOOTNOTE = (
     f"{CONTROLLED} p of the control, with both methods at the same tuned values (1 if it has not "
-    "run). With each at its own, p would be smaller."
+    "run). With separate values, p would be smaller."
 )
 _DECIMALS = 6  # more are written with an exponent
 

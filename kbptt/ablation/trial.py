@@ -175,5 +175,5 @@ def set_threads(threads: int) -> None:
         if found != threads:
             raise RuntimeError(
                 f"TensorFlow already runs with {found or 'all'} threads in this worker process; "
-                f"the trial asks for {threads}. Give the trials worker processes of their own."
+                f"the trial asks for {threads}. Use separate worker processes for these trials."
             ) from error

@@ -58,8 +58,8 @@ class Tuning:
             for name, value in zip(SHOWN, (trials, seeds, sampler), strict=True):
                 if value is not None:
                     raise ValueError(
-                        f"{SHOWN[name]} (`{name}`) is given, but nothing to tune. Name at least "
-                        "one option with --tune or the argument `tune`, such as "
+                        f"{SHOWN[name]} (`{name}`) is given, but there is nothing to tune. Pass at "
+                        "least one option with --tune or the argument `tune`, such as "
                         "learning_rate=1e-4..1e-2."
                     )
             return None
@@ -100,7 +100,7 @@ class Tuning:
             if option == "fixed_test" and section in ("task", *task_names) and value is not True:
                 raise ValueError(
                     "With tuning, expected fixed_test=true: otherwise a search would see data that "
-                    f"another seed is tested on. Received: fixed_test={value!r}. Leave it out."
+                    f"another seed is tested on. Received: fixed_test={value!r}. Remove it."
                 )
         return found
 
@@ -110,7 +110,7 @@ class Tuning:
             if seed >= FIRST_SEED:
                 raise ValueError(
                     f"Invalid value for argument `seeds`. With tuning, expected seeds below "
-                    f"{FIRST_SEED}, from which on they are those of the searches. Received: {seed}."
+                    f"{FIRST_SEED}; those from there on are for the searches. Received: {seed}."
                 )
 
     def configuration(self) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def validation_score(result: Mapping[str, Any], config: Mapping[str, Any]) -> fl
         if not curve:
             raise ValueError(
                 "`validation_score` of a trial: expected a number, or a list `validation` in its "
-                "`curve`: tuning chooses by the validation score, never by the test data. "
+                "`curve`: tuning uses the validation score, never the test data. "
                 "Received neither."
             )
         score = (max if result["mode"] == "max" else min)(finite, default=math.nan)

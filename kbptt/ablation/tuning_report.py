@@ -21,10 +21,10 @@ LISTED = 8  # arms in a note, and differences that are not confirmed
 RULES = (
     "Tuning: every method has the same budget on every task: {budget}, which the comparison does "
     "not use. The mean validation score decides; a trial that crashed or diverged counts as the "
-    "worst. No search reads test data.",
+    "worst. Searches do not read test data.",
     "Controls: where p is at most 5 %, the weaker of the two methods also ran at the tuned values "
     "of the stronger one, and p is the larger of both tests. A difference that vanishes there is "
-    "one of the searches, not of the methods.",
+    "due to the searches, not to the methods.",
 )
 
 
@@ -130,7 +130,7 @@ def notes(results: Results, configuration: Mapping[str, Any]) -> list[str]:
     found, space = _searched(results), _space(configuration)
     written = []
     if not results.runs and not all(search.crashed for search in found):
-        written.append("The searches are not over: the comparison has not begun.")
+        written.append("The searches are not finished, so the comparison has not started.")
     lost = [f"{s.arm} on {s.task}" for s in found if s.crashed]
     if lost:
         written.append(f"Not compared, because every trial of the search crashed: {_listed(lost)}.")

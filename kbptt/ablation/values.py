@@ -43,7 +43,7 @@ class _Loader(yaml.SafeLoader):
             key = self.construct_object(key_node)
             if key in mapping:
                 line = key_node.start_mark.line + 1
-                raise yaml.YAMLError(f"the key {key!r} is there twice (line {line})")
+                raise yaml.YAMLError(f"the key {key!r} occurs twice (line {line})")
             mapping[key] = self.construct_object(value_node, deep=True)
         return mapping
 

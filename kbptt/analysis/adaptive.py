@@ -32,7 +32,7 @@ class WindowEstimate(NamedTuple):
         beta: Float. The factor per lag by which the norms fall from lag τ on.
         relative_bias: Float. The estimated bound of the bias of a window of this length, relative
             to the norm of the gradient; infinite where the data give no bound.
-        biases: `(lags,)`. The same of every length K = 1 … lags.
+        biases: `(lags,)`. The same for every length K = 1 … lags.
     """
 
     length: int
@@ -109,7 +109,7 @@ def relative_biases(
 ) -> np.ndarray:
     """δ̂(K) = E(K) / max_{K'}(‖ĝ_{K'}‖ − E(K')) for K = 1 … lags.
 
-    The divisor is a lower bound of the norm of the whole gradient.
+    The denominator is a lower bound of the norm of the whole gradient.
 
     Args:
         norms: φ, `(lags,)`.

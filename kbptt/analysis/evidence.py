@@ -16,8 +16,8 @@ OPTIMIZER = "optimizer"
 CLIP_RATE, NONFINITE_STEPS = "clip_rate", "nonfinite_steps"
 
 NEEDS_LAGS = (
-    "It returns sequences, so only gradients by lag show how far back its losses reach: measure "
-    "them with GradientFlow(health=True) or lag_data."
+    "The layer returns sequences, so only gradients by lag show how far back its losses reach: "
+    "measure them with GradientFlow(health=True) or lag_data."
 )
 
 Key: TypeAlias = tuple[str, str]

@@ -1,8 +1,8 @@
-"""What is wrong with a training run, what to try, and where to read on: one table of findings.
+"""What is wrong with a training run, what to try, and where to read more: one table of findings.
 
-`find_faults` goes through `RULES` with what a run has recorded (`Evidence`). What was not measured
-is not judged, and what a model has not got, such as gates, cannot be: `unjudged` tells which rules
-that are, and why.
+`find_faults` applies `RULES` to what a run has recorded (`Evidence`). What was not measured, or
+does not exist in the model, such as gates, cannot be judged: `unjudged` returns these rules and the
+reasons.
 """
 
 import functools
@@ -24,16 +24,16 @@ _CARRYING = ("f", "z")
 
 
 class Finding(NamedTuple):
-    """Something that is wrong.
+    """A problem found in a run.
 
     Attributes:
         name: The rule's name, one of `RULES`.
         where: The layer, with the gate if it concerns one, or the clip; empty for the whole model.
         value: What was measured.
         threshold: The bound that it passed.
-        reason: A sentence with the figures.
+        reason: A sentence with the numbers.
         advice: What to try.
-        docs: The page and section that explain it, below the project's root.
+        docs: The page and section that explain it, relative to the project's root.
     """
 
     name: str
@@ -53,9 +53,9 @@ class Unjudged(NamedTuple):
     """Why a rule could not be applied.
 
     Attributes:
-        why: A clause: what it needs, or what the model has not got.
-        applies: Whether further records could be judged. False where there is nothing to judge,
-            whatever is recorded.
+        why: A clause: what it needs, or what the model does not have.
+        applies: Whether more records could be judged. False if there is nothing to judge, whatever
+            is recorded.
     """
 
     why: str
@@ -87,7 +87,7 @@ _HEALTH = "the health of the states, from GradientFlow(health=True) or --health"
 _LAGS = "from GradientFlow(health=True), --health or lag_data"
 _ALL_ZERO = Unjudged("every norm is exactly 0")
 _NOT_FINITE = Unjudged("the norms are NaN or infinite")
-_NEEDS_LAGS = Unjudged(f"needs, of layers that return sequences, gradients by lag, {_LAGS}")
+_NEEDS_LAGS = Unjudged(f"needs gradients by lag for layers that return sequences, {_LAGS}")
 
 
 def _reach(layer: LayerEvidence, thresholds: Thresholds) -> np.ndarray | Unjudged:
@@ -186,8 +186,8 @@ def _cut_too_short(
             layer.name,
             left,
             thresholds.cut,
-            f"Where the window of {window} timesteps ends, the gradient of a loss still has "
-            f"{left:.0%} of its largest norm; more than {thresholds.cut:.0%} is too much.",
+            f"At the end of the window of {window} timesteps, the gradient of a loss still has "
+            f"{left:.0%} of its largest norm; at most {thresholds.cut:.0%} is acceptable.",
         )
 
 
@@ -204,8 +204,8 @@ def _window_too_long(
             layer.name,
             window / needed,
             thresholds.window,
-            f"{NEEDED:.0%} of the gradient is within {needed} timesteps of the loss, and the "
-            f"window is {window} long, {window / needed:.0f} times that; more than "
+            f"{NEEDED:.0%} of the gradient is within {needed} timesteps of the loss, but the "
+            f"window has {window} timesteps, {window / needed:.0f} times as many; more than "
             f"{thresholds.window:g} times is wasted work.",
         )
 
@@ -255,8 +255,8 @@ def _dead_units(evidence: Evidence, thresholds: Thresholds) -> _Outcomes:
                 dead + saturated,
                 thresholds.units,
                 f"{dead:.0%} of the units have the same output at all timesteps and {saturated:.0%}"
-                f" are at the bounds of their activation; more than {thresholds.units:.0%} in all "
-                "is too much.",
+                f" are at the bounds of their activation; at most {thresholds.units:.0%} in total "
+                "is acceptable.",
             )
 
 
@@ -277,7 +277,7 @@ def _clip_always(evidence: Evidence, thresholds: Thresholds) -> _Outcomes:
                 rate,
                 thresholds.clip_rate,
                 f"The clip acts in {rate:.0%} of the steps, more than {thresholds.clip_rate:.0%}: "
-                "so it, and not the gradient, sets the size of the steps.",
+                "it, and not the gradient, sets the size of the steps.",
             )
 
 
@@ -287,8 +287,8 @@ def _nonfinite(evidence: Evidence, thresholds: Thresholds) -> _Outcomes:
         if evidence.nonfinite_steps > thresholds.nonfinite_steps:
             steps = int(evidence.nonfinite_steps)
             reason = (
-                f"{steps} step{'s' if steps != 1 else ''} had a gradient that is NaN or infinite; "
-                f"at most {thresholds.nonfinite_steps:g} may."
+                f"{steps} step{'s' if steps != 1 else ''} had a NaN or infinite gradient; "
+                f"at most {thresholds.nonfinite_steps:g} is acceptable."
             )
             yield "", steps, thresholds.nonfinite_steps, reason
     for layer in evidence.layers:
@@ -334,11 +334,11 @@ RULES: dict[str, Rule] = {
     "dead-units": Rule(
         _HEALTH, _dead_units,
         "inputs scaled to unit variance, a smaller recurrent initializer or learning rate, or "
-        "normalization='layer'; of relu units, the identity initializer.",
+        "normalization='layer'; for relu units, the identity initializer.",
     ),
     "clip-always": Rule(
         "steps of `fit` that are taken by its optimizer", _clip_always,
-        "a larger threshold (the median of global_norm is a start), AutoClip or ZClip, or a "
+        "a larger threshold (start with the median of global_norm), AutoClip or ZClip, or a "
         "smaller learning rate.",
     ),
     "non-finite": Rule(
@@ -363,7 +363,7 @@ def rule_name(name: str) -> str:
 
 
 def find_faults(evidence: Evidence, thresholds: Thresholds = DEFAULT) -> list[Finding]:
-    """All that is wrong, in the order of `RULES`."""
+    """Returns everything that is wrong, in the order of `RULES`."""
     return [
         Finding(name, *found, rule.advice, f"{PAGE}#{name}")
         for name, rule in RULES.items()
@@ -373,7 +373,7 @@ def find_faults(evidence: Evidence, thresholds: Thresholds = DEFAULT) -> list[Fi
 
 
 def unjudged(evidence: Evidence, thresholds: Thresholds = DEFAULT) -> dict[str, Unjudged]:
-    """Of those of `RULES` that could be applied nowhere, why."""
+    """Returns the rules that could not be applied anywhere, with the reason."""
     found = {}
     for name, rule in RULES.items():
         outcomes = list(rule.judge(evidence, thresholds))
@@ -385,6 +385,6 @@ def unjudged(evidence: Evidence, thresholds: Thresholds = DEFAULT) -> dict[str, 
 
 
 def judged(evidence: Evidence, thresholds: Thresholds = DEFAULT) -> dict[str, bool]:
-    """Whether each of `RULES` is settled: there was evidence enough, or nothing to judge."""
+    """Whether each of `RULES` is settled: there was enough evidence, or nothing to judge."""
     missing = unjudged(evidence, thresholds)
     return {name: name not in missing or not missing[name].applies for name in RULES}

@@ -19,10 +19,11 @@ def flossing_loss(
     interval: int = 1,
     seed: int = 0,
 ) -> tf.Tensor:
-    """The mean of λᵢ², of the `count` leading exponents: 0 where k directions keep their length.
+    """Returns the mean of λᵢ² over the `count` leading exponents: 0 if k directions keep their
+    length.
 
     Differentiable with respect to the weights of the layer. Each sequence has its own exponents, as
-    in the author's code, which takes one sequence per step; so the loss of a batch is the mean of
+    in the author's code, which uses one sequence per step, so the loss of a batch is the mean of
     the losses of its sequences.
 
     Example:
@@ -33,7 +34,7 @@ def flossing_loss(
     gradients = tape.gradient(loss, layer.trainable_variables)
     ```
 
-    Put this into a `tf.function`: eagerly, every operation of every timestep is dispatched.
+    Use it inside a `tf.function`: in eager mode, every operation of every timestep is dispatched.
 
     Args:
         layer: See `exponents`, as for all arguments.
@@ -68,25 +69,26 @@ def exponents(
     interval: int = 1,
     seed: int = 0,
 ) -> tf.Tensor:
-    """The leading Lyapunov exponents of each sequence, differentiable.
+    """Returns the leading Lyapunov exponents of each sequence, differentiably.
 
     `count` orthonormal vectors run forward along each sequence, through Q_t R_t = J_t Q_{t−1},
     where J_t = ∂s_t/∂s_{t−1} is the Jacobian of the whole state ((h, c) for an LSTM); λᵢ is the
-    mean of log |R_ii|. `kbptt.analysis.lyapunov_exponents` runs them backward; both have one limit.
+    mean of log |R_ii|. `kbptt.analysis.lyapunov_exponents` runs them backward; both have the same
+    limit.
 
     The sequences start from the layer's initial state, without dropout and mask. The trajectory is
-    differentiated too, not the Jacobians alone.
+    differentiated too, not only the Jacobians.
 
     Args:
         layer: A recurrent layer of kbptt or Keras. One that is not built is built for `x`.
         x: Array `(batch, timesteps, features)` without padding, the layer's input.
         count: Integer of at least 1, at most the size of the state.
-        burn_in: Integer of at least 0: the first timesteps, in which the state leaves its start and
-            the vectors turn into the growing directions. They are not counted, but differentiated.
-            Defaults to `0`.
+        burn_in: Integer of at least 0: the first timesteps, in which the state leaves its initial
+            value and the vectors align with the growing directions. They are not counted, but
+            differentiated. Defaults to `0`.
         interval: Integer of at least 1: timesteps from one orthonormalization to the next. The
-            exponents are the same, but for rounding, which decides how many steps are possible: the
-            directions of n steps differ in length by e^{n(λ₁ − λ_k)}. Defaults to `1`.
+            exponents are the same up to rounding, which limits how many steps are possible: after n
+            steps, the directions differ in length by e^{n(λ₁ − λ_k)}. Defaults to `1`.
         seed: Integer of at least 0, for the initial vectors. Defaults to `0`.
 
     Returns:

@@ -108,37 +108,38 @@ def summarize(norms: ArrayLike) -> dict[str, float]:
 def verdict(
     norms: ArrayLike, window: int | None = None, thresholds: Thresholds = DEFAULT
 ) -> tuple[str, str]:
-    """Whether a gradient vanishes, in one word, with the reason.
+    """Returns in one word whether a gradient vanishes, with the reason.
 
-    The factor `decay^(reach-1)`, with the reach from the oldest to the latest timestep that gets
-    any gradient, compares the two ends of the fitted line. (Later ones come after the last loss.)
-    Under truncation only the last window counts: beyond a cut the gradient is meant to be 0.
+    The factor `decay^(reach-1)`, where the reach is from the oldest to the latest timestep that
+    gets any gradient, compares the two ends of the fitted line. (Later timesteps come after the
+    last loss.) Under truncation only the last window counts: beyond a cut, the gradient is 0 by
+    design.
 
-    Where every timestep has a loss of its own, ‖∂L/∂h_t‖ adds up many and hides the reach of each.
-    Judge the gradients by lag instead, lag 0 last: `lag_profile.norms[::-1]`, as
+    If every timestep has its own loss, ‖∂L/∂h_t‖ adds up many losses and hides the reach of each.
+    In that case pass the gradients by lag, lag 0 last: `lag_profile.norms[::-1]`, as
     `kbptt.analysis.find_faults` does.
 
     Args:
         norms: Norms `(timesteps,)`, or `(records, timesteps)`, masked where a record has no such
-            timestep: then the geometric mean of the last quarter of the records is judged.
+            timestep; the geometric mean of the last quarter of the records is then judged.
         window: Integer. Length of the truncation windows; of the last one, if they are counted from
             the start. Defaults to None, full BPTT.
         thresholds: The `kbptt.analysis.Thresholds`.
 
     Returns:
-        `(word, reason)`. The reason is a sentence with the figures, the word one of
+        `(word, reason)`. The reason is a sentence with the numbers, the word one of
 
-        * `"vanishing"`: the factor is below `vanishing`, or a share of more than `dark` of the
-          timesteps that the gradient reaches gets less than `vanishing` of the largest norm;
+        * `"vanishing"`: the factor is below `vanishing`, or more than a fraction `dark` of the
+          timesteps that the gradient reaches get less than `vanishing` of the largest norm;
         * `"decaying"` (below `decaying`), `"healthy"`, `"growing"` (above `growing`);
         * `"exploding"`: the factor is above `exploding`;
         * `"cut off"`: neither vanishing nor exploding, but of the timesteps (of the window) up to
-          the latest that gets any gradient, a share of more than `dark` comes before the reach and
-          gets exactly 0. The norms do not show why: random cuts and resets are intended, a
-          saturated or dead recurrence is not;
+          the latest that gets any gradient, more than a fraction `dark` come before the reach and
+          get exactly 0. The norms do not show why: random cuts and resets are intended, a saturated
+          or dead recurrence is not;
         * `"non-finite"` (any NaN or infinite norm) or `"no gradient"` (every norm is 0);
-        * `"unsteady"`: not one of the bad words (`BAD`) now, but more than a share `unsteady` of
-          all records is. Of more than 200 records, 200 evenly spread ones are judged.
+        * `"unsteady"`: not one of the bad words (`BAD`) now, but more than a fraction `unsteady` of
+          all records is. If there are more than 200 records, 200 evenly spread ones are judged.
     """
     norms = np.ma.atleast_2d(np.ma.asarray(norms, np.float64))
     if norms.ndim != 2:
@@ -261,8 +262,8 @@ def judge(norms: np.ndarray, window: int | None = None, thresholds: Thresholds =
     those = "timesteps" if window is None else "timesteps of the window"
     reason = (
         f"{judged.reason} But the first {missed} of the {end} {those} that it could reach get "
-        "exactly 0: cut off by random cuts, resets or a window that is not known here, or by a "
-        "recurrence that is saturated or dead."
+        "exactly 0: cut off by random cuts, resets or a window that is not recorded, or by a "
+        "saturated or dead recurrence."
     )
     word = judged.word if judged.word in BAD else "cut off"
     return judged._replace(word=word, reason=reason)
@@ -278,8 +279,8 @@ def _judge_reached(reached: np.ndarray, thresholds: Thresholds) -> Judged:
     log_factor = steps * log_decay / math.log(10)
     word, bounds = _word(log_factor, thresholds)
     reason = (
-        f"Over the {reached.size} timesteps it reaches back, the fitted gradient changes by the "
-        f"factor {_exp(log_decay):.6g}^{steps} = {power(log_factor)}, {bounds}."
+        f"Over the {reached.size} timesteps it reaches back, the fitted gradient changes by a "
+        f"factor of {_exp(log_decay):.6g}^{steps} = {power(log_factor)}, {bounds}."
     )
     vanishing = thresholds.vanishing
     dark = float(np.mean(reached < vanishing * reached.max()))

@@ -1,4 +1,4 @@
-"""Gradients by lag of a model on data: how far back its losses reach, and which window suffices."""
+"""Gradients by lag of a model on data: how far its losses reach back, and which window suffices."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -28,8 +28,8 @@ class LagProfile:
         layer: The layer's name.
         norms: φ, `(lags,)`: the mean over samples and losses of ‖∂L_s/∂h_{s−k}‖.
         truncated: ‖ĝ_K‖ for K = 1 … lags, `(lags,)`: the norm of the mean of Σ_{k<K} ∂L_s/∂h_{s−k}
-            over samples and losses. It is the gradient, truncated at K, of a shift added to all
-            states.
+            over samples and losses. This is the gradient, truncated at K, with respect to a shift
+            added to all states.
         timesteps: Integer or None: where the sums over lags end. None for a stateful layer, whose
             sequence continues in the next batch.
     """
@@ -52,12 +52,12 @@ class LagProfile:
 
 
 class SuggestedLength(int):
-    """A window length, valid as ``truncation=``, and how it was found.
+    """A window length that can be passed as ``truncation=``, and how it was found.
 
     Attributes:
         beta: Float. Factor per lag by which the gradients fall.
         relative_bias: Float. Estimated bound of the relative bias of the gradient, or infinity.
-        tolerance: Float. The tolerance asked for.
+        tolerance: Float. The requested tolerance.
         within_tolerance: Boolean. Whether the bias is below the tolerance; if not, the length is
             the largest that was allowed or measured.
         profile: The `LagProfile` of the layer that needs this length.
@@ -125,7 +125,7 @@ def lag_profile(
     layers = find.truncated_layers(model)
     if layer is None and len(layers) > 1:
         names = ", ".join(repr(one.name) for one in layers)
-        raise ValueError(f"The model has several recurrent layers. Give `layer`, one of {names}.")
+        raise ValueError(f"The model has several recurrent layers. Pass `layer`, one of {names}.")
     layers = find.choose_layers(model, layer)
     return lag_profiles(model, x, y, maximum, layers, sample_weight, batch_size)[0]
 
@@ -187,16 +187,16 @@ def suggest_truncation(
     """Estimates the window length that `model` needs: ``truncation=`` for its layers.
 
     The bias of the truncated gradient is bounded from the gradients by lag (see `lag_profile`),
-    assuming that from lag `tau` on they fall geometrically. The estimate holds for the present
+    assuming that from lag `tau` on they fall geometrically. The estimate holds for the current
     weights: an untrained network hardly uses its past.
 
     Args:
         model: A compiled `keras.Model`.
         x, y, sample_weight: As for `model.fit`; a few hundred unpadded sequences suffice.
-        tolerance: Number above 0. Bias allowed, relative to the gradient. Defaults to `0.1`.
-        minimum: Positive integer. Shortest answer. Defaults to `1`.
-        maximum: Integer of at least 2. Longest answer, and number of lags measured. Defaults to
-            the number of timesteps up to 512.
+        tolerance: Number above 0. Tolerated bias, relative to the gradient. Defaults to `0.1`.
+        minimum: Positive integer. Shortest length to return. Defaults to `1`.
+        maximum: Integer of at least 2. Longest length to return, and number of lags measured.
+            Defaults to the number of timesteps up to 512.
         layer: A recurrent kbptt layer or its name. Defaults to all; the longest window counts,
             since chunks cut every layer of a stack at the same places.
         tau: Integer. Lag from which the gradients fall geometrically. Defaults to 0.8 × lags.
@@ -231,7 +231,7 @@ def truncation_bias(
     sample_weight: Arrays | None = None,
     batch_size: int = 32,
 ) -> float:
-    """‖ĝ − g‖/‖g‖: relative difference of the gradient of all weights from that of full BPTT.
+    """‖ĝ − g‖/‖g‖: relative difference between the gradient of all weights and that of full BPTT.
 
     Measured, not estimated, at the cost of two backward passes. Dropout is off.
 
@@ -263,7 +263,7 @@ class _Sums:
         if self.timesteps not in (0, norms.size):
             raise ValueError(
                 "One layer is called on sequences of different lengths "
-                f"({self.timesteps} and {norms.size}): its gradients by lag have no common mean."
+                f"({self.timesteps} and {norms.size}), so its gradients by lag have no common mean."
             )
         self.timesteps = norms.size
         lags = min(self.maximum, self.timesteps)
@@ -296,7 +296,7 @@ def _batches(x: Any, y: Any, sample_weight: Any, batch_size: int) -> Iterator[tu
     sizes = {len(a) for a in keras.tree.flatten(data) if a is not None and a.ndim}
     if len(sizes) != 1 or sizes == {0}:
         raise ValueError(
-            "`x`, `y` and `sample_weight` must hold equally many samples, at least one. Received "
+            "`x`, `y` and `sample_weight` must have equally many samples, at least one. Received "
             f"{sorted(sizes)}."
         )
     (size,) = sizes

@@ -60,14 +60,14 @@ class LayerHealth:
         gates: For each gate its `Gate`: i, f, o of an LSTM, z, r of a GRU; empty for other cells
             (a GRU with `reset_after=False`, the user's own), for gates whose activation is not a
             sigmoid, and where they are NaN.
-        dead_units: Share of the units whose output is the same, to 10⁻³ of the range of the
-            activation (of the layer's largest output if that has none), at all timesteps of all
-            samples, and not saturated. NaN for a single timestep of a single sample, and if any
-            output is.
-        saturated_units: Share of the units whose output is in the outer 2.5 % of the activation's
-            range (|h| > 0.95 with tanh) at 95 % of all timesteps and samples. NaN for an activation
-            without bounds.
-        complete: Of each sample whether no timestep is masked, `(samples,)`.
+        dead_units: Fraction of the units whose output is constant, to within 10⁻³ of the range of
+            the activation (or of the layer's largest output, if unbounded), over all timesteps of
+            all samples, and not saturated. NaN for a single timestep of a single sample, and if any
+            output is NaN.
+        saturated_units: Fraction of the units whose output is in the outer 2.5 % of the
+            activation's range (|h| > 0.95 with tanh) at 95 % of all timesteps and samples. NaN for
+            an unbounded activation.
+        complete: Whether no timestep of the sample is masked, `(samples,)`.
     """
 
     layer: str
@@ -88,19 +88,19 @@ class LayerHealth:
 def health(
     model: keras.Model, x: Arrays, layers: Sequence[Any] | None = None, training: bool = False
 ) -> list[LayerHealth]:
-    """Runs a model on a batch and describes the states of its recurrent kbptt layers.
+    """Runs a model on a batch and measures the states of its recurrent kbptt layers.
 
     The model is unchanged: weights, states, random numbers, metrics.
 
     Args:
         model: A `keras.Model`.
-        x: A batch of inputs, as the model is called with. Masked timesteps are left out.
+        x: A batch of inputs to the model. Masked timesteps are excluded.
         layers: Some of its recurrent kbptt layers. Defaults to `None`, all of them.
         training: Boolean. Whether dropout and zoneout act. Defaults to `False`.
 
     Returns:
-        The `LayerHealth` of each layer that was called. A layer that is called several times is
-        described by its last call.
+        The `LayerHealth` of each layer that was called. If a layer is called several times, it
+        describes the last call.
 
     Raises:
         ValueError: If the model has no recurrent kbptt layer.

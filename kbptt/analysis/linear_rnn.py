@@ -8,7 +8,7 @@ Shapes: `W_hx` `(hidden, inputs)`, `W_hh` `(hidden, hidden)`, `W_qh` `(outputs, 
 sequences are `(timesteps, features)` or `(batch, timesteps, features)`, and with a batch L is the
 mean over its sequences. Row t of an array belongs to the guide's step t + 1: row 0 is the oldest.
 
-An oracle for the layers: plain loops in float64, to be read beside the guide. Keras multiplies from
+An oracle for the layers: plain loops in float64, to read alongside the guide. Keras multiplies from
 the right (`x @ kernel`), so `kernel = W_hx.T` and `recurrent_kernel = W_hh.T`.
 """
 

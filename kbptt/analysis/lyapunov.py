@@ -17,9 +17,9 @@ def lyapunov_exponents(
     """Growth rates per timestep of products of the Jacobians J_t = ∂s_t/∂s_{t−1}.
 
     BPTT carries a gradient backward as J_tᵀ … J_Tᵀ g, which in the long run changes by e^λ per
-    timestep, λ being the largest exponent (λ < 0: vanishes, λ > 0: explodes). The next exponents
-    hold in the directions orthogonal to it. For a linear RNN they are log |λ_i| of the recurrent
-    matrix.
+    timestep, where λ is the largest exponent (λ < 0: vanishes, λ > 0: explodes). The other
+    exponents describe the orthogonal directions. For a linear RNN they are log |λ_i| of the
+    recurrent matrix.
 
     s_t is the whole state of the layer: (h, c) for an LSTM. The sequences run forward once from the
     zero state, without dropout and mask; then `count` orthonormal vectors per sequence run backward
@@ -158,7 +158,7 @@ def _layer_and_inputs(model_or_layer: keras.Layer, x: Any) -> tuple[keras.layers
         names = [layer.name for layer in find.recurrent_layers(model_or_layer)]
         raise ValueError(
             "Expected a model with exactly one recurrent layer at its top level. Received one "
-            f"with {names}: pass one of these layers, and the input that it gets as `x`."
+            f"with {names}: pass one of these layers, and its input as `x`."
         )
     raise ValueError(
         "Expected a recurrent layer (keras.layers.RNN, LSTM, …, or kbptt's) or a model. "

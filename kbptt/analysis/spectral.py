@@ -109,8 +109,8 @@ def gate_blocks(layer: keras.Layer) -> dict[str, np.ndarray]:
 def summarize(layer: keras.Layer) -> dict[str, float]:
     """`spectral_radius_<gate>`, `largest_` and `smallest_singular_value_<gate>` of every gate.
 
-    The names of a SimpleRNN, which has one matrix, end before `_<gate>`. NaN for a matrix that is
-    not finite.
+    For a SimpleRNN, which has one matrix, the names have no `_<gate>`. NaN for a matrix that is not
+    finite.
     """
     summary = {}
     for gate, block in gate_blocks(layer).items():
@@ -128,7 +128,7 @@ def _square(matrix: np.ndarray) -> np.ndarray:
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
         raise ValueError(f"Expected a square matrix. Received: shape {matrix.shape}.")
     if not np.isfinite(matrix).all():
-        raise ValueError("Expected a matrix of finite numbers. Received: NaN or Inf in it.")
+        raise ValueError("Expected a matrix of finite numbers. Received one with NaN or Inf.")
     return matrix
 
 

@@ -36,8 +36,8 @@ def _nothing_found(evidence: Evidence, fine: Sequence[str], thresholds: Threshol
         return "found  nothing wrong"
     if not evidence.layers:
         why = (
-            "no gradient was recorded. Expected a `fit` with this callback of a model with a "
-            "recurrent kbptt layer (kbptt.convert(model) makes them of those of Keras)"
+            "no gradient was recorded. Expected a `fit` with this callback on a model with a "
+            "recurrent kbptt layer (kbptt.convert(model) converts Keras layers)"
         )
     else:
         why = f"{records} of the {thresholds.records:g} profiles that most findings need"

@@ -1,4 +1,4 @@
-"""The numbers from which on something is called wrong: one table, shown wherever it is used."""
+"""The bounds beyond which something is called wrong: one table, shown wherever it is used."""
 
 import dataclasses
 import math
@@ -13,21 +13,21 @@ class Thresholds:
     """Bounds of verdicts and findings. All are numbers; a comparison with a bound is strict.
 
     Attributes:
-        vanishing: The gradient vanishes if it changes by less than this factor on its way back.
-        decaying: It decays below this factor.
-        growing: It grows above this factor.
-        exploding: It explodes above this factor.
-        dark: Largest share of the timesteps that the gradient reaches with a norm below `vanishing`
-            of the largest, and of those of a window that it does not reach.
-        unsteady: Largest share of bad profiles over a run.
-        records: Profiles that are needed before anything but non-finite steps is found.
-        cut: Largest gradient by lag at the end of a truncation window, as a share of the largest.
-        window: How many times longer than needed a window may be. Needed are the lags that hold
-            99 % of the gradient.
-        gates: Largest share of a gate's values outside 0.05–0.95. (An open forget or update gate
-            carries the state on, and does not count.)
-        units: Largest share of dead and saturated units.
-        clip_rate: Largest share of steps in which a clip acts.
+        vanishing: The gradient vanishes if it changes by a factor below this on its way back.
+        decaying: It decays if the factor is below this.
+        growing: It grows if the factor is above this.
+        exploding: It explodes if the factor is above this.
+        dark: Largest fraction of the timesteps that the gradient reaches with a norm below
+            `vanishing` of the largest, and of the timesteps of a window that it does not reach.
+        unsteady: Largest fraction of bad profiles over a run.
+        records: Profiles needed before anything but non-finite steps is found.
+        cut: Largest gradient by lag at the end of a truncation window, relative to the largest.
+        window: How many times longer than needed a window may be, where the lags that hold 99 % of
+            the gradient are needed.
+        gates: Largest fraction of a gate's values outside 0.05–0.95. (An open forget or update gate
+            carries the state and does not count.)
+        units: Largest fraction of dead and saturated units.
+        clip_rate: Largest fraction of steps in which a clip acts.
         nonfinite_steps: Largest number of steps with a NaN or infinite gradient.
     """
 

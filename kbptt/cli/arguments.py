@@ -25,7 +25,7 @@ Methods = Annotated[
 Seeds = Annotated[
     str | None,
     typer.Option(
-        help="Number of seeds, or seeds (3,4,7); 6 are the fewest that can show an effect."
+        help="Number of seeds, or seeds (3,4,7). At least 6 are needed to show an effect."
     ),
 ]
 LogDirectory = Annotated[
@@ -50,27 +50,27 @@ Tune = Annotated[
         metavar="NAME=SPACE",
         help="Search space of an option: a range (learning_rate=1e-4..1e-2, units=16..64) or "
         "choices (clip=0.5,1,5). Every method gets its best values, by validation score, on every "
-        "task. Repeatable: one joint space.",
+        "task. Repeat it for a joint space.",
         rich_help_panel="Tuning",
     ),
 ]
 Trials = Annotated[
     int | None,
     typer.Option(
-        help="Points of the space that each method tries. Default: 8.", rich_help_panel="Tuning"
+        help="Points of the space to try per method. Default: 8.", rich_help_panel="Tuning"
     ),
 ]
 TuningSeeds = Annotated[
     int | None,
     typer.Option(
-        help="Seeds that each point is tried on, none of the comparison's. Default: 2.",
+        help="Seeds per point, all different from the comparison's. Default: 2.",
         rich_help_panel="Tuning",
     ),
 ]
 Sampler = Annotated[
     str | None,
     typer.Option(
-        help="quasi-random, or tpe, which follows the scores and needs Optuna (the extra tune). "
+        help="quasi-random, or tpe, which adapts to the scores and needs Optuna (the extra tune). "
         "Default: quasi-random.",
         autocompletion=completion.one_of("quasi-random", "tpe"),
         rich_help_panel="Tuning",
@@ -82,19 +82,19 @@ Workers = Annotated[
 Scheduler = Annotated[
     str | None, typer.Option(help="Run on this Dask scheduler, such as tcp://host:8786.")
 ]
-Retries = Annotated[int, typer.Option(help="How often a trial that crashes is retried.")]
+Retries = Annotated[int, typer.Option(help="How often to retry a trial that crashes.")]
 TrialTimeout = Annotated[
     str | None,
     typer.Option(
         metavar="<time>",
-        help="How long a trial may run: 90s, 30m, 12h. Default: as long as it takes.",
+        help="How long a trial may run: 90s, 30m, 12h. Default: no limit.",
     ),
 ]
 MemoryLimit = Annotated[
     str | None,
     typer.Option(
         metavar="<memory>",
-        help="Memory that a trial may use: 4GB, or auto, an equal share for every worker.",
+        help="Memory that a trial may use: 4GB, or auto for an equal share per worker.",
     ),
 ]
 Health = Annotated[bool, typer.Option("--health", help=options.HEALTH)]
@@ -108,13 +108,13 @@ Script = Annotated[
     str | None,
     typer.Option(
         metavar="<file>",
-        help="Your own training script (or FILE:FUNCTION); --set and the like are its options.",
+        help="Your own training script (or FILE:FUNCTION); --set etc. become its options.",
     ),
 ]
 Metric = Annotated[
     str | None,
     typer.Option(
-        help="With --script, the score among its metrics. Default: score, or the first one."
+        help="With --script, which of its metrics is the score. Default: score, or the first one."
     ),
 ]
 Mode = Annotated[
@@ -140,7 +140,7 @@ Scores = Annotated[
     Path | None,
     typer.Option(
         "--csv",
-        help="Report on the scores in this file: one line for each run, with the columns method, "
-        "task, seed and score. Reads a results.csv too.",
+        help="Report on the scores in this file: one line per run, with the columns method, "
+        "task, seed and score. Also reads a results.csv.",
     ),
 ]

@@ -12,7 +12,7 @@ from kbptt.cli import completion, options, terminal
 
 Imports = Annotated[
     list[str] | None,
-    typer.Option("--import", metavar="MODULE", help="Module that registers further ones."),
+    typer.Option("--import", metavar="MODULE", help="Module that registers more of them."),
 ]
 
 
@@ -22,19 +22,19 @@ def tasks(
         str | None,
         typer.Argument(
             metavar="NAME",
-            help="A task, to show its options.",
+            help="Task whose options to show.",
             autocompletion=completion.task,
         ),
     ] = None,
     imports: Imports = None,
 ) -> None:
-    """List the tasks; with a name, the options of that task and their defaults."""
+    """List the tasks, or the options of one task with their defaults."""
     from kbptt.tasks import registry
 
     registry.import_modules(imports or ())
     if name is None:
         terminal.print_columns((one, registry.summary(one)) for one in registry.names())
-        typer.echo("\nOptions of one: kbptt tasks NAME. To train on it: kbptt train NAME.")
+        typer.echo("\nOptions of a task: kbptt tasks NAME. Train on it: kbptt train NAME.")
         return
     chosen = registry.options(name)
     terminal.print_text(_description(registry.factories[name]) + "\n")
@@ -52,20 +52,20 @@ def methods(
         str | None,
         typer.Argument(
             metavar="NAME",
-            help="A method, or several joined by '+', to show what it sets.",
+            help="Method, or several joined by '+', whose settings to show.",
             autocompletion=completion.method,
         ),
     ] = None,
     imports: Imports = None,
 ) -> None:
-    """List the methods of kbptt compare; with a name, what that method sets."""
+    """List the methods of kbptt compare, or the settings of one method."""
     from kbptt.methods import registry
     from kbptt.tasks.registry import import_modules
 
     import_modules(imports or ())
     if name is None:
         terminal.print_columns((one, registry.get(one).description) for one in registry.names())
-        typer.echo("\nWhat one sets: kbptt methods NAME. Join them with '+': orthogonal+clip.")
+        typer.echo("\nSettings of a method: kbptt methods NAME. Combine with '+': orthogonal+clip.")
         return
     method = registry.get(name)
     text = method.description.replace("`", "") or method.name

@@ -16,7 +16,7 @@ FAIL_ON = (
 
 @options.command()
 def check(
-    run: Annotated[Path, typer.Argument(help="Directory of a run, or with runs below it.")],
+    run: Annotated[Path, typer.Argument(help="Directory of a run, or one with runs below it.")],
     *,
     fail_on: Annotated[str | None, typer.Option(help=FAIL_ON)] = None,
     threshold: Annotated[
@@ -24,24 +24,24 @@ def check(
         typer.Option(
             "--threshold",
             metavar="NAME=VALUE",
-            help="A bound that differs from the default, such as vanishing=1e-4. Repeatable.",
+            help="Override a default bound, such as vanishing=1e-4. Repeatable.",
         ),
     ] = None,
     require_judged: Annotated[
         bool,
         typer.Option(
             "--require-judged",
-            help="Exit code 1, too, where a finding named by --fail-on could not be judged. What "
-            "does not apply to a model, such as gates to a SimpleRNN, counts as judged.",
+            help="Also exit with code 1 if a finding in --fail-on could not be judged. What does "
+            "not apply to a model, such as gates in a SimpleRNN, counts as judged.",
         ),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print findings and thresholds as JSON.")
     ] = False,
 ) -> None:
-    """Look for what is wrong in the TensorBoard files of training runs, and what to try.
+    """Check the TensorBoard files of training runs for problems, with advice on what to try.
 
-    Exit code 1: a finding named by --fail-on. Exit code 2: no run of GradientFlow there, or a wrong
+    Exit code 1: a finding in --fail-on. Exit code 2: no GradientFlow run there, or an invalid
     argument.
 
     Example: kbptt check runs/a --fail-on vanishing,non-finite
@@ -51,7 +51,7 @@ def check(
     from kbptt.tensorboard import evidence
 
     if not run.is_dir():
-        raise ValueError(f"There is no directory '{run}'. Expected that of a run.")
+        raise ValueError(f"There is no directory '{run}'. Expected the directory of a run.")
     results: dict[str, Any] = {}
     judged: dict[str, list[str]] = {}
     missing: dict[str, dict[str, findings.Unjudged]] = {}
@@ -68,7 +68,7 @@ def check(
             typer.echo(f"{directory}\n{summary.text(recorded, bounds)}\n")
     if not results:
         raise ValueError(
-            f"There are no gradient profiles in '{run}' or below it. Expected event files of "
+            f"There are no gradient profiles in '{run}' or below it. Expected event files from "
             "kbptt.callbacks.GradientFlow, kbptt train or kbptt compare."
         )
     if as_json:

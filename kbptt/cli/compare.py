@@ -38,11 +38,11 @@ def compare(
     overwrite: arguments.Overwrite = False,
     retry_failed: arguments.RetryFailed = False,
 ) -> None:
-    """Compare methods × tasks × seeds: which one helps, by how much, and how certain that is.
+    """Compare methods × tasks × seeds: which one helps, by how much, and how certain it is.
 
     Interrupt it at any time: the same command continues where it stopped.
 
-    Exit code 1: some trials crashed on every attempt; the report is without them.
+    Exit code 1: some trials crashed on every attempt; the report omits them.
 
     kbptt compare --tasks adding --methods baseline,clip,orthogonal+clip --seeds 6
     """
@@ -55,8 +55,8 @@ def compare(
     for shown, value in searching.items():
         if value is not None and not tune and config is None and script is None:
             raise ValueError(
-                f"{shown} is given, but nothing to tune. Name at least one option with --tune, "
-                "such as --tune learning_rate=1e-4..1e-2."
+                f"{shown} is given, but there is nothing to tune. Pass at least one option with "
+                "--tune, such as --tune learning_rate=1e-4..1e-2."
             )
     with terminal.waiting("Reading the options", in_a_terminal_only=True):
         from kbptt.ablation import samplers, study
@@ -97,15 +97,15 @@ def report(
 ) -> None:
     """Write results.csv, report.md, report.html and report.tex for an ablation, finished or not.
 
-    With --csv the report is on the scores in a file, of any origin; it is written into the
-    directory or, without one, beside the file.
+    With --csv it reports on the scores in a file, whatever produced them, and writes into the
+    directory or, without one, next to the file.
 
     Example: kbptt report runs/study --csv scores.csv
     """
     directory = directory or (csv.parent if csv else None)
     if directory is None:
         raise typer.BadParameter(
-            "Name the log directory of kbptt compare, or a file of scores with --csv FILE."
+            "Pass the log directory of kbptt compare, or a file of scores with --csv FILE."
         )
     with terminal.waiting("Reading the results"):
         from kbptt.ablation import study

@@ -60,7 +60,7 @@ def _explain(error: Exception) -> int:
         from kbptt.ablation.errors import TrialError
 
         where = TrialError.describing(error)
-        terminal.print_error(f"{where}\nFor the traceback set {TRACEBACK}=1.")
+        terminal.print_error(f"{where}\nSet {TRACEBACK}=1 to see the traceback.")
     return 1
 
 

@@ -21,8 +21,8 @@ from kbptt.cli import completion
 MODEL, TRAINING = "Model", "Training"
 # Help of an option of both commands that is no option of a trial.
 HEALTH = (
-    "Log the health of every network, too: norms of the states, saturated gates, dead units, "
-    "gradient and update of every variable. `kbptt check` judges it."
+    "Also log the health of every network: norms of the states, saturated gates, dead units, "
+    "gradient and update of every variable. `kbptt check` evaluates it."
 )
 
 
@@ -44,7 +44,7 @@ SHARED = {
     "layers": Shared(int, "Recurrent layers.", MODEL),
     "truncation": Shared(
         str,
-        "Timesteps that the gradient goes back, 'full', 'artbp', 'snap1', or "
+        "Timesteps that the gradient flows back, 'full', 'artbp', 'snap1', or "
         "{name: windowed, length: 64, stride: 16}.",
         MODEL,
         "<int>|full|…",
@@ -68,7 +68,7 @@ SHARED = {
     "optimizer": Shared(str, "An optimizer of Keras.", TRAINING, complete=completion.optimizer),
     "learning_rate": Shared(float, "Learning rate.", TRAINING),
     "clip": Shared(
-        float, "Clip the gradient to this global norm, besides what the method does.", TRAINING
+        float, "Clip the gradient to this global norm, in addition to the method.", TRAINING
     ),
     "checkpoint": Shared(
         str,
@@ -78,8 +78,8 @@ SHARED = {
     ),
     "stream": Shared(
         bool,
-        "Read one long sequence (text, csv) window by window with the state carried on, or train "
-        "on independent, shuffled windows.",
+        "Read one long sequence (text, csv) window by window and carry the state, or train on "
+        "independent, shuffled windows.",
         TRAINING,
         names="--stream/--windows",
     ),
@@ -117,7 +117,7 @@ class Given(NamedTuple):
     def read(
         self, rename: Callable[[str], str] = str
     ) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-        """Returns what flags and `NAME=VALUE,…` set; a setting that is given twice is refused.
+        """Returns what flags and `NAME=VALUE,…` set; giving a setting twice is an error.
 
         Args:
             rename: From a name in an assignment to the option that the command takes it for.
@@ -139,7 +139,7 @@ class Given(NamedTuple):
 
 
 def assigned(option: str, texts: Sequence[str]) -> dict[str, list[Any]]:
-    """The values of an option that is given as `NAME=VALUE,…`; a name that is repeated is refused.
+    """The values of an option given as `NAME=VALUE,…`; repeating a name is an error.
 
     Args:
         option: How the option is typed.
@@ -164,7 +164,7 @@ def _value(name: str, typed: Any) -> Any:
             raise
         raise ValueError(
             "Invalid value for `--truncation`. Expected a positive integer, the number of "
-            "timesteps that the gradient goes back, 'full', 'artbp', 'snap1' or a mapping such as "
+            "timesteps that the gradient flows back, 'full', 'artbp', 'snap1' or a mapping such as "
             f"{{name: windowed, length: 64, stride: 16}}. Received: {typed!r}."
         ) from error
     return value if name == "truncation" else scalar(typed)

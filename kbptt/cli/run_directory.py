@@ -28,7 +28,7 @@ def locked(directory: Path) -> Iterator[None]:
             file.close()
             raise ValueError(
                 f"Another process is training in {directory}. Wait for it, stop it, or choose "
-                "another --logdir."
+                "a different --logdir."
             )
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
@@ -78,13 +78,13 @@ def check_configuration(path: Path, config: Mapping[str, Any], resume: bool) -> 
         return False
     if not resume:
         raise ValueError(
-            f"{path.parent} already holds a run. Add --resume to continue it, or choose another "
-            "--logdir."
+            f"{path.parent} already contains a run. Add --resume to continue it, or choose a "
+            "different --logdir."
         )
     try:
         before = {"stream": False, **json.loads(path.read_text())}  # not there in older runs
     except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged. Choose another --logdir.") from error
+        raise ValueError(f"{path} is damaged. Choose a different --logdir.") from error
     differences = [
         f"{key} was {before.get(key)} and is now {config.get(key)}"
         for key in sorted({*before, *config})
@@ -93,8 +93,8 @@ def check_configuration(path: Path, config: Mapping[str, Any], resume: bool) -> 
     if differences:
         raise ValueError(
             f"The run in {path.parent} has a different configuration: {'; '.join(differences)}. "
-            "Give the options that it was begun with (--windows, if not on streams), or another "
-            "--logdir."
+            "Use the options that it was started with (--windows, if not on streams), or a "
+            "different --logdir."
         )
     return True
 

@@ -23,15 +23,15 @@ Task = Annotated[
     str,
     typer.Argument(
         metavar="TASK",
-        help="What to train on: see `kbptt tasks`.",
+        help="Task to train on: see `kbptt tasks`.",
         autocompletion=completion.task,
     ),
 ]
 Lags = Annotated[
     int | None,
     typer.Option(
-        help="Measure the gradient of one loss by lag, at this many lags, log and print it; 0: do "
-        "not. Default: some where every timestep has a loss, of which only the reach is printed.",
+        help="Measure, log and print the gradient of a single loss at this many lags; 0 for none. "
+        "Default: measure some if every timestep has a loss, and print only their reach.",
         rich_help_panel=RUN,
     ),
 ]
@@ -43,7 +43,7 @@ def train(
     task: Task,
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="FILE", help="The user's file, for text, csv and mnist."),
+        typer.Argument(metavar="FILE", help="Your file, for text, csv and mnist."),
     ] = None,
     *,
     method: Annotated[
@@ -64,7 +64,7 @@ def train(
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Seed of weights, data and order.", rich_help_panel=RUN)
+        int, typer.Option(help="Seed for weights, data and order.", rich_help_panel=RUN)
     ] = 0,
     resume: Annotated[
         bool,
@@ -73,7 +73,7 @@ def train(
     lags: Lags = None,
     health: Health = False,
     sample: Annotated[
-        int, typer.Option(help="Characters to write at the end (text).", rich_help_panel=RUN)
+        int, typer.Option(help="Characters to generate at the end (text).", rich_help_panel=RUN)
     ] = 300,
 ) -> None:
     """Train a recurrent network on a task and watch the gradient of every timestep.
@@ -101,7 +101,7 @@ def train(
         known = run_directory.describe(config)
         again = run_directory.check_configuration(logdir / "run.json", known, resume)
         if resume and not again:
-            terminal.print_text(f"There is no run in {logdir} to resume: a new one begins.")
+            terminal.print_text(f"There is no run to resume in {logdir}: starting a new one.")
         _announce(grid, logdir)
         go_on = again_with if config["training"]["checkpoint"] == "last" else None
         with terminal.saying_how_to_continue(logdir / "run.json", go_on):
@@ -113,8 +113,7 @@ def train(
             finite = training.run(config, logdir, again, sample, lags, health)
     if not finite:
         terminal.print_error(
-            "The loss is not finite: the training diverged. Try --clip 1 or a smaller "
-            "--learning-rate."
+            "The loss is not finite: training diverged. Try --clip 1 or a smaller --learning-rate."
         )
         raise typer.Exit(1)
 
@@ -126,8 +125,8 @@ def _check(given: options.Given, seed: int, sample: int, lags: int | None) -> No
     limits.integer("seed", base.check_seed(seed), least=0)
     if lags is not None and limits.integer("lags", lags, least=0, shown="--lags") == 1:
         raise ValueError(
-            "Invalid value for argument `--lags`. Expected 2 or more, since the gradients are "
-            "compared from lag to lag, or 0 for none. Received: --lags=1."
+            "Invalid value for argument `--lags`. Expected 2 or more, since gradients are "
+            "compared between lags, or 0 for none. Received: --lags=1."
         )
     registry.import_modules(given.imports)
 
@@ -137,8 +136,8 @@ def _check_resume(config: dict[str, Any], resume: bool, logdir: Path | None) -> 
         raise ValueError("`--resume` needs `--logdir`, the directory of the run to continue.")
     if resume and config["training"]["checkpoint"] == "best":
         raise ValueError(
-            "`--resume` cannot be combined with `--checkpoint best`: a run keeps the weights of "
-            "its last epoch only. Begin a new one, in another --logdir."
+            "`--resume` cannot be combined with `--checkpoint best`: a run saves only the weights "
+            "of its last epoch. Start a new one, in a different --logdir."
         )
 
 
@@ -154,8 +153,8 @@ def _announce(grid: "Grid", logdir: Path) -> None:
     finished, _ = run_directory.newest_checkpoint(logdir)
     if finished >= config["training"]["epochs"]:
         terminal.print_text(
-            f"The run has {finished} epochs already: nothing to train. To go on, give "
-            f"--epochs {finished + 1} or more."
+            f"The run already has {finished} epochs, so there is nothing to train. To continue, "
+            f"pass --epochs {finished + 1} or more."
         )
 
 
@@ -181,12 +180,12 @@ def configuration(
     for name, values in axes.items():
         if len(values) > 1:
             raise ValueError(
-                f"Option {name.removeprefix('task.')!r} has {len(values)} values, and one run "
-                "takes one; quote a value with a comma, or compare them: kbptt compare --set …"
+                f"Option {name.removeprefix('task.')!r} has {len(values)} values, but a run takes "
+                "one. Quote a value with a comma, or compare them: kbptt compare --set …"
             )
     if file is not None:
         if "path" not in of_task:
-            raise ValueError(f"The task '{task}' reads no file. Received: {str(file)!r}.")
+            raise ValueError(f"The task '{task}' does not read a file. Received: {str(file)!r}.")
         if "task.path" in axes:
             raise ValueError(twice(f"the file {str(file)!r}", "-o path"))
         axes["task.path"] = [file]

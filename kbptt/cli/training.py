@@ -123,17 +123,17 @@ def _so_far(training: Training, progress: Progressed, logdir: Path) -> Iterator[
     if best := summary.best_so_far(training):
         yield best
     if training.settings["checkpoint"] == "best":
-        yield "a run with --checkpoint best cannot be continued: its best weights are not saved"
+        yield "a run with --checkpoint best cannot be resumed: its best weights are not saved"
 
 
 def _notes(training: Training) -> Iterator[str]:
     """The size of the model, and how the task is read where there is a choice."""
     count, steps = training.model.count_params(), training.feed.steps_per_epoch
-    yield f"{count:,} parameters; {steps:,} step{'s' * (steps != 1)} an epoch."
+    yield f"{count:,} parameters; {steps:,} step{'s' * (steps != 1)} per epoch."
     if training.task.has_streams:
         found, other = training.feed.describe(), "--windows for independent windows"
         if not training.config["training"].get("stream"):
-            other = "--stream to carry the state on"
+            other = "--stream to carry the state"
         yield f"{found[0].upper()}{found[1:]}; {other}."
 
 

@@ -1,4 +1,4 @@
-"""Data for training with the state carried on from window to window."""
+"""Data for training with the state carried from window to window."""
 
 from kbptt import _lazy
 

@@ -71,12 +71,12 @@ def gather(x: Any, y: Any, target: Target) -> Sequences:
     _checks.one_of("target", target, ("next", "last", None))
     if (y is None) != (target == "next"):
         raise ValueError(
-            "`target='next'` takes its targets from `x` and no `y`; `target=None` and 'last' "
-            f"expect `y`. Received: target={target!r}, y of type {type(y).__name__}."
+            "`target='next'` takes its targets from `x` and expects no `y`; `target=None` and "
+            f"'last' expect `y`. Received: target={target!r}, y of type {type(y).__name__}."
         )
     if isinstance(x, (tuple, dict)):
         raise ValueError(
-            "`x` expected one array, or a list of sequences; a model on streams has one input. "
+            "`x` expected one array or a list of sequences: models on streams have one input. "
             f"Received a {type(x).__name__}."
         )
     one = not isinstance(x, list)
@@ -94,8 +94,7 @@ def gather(x: Any, y: Any, target: Target) -> Sequences:
         targets = [np.atleast_1d(np.asarray(y))]
         if len(targets[0]) != len(arrays):
             raise ValueError(
-                f"`y` expected one target for each of {len(arrays)} sequences. Received "
-                f"{len(targets[0])}."
+                f"`y` expected one target per sequence, {len(arrays)}. Received {len(targets[0])}."
             )
     elif target is None:
         targets = [_array("y", a) for a in ([y] if one else y)]
@@ -103,7 +102,7 @@ def gather(x: Any, y: Any, target: Target) -> Sequences:
         pairs = zip(arrays, targets, strict=False)
         if len(arrays) != len(targets) or any(len(a) != len(b) for a, b in pairs):
             raise ValueError(
-                "`y` expected as many arrays as `x`, each of as many timesteps. Received timesteps "
+                "`y` expected as many arrays and timesteps as `x`. Received timesteps "
                 f"{_few(map(len, arrays))} in `x`, {_few(map(len, targets))} in `y`."
             )
     sizes = np.array([len(a) - (target == "next") for a in arrays], np.int64)
@@ -132,7 +131,7 @@ def _check_alike(name: str, arrays: list[Any]) -> None:
     kinds = {(tuple(a.shape[1:]), np.dtype(a.dtype).name) for a in arrays}
     if len(kinds) > 1:
         raise ValueError(
-            f"`{name}` expected sequences of one dtype and one shape of a timestep. Received "
+            f"`{name}` expected sequences of the same dtype and shape per timestep. Received "
             f"{_few(sorted(map(str, kinds)))}."
         )
 

@@ -1,4 +1,4 @@
-"""Windows of long sequences, one after the other: data to train on with the state carried on."""
+"""Consecutive windows of long sequences, for training with the state carried between them."""
 
 import copy
 import warnings
@@ -33,46 +33,46 @@ else:
 
 
 class Streams(_Data):
-    """Long sequences as batches of windows, in which each row goes on where it stopped.
+    """Long sequences as batches of windows, in which each row continues where it stopped.
 
-    Truncated BPTT with an update per window: `model.fit` reads a window, updates the weights, and
-    `kbptt.callbacks.StreamState` carries the states of the recurrent layers on to the next one.
+    Truncated BPTT with an update per window: `model.fit` reads a window and updates the weights,
+    and `kbptt.callbacks.StreamState` carries the states of the recurrent layers to the next one.
 
     ```python
     data = kbptt.data.Streams(tokens, length=128, batch_size=16)
     model.fit(data, epochs=10, callbacks=[kbptt.callbacks.StreamState(data)])
     ```
 
-    In an epoch every step of every sequence is read once, with its target. One array is divided
-    into `batch_size` contiguous parts, a row of the batch each; sequences of a list queue up for
-    the rows. Where a row has no steps, before or behind those of its sequence, its sample weight is
-    0 and `StreamState` holds the states. Batches are ``(x, y, sample weight)``, all of one shape
-    and as many in every epoch. `fit` never shuffles them, and an array may be larger than memory
-    (`np.memmap`): only what a window needs is read.
+    Each epoch reads every step of every sequence once, with its target. A single array is split
+    into `batch_size` contiguous parts, one per row of the batch; sequences in a list queue up for
+    the rows. Where a row has no steps, before or after those of its sequence, its sample weight is
+    0 and `StreamState` holds the states. Batches are ``(x, y, sample weight)``, all with the same
+    shape, and there are equally many in every epoch. `fit` never shuffles them. Arrays can be
+    larger than memory (`np.memmap`), since only what a window needs is read.
 
     Args:
         x: Array ``(timesteps, …)`` of tokens or features, or a list of such arrays, of any lengths.
         y: Targets, aligned with `x`; see `target`. Defaults to `None`.
         length: Positive integer. Steps of a window. Defaults to `128`.
         batch_size: Positive integer. Number of rows. Defaults to `16`.
-        target: `"next"`: the `x` of the step after, across the ends of windows too. `None`: `y` has
-            one target for each step. `"last"`: `y` has one for each sequence, at its last step.
-            Defaults to `"next"`.
-        context: Integer of at least 0. Steps before each window that are read again with it,
-            without a loss: TBPTT(k1 = `length`, k2 = `length + context`), guide 1.2. Defaults to
-            `0`.
-        context_gradient: Boolean. Whether the gradient flows back into the context. False burns in
-            the state alone (R2D2). Defaults to `True`.
-        offset: `"random"`: where the windows of a sequence begin is drawn in every epoch. `0`: its
-            first step begins one. Defaults to `"random"`.
-        order: `"given"`, or `"shuffled"`: whole sequences, in every epoch. Defaults to `"given"`.
-        pack: Boolean. Whether a sequence may begin inside a window, right behind the one before it.
-            Then inputs are a pair ``(x, resets)``, where the boolean ``(batch, timesteps)`` is the
+        target: `"next"`: the `x` of the next step, even across the ends of windows. `None`: `y` has
+            one target per step. `"last"`: `y` has one per sequence, at its last step. Defaults to
+            `"next"`.
+        context: Integer of at least 0. Steps before each window that are read again, without a
+            loss: TBPTT(k1 = `length`, k2 = `length + context`), guide 1.2. Defaults to `0`.
+        context_gradient: Boolean. Whether the gradient flows back into the context. False only
+            burns in the state (R2D2). Defaults to `True`.
+        offset: `"random"`: the start of a sequence's windows is drawn in every epoch. `0`: the
+            first window starts at its first step. Defaults to `"random"`.
+        order: `"given"`, or `"shuffled"`: shuffle whole sequences in every epoch. Defaults to
+            `"given"`.
+        pack: Boolean. Whether a sequence may begin inside a window, right after the previous one.
+            Inputs are then a pair ``(x, resets)``, where the boolean ``(batch, timesteps)`` is the
             `resets` of kbptt's layers. Defaults to `False`.
         seed: Non-negative integer, for offsets and order. Defaults to `0`.
 
     Attributes:
-        one: Whether `x` is one array and not a list of them.
+        one: Whether `x` is a single array and not a list.
 
     Raises:
         ValueError: If an argument is out of its range, or `x` and `y` do not fit together.
@@ -112,7 +112,7 @@ class Streams(_Data):
         if self.pack and target == "last":
             raise ValueError(
                 "`pack=True` and `target='last'` exclude each other: several sequences may end in "
-                "one window of a row. Give a target for each step, with `target=None`."
+                "one window of a row. Pass a target for each step, with `target=None`."
             )
         self._reset: bool = False
         self._begin: int | None = None
@@ -126,15 +126,15 @@ class Streams(_Data):
 
     @property
     def position(self) -> int:
-        """Windows that have been read: `len` for each epoch, and those of the present one.
+        """Windows read so far: `len` per finished epoch, plus those of the current one.
 
         `StreamState` counts the windows that the model was trained on. Without it, `fit` advances
-        the position by whole epochs.
+        the position only by whole epochs.
         """
         return self._drawn[0] * len(self) + self._window
 
     def seek(self, step: int) -> None:
-        """Goes to a position: the next epoch of `fit` begins there."""
+        """Moves to a position: the next epoch of `fit` begins there."""
         step = _checks.count("step", step)
         number, self._window = divmod(step, len(self))
         if number != self._drawn[0]:
@@ -152,7 +152,7 @@ class Streams(_Data):
     def __getitem__(self, index: int) -> tuple[Any, np.ndarray, np.ndarray]:
         """A window of the present epoch: ``(x, y, sample weight)``."""
         if not 0 <= index < len(self):
-            raise IndexError(f"Window {index} of {len(self)} was asked for.")
+            raise IndexError(f"Window {index} is out of range: there are {len(self)}.")
         return self.epoch.window(index)
 
     def in_order(
@@ -181,7 +181,7 @@ class Streams(_Data):
         return other
 
     def fingerprint(self) -> dict[str, Any]:
-        """What the windows of all epochs follow from, beside the content of the arrays."""
+        """What determines the windows of all epochs, except the content of the arrays."""
         names = "length", "rows", "context", "context_gradient", "offset", "order", "pack", "seed"
         values = {name: getattr(self, name) for name in names}
         sizes = self.sequences.sizes.tolist()
@@ -191,7 +191,7 @@ class Streams(_Data):
     # An epoch ----------------------------------------------------------------------------------
 
     def _draw(self, number: int) -> Epoch:
-        """The windows of an epoch, a function of its number and the seed alone."""
+        """The windows of an epoch, which depend only on its number and the seed."""
         generator = np.random.default_rng([self.seed, number])
         sizes = self.sequences.sizes
         runs = None
@@ -240,9 +240,9 @@ class Streams(_Data):
                 by_hand = any(layer.stateful for layer in recurrent)
                 if (carried and method != "predict") or by_hand or not recurrent:
                     return
-                mend = "add kbptt.callbacks.StreamState to `callbacks`, which carries them on"
+                mend = "add kbptt.callbacks.StreamState to `callbacks` to carry the states"
                 warnings.warn(
-                    f"`{method}` reads windows of Streams, and each starts from initial states: "
+                    f"`{method}` reads windows of Streams, each starting from initial states: "
                     f"{mend if method == 'fit' else f'use kbptt.{method}_stream'}.",
                     stacklevel=2,
                 )

@@ -38,13 +38,13 @@ class AutodiffLoop(Loop):
         self.output = step.output
         if options.diagonal:
             raise ValueError(
-                "SnAp-1 has no loss of which its gradient is the derivative: it cannot be taken in "
-                "kbptt.engine.differentiable(), nor through a cell that changes variables while it "
-                "runs. Choose another `truncation`, such as None."
+                "The gradient of SnAp-1 is not the derivative of any loss, so it is not available "
+                "in kbptt.engine.differentiable() or for a cell that changes variables while it "
+                "runs. Choose a different `truncation`, such as None."
             )
         if options.stride != options.length:
             raise ValueError(
-                "Sliding windows cannot be expressed by an ordinary loop, which is what runs "
+                "Sliding windows cannot be expressed by an ordinary loop, which runs "
                 "inside kbptt.engine.differentiable() and for cells that change variables while "
                 f"they run. Expected stride == length. Received stride={options.stride}, "
                 f"length={options.length}."
@@ -63,7 +63,7 @@ class AutodiffLoop(Loop):
         """The states over time, each a `tf.TensorArray`, and the final ones."""
         if context.through is not None:
             raise ValueError(
-                "h-detach cannot be expressed by an ordinary loop, which is what runs inside "
+                "h-detach cannot be expressed by an ordinary loop, which runs inside "
                 "kbptt.engine.differentiable(). Expected h_detach == 0."
             )
         if context.dropout.h_masks is not None:

@@ -102,14 +102,14 @@ class CPULoop(Loop):
     def why_not(cell: Cell, options: Options, dtype: tf.DType) -> str | None:
         """Why the compiled loops cannot run such a cell here; None if they can."""
         if cell.centres:
-            return "layer normalization where each gate has a dropout mask of its own"
+            return "layer normalization with a separate dropout mask per gate"
         if options.lags:
             return "gradients are measured by lag"
         if dtype not in (tf.float32, tf.float64):
             return f"the C++ loops compute in float32 and float64, not in {dtype.name}"
         if (reason := why_not_usable()) is not None:
             return reason
-        return None if cell.name in _loops().cells else f"there is no C++ loop of {cell.name}"
+        return None if cell.name in _loops().cells else f"there is no C++ loop for {cell.name}"
 
     # The plan for a size ----------------------------------------------------------------------
 

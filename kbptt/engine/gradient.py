@@ -343,7 +343,7 @@ def _refuse_second_order(*upstream):
         # A saved model has a function for every gradient, whether or not anybody calls it.
         return (None,) * len(upstream)
     raise ValueError(
-        "Gradients of gradients through a kbptt layer are not defined: its backward pass is "
-        "hand-made. Call the layer inside `with kbptt.engine.differentiable():` to run a loop "
+        "Second derivatives through a kbptt layer are not defined: its backward pass is "
+        "hand-written. Call the layer inside `with kbptt.engine.differentiable():` to run a loop "
         "that TensorFlow differentiates itself."
     )

@@ -1,4 +1,4 @@
-"""How the loops run, which no result depends on but by rounding: threads, compilers, memory."""
+"""How the loops run: threads, compilers, memory. Results depend on it only up to rounding."""
 
 import contextlib
 import dataclasses
@@ -8,23 +8,22 @@ from contextvars import ContextVar
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of the loops that are built in a scope of `using`.
+    """Settings of the loops that are built inside `using`.
 
     Attributes:
-        native: Boolean. Whether layers use the loops compiled from C++ where these can run.
+        native: Boolean. Whether layers use the C++ loops where these can run.
         jit: Boolean. Whether XLA compiles the TensorFlow loops.
         differentiable: Boolean. Whether layers run an ordinary loop that TensorFlow differentiates
             any number of times, see `differentiable`.
-        gradient: Boolean. Whether loops have a gradient. In a file that only runs forward, those of
-            kbptt would be functions that nobody can call.
-        threads: Integer, threads of a C++ loop; None is as many as TensorFlow gives an operation.
-        members: Integer, how many of those threads share rows, each with a part of the units; None
-            is what `kbptt.engine.plan` says.
-        kept_gates: Bytes up to which a C++ loop keeps the gates for the backward pass; larger ones
-            are recomputed, for a third of the memory and 1.1 to 1.4 times the time. None is
+        gradient: Boolean. Whether loops have a gradient. In an exported model that only runs
+            forward, kbptt's gradients would be functions that cannot be called.
+        threads: Integer, threads of a C++ loop; None uses as many as TensorFlow gives an operation.
+        members: Integer, how many of those threads share rows, each with part of the units; None
+            lets `kbptt.engine.plan` decide.
+        kept_gates: Bytes up to which a C++ loop stores the gates for the backward pass; larger ones
+            are recomputed, which takes a third of the memory and 1.1 to 1.4 times as long. None is
             128 MiB, or 1/128 of the machine's memory if that is less.
-        instruction_set: Name of an instruction set of the C++ loops; None is the best that the
-            machine has.
+        instruction_set: Name of an instruction set of the C++ loops; None uses the best available.
     """
 
     native: bool = True
@@ -42,13 +41,13 @@ _current: ContextVar[Settings] = ContextVar("kbptt_settings", default=_DEFAULT)
 
 
 def settings() -> Settings:
-    """The settings in force where the code runs or is traced."""
+    """Returns the settings that apply where the code runs or is traced."""
     return _current.get()
 
 
 @contextlib.contextmanager
 def using(**changes: bool | int | str | None) -> Iterator[Settings]:
-    """A scope in which loops are built and called with other `Settings`.
+    """Changes `Settings` for the loops that are built and called inside a `with` block.
 
     Args:
         **changes: Attributes of `Settings`.
@@ -62,12 +61,12 @@ def using(**changes: bool | int | str | None) -> Iterator[Settings]:
 
 @contextlib.contextmanager
 def differentiable() -> Iterator[None]:
-    """A scope in which layers run a loop that TensorFlow differentiates itself.
+    """Inside this `with` block, layers run a loop that TensorFlow differentiates itself.
 
-    The engine's gradient is written by hand and has no gradient itself. In this scope layers give
-    the same numbers by an ordinary loop, slower and with more memory, of which gradients of any
-    order can be taken: what an exact gradient-norm penalty needs. Sliding windows, which no
-    ordinary loop expresses, are refused there.
+    The engine's hand-written gradient has no gradient of its own. Inside the block, layers compute
+    the same numbers with an ordinary loop, which is slower and takes more memory but supports
+    gradients of any order, as needed for an exact gradient-norm penalty. Sliding windows, which an
+    ordinary loop cannot express, raise an error.
     """
     with using(differentiable=True):
         yield

@@ -50,7 +50,7 @@ def get(identifier: Initializer) -> Any:
     """Returns the initializer for a snake_case name, a config, an object, or None.
 
     Names are those of this module (`"identity"` is per gate here) and then those of
-    `keras.initializers.get`. In an argument of a layer it is the other way around: there
+    `keras.initializers.get`. In the arguments of layers, Keras's names come first: there
     `"identity"` is Keras's.
 
     Raises:

@@ -20,8 +20,8 @@ class SeededInitializer(keras.initializers.Initializer):
 
     Args:
         seed: Integer, `keras.random.SeedGenerator` or None. An integer gives the same values at
-            every call, a `SeedGenerator` other values at each. None draws a seed from Python's
-            `random`, so `keras.utils.set_random_seed` makes it reproducible. Defaults to `None`.
+            every call, a `SeedGenerator` different ones. None draws a seed from Python's `random`,
+            so `keras.utils.set_random_seed` makes it reproducible. Defaults to `None`.
     """
 
     def __init__(self, seed: Seed = None):

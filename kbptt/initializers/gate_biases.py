@@ -57,13 +57,13 @@ class Chrono(_KeepingBias):
 
     LSTM (bias `(4 * units,)`, gates i, f, c, o): forget bias log u with u ~ U(1, max_timescale −
     1), input bias its negative, the rest 0. A unit then keeps 1 − 1/(1 + u) of its state per step.
-    Keras' `unit_forget_bias=True`, the default, calls the bias initializer piece by piece and puts
-    ones at the forget gate, so pass `unit_forget_bias=False`.
+    Keras's default `unit_forget_bias=True` calls the bias initializer in pieces and sets the forget
+    gate to ones, so pass `unit_forget_bias=False`.
 
     GRU (bias `(2, 3 * units)`, or `(3 * units,)` with `reset_after=False`; gates z, r, h): Keras
-    computes h = z·h_{t−1} + (1 − z)·ĥ, so z keeps and gets +log u. (Where z lets the new value in
-    instead, as in other texts, it is −log u.) Of the two rows, which are added, only the input's
-    row is set.
+    computes h = z·h_{t−1} + (1 − z)·ĥ, so z keeps the state and its bias is +log u. (In texts where
+    z lets the new value in instead, it is −log u.) The two rows are added; only the input's row is
+    set.
 
     Example:
 
@@ -71,7 +71,7 @@ class Chrono(_KeepingBias):
     >>> layer = keras.layers.GRU(64, bias_initializer=Chrono(784))
 
     Args:
-        max_timescale: Number of at least 2: the longest dependency expected, in steps.
+        max_timescale: Number of at least 2: the longest expected dependency, in steps.
         gates: `4` (LSTM), `3` (GRU) or `"auto"`: a bias with two rows is a GRU's, one with one
             row an LSTM's, so give 3 for `GRU(reset_after=False)`. Defaults to `"auto"`.
         seed: Integer, `SeedGenerator` or None. Defaults to `None`.
@@ -97,22 +97,21 @@ class Chrono(_KeepingBias):
 
 @keras.saving.register_keras_serializable(package="kbptt")
 class UniformGate(_KeepingBias):
-    """Bias of a gated cell whose units keep every share of their state alike at the start.
+    """Bias of a gated cell whose forget gates are initially uniformly distributed.
 
-    LSTM (bias `(4 * units,)`, gates i, f, c, o): forget bias −log(1/u − 1) with
-    u ~ U(1/units, 1 − 1/units), input bias its negative, the rest 0. With the kernels' part around
-    0, the forget gate then is u and the input gate 1 − u: time scales 1/(1 − u) from 1 step to
-    `units` steps, most of them short, with nothing to choose. As for `Chrono`, pass
-    `unit_forget_bias=False`.
+    LSTM (bias `(4 * units,)`, gates i, f, c, o): forget bias −log(1/u − 1) with u ~ U(1/units, 1 −
+    1/units), input bias its negative, the rest 0. While the kernels contribute about 0, the forget
+    gate is u and the input gate 1 − u: time scales 1/(1 − u) from 1 step to `units` steps, most of
+    them short, with nothing to tune. As for `Chrono`, pass `unit_forget_bias=False`.
 
     GRU (bias `(2, 3 * units)`, or `(3 * units,)` with `reset_after=False`; gates z, r, h): the
-    update gate is u. Keras computes h = z·h_{t−1} + (1 − z)·ĥ, so it is the bias of the forget
-    gate; where z lets the new value in instead, the bias has the other sign and the same
-    distribution, as 1 − u is distributed as u. A GRU ties its input gate to z by itself.
+    update gate is u. Keras computes h = z·h_{t−1} + (1 − z)·ĥ, so its bias is that of the forget
+    gate. Where z lets the new value in instead, the bias has the opposite sign and the same
+    distribution, because 1 − u is distributed like u. A GRU's input gate is already tied to z.
 
-    The paper's LSTM has no input gate of its own: it is 1 − f throughout (a tied gate), and in its
-    UR-LSTM a second gate refines f. Both change the cell, not its initial bias, and are not made
-    here.
+    The paper's LSTM has no separate input gate: it is always 1 − f (a tied gate), and in its
+    UR-LSTM a second gate refines f. Both change the cell, not its initial bias, and are not
+    implemented here.
 
     Example:
 
@@ -125,7 +124,7 @@ class UniformGate(_KeepingBias):
         seed: Integer, `SeedGenerator` or None. Defaults to `None`.
 
     Raises:
-        ValueError: If it is called for fewer than 2 units, of which U(1/n, 1 − 1/n) needs 2.
+        ValueError: If it is called for fewer than 2 units; U(1/n, 1 − 1/n) needs n ≥ 2.
 
     Reference:
 

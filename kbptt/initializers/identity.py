@@ -13,12 +13,12 @@ from kbptt.initializers.base import check_seed, join
 class Identity(keras.initializers.Initializer):
     """gain · I for every gate's block: the IRNN with `gain=1`.
 
-    With ReLU, small inputs and W = I a SimpleRNN copies its state forever and its gradient has
-    factor exactly 1 per step. `irnn()` gives all of the layer's arguments.
+    With ReLU, small inputs and W = I, a SimpleRNN copies its state forever and its gradient has a
+    factor of exactly 1 per step. `irnn()` returns all of the layer's arguments.
 
     Args:
-        gain: Float other than 0. Le et al. use less than 1 (`0.01`) where long memories are not
-            wanted. Defaults to `1.0`.
+        gain: Float other than 0. Le et al. use less than 1 (`0.01`) if no long memory is needed.
+            Defaults to `1.0`.
         gates: Integer or `"auto"`, as in `OrthogonalPerGate`. Defaults to `"auto"`.
 
     Reference:
@@ -42,7 +42,8 @@ class Identity(keras.initializers.Initializer):
 
 
 def irnn(gain: float = 1.0, seed: int | None = None) -> dict[str, Any]:
-    """Arguments that make a SimpleRNN an IRNN: ReLU, W = gain · I, inputs N(0, 0.001), no bias.
+    """Arguments that turn a SimpleRNN into an IRNN: ReLU, W = gain · I, inputs N(0, 0.001), no
+    bias.
 
     Example:
 

@@ -75,15 +75,14 @@ class Legendre(_Legendre):
     orthonormal Legendre polynomials: with `measure="legt"` over a window that slides, from which
     u(t + ½ − d) ≈ Σ_n √(2n + 1) P_n(1 − 2d/θ) m_n for 1 ≤ d ≤ θ (½ since an input is held for a
     step); with `"legs"` over all of the past, weighted by e^{−s/θ}, s steps ago. (LegS with a
-    window that grows with t is a recurrence whose kernel changes from step to step: no initial
-    value gives it.) Both are contractions: no singular
-    value of the kernel is above 1, and while the order is small against `theta` all but a few are
-    near 1.
+    window that grows with t is a recurrence whose kernel changes from step to step, which no
+    initial value can produce.) Both are contractions: no singular value of the kernel is above 1,
+    and if the order is small compared with `theta`, all but a few are near 1.
 
-    For a recurrent kernel `(units, units)`: a `SimpleRNN`, or a cell with a linear state. Those of
-    gates, `(units, n * units)`, are refused, as a gate's input is no state. A memory needs
-    `activation="linear"`; with another activation this is a start near such a memory where the
-    activation is near the identity.
+    For a recurrent kernel `(units, units)`: a `SimpleRNN`, or a cell with a linear state. Kernels
+    of gated cells, `(units, n * units)`, raise an error, because the input of a gate is not a
+    state. A memory needs `activation="linear"`; with a different activation it is only
+    approximately a memory, where the activation is close to the identity.
 
     Example:
 
@@ -94,9 +93,9 @@ class Legendre(_Legendre):
 
     Args:
         theta: Positive float, in timesteps: the length of the window, for `"legs"` the time
-            constant. The order of the polynomials should be small against it.
+            constant. The order of the polynomials should be small in comparison.
         measure: `"legt"` or `"legs"`. Defaults to `"legt"`.
-        discretization: `"zoh"`, exact where the input is held for a timestep, or `"bilinear"`.
+        discretization: `"zoh"`, exact if the input is constant within a timestep, or `"bilinear"`.
             Defaults to `"zoh"`.
         memories: Positive integer, the number of inputs, each with its own memory of
             `units / memories` units. Defaults to `1`.
@@ -126,7 +125,7 @@ class Legendre(_Legendre):
             raise ValueError(
                 "Legendre expected the recurrent kernel of a SimpleRNN, (units, units), with units "
                 f"a multiple of memories={self.memories}. Received: shape={tuple(shape)}. The "
-                "state of a gated cell is no linear memory."
+                "state of a gated cell is not a linear memory."
             )
         transition, _ = self.system(units // self.memories)
         # Keras multiplies from the left: h_t = x_t·W + h_{t−1}·U.
@@ -139,9 +138,9 @@ class Legendre(_Legendre):
 
 @keras.saving.register_keras_serializable(package="kbptt")
 class LegendreInput(_Legendre):
-    """Input kernel that belongs to `Legendre`: `(inputs, units)`, a memory for each input.
+    """Input kernel to go with `Legendre`: `(inputs, units)`, one memory per input.
 
-    With several inputs give `Legendre(..., memories=inputs)`.
+    With several inputs use `Legendre(..., memories=inputs)`.
 
     Args:
         theta: See `Legendre`.

@@ -15,9 +15,9 @@ class OrthogonalPerGate(SeededInitializer):
     """Makes every gate's block of the kernel orthogonal: WᵀW = gain² I.
 
     `keras.initializers.Orthogonal` on an LSTM's `(units, 4 * units)` kernel makes the rows of the
-    whole kernel orthonormal; the four square blocks are then only random contractions whose
-    singular values lie below 1, and the gradient shrinks by them at each step. Here each block is
-    drawn on its own, uniformly over the orthogonal matrices.
+    whole kernel orthonormal; the four square blocks are then only random contractions with singular
+    values below 1, and the gradient shrinks by them at each step. Here each block is drawn
+    separately, uniformly over the orthogonal matrices.
 
     Example:
 
@@ -25,10 +25,10 @@ class OrthogonalPerGate(SeededInitializer):
 
     Args:
         gain: Float above 0, the singular values of every block. Defaults to `1.0`.
-        gates: Integer or `"auto"`, the number of blocks side by side. `"auto"` takes the kernel
-            `(units, n * units)` of a recurrent layer apart into n square blocks; give the number
-            for an input kernel, whose blocks are not square (they get orthonormal rows or
-            columns, whichever are fewer). Defaults to `"auto"`.
+        gates: Integer or `"auto"`, the number of blocks side by side. `"auto"` splits the kernel
+            `(units, n * units)` of a recurrent layer into n square blocks. For an input kernel,
+            whose blocks are not square, pass the number; their rows or columns become orthonormal,
+            whichever are fewer. Defaults to `"auto"`.
         seed: Integer, `SeedGenerator` or None. Defaults to `None`.
 
     Reference:

@@ -69,7 +69,7 @@ class Cayley(_Rotations):
     """(I + A)⁻¹(I − A), A skew with blocks of s = −√((1 − cos u)/(1 + cos u)), u ~ U(0, π/2).
 
     s = −tan(u/2), and the Cayley transform of that block is the rotation by u: orthogonal, with
-    eigenvalues e^{±iu} in the right half of the unit circle, so neighbouring states stay alike.
+    eigenvalues e^{±iu} in the right half of the unit circle, so neighbouring states stay similar.
 
     Args:
         gates: Integer or `"auto"`, as in `OrthogonalPerGate`; square blocks. Defaults to `"auto"`.

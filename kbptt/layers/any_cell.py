@@ -75,8 +75,8 @@ class CellLayer(TruncatedLayer):
         if self._influence is not None:
             if cell.mask_count:
                 raise ValueError(
-                    f"Layer '{self.name}': truncation=SnAp(1) cannot carry on what a cell with "
-                    "dropout of its own has done, whose masks differ from row to row. Put a "
+                    f"Layer '{self.name}': truncation=SnAp(1) cannot carry the influence through a "
+                    "cell that has its own dropout, because the masks differ from row to row. Use "
                     "keras.layers.Dropout before the layer instead."
                 )
             state = self._influence.attach(x, state, weights)
@@ -145,7 +145,7 @@ class CellLayer(TruncatedLayer):
         return CPULoop.why_not(recurrence, self._options(), self._loop_dtype())
 
     def parts(self, training: bool) -> list[Part]:
-        """The loops that a call runs, one after the other: what `kbptt.explain` tells."""
+        """The loops that a call runs, one after the other, as shown by `kbptt.explain`."""
         raise NotImplementedError
 
     def _part(self, cell: Any, recurrence: Cell | None, why: str) -> Part:

@@ -1,4 +1,4 @@
-"""Burn-in: the first timesteps of a sequence warm the state up, and no gradient enters them.
+"""Burn-in: the first timesteps of a sequence only warm up the state, without a gradient.
 
 Reference: [Kapturowski et al., 2019](https://openreview.net/forum?id=r1lyTjAqYX) (R2D2).
 """

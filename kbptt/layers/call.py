@@ -113,7 +113,7 @@ class StatefulCall(InfluenceOptions):
         ]
 
     def get_initial_state(self, batch_size: Any) -> Any:
-        """The states at the beginning of a sequence, each ``(batch, width)``."""
+        """Returns the initial states of a sequence, each ``(batch, width)``."""
         states = super().get_initial_state(batch_size)
         if self._initial_state_weights is None:
             return states
@@ -141,15 +141,15 @@ class StatefulCall(InfluenceOptions):
 
     @property
     def inference_states(self) -> list[keras.Variable] | None:
-        """Where a stateful layer starts in `predict`, `evaluate` and calls without training."""
+        """Where a stateful layer starts in `predict`, `evaluate` and inference calls."""
         return None if self.states is None else self._carried.inference
 
     def carried_variables(self) -> list[Any]:
-        """All that a stateful layer carries from call to call, to be saved and assigned again."""
+        """Everything that a stateful layer carries from call to call, for saving and restoring."""
         return [] if self.states is None else self._carried.variables()
 
     def reset_state(self) -> None:
-        """Sets the states that a stateful layer keeps back to those a sequence begins with."""
+        """Resets the states of a stateful layer to the initial states of a sequence."""
         if self.states is not None:
             self._carried.reset()
 
@@ -172,12 +172,12 @@ class StatefulCall(InfluenceOptions):
             mask: Optional boolean ``(batch, timesteps)``; False holds the state.
             training: Boolean. Whether dropout is active.
             resets: Optional boolean ``(batch, timesteps)``. True returns that sample to its initial
-                state before the timestep; no gradient crosses such a place. The initial state is
-                `initial_state` if given, else the one of a fresh sequence (zeros for the cells of
-                Keras), in a stateful layer too.
+                state before the timestep, and no gradient crosses. The initial state is
+                `initial_state` if given, otherwise that of a fresh sequence (zeros for Keras's
+                cells), even in a stateful layer.
             burn_in: Integer of at least 0, below the number of timesteps. No gradient flows into
-                the first `burn_in` timesteps, nor into the initial state, except of samples that
-                are masked up to there: the steps only warm the state up (R2D2). Defaults to `0`.
+                the first `burn_in` timesteps or the initial state, except for samples that are
+                masked up to there: these steps only warm up the state (R2D2). Defaults to `0`.
         """
         sequences, initial_state, mask, resets = inputs.as_tensors(
             sequences, initial_state, mask, resets
@@ -271,8 +271,8 @@ class StatefulCall(InfluenceOptions):
             if any(isinstance(v, keras.layers.Bidirectional) for v in _keras.running_layers()):
                 raise ValueError(
                     f"Layer '{self.name}' is stateful inside of Bidirectional, which reads a batch "
-                    "from its end too: that half would go on from states that come later in time. "
-                    "Leave `stateful` or Bidirectional out."
+                    "from its end too: that half would continue from states of later timesteps. "
+                    "Remove `stateful` or Bidirectional."
                 )
             inputs.check_fit(self.name, fit)
 

@@ -19,11 +19,12 @@ _REPLACEMENTS = {
 
 
 def convert(model: keras.Model, truncation: TruncationLike = None) -> keras.Model:
-    """A copy of `model` whose Keras RNN layers are kbptt layers with the same weights.
+    """Returns a copy of `model` with Keras RNN layers replaced by kbptt layers, keeping the
+    weights.
 
     Layers inside `Bidirectional` and `TimeDistributed`, shared layers and nested models are
-    converted as well. Outputs are unchanged. kbptt layers in the model, those held by layers of
-    your own included, get the new truncation.
+    converted as well. Outputs are unchanged. kbptt layers in the model, including those inside
+    custom layers, get the new truncation.
 
     Args:
         model: A built `keras.Sequential` or functional model.
@@ -43,8 +44,8 @@ def convert(model: keras.Model, truncation: TruncationLike = None) -> keras.Mode
     ):
         raise ValueError(
             "kbptt.convert expected a Sequential or functional model, whose layers it can replace. "
-            f"Received: {type(model).__name__}. In a subclassed model write kbptt.LSTM for "
-            "keras.layers.LSTM yourself."
+            f"Received: {type(model).__name__}. In a subclassed model, replace keras.layers.LSTM "
+            "by kbptt.LSTM yourself."
         )
     if not model.built:
         raise ValueError(

@@ -45,7 +45,7 @@ def choose_layers(model: keras.Model, layer: Any = None) -> list[Any]:
     if not chosen:
         names = ", ".join(repr(one.name) for one in layers)
         raise ValueError(
-            f"Invalid value for argument `layer`. Expected one of {names}, or that layer itself. "
+            f"Invalid value for argument `layer`. Expected one of {names}, or the layer itself. "
             f"Received: layer={layer!r}."
         )
     return chosen

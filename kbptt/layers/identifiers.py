@@ -16,7 +16,7 @@ _GET = {
 
 
 def resolved(arguments: dict[str, Any]) -> dict[str, Any]:
-    """`arguments` of a layer with objects in place of names that kbptt alone knows.
+    """`arguments` of a layer, with names that only kbptt defines replaced by objects.
 
     A name of Keras, or one that a user registered with it, keeps its meaning.
 

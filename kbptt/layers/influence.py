@@ -36,10 +36,10 @@ class InfluenceOptions(GradientOptions):
         if mixing and size > LARGEST:
             raise ValueError(
                 f"Layer '{self.name}': truncation=SnAp(1) would carry {size:,} numbers for each "
-                f"row, {parameters:,} parameters times {sum(widths):,} numbers of the state: of "
-                "this cell the engine knows no equations, and takes every parameter to act on all "
-                f"units. Expected at most {LARGEST:,}. Use kbptt.LSTM, kbptt.GRU or "
-                "kbptt.SimpleRNN, or another `truncation`."
+                f"row, {parameters:,} parameters times {sum(widths):,} numbers of the state: for a "
+                "custom cell, the engine assumes that every parameter acts on all units. "
+                f"Expected at most {LARGEST:,}. Use kbptt.LSTM, kbptt.GRU or kbptt.SimpleRNN, or a "
+                "different `truncation`."
             )
         return size
 
@@ -55,8 +55,8 @@ class InfluenceOptions(GradientOptions):
             return None
         if burn_in or (carry is not None and carry.length is not None):
             raise ValueError(
-                f"Layer '{self.name}': truncation=SnAp(1) carries the past on by itself, and "
-                "expected calls that follow each other step by step, without `burn_in` and without "
-                "the `context` of Streams. Leave them out, or choose another `truncation`."
+                f"Layer '{self.name}': truncation=SnAp(1) carries the past itself and expects "
+                "consecutive calls, without `burn_in` and without the `context` of Streams. "
+                "Remove them, or choose a different `truncation`."
             )
         return Influence(before, self._influential()[1])

@@ -131,9 +131,9 @@ def check_fit(layer: str, arguments: dict[str, Any]) -> None:
         return
     wrong = []
     if arguments["shuffle"] is not False and samples > batch_size:
-        wrong.append("shuffles the batches that its states are carried through")
+        wrong.append("shuffles the batches between which its states are carried")
     if arguments["epochs"] > 1:
-        wrong.append("begins every epoch with the last states of the one before")
+        wrong.append("starts every epoch from the last states of the previous one")
     if wrong:
         warnings.warn(
             f"Layer '{layer}' is stateful, and `fit` {' and '.join(wrong)}. Train on "
@@ -154,9 +154,9 @@ def _samples(x: Any) -> int:
 def _check_last(layer: str, samples: int, batch_size: int) -> None:
     if samples % batch_size:
         raise ValueError(
-            f"Layer '{layer}' is stateful: the batch size must stay the same, {batch_size}. Of "
-            f"{samples} samples in batches of {batch_size} the last has {samples % batch_size}: "
-            "leave these out, or train on kbptt.data.Streams."
+            f"Layer '{layer}' is stateful: the batch size must stay the same, {batch_size}. With "
+            f"{samples} samples, the last batch has {samples % batch_size}: "
+            "drop these, or train on kbptt.data.Streams."
         )
 
 

@@ -38,8 +38,8 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
         recurrent_initializer: Initializer of the recurrent kernel, such as those of
             `kbptt.initializers`. Defaults to `"orthogonal"`.
         bias_initializer: Initializer of the bias. Defaults to `"zeros"`.
-        unit_forget_bias: Boolean. Adds 1 to the initial bias of the forget gate, whose other biases
-            are then zeros. Defaults to `True`.
+        unit_forget_bias: Boolean. Initialize the bias of the forget gate to ones, whatever
+            `bias_initializer` is. Defaults to `True`.
         kernel_regularizer: Regularizer of the input kernel. Defaults to `None`.
         recurrent_regularizer: Regularizer of the recurrent kernel. Defaults to `None`.
         bias_regularizer: Regularizer of the bias. Defaults to `None`.
@@ -49,16 +49,16 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
             `kbptt.constraints`. Defaults to `None`.
         bias_constraint: Constraint on the bias. Defaults to `None`.
         dropout: Float in [0, 1]. Fraction of the inputs to drop. Defaults to `0.0`.
-        recurrent_dropout: Float in [0, 1]. Fraction of the state to drop on its way into the
-            recurrent product; one mask for all timesteps. Defaults to `0.0`.
-        seed: Integer, `keras.random.SeedGenerator` or None. Seed of all that is drawn at random.
-            Defaults to `None`.
+        recurrent_dropout: Float in [0, 1]. Fraction of the state to drop before the recurrent
+            product, with the same mask at all timesteps. Defaults to `0.0`.
+        seed: Integer, `keras.random.SeedGenerator` or None. Seed for all random draws. Defaults to
+            `None`.
         return_sequences: Boolean. Return the outputs of all timesteps, not only the last. Defaults
             to `False`.
-        return_state: Boolean. Return the last state beside the output. Defaults to `False`.
+        return_state: Boolean. Return the last state in addition to the output. Defaults to `False`.
         go_backwards: Boolean. Process the sequence from its end and return it reversed. Defaults to
             `False`.
-        stateful: Boolean. Start each batch from the last state of the one before. Defaults to
+        stateful: Boolean. Start each batch from the last state of the previous one. Defaults to
             `False`.
         unroll: Boolean. Accepted for compatibility; the loop is never unrolled. Defaults to
             `False`.
@@ -70,19 +70,20 @@ class LSTM(ProjectedLayer, keras.layers.LSTM):
             `None`.
         gradient_regularizer: None, or a `kbptt.regularizers` identifier such as
             `"vanishing_gradient"` (Pascanu's Ω). Defaults to `None`.
-        gradient_clip: None, a positive float that bounds every element of the gradient carried from
-            one timestep to the one before (Graves, 2013), or `kbptt.clipping.ByNorm`, which bounds
-            its norm. Defaults to `None`.
+        gradient_clip: None, a positive float that bounds every element of the gradient carried to
+            the previous timestep (Graves, 2013), or `kbptt.clipping.ByNorm`, which bounds its norm.
+            Defaults to `None`.
         recurrent_parametrization: None, or a `kbptt.parametrizations` identifier, `"exp"`,
             `"cayley"` or `"householder"`: the recurrent matrix of every gate stays orthogonal,
-            from the one of `recurrent_initializer` (or the nearest) on. Defaults to `None`.
-        trainable_initial_state: Boolean. Learn the states that a sequence begins with, and that a
-            reset goes back to, as weights ``(units,)``; they start at zeros. Defaults to `False`.
+            starting from the value of `recurrent_initializer` (or the nearest orthogonal matrix).
+            Defaults to `None`.
+        trainable_initial_state: Boolean. Learn the initial states of a sequence, to which resets
+            also return, as weights ``(units,)``, initialized to zeros. Defaults to `False`.
         zoneout: Float in [0, 1), or one for h and one for c. Probability that a unit keeps its
-            value for a timestep in training; in inference states are mixed by it. The authors take
-            0.05 for h and 0.5 for c. Defaults to `0.0`.
-        h_detach: Float in [0, 1]. Probability for each timestep that no gradient flows from it to
-            the one before through h; through c it does. Defaults to `0.0`.
+            value for a timestep in training; at inference, old and new values are averaged with
+            this weight. The authors use 0.05 for h and 0.5 for c. Defaults to `0.0`.
+        h_detach: Float in [0, 1]. Probability, per timestep, that no gradient flows back through h
+            to the previous timestep; the path through c stays. Defaults to `0.0`.
         **kwargs: `name`, `dtype`, `trainable`, `zero_output_for_mask` and `implementation`, as in
             Keras.
 

@@ -115,10 +115,9 @@ class GradientOptions(RNN):
     def truncation(self) -> truncations.Truncation:
         """The `kbptt.truncation.Truncation` of this layer.
 
-        Like `gradient_clip` and every other option of the gradient it may be set at any time: the
-        next training step uses it, in `fit`, `train_on_batch` and a training loop run eagerly. Your
-        own `tf.function`, which no layer can trace again, raises an error instead of using the old
-        value.
+        Like `gradient_clip` and the other options of the gradient, it can be set at any time. The
+        next training step uses it, in `fit`, `train_on_batch` and eager training loops. Your own
+        `tf.function`, which no layer can retrace, raises an error instead of using the old value.
         """
         return self._truncation
 
@@ -134,8 +133,10 @@ class GradientOptions(RNN):
 
     @property
     def gradient_clip(self) -> float | gradient_clips.ByNorm | None:
-        """Bound on the gradient carried from a timestep to the one before: a number for every
-        element, or `kbptt.clipping.ByNorm`."""
+        """Bound on the gradient carried to the previous timestep.
+
+        A number that bounds every element, or `kbptt.clipping.ByNorm`.
+        """
         return self._gradient_clip
 
     @gradient_clip.setter
@@ -169,15 +170,15 @@ class GradientOptions(RNN):
 
     @contextlib.contextmanager
     def temporarily(self, **options: Any) -> Iterator[None]:
-        """A scope in which options differ, for calls made inside it; compiled functions stay.
+        """Sets options for calls made inside a `with` block; compiled functions are not affected.
 
         Args:
-            **options: Those that may be set at any time: `truncation`, `gradient_clip`,
+            **options: Options that can be set at any time: `truncation`, `gradient_clip`,
                 `record_gradient_norms`; of LSTM, GRU and SimpleRNN also `zoneout`, and of LSTM and
                 GRU `h_detach`.
 
         Raises:
-            ValueError: If a value is none of its option's.
+            ValueError: If a value is invalid for its option.
             TypeError: If there is no such option.
         """
         fields: dict[str, Any] = {}
@@ -207,8 +208,8 @@ class GradientOptions(RNN):
         if option == "record_gradient_norms":
             return {"record_gradient_norms": flag("record_gradient_norms", value)}
         raise TypeError(
-            f"Layer '{self.name}' has no option `{option}` that may be set for a while. Expected "
-            "truncation, gradient_clip, record_gradient_norms or, of a kbptt.LSTM, GRU or "
+            f"Layer '{self.name}' has no option `{option}` that can be set temporarily. Expected "
+            "truncation, gradient_clip, record_gradient_norms or, for kbptt.LSTM, GRU and "
             "SimpleRNN, zoneout or (not SimpleRNN) h_detach."
         )
 

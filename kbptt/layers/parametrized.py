@@ -28,8 +28,8 @@ class ParametrizedCell:
 
     The weight that the cell's `build` makes for it becomes two, in the same shape: the trainable
     `recurrent_kernel_parameter`, zeros at first, and `recurrent_kernel_base`, the initial kernel.
-    Assigned, such as the kernel of a layer that was trained without, it begins anew at the nearest
-    orthogonal one.
+    Assigning a kernel, such as that of a layer trained without parametrization, restarts it from
+    the nearest orthogonal one.
     """
 
     recurrent_parametrization: Parametrization

@@ -91,17 +91,17 @@ class ProjectedLayer(CellLayer):
 
     @property
     def normalization(self) -> normalizations.LayerNormalization | None:
-        """The normalization of this layer, or None. It has weights: fixed."""
+        """The normalization of this layer, or None. Cannot change: it has weights."""
         return self._normalization
 
     @property
     def recurrent_parametrization(self) -> parametrizations.Parametrization | None:
-        """The parametrization of the recurrent kernel, or None. It has weights: fixed."""
+        """The parametrization of the recurrent kernel, or None. Cannot change: it has weights."""
         return self._parametrization
 
     @property
     def gradient_regularizer(self) -> vanishing_gradient.VanishingGradient | None:
-        """The regularizer of the gradient's norm, or None. May be set, as `truncation` may."""
+        """The regularizer of the gradient norm, or None. Can be set like `truncation`."""
         return self._gradient_regularizer
 
     @gradient_regularizer.setter
@@ -113,10 +113,10 @@ class ProjectedLayer(CellLayer):
 
     @property
     def zoneout(self) -> float | tuple[float, ...]:
-        """The probability that a unit keeps its value for a timestep, or that for each state.
+        """The probability that a unit keeps its value for a timestep, or one for each state.
 
-        May be set at any time: `fit`, `evaluate` and `predict` use it from then on. A function of
-        your own that was traced before keeps the old value until it is trained through.
+        Can be set at any time: `fit`, `evaluate` and `predict` use it from then on. Your own
+        function that was traced before keeps the old value until you train through it.
         """
         return self._zoneout
 
@@ -127,7 +127,7 @@ class ProjectedLayer(CellLayer):
 
     @property
     def h_detach(self) -> float:
-        """The probability that no gradient flows through h of a timestep; through c it does."""
+        """Probability, per timestep, that no gradient flows through h; c's path stays."""
         return 0.0 if self._detachment is None else self._detachment.rate
 
     @h_detach.setter
@@ -145,8 +145,8 @@ class ProjectedLayer(CellLayer):
                 return {"detachment": None}
             if CELLS[self.cell_name].gates == 1:
                 raise ValueError(
-                    f"Layer '{self.name}': `h_detach` needs a second path for the gradient, past "
-                    "the recurrent kernel: that of an LSTM or a GRU. Expected h_detach=0. "
+                    f"Layer '{self.name}': `h_detach` needs a second gradient path past the "
+                    "recurrent kernel, which only LSTM and GRU have. Expected h_detach=0. "
                     f"Received: h_detach={value!r}."
                 )
             if self._uniform is None:
@@ -222,9 +222,9 @@ class ProjectedLayer(CellLayer):
         return float(self._penalty.numpy())
 
     def advance(self, x_t: Any, states: Sequence[Any]) -> list[Any]:
-        """Runs one timestep without dropout and zoneout: what analyses of the dynamics read.
+        """Runs one timestep without dropout and zoneout, for analyses of the dynamics.
 
-        The gradient is that of ordinary operations: not truncated, not clipped, not recorded.
+        The gradient is that of ordinary operations: it is not truncated, clipped or recorded.
 
         Args:
             x_t: Inputs of one timestep, ``(batch, features)``.
@@ -254,7 +254,7 @@ class ProjectedLayer(CellLayer):
         return self._find_loss_scale(results)
 
     def parts(self, training: bool) -> list[Part]:
-        why = "an activation is not one of the engine's, or the GRU has `reset_after=False`"
+        why = "the engine does not implement an activation, or the GRU has `reset_after=False`"
         recurrence = self._recurrence(training)
         self._check_options(recurrence)
         return [self._part(self.cell, recurrence, why)]
@@ -274,8 +274,8 @@ class ProjectedLayer(CellLayer):
         for name in ("normalization", "gradient_regularizer", "h_detach"):
             if getattr(self, name):
                 raise ValueError(
-                    f"Layer '{self.name}': truncation=SnAp(1) follows each unit by itself, and "
-                    f"`{name}` acts on the way between units. Leave one of them out."
+                    f"Layer '{self.name}': truncation=SnAp(1) follows each unit separately, but "
+                    f"`{name}` acts between units. Remove one of them."
                 )
         if recurrence is None:
             raise ValueError(
@@ -309,8 +309,8 @@ class ProjectedLayer(CellLayer):
         if in_control_flow():
             raise ValueError(
                 f"Layer '{self.name}': `gradient_regularizer` adds to the losses of the model, "
-                "which cannot be done inside a branch or loop of a graph (`tf.cond`, `tf.map_fn`, "
-                "`tf.while_loop`). Call the layer outside, or leave the regularizer out."
+                "which is not possible inside a branch or loop of a graph (`tf.cond`, `tf.map_fn`, "
+                "`tf.while_loop`). Call the layer outside, or remove the regularizer."
             )
         effects = Effects()
         scale = effects.capture(self._loss_scale)

@@ -21,19 +21,19 @@ class RNN(CellLayer, keras.layers.RNN):
 
     Built-in, stacked, nested-state and user-written cells work as in `keras.layers.RNN`. Keras's
     own cells, alone and in stacks, run as fast as `kbptt.LSTM`, `kbptt.GRU` and `kbptt.SimpleRNN`.
-    Any other cell is called once more on every timestep in the backward pass. A cell that changes
+    Any other cell is called once more per timestep in the backward pass. A cell that changes
     variables while it runs (its own random numbers, moving averages) cannot be called again with
-    the same result: for such a one an ordinary differentiable loop runs, slower, with the same
+    the same result; it runs in an ordinary differentiable loop, which is slower and has the same
     truncation.
 
     Args:
         cell: A Keras RNN cell, or a list of cells to stack.
         return_sequences: Boolean. Return the outputs of all timesteps, not only the last. Defaults
             to `False`.
-        return_state: Boolean. Return the last state beside the output. Defaults to `False`.
+        return_state: Boolean. Return the last state in addition to the output. Defaults to `False`.
         go_backwards: Boolean. Process the sequence from its end and return it reversed. Defaults to
             `False`.
-        stateful: Boolean. Start each batch from the last state of the one before. Defaults to
+        stateful: Boolean. Start each batch from the last state of the previous one. Defaults to
             `False`.
         unroll: Boolean. Accepted for compatibility; the loop is never unrolled. Defaults to
             `False`.
@@ -126,8 +126,8 @@ class RNN(CellLayer, keras.layers.RNN):
 
     def parts(self, training: bool) -> list[Part]:
         why = (
-            "not Keras's SimpleRNNCell, GRUCell (`reset_after`), LSTMCell with activations of the "
-            "engine's, or a stack with windows that overlap or are drawn"
+            "not Keras's SimpleRNNCell, GRUCell (`reset_after`) or LSTMCell with activations that "
+            "the engine implements, or a stack with overlapping or random windows"
         )
         cells = self._cells() or [(self.cell, None)]
         return [self._part(cell, None if known is None else known[0], why) for cell, known in cells]
@@ -138,8 +138,8 @@ class RNN(CellLayer, keras.layers.RNN):
             return [v for v in getattr(self.cell, "variables", ()) if is_float(v)], True
         if len(cells) > 1:
             raise ValueError(
-                f"Layer '{self.name}': truncation=SnAp(1) carries the influence on the states of "
-                f"one cell on, and the layer has {len(cells)}. Use a layer for each: kbptt.LSTM, "
+                f"Layer '{self.name}': truncation=SnAp(1) carries the influence on the states of a "
+                f"single cell, and the layer has {len(cells)}. Use one layer per cell: kbptt.LSTM, "
                 "kbptt.GRU, kbptt.SimpleRNN or kbptt.RNN."
             )
         ((_, known),) = cells

@@ -40,28 +40,29 @@ class SimpleRNN(ProjectedLayer, keras.layers.SimpleRNN):
             `kbptt.constraints`. Defaults to `None`.
         bias_constraint: Constraint on the bias. Defaults to `None`.
         dropout: Float in [0, 1]. Fraction of the inputs to drop. Defaults to `0.0`.
-        recurrent_dropout: Float in [0, 1]. Fraction of the state to drop on its way into the
-            recurrent product; one mask for all timesteps. Defaults to `0.0`.
+        recurrent_dropout: Float in [0, 1]. Fraction of the state to drop before the recurrent
+            product, with the same mask at all timesteps. Defaults to `0.0`.
         return_sequences: Boolean. Return the outputs of all timesteps, not only the last. Defaults
             to `False`.
-        return_state: Boolean. Return the last state beside the output. Defaults to `False`.
+        return_state: Boolean. Return the last state in addition to the output. Defaults to `False`.
         go_backwards: Boolean. Process the sequence from its end and return it reversed. Defaults to
             `False`.
-        stateful: Boolean. Start each batch from the last state of the one before. Defaults to
+        stateful: Boolean. Start each batch from the last state of the previous one. Defaults to
             `False`.
         unroll: Boolean. Accepted for compatibility; the loop is never unrolled. Defaults to
             `False`.
-        seed: Integer, `keras.random.SeedGenerator` or None. Seed of all that is drawn at random.
-            Defaults to `None`.
+        seed: Integer, `keras.random.SeedGenerator` or None. Seed for all random draws. Defaults to
+            `None`.
         truncation: See `kbptt.LSTM`.
         normalization: See `kbptt.LSTM`.
         gradient_regularizer: See `kbptt.LSTM`.
         gradient_clip: See `kbptt.LSTM`.
         recurrent_parametrization: See `kbptt.LSTM`.
-        trainable_initial_state: Boolean. Learn the states that a sequence begins with, and that a
-            reset goes back to, as weights ``(units,)``; they start at zeros. Defaults to `False`.
+        trainable_initial_state: Boolean. Learn the initial states of a sequence, to which resets
+            also return, as weights ``(units,)``, initialized to zeros. Defaults to `False`.
         zoneout: Float in [0, 1). Probability that a unit keeps its value for a timestep in
-            training; in inference states are mixed by it. Defaults to `0.0`.
+            training; at inference, old and new values are averaged with this weight. Defaults to
+            `0.0`.
         **kwargs: `name`, `dtype`, `trainable` and `zero_output_for_mask`, as in Keras.
 
     Raises:

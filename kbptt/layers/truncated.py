@@ -98,11 +98,11 @@ class TruncatedLayer(StatefulCall):
     def gradient_norms(self) -> np.ndarray | None:
         """Σ_b ‖∂L/∂h_t‖₂ of the last backward pass: float32 ``(timesteps,)``, or None before it.
 
-        ∂L/∂h_t is the total derivative: through the output of step t and through step t+1, as far
+        ∂L/∂h_t is the total derivative, through the output of step t and through step t+1, as far
         as the truncation lets it flow, before `gradient_clip`. For a loss that is a mean over the
-        batch this is the mean norm per sample. Index 0 is the step processed first. The loss is the
-        one that was differentiated: under mixed_float16 it carries the loss scale, which is
-        unknown to the layer and `kbptt.callbacks.GradientFlow` divides out.
+        batch, this is the mean norm per sample. Index 0 is the step processed first. The loss is
+        the one that was differentiated: under mixed_float16 it includes the loss scale, which the
+        layer cannot see; `kbptt.callbacks.GradientFlow` divides it out.
         """
         if self._norms is None:
             return None
@@ -302,8 +302,8 @@ class TruncatedLayer(StatefulCall):
             warnings.warn(
                 f"Layer '{self.name}' keeps no `gradient_norms` here: it is traced into a loop "
                 "(`tf.map_fn`, `tf.while_loop`) inside a second loop or a branch, whose gradient "
-                "cannot write to variables. It is trained all the same. Set its "
-                "`record_gradient_norms = False` to silence this warning.",
+                "cannot write to variables. Training works as usual. Set "
+                "`record_gradient_norms = False` on the layer to silence this warning.",
                 stacklevel=2,
             )
         return Context(effects, monitor=self._lag_recorder)._replace(**drawers)
@@ -347,11 +347,11 @@ class TruncatedLayer(StatefulCall):
         return record
 
     def changing_variables(self) -> list[tf.Variable]:
-        """Variables that training changes and that are no weights: they are in no saved model."""
+        """Variables that training changes but saved models do not contain: not weights."""
         return self.random_states()
 
     def random_states(self) -> list[tf.Variable]:
-        """Of what backward passes draw (ξ, h-detach): seed and count, two integers each."""
+        """Random states of backward passes (ξ, h-detach): seed and count, two integers each."""
         drawn = self._factors, self._detachment
         return [draws.uniform.state for draws in drawn if draws is not None]
 

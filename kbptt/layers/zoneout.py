@@ -27,7 +27,7 @@ def zoneout_rates(
     if isinstance(zoneout, list | tuple):
         if len(zoneout) != len(states):
             raise ValueError(
-                f"Invalid value for argument `zoneout`. Expected a number, or one for each state "
+                f"Invalid value for argument `zoneout`. Expected one number, or one per state "
                 f"({', '.join(states)}). Received: zoneout={zoneout!r}."
             )
         rates = tuple(share("zoneout", rate) for rate in zoneout)

@@ -1,6 +1,6 @@
-"""The methods that an ablation can name: declarative entries, combined with "+".
+"""The methods that an ablation can compare: declarative entries, combined with "+".
 
-An entry holds what a method adds to the baseline: arguments of the recurrent layers, callbacks,
+An entry describes what a method adds to the baseline: arguments of the recurrent layers, callbacks,
 arguments of the optimizer. It is plain data (names, numbers, and references to objects by import
 path), so it can be hashed, stored and sent to a different machine, and importing this module
 imports neither Keras nor TensorFlow.

@@ -1,4 +1,4 @@
-"""The methods that kbptt knows by name."""
+"""The built-in methods."""
 
 from typing import Any
 
@@ -53,12 +53,12 @@ KNOWN = (
     # Initializers.
     Method(
         "orthogonal",
-        "recurrent kernel orthogonal, per gate (Saxe 2014)",
+        "orthogonal recurrent kernel, per gate (Saxe 2014)",
         layer={"recurrent_initializer": _initializer("OrthogonalPerGate")},
     ),
     Method(
         "identity",
-        "recurrent kernel the identity, per gate",
+        "identity recurrent kernel, per gate",
         layer={"recurrent_initializer": _initializer("Identity")},
     ),
     Method(
@@ -175,7 +175,7 @@ KNOWN = (
     ),
     _callback(
         "clip_value",
-        "every component of the gradient clipped at ±0.5",
+        "every element of the gradient clipped at ±0.5",
         "ClipByValue",
         threshold=0.5,
     ),
@@ -198,7 +198,7 @@ KNOWN = (
     ),
     Method(
         "stable_spam",
-        "spikes of components clipped, then `stabilizer` (Stable-SPAM without resets, Huang 2025)",
+        "spikes of elements clipped, then `stabilizer` (Stable-SPAM without resets, Huang 2025)",
         callbacks=tuple(ref(f"kbptt.callbacks:{c}") for c in ("AdaClip", "GradientStabilizer")),
     ),
     Method(
@@ -208,7 +208,7 @@ KNOWN = (
     ),
     Method(
         "timestep_clip_norm",
-        "the same by the norm of each sample's, which keeps the direction",
+        "the same by the norm per sample, which keeps the direction",
         layer={"gradient_clip": ref("kbptt.clipping:ByNorm", norm=1.0)},
     ),
 )

@@ -28,9 +28,9 @@ class Method:
         name: String. Any characters but "+" and ",".
         description: String, one line.
         layer: Mapping of arguments of every recurrent layer. A value is anything JSON can hold, or
-            a `ref`. "$timesteps" stands for the length of the task's sequences, "$inputs" for some
-            of its training sequences.
-        cell_layer: Mapping from the name of a cell to further arguments for that cell alone.
+            a `ref`. "$timesteps" is replaced by the length of the task's sequences, "$inputs" by
+            some of its training sequences.
+        cell_layer: Mapping from the name of a cell to additional arguments for only that cell.
         callbacks: Sequence of `ref`s, or of classes and functions (stored by their import path)
             that are called without arguments. They run in this order.
         optimizer: Mapping of arguments of the optimizer.
@@ -72,7 +72,7 @@ class Method:
             object.__setattr__(self, argument, dict(getattr(self, argument)))
 
     def definition(self, cell: str) -> dict[str, Any]:
-        """What the method does to a cell, without the method's name, in JSON types."""
+        """The method's effect on a cell, without the method's name, in JSON types."""
         return {
             "layer": {**self.layer, **self.cell_layer.get(cell, {})},
             "callbacks": list(self.callbacks),

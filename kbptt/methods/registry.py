@@ -30,7 +30,8 @@ def get(name: str | Method) -> Method:
     """Returns a method by name; names joined by "+" are combined.
 
     Raises:
-        ValueError: for an unknown name, and for two methods that give one argument two values.
+        ValueError: for an unknown name, and for two methods that set the same argument to different
+            values.
     """
     if isinstance(name, Method):
         return name

@@ -28,8 +28,9 @@ class AdaGC(GradientTransform):
     (1 - decay) * (relative_threshold - 1) a step, 0.1 % with the defaults, however large the
     gradients are.
 
-    A norm of 0 leaves γ as it is (the paper does not mention it): a variable whose gradient was 0
-    in the warm-up would otherwise be bounded by 0 for good. Where γ is unknown nothing is clipped.
+    A norm of 0 does not change γ (the paper does not mention this case): otherwise a variable whose
+    gradient was 0 in the warm-up would be bounded by 0 forever. While γ is unknown, nothing is
+    clipped.
 
     The logged threshold is `warmup_threshold` in the warm-up, and afterwards the largest global
     norm that the bounds of all variables allow. The averages are kept in variables of the

@@ -18,7 +18,7 @@ class AdaptiveGradientClip(GradientTransform):
     For the incoming weights W of one unit and their gradient G, where the norm of G exceeds
     `clip_factor * max(norm(W), epsilon)`, scales G to it. The bound needs no tuning to the scale of
     the loss. A unit is a column of a kernel (in a recurrent layer: one gate of one unit) or a whole
-    bias. The authors leave the last, linear layer out: see `variables`.
+    bias. The authors exclude the last, linear layer: see `variables`.
 
     Args:
         clip_factor: Positive float or schedule. Largest ratio of a unit's gradient to its weights.

@@ -21,10 +21,10 @@ class AutoClip(GradientTransform):
     clipped. The history is kept in variables of the optimizer and saved with it.
 
     Args:
-        percentile: Float in (0, 100]. Which percentile is the threshold. Defaults to `10`: nine
-            steps of ten are scaled down, which also takes the place of a smaller learning rate.
-        history: Positive integer. Number of norms that are kept; after so many steps the oldest is
-            forgotten. Defaults to `10000`.
+        percentile: Float in (0, 100]. Which percentile is the threshold. Defaults to `10`: nine out
+            of ten steps are scaled down, which also acts like a smaller learning rate.
+        history: Positive integer. Number of norms kept; beyond that, the oldest are dropped.
+            Defaults to `10000`.
         variables: Regular expression(s) for the variables' paths. Defaults to `None`, all.
         name: String. Defaults to `"auto_clip"`.
 
@@ -34,7 +34,7 @@ class AutoClip(GradientTransform):
 
     percentile = Option(functools.partial(_checks.number, above=0, at_most=100))
     history = Fixed(
-        lambda self: self._history, "It is the size of a memory: make a new AutoClip(history=...)."
+        lambda self: self._history, "It is the size of a buffer: make a new AutoClip(history=...)."
     )
 
     def __init__(

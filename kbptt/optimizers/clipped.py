@@ -30,14 +30,14 @@ class Clipped(Wrapper):
     gradient is NaN or Inf, the whole step is skipped: weights, slots, moving averages and
     `iterations` stay as they are, and the step is counted.
 
-    What the transforms remember and count are variables of this optimizer. They are saved and
+    The state and counters of the transforms are variables of this optimizer. They are saved and
     restored with it, in `.keras` files, by `model.save_weights` and by
     `keras.callbacks.BackupAndRestore`, so resumed training equals uninterrupted training. Apart
-    from them, a file holds what it would hold for `inner`: `Clipped` can be put around an optimizer
-    that was saved without it, and taken off.
+    from them, a file contains what it would contain for `inner`, so `Clipped` can be added to an
+    optimizer that was saved without it, and removed.
 
-    Learning rate, `iterations`, and all options are those of `inner`; `inner` may be a
-    `keras.optimizers.LossScaleOptimizer` or be inside of one.
+    The learning rate, `iterations` and all options are those of `inner`, which may be a
+    `keras.optimizers.LossScaleOptimizer` or be inside one.
 
     Example:
 
@@ -194,8 +194,8 @@ class Clipped(Wrapper):
         if new and self._per_variable():
             raise ValueError(
                 f"{', '.join(new)} was not among the trainable variables that this optimizer was "
-                "built for, for each of which a transform remembers something. Call `compile` "
-                "after a change of the trainable variables."
+                "built for, and a transform keeps state for each variable. Call `compile` after "
+                "changing the trainable variables."
             )
         return [places.get(id(weight), -1) for weight in weights]
 
@@ -279,10 +279,10 @@ def _refuse_other_clipping(
             if getattr(one, argument, None) is not None:
                 raise ValueError(
                     f"The optimizer clips too, after {name}: {argument}="
-                    f"{getattr(one, argument)!r}. Leave out either `{argument}` or {name}."
+                    f"{getattr(one, argument)!r}. Remove either `{argument}` or {name}."
                 )
         if one in parts and one.gradient_accumulation_steps:
             raise ValueError(
-                f"{name} supports no gradient accumulation inside a MultiOptimizer. Leave "
-                "`gradient_accumulation_steps` out."
+                f"{name} does not support gradient accumulation inside a MultiOptimizer. Remove "
+                "`gradient_accumulation_steps`."
             )

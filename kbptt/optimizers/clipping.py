@@ -3,7 +3,7 @@
 Each function takes dense gradients (and, where it helps, their norms, so that a chain of clips
 measures every gradient once) and returns new ones. `kbptt.optimizers.Clipped` applies them.
 
-A gradient that is small enough is returned bit for bit as it came: its factor is exactly 1. Norms
+A gradient that is small enough is returned unchanged, bit for bit: its factor is exactly 1. Norms
 are computed in at least float32 and neither overflow nor underflow while the gradient itself does
 not. NaN and Inf are not repaired: the norm is NaN or Inf, and the caller skips the step.
 """
@@ -22,9 +22,8 @@ _TINY = 1e-37
 def safe_norm(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The Euclidean norm of `x` over `axis`, in at least float32.
 
-    A gradient of 1e30 has a norm, not Inf, and one of 1e-30 has a norm, not 0: the squares of
-    float32 are summed in float64, which has room for them, and those of float64 after a division by
-    the largest magnitude.
+    The norm of a gradient of 1e30 is not Inf, and that of 1e-30 is not 0: the squares of float32
+    are summed in float64, and those of float64 after division by the largest magnitude.
     """
     x = _at_least_float32(x)
     if _dtype(x) == "float32":
@@ -71,7 +70,7 @@ def shrank(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
 
 
 def clip_by_value(gradients: Sequence[Tensor], threshold: Tensor) -> list[Tensor]:
-    """Limits every component to [-threshold, threshold]."""
+    """Limits every element to [-threshold, threshold]."""
     limits = [ops.cast(threshold, _dtype(gradient)) for gradient in gradients]
     return [ops.clip(g, -limit, limit) for g, limit in zip(gradients, limits, strict=True)]
 
@@ -187,10 +186,10 @@ def running_mean(mean: Tensor, value: Tensor, count: Tensor, decay: float) -> Te
 def clip_spikes(
     gradients: Sequence[Tensor], bounds: Sequence[Tensor], largest: Sequence[Tensor]
 ) -> list[Tensor]:
-    """Shrinks the components of each gradient whose magnitude exceeds its bound.
+    """Shrinks the elements of each gradient whose magnitude exceeds its bound.
 
-    With `largest` the largest magnitude in a gradient, such a component g becomes
-    g * bound / largest: all of one gradient are shrunk alike (Huang et al. 2025, "AdaClip").
+    With `largest` the largest magnitude in a gradient, such an element g becomes g * bound /
+    largest: all of them are scaled by the same factor (Huang et al. 2025, "AdaClip").
     """
     clipped = []
     for gradient, bound, top in zip(gradients, bounds, largest, strict=True):
@@ -203,7 +202,7 @@ def clip_spikes(
 def rescale(
     gradients: Sequence[Tensor], targets: Tensor, norms: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Gives each gradient the norm in `targets` and leaves its direction; zero stays zero.
+    """Scales each gradient to the norm in `targets` and keeps its direction; zero stays zero.
 
     Returns the gradients and their new norms.
     """
@@ -215,7 +214,7 @@ def rescale(
 
 
 def shrink_factor(norm: Tensor, threshold: Tensor) -> Tensor:
-    """The factor that brings `norm` down to `threshold`: exactly 1 if it already is."""
+    """The factor that scales `norm` down to `threshold`: exactly 1 if it is not larger."""
     return ops.minimum(1.0, ops.cast(threshold, _dtype(norm)) / ops.maximum(norm, _TINY))
 
 

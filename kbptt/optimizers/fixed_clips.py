@@ -1,4 +1,4 @@
-"""Clipping by a bound that is given: of components, of variables, of the whole gradient."""
+"""Clipping by a fixed bound: of elements, of variables, of the whole gradient."""
 
 from collections.abc import Sequence
 
@@ -21,13 +21,13 @@ class _FixedClip(GradientTransform):
 
 @keras.saving.register_keras_serializable(package="kbptt", name="optimizers.ClipByValue")
 class ClipByValue(_FixedClip):
-    """Limits every component of the gradient to [-threshold, threshold].
+    """Limits every element of the gradient to [-threshold, threshold].
 
-    Changes the direction of the step. As Keras's `clipvalue`, for all or some variables, with
-    statistics, and right under `MirroredStrategy`.
+    Changes the direction of the step. Like Keras's `clipvalue`, but for all or some variables, with
+    statistics, and correct under `MirroredStrategy`.
 
     Args:
-        threshold: Positive float or schedule. The largest magnitude of a component.
+        threshold: Positive float or schedule. The largest magnitude of an element.
         variables: Regular expression(s) for the variables' paths. Defaults to `None`, all.
         name: String. Defaults to `"clip_by_value"`.
     """
@@ -38,10 +38,10 @@ class ClipByValue(_FixedClip):
 
 @keras.saving.register_keras_serializable(package="kbptt", name="optimizers.ClipByNorm")
 class ClipByNorm(_FixedClip):
-    """Scales each variable's gradient to a norm of at most `threshold`, one by one.
+    """Scales each variable's gradient separately to a norm of at most `threshold`.
 
-    Keeps the direction within a variable, not of the whole step. As Keras's `clipnorm`, for all or
-    some variables, with statistics, and right under `MirroredStrategy`.
+    Keeps the direction within a variable, but not that of the whole step. Like Keras's `clipnorm`,
+    but for all or some variables, with statistics, and correct under `MirroredStrategy`.
 
     Args:
         threshold: Positive float or schedule. The largest norm of one variable's gradient.
@@ -55,15 +55,15 @@ class ClipByNorm(_FixedClip):
 
 @keras.saving.register_keras_serializable(package="kbptt", name="optimizers.ClipByGlobalNorm")
 class ClipByGlobalNorm(_FixedClip):
-    """Scales the gradient of all chosen variables together to a norm of at most `threshold`.
+    """Scales the gradient of all selected variables together to a norm of at most `threshold`.
 
     Keeps the direction of the step: the usual remedy for exploding gradients in recurrent networks.
-    As Keras's `global_clipnorm`, for all or some variables, with statistics, right under
-    `MirroredStrategy`, and without turning every gradient NaN when one is.
+    Like Keras's `global_clipnorm`, but for all or some variables, with statistics, correct under
+    `MirroredStrategy`, and without turning every gradient into NaN if one is.
 
     Args:
-        threshold: Positive float or schedule. The largest global norm. A start: 0.5 to 10 times the
-            average norm, which `GradientNorm` measures.
+        threshold: Positive float or schedule. The largest global norm. Start with 0.5 to 10 times
+            the average norm, which `GradientNorm` measures.
         variables: Regular expression(s) for the variables' paths. Defaults to `None`, all.
         name: String. Defaults to `"clip_by_global_norm"`.
 

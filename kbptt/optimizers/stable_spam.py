@@ -1,4 +1,4 @@
-"""Stable-SPAM's two treatments of a gradient: clipped spikes, and a norm from running moments."""
+"""The two parts of Stable-SPAM: clipping of spikes, and a norm from running moments."""
 
 import functools
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from kbptt.optimizers.transform import GradientTransform, State, Transformed
 
 @keras.saving.register_keras_serializable(package="kbptt", name="optimizers.AdaClip")
 class AdaClip(GradientTransform):
-    """Clips the components of each variable's gradient that stand out of a moving maximum.
+    """Clips the elements of each variable's gradient that exceed a moving maximum.
 
     For every variable, the bound is the bias-corrected moving average of the largest magnitude in
-    its gradient, that of the current step included; so the first step is never clipped. A component
-    above it is multiplied by bound / largest magnitude. Turns the direction of the step.
+    its gradient, including the current step, so the first step is never clipped. An element above
+    it is multiplied by bound / largest magnitude. This changes the direction of the step.
 
     The first half of Stable-SPAM; `GradientStabilizer` after it is the second. The averages are
     kept in variables of the optimizer and saved with it. The logged threshold is the largest of the
@@ -68,16 +68,15 @@ class AdaClip(GradientTransform):
 class GradientStabilizer(GradientTransform):
     """Replaces the norm of each variable's gradient by an estimate, and keeps its direction.
 
-    With m and v the bias-corrected moving averages of the norm n and of n², that of the current
-    step included:
+    With m and v the bias-corrected moving averages of the norm n and of n², including the current
+    step:
 
         g  <-  g / n * m / (sqrt(v) + epsilon)
 
-    So the step does not depend on the scale of the loss: norms that stay alike come out as 1,
-    smaller ones below. Where decay² < square_decay, no spike of whatever size gives a norm above
-    (1 - decay) / sqrt((1 - square_decay) * (1 - decay² / square_decay)) in the long run: 1.4 with
-    the defaults, and about (1 - decay) / sqrt(1 - square_decay), 0.95, at a spike far above
-    everything before.
+    So the step does not depend on the scale of the loss: steady norms become 1, smaller ones less.
+    If decay² < square_decay, no spike, whatever its size, gives a norm above (1 - decay) / sqrt((1
+    - square_decay) * (1 - decay² / square_decay)) in the long run: 1.4 with the defaults, and about
+    (1 - decay) / sqrt(1 - square_decay), 0.95, at a spike far above everything before.
 
     A gradient of 0 stays 0 and is counted with norm 0. The averages are kept in variables of the
     optimizer and saved with it. The logged threshold is the global norm of the estimates.

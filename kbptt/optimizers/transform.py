@@ -41,8 +41,8 @@ class _StateVariable:
 
     def __set__(self, transform: Any, value: Any) -> None:
         raise AttributeError(
-            f"`{self.name}` of {type(transform).__name__} is measured or computed in training and "
-            "cannot be set."
+            f"`{self.name}` of {type(transform).__name__} is measured or computed in training "
+            "and cannot be set."
         )
 
 
@@ -65,7 +65,7 @@ class GradientTransform:
 
     Belongs to the `kbptt.optimizers.Clipped` it is given to, whose variables keep its state.
     Subclasses override `transform`, and `initial_memory` or `initial_memory_per_variable` if they
-    remember anything:
+    have state:
 
     ```python
     @keras.saving.register_keras_serializable()
@@ -76,19 +76,20 @@ class GradientTransform:
 
     Args:
         threshold: Positive float, or a function of `optimizer.iterations` that returns one, such as
-            a `keras.optimizers.schedules.LearningRateSchedule`. A float may be changed during
-            training: ``clip.threshold = 0.5``. Left out if the transform has none or makes its own.
+            a `keras.optimizers.schedules.LearningRateSchedule`. A float can be changed during
+            training: ``clip.threshold = 0.5``. Omitted if the transform has none or computes its
+            own.
         variables: A regular expression, or several: the transform sees and changes only variables
             with a match in their path, e.g. `"recurrent_kernel"`. Defaults to `None`, all.
         name: String. Prefix of the names of its variables. Defaults to the class name in snake
             case.
 
     Attributes (TensorFlow variables):
-        norm_before, norm_after: Global norm of the chosen gradients before and after, at the last
+        norm_before, norm_after: Global norm of the selected gradients before and after, at the last
             step that was not skipped.
         threshold: The bound at that step.
-        step_count, clip_count, skipped_count: Steps taken, those of them in which a gradient
-            shrank, and steps skipped.
+        step_count, clip_count, skipped_count: Steps taken, steps in which a gradient shrank, and
+            steps skipped.
     """
 
     # A chain of mere observers changes nothing at all: it also lets NaN pass to the optimizer.
@@ -127,13 +128,13 @@ class GradientTransform:
     def transform(
         self, gradients: Values, norms: Values, weights: Values, state: State
     ) -> Transformed:
-        """The new gradients, their norms (or `None` to have them measured) and the new state.
+        """Returns the new gradients, their norms (`None` to have them measured) and the new state.
 
         Traced into the train step: written with `keras.ops` or TensorFlow operations.
 
         Args:
-            gradients: Tensors in float32 or float64: the chosen variables' gradients. Of a sparse
-                gradient, the rows that occur; they can only be scaled.
+            gradients: Tensors in float32 or float64: the selected variables' gradients. For a
+                sparse gradient, only the rows that occur; they can only be scaled.
             norms: The Euclidean norm of each, scalars.
             weights: The variables they belong to.
             state: `"threshold"` and what `initial_memory` declared, as tensors; what
@@ -142,11 +143,11 @@ class GradientTransform:
         raise NotImplementedError(f"{type(self).__name__} must define `transform`.")
 
     def initial_memory(self) -> dict[str, Any]:
-        """Start values, by name, of what the transform remembers from step to step."""
+        """Start values, by name, of the state that the transform keeps from step to step."""
         return {}
 
     def initial_memory_per_variable(self) -> dict[str, Any]:
-        """Start values, by name, of numbers that are remembered for each trainable variable."""
+        """Start values, by name, of the state kept for each trainable variable."""
         return {}
 
     # What `Clipped` calls.
@@ -245,7 +246,7 @@ class GradientTransform:
         if self.variables is not None and not self.chosen(weights):
             raise ValueError(
                 f"No trainable variable matches `variables`={self.variables!r} of "
-                f"{type(self).__name__}. There are: {', '.join(_paths(weights))}."
+                f"{type(self).__name__}. Available: {', '.join(_paths(weights))}."
             )
 
     # What the user sees.
@@ -287,7 +288,7 @@ class GradientTransform:
         return tuple(int(self.state[name].numpy()) for name in COUNTS)
 
     def _checked_threshold(self, value: Any) -> float | Schedule:
-        mend = "A function of the step, such as a LearningRateSchedule, is possible too."
+        mend = "It can also be a function of the step, such as a LearningRateSchedule."
         if callable(value):
             return value
         if isinstance(value, tf.Tensor | tf.Variable):  # as in clip.threshold = clip.threshold / 2
@@ -311,9 +312,9 @@ class GradientTransform:
 class GradientNorm(GradientTransform):
     """Measures the global norm of the gradient and changes nothing.
 
-    Its place among the transforms is where it measures: before a clip the raw gradient, after it
-    the clipped one. Alone it leaves training exactly as it is, also where a gradient is NaN, and
-    works with an optimizer that clips by itself.
+    Its position among the transforms determines what it measures: before a clip the raw gradient,
+    after it the clipped one. On its own it does not change training at all, even if a gradient is
+    NaN, and it works with an optimizer that has its own clipping.
 
     Args:
         variables: Regular expression(s) for the variables' paths. Defaults to `None`, all.

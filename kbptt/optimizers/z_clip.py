@@ -19,17 +19,17 @@ class ZClip(GradientTransform):
     """Clips the global norm only where it spikes: by its z-score against a moving average.
 
     Mean and variance of the norm start from the first `warmup_steps` steps and then follow
-    exponential moving averages, fed with the clipped norm at a spike. A norm with
-    z = (norm - mean) / (std + epsilon) above `z_score` is scaled to
-    mean + z_score * std / (z / z_score). `maximum_norm` bounds the norm at all times, in warm-up
-    too.
+    exponential moving averages, fed with the clipped norm at a spike. A norm with z = (norm - mean)
+    / (std + epsilon) above `z_score` is scaled to mean + z_score * std / (z / z_score).
+    `maximum_norm` always bounds the norm, even during warm-up.
 
     The logged threshold is the norm where clipping starts, mean + z_score * (std + epsilon), or at
     a spike the norm it was scaled to; Inf in warm-up without `maximum_norm`. The averages
     are kept in variables of the optimizer and saved with it.
 
     Args:
-        z_score: Positive float. Deviations above the mean that make a spike. Defaults to `2.5`.
+        z_score: Positive float. Standard deviations above the mean that count as a spike. Defaults
+            to `2.5`.
         decay: Float in (0, 1]. Share of the old average. Defaults to `0.97`.
         warmup_steps: Positive integer. Defaults to `25`.
         maximum_norm: Positive float or `None` for no fixed bound. Defaults to `1.0`.

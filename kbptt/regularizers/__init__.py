@@ -45,7 +45,7 @@ def get(identifier: Regularizer) -> Any:
 
     Names are the snake_case names and the classes of this module, then those of
     `keras.regularizers.get`. A config is what `keras.saving.serialize_keras_object` returns, or
-    its `class_name` and `config` alone.
+    only its `class_name` and `config`.
 
     Raises:
         ValueError: If the identifier is none of these, or an argument in a config is wrong.

@@ -9,9 +9,9 @@ from keras import ops
 class SequenceRegularizer(keras.regularizers.Regularizer):
     """Base class: a penalty on the states h_1 … h_T, `(batch, timesteps, units)`.
 
-    As `activity_regularizer=` of a recurrent layer with `return_sequences=True` Keras hands over
-    the outputs without their mask; wrap the regularizer in `SequenceRegularization` where padding
-    must be left out, or where the layer also returns its state.
+    As `activity_regularizer=` of a recurrent layer with `return_sequences=True`, it receives the
+    outputs without their mask. Wrap it in `SequenceRegularization` to exclude padding, or if the
+    layer also returns its state.
     """
 
     def penalty(self, h: Any, mask: Any = None) -> Any:
@@ -19,8 +19,8 @@ class SequenceRegularizer(keras.regularizers.Regularizer):
 
         Args:
             h: Tensor `(batch, timesteps, units)`.
-            mask: Boolean tensor `(batch, timesteps)` or None. Steps where it is False count
-                nowhere, nor do differences across them. Defaults to `None`.
+            mask: Boolean tensor `(batch, timesteps)` or None. Steps where it is False, and
+                differences across them, are excluded. Defaults to `None`.
         """
         raise NotImplementedError
 
@@ -36,8 +36,8 @@ def prepare(h: Any, mask: Any = None) -> tuple[Any, Any]:
     if len(h.shape) != 3:
         raise ValueError(
             "Expected the states of every timestep, (batch, timesteps, units). Received: shape "
-            f"{tuple(h.shape)}. Use return_sequences=True; where the layer also returns its state, "
-            "put a kbptt.regularizers.SequenceRegularization layer on the sequence instead."
+            f"{tuple(h.shape)}. Use return_sequences=True; if the layer also returns its state, "
+            "apply a kbptt.regularizers.SequenceRegularization layer to the sequence instead."
         )
     dtype = keras.backend.standardize_dtype(h.dtype)
     dtype = "float64" if dtype == "float64" else "float32"

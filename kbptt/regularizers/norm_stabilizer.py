@@ -17,8 +17,8 @@ TINY = 1e-30
 class NormStabilizer(_sequence.SequenceRegularizer):
     """β · mean_b Σ_t (‖h_t‖ − ‖h_{t−1}‖)² / (T − 1).
 
-    Keeps the norm of the state from growing or dying along the sequence, and with it the
-    Jacobians near norm 1, without saying where on the sphere the state goes.
+    Keeps the norm of the state from growing or decaying along the sequence, and with it the norm of
+    the Jacobians near 1, but leaves the direction of the state free.
 
     Example:
 

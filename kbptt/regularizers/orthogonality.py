@@ -12,8 +12,8 @@ from kbptt import _checks, _gates
 class Orthogonality(keras.regularizers.Regularizer):
     """factor · Σ_gates ‖WᵀW − I‖_F², for the recurrent kernel of any Keras recurrent layer.
 
-    (`keras.regularizers.OrthogonalRegularizer` looks at the angles between rows alone, of the
-    whole kernel: it leaves their norms, and with them vanishing and explosion, free.)
+    (`keras.regularizers.OrthogonalRegularizer` penalizes only the angles between rows of the whole
+    kernel. It leaves their norms free, so gradients can still vanish and explode.)
 
     Example:
 
@@ -21,9 +21,9 @@ class Orthogonality(keras.regularizers.Regularizer):
 
     Args:
         factor: Float above 0. Defaults to `0.01`.
-        gates: Integer or `"auto"`, the number of blocks side by side. `"auto"` takes the kernel
-            `(units, n * units)` apart into n square blocks. Blocks that are not square, with the
-            number given, get WᵀW or WWᵀ, whichever is smaller, near I. Defaults to `"auto"`.
+        gates: Integer or `"auto"`, the number of blocks side by side. `"auto"` splits the kernel
+            `(units, n * units)` into n square blocks. If the number is given and blocks are not
+            square, WᵀW or WWᵀ is penalized, whichever is smaller. Defaults to `"auto"`.
 
     Reference:
 

@@ -10,10 +10,10 @@ from kbptt.regularizers import _sequence
 
 @keras.saving.register_keras_serializable(package="kbptt")
 class SequenceRegularization(keras.layers.Layer):
-    """Adds a sequence regularizer's penalty on its input, with the mask considered.
+    """Adds a sequence regularizer's penalty on its input, taking the mask into account.
 
-    `activity_regularizer=` never sees the mask, and sees returned states as outputs. This layer
-    takes the sequence alone and leaves padded steps out of the mean.
+    `activity_regularizer=` never sees the mask, and treats returned states as outputs. This layer
+    takes only the sequence and excludes padded steps from the mean.
 
     Example:
 

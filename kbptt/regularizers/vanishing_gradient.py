@@ -12,16 +12,16 @@ from kbptt._typing import Config
 
 @keras.saving.register_keras_serializable(package="kbptt")
 class VanishingGradient(Freezable):
-    """Ω: keeps the norm of the gradient while it goes one timestep back.
+    """Ω: preserves the norm of the gradient as it flows one timestep back.
 
     Ω = mean over the batch of Σ_t (‖J_tᵀ v_t‖ / ‖v_t‖ − 1)², where v_t = ∂L/∂h_t and J_t is the
     Jacobian ∂h_t/∂h_{t−1}. As in the paper, its gradient is taken with respect to the recurrent
-    kernel alone, with the states and v_t held constant. For the LSTM the h path is meant, not the
-    cell state. It only makes sense together with gradient clipping: Ω drives the gradient up.
+    kernel only, with the states and v_t held constant. For the LSTM it acts on the h path, not on
+    the cell state. Combine it with gradient clipping, because Ω increases the gradient.
 
     The layer adds ``weight·∂Ω/∂U`` to the kernel's gradient in its own backward pass; the value of
-    ``weight·Ω`` is in ``layer.gradient_penalty``, not in the loss. The layer adds a loss of 0, from
-    which it learns the loss scale.
+    ``weight·Ω`` is in ``layer.gradient_penalty``, not in the loss. The layer also adds a loss of 0
+    to find the loss scale.
 
     Args:
         weight: Positive float. λ. Defaults to 4, the paper's value for the temporal order task.

@@ -1,4 +1,4 @@
-"""Evaluation and prediction on streams, with states of their own."""
+"""Evaluation and prediction on streams, with separate states."""
 
 import contextlib
 import threading
@@ -19,17 +19,17 @@ from kbptt.streams.rows import Rows
 def evaluate_stream(
     model: keras.Model, data: Streams, batch_size: int | None = None
 ) -> dict[str, float]:
-    """Loss and metrics of a model on whole sequences, read window by window.
+    """Returns loss and metrics of a model on whole sequences, read window by window.
 
-    Every sequence is read from its beginning to its end as if in one pass, in the order given: no
-    offset, no context, and one array is not divided. The loss and the metrics are means over all
+    Every sequence is read from its beginning to its end as if in one pass, in the given order: no
+    offset, no context, and a single array is not split. The loss and the metrics are means over all
     timesteps, so the result depends neither on the length of the windows nor on the number of rows.
     (A loss with ``reduction="sum"``, or one that returns a scalar, is averaged over windows.) A
-    `fit` that is running is not touched: neither states nor metrics.
+    running `fit` is not affected: neither its states nor its metrics change.
 
     Args:
         model: A compiled model.
-        data: The `kbptt.data.Streams`; where it stands does not matter.
+        data: The `kbptt.data.Streams`; its position does not matter.
         batch_size: Positive integer: sequences that are read side by side. Defaults to the rows of
             `data`, or fewer if it has fewer sequences.
 
@@ -82,21 +82,21 @@ def _metrics_kept(model: keras.Model) -> Iterator[None]:
 
 
 def predict_stream(model: keras.Model, data: Streams, batch_size: int | None = None) -> Any:
-    """Outputs of a model for whole sequences, read window by window.
+    """Returns outputs of a model for whole sequences, read window by window.
 
-    The same as one pass over each sequence, in memory that does not grow with its length except for
-    the outputs. See `evaluate_stream`.
+    Equal to one pass over each sequence, but apart from the outputs, memory does not grow with its
+    length. See `evaluate_stream`.
 
     Args:
         model: A built model.
-        data: The `kbptt.data.Streams`; its targets are not read.
+        data: The `kbptt.data.Streams`; its targets are ignored.
         batch_size: Positive integer: sequences that are read side by side. Defaults to the rows of
             `data`, or fewer if it has fewer sequences.
 
     Returns:
-        For one array the outputs ``(timesteps, …)``; for a list of sequences a list of them, in its
-        order. For a model with one output for a sequence, at its last timestep, an array
-        ``(sequences, …)``. Nested as the outputs of the model.
+        For a single array the outputs ``(timesteps, …)``; for a list of sequences a list of outputs
+        in the same order. For a model with one output per sequence, at its last timestep, an array
+        ``(sequences, …)``. Nested like the outputs of the model.
     """
     ordered = _streams(data).in_order(batch_size, inputs_only=True)
     if not model.built:
@@ -137,8 +137,8 @@ def predict_stream(model: keras.Model, data: Streams, batch_size: int | None = N
 def _streams(data: Any) -> Streams:
     if not isinstance(data, Streams):
         raise ValueError(
-            f"`data` expected kbptt.data.Streams. Received: {type(data).__name__}. Make them of "
-            "arrays by kbptt.data.Streams(x, …)."
+            f"`data` expected kbptt.data.Streams. Received: {type(data).__name__}. Use "
+            "kbptt.data.Streams(x, …) for arrays."
         )
     return data
 

@@ -26,13 +26,13 @@ def carrying_layers(who: str, model: keras.Model) -> list[Any]:
     if backwards:
         raise ValueError(
             f"Layer '{backwards[0]}' reads a window from its end (`Bidirectional` or "
-            "`go_backwards`) and would need the state of a window that comes later. A stream "
+            "`go_backwards`) and would need the state of a later window. A stream "
             "needs layers that read forwards."
         )
     if others:
         raise ValueError(
-            f"Layer '{others[0]}' is one of Keras's, which {who} cannot carry on. Write it "
-            "as a layer of kbptt, or convert the model with kbptt.convert(model)."
+            f"Layer '{others[0]}' is one of Keras's, whose state {who} cannot carry. Replace it "
+            "by a layer of kbptt, or convert the model with kbptt.convert(model)."
         )
     return find.choose_layers(model)  # says so if there are none
 
@@ -41,8 +41,8 @@ def check_called_once(who: str, layer: Any, called: bool) -> None:
     """Raises `ValueError` if the step that is running has called `layer` before."""
     if called:
         raise ValueError(
-            f"{who} carries one state for each row on, and layer '{layer.name}' is called "
-            "twice by the model. Use two layers, or call the model once in a step."
+            f"{who} carries one state per row, but layer '{layer.name}' is called "
+            "twice by the model. Use two layers, or call the model once per step."
         )
 
 

@@ -151,13 +151,13 @@ class RealSteps:
         if weight.shape.rank == 2 and not by_step:
             raise ValueError(
                 "Streams with a target for each timestep expected outputs (batch, timesteps, …), "
-                f"of {timesteps} timesteps. Received: {shape}. Give the last recurrent layer "
-                "`return_sequences=True`."
+                f"of {timesteps} timesteps. Received: {shape}. Set `return_sequences=True` in the "
+                "last recurrent layer."
             )
         if weight.shape.rank == 1 and len(shape) > 2 and by_step:
             raise ValueError(
-                "Streams with `target='last'` expected one output for a sequence, (batch, …). "
-                f"Received: {shape}. Give the last recurrent layer `return_sequences=False`."
+                "Streams with `target='last'` expected one output per sequence, (batch, …). "
+                f"Received: {shape}. Set `return_sequences=False` in the last recurrent layer."
             )
 
 

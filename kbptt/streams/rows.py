@@ -1,8 +1,8 @@
 """The states of the rows of a stream, carried from window to window inside the traced steps.
 
-A layer knows nothing of streams. While a step of a model runs, `Rows` stands in for its own states:
-`kbptt.layers.call.Carry`. What it keeps are variables of its own, so that the model has no state
-outside a step.
+Layers do not depend on streams. While a step of a model runs, `Rows` replaces their states:
+`kbptt.layers.call.Carry`. It keeps them in its own variables, so the model has no state outside a
+step.
 """
 
 import contextlib
@@ -192,7 +192,7 @@ class Rows:
         if self.packed and not resets:
             raise ValueError(
                 f"Layer '{layer.name}' expected `resets`, since sequences begin inside the windows "
-                "of Streams(pack=True): give it the second input of the model, `resets=`."
+                "of Streams(pack=True): pass it the second input of the model as `resets=`."
             )
         window = self._windows.get(replica())
         if window is None:  # shapes alone, as Keras infers them
@@ -244,7 +244,7 @@ class Rows:
             raise ValueError(
                 f"Layer '{layer.name}' expected the windows of StreamState's Streams, (batch, "
                 f"timesteps) = {expected}. Received {shape}. Layers between the data and it must "
-                "keep batch and timesteps, and `fit` must be given the same Streams."
+                "preserve batch and timesteps, and `fit` must get the same Streams."
             )
 
 

@@ -87,7 +87,7 @@ class _Module(tf.Module):
         clash = flat_inputs.keys() & flat_states.keys()
         if clash or len(flat_states) < len(tree.flatten(states)):
             raise ValueError(
-                "Inputs and states of an exported stepper expected different names. Received: "
+                "Inputs and states of an exported stepper must have different names. Received: "
                 f"{[*flat_inputs, *flat_states]}. Rename the layers."
             )
 

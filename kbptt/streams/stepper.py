@@ -28,7 +28,7 @@ States = dict[str, list[tf.Tensor]]
 
 
 def streaming(model: keras.Model) -> "Stepper":
-    """A model with its states as inputs and outputs, to run step by step.
+    """Turns a model into a function with its states as inputs and outputs, to run step by step.
 
     ```python
     stepper = kbptt.streaming(model)
@@ -38,21 +38,21 @@ def streaming(model: keras.Model) -> "Stepper":
     ```
 
     A call may have any number of timesteps. However a sequence is divided into calls, the outputs
-    are those of one pass, ``model(sequence, training=False)``. The recurrent layers see the calls
-    before; all other layers must treat every timestep by itself, as Dense, Embedding, Dropout and
-    LayerNormalization do, and Conv1D, Flatten or attention do not.
+    are those of one pass, ``model(sequence, training=False)``. Only the recurrent layers carry
+    information between calls; all other layers must process every timestep independently, like
+    Dense, Embedding, Dropout and LayerNormalization, unlike Conv1D, Flatten or attention.
 
     Args:
         model: A built model with recurrent kbptt layers. It may have a fixed number of timesteps,
-            and layers with ``stateful=True`` or ``return_sequences=False``. Weights are shared with
-            it: training it later changes what the stepper computes.
+            and layers with ``stateful=True`` or ``return_sequences=False``. The weights are shared,
+            so training the model later changes what the stepper computes.
 
     Returns:
         A `Stepper`.
 
     Raises:
-        ValueError: If the model is not built, has no recurrent kbptt layer or two of one name, or
-            if a layer cannot carry its state on (`Bidirectional`, ``go_backwards``, recurrent
+        ValueError: If the model is not built, has no recurrent kbptt layer or two with the same
+            name, or if a layer cannot carry its state (`Bidirectional`, ``go_backwards``, recurrent
             layers of Keras).
     """
     return Stepper(model)
@@ -62,10 +62,10 @@ class Stepper:
     """A model as a function of inputs and states. See `kbptt.streaming`.
 
     States are a dict: for each recurrent layer, by its name, a list of tensors ``(batch, width)``
-    in the order of its cell (for an LSTM h and c), for a stack of cells from the bottom up. Where
-    masked timesteps repeat an output that is in none of the states, the last output follows them:
-    in layers with `trainable_initial_state` and in `kbptt.RNN`, if the model may make masks.
-    States are in the dtype of the layer; float32 for one that computes in half precision.
+    in the order of its cell (for an LSTM h and c), for a stack of cells from the bottom up. The
+    last output follows the states if masked timesteps repeat an output that is not among them: in
+    layers with `trainable_initial_state` and in `kbptt.RNN`, if the model can produce masks. States
+    have the dtype of the layer, or float32 if it computes in half precision.
 
     Args:
         model: The model.
@@ -78,22 +78,22 @@ class Stepper:
     def __init__(self, model: keras.Model) -> None:
         if not isinstance(model, keras.Model):
             raise ValueError(
-                f"`model` expected a keras.Model. Received: {type(model).__name__}. Put layers "
-                "into keras.Sequential."
+                f"`model` expected a keras.Model. Received: {type(model).__name__}. Wrap layers "
+                "in keras.Sequential."
             )
         self.model = model
         self.layers: list[Any] = carrying_layers("a Stepper", model)
         if not all(layer.built for layer in (model, *self.layers)):
             raise ValueError(
-                f"Model '{model.name}' expected to be built, and is not: call it once on data, or "
-                "give it a keras.Input."
+                f"Model '{model.name}' expected to be built, but is not: call it once on data, or "
+                "start it with a keras.Input."
             )
         names = [layer.name for layer in self.layers]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise ValueError(
-                f"States go by the names of layers, which must differ, and two recurrent layers "
-                f"are named '{twice[0]}'. Give one another `name`."
+                f"States are identified by layer names, which must differ, but two recurrent "
+                f"layers are named '{twice[0]}'. Give one a different `name`."
             )
         masks = _may_make_masks(model)
         self._remembering: list[Any] = [one for one in self.layers if masks and _hides_output(one)]
@@ -108,10 +108,10 @@ class Stepper:
         self._specs: Any = None  # of the inputs of the last call
 
     def initial_states(self, batch_size: int | tf.Tensor) -> States:
-        """The states at the beginning of a sequence.
+        """Returns the states at the beginning of a sequence.
 
-        Zeros for Keras's cells; the learned ones of a layer with `trainable_initial_state`, as they
-        are now.
+        Zeros for Keras's cells; for a layer with `trainable_initial_state`, the current learned
+        ones.
 
         Args:
             batch_size: Positive integer, or an int32 scalar in a `tf.function`.
@@ -166,11 +166,11 @@ class Stepper:
         outputs, states = stepper(x, states)
         ```
 
-        Its signatures, for a server, and those of a LiteRT file have flat names:
+        Its signatures, for a server, and those of a LiteRT file have flat names.
         `"serving_default"` takes `x` (several inputs: their names or keys) and
         `<layer>_state_<number>`, and returns `outputs` (several: `outputs_<number>` or their keys)
-        and the new states by the same names; `"initial_states"` returns them, given an int32
-        `batch_size` unless that is fixed.
+        and the new states under the same names. `"initial_states"` returns the initial states,
+        given an int32 `batch_size` unless that is fixed.
 
         Args:
             path: String or path-like: a folder, or a file of LiteRT.
@@ -182,8 +182,8 @@ class Stepper:
                 Defaults to `None`.
 
         Raises:
-            ValueError: If an argument is out of its range, or if the model tells nothing of its
-                inputs (a subclassed one) and the stepper was not called yet.
+            ValueError: If an argument is out of its range, or if the inputs of the model are
+                unknown (a subclassed model) and the stepper was not called yet.
         """
         saved.export(self, self._inputs(), path, batch_size, timesteps, format)
 
@@ -206,7 +206,7 @@ class Stepper:
         first = tree.flatten(x)[0].shape
         if 0 in first[:2]:
             raise ValueError(
-                "A step expected inputs (batch, timesteps, …) of at least one row and timestep. "
+                "A step expected inputs (batch, timesteps, …) with at least one row and timestep. "
                 f"Received the shape {tuple(first)}."
             )
         specs = tree.map_structure(lambda v: tf.TensorSpec(v.shape, v.dtype), x)
@@ -276,7 +276,7 @@ class Stepper:
         if not inputs:
             if self._specs is None:
                 raise ValueError(
-                    f"Model '{self.model.name}' tells nothing of its inputs: call the stepper once "
+                    f"The inputs of model '{self.model.name}' are unknown: call the stepper once "
                     "on data before `export`."
                 )
             return self._specs
@@ -310,8 +310,8 @@ class _StatesOfCall:
         check_called_once("A Stepper", layer, layer.name in self.after)
         if given:
             raise ValueError(
-                f"Layer '{layer.name}' is given an `initial_state` by the model, and expected to "
-                "start from the states of the stepper: leave `initial_state` out of the model."
+                f"Layer '{layer.name}' gets an `initial_state` from the model, but has to start "
+                "from the states of the stepper: remove `initial_state` from the model."
             )
         own = self.states[layer.name]
         own = own[:-1] if layer in self.remembering else own
@@ -325,8 +325,8 @@ class _StatesOfCall:
         if mask is not None and not layer.zero_output_for_mask:
             if not remembering and _hides_output(layer):
                 raise ValueError(
-                    f"Layer '{layer.name}' was given a mask, and no layer of the model makes one: "
-                    "make it by keras.layers.Masking or Embedding(mask_zero=True), or set "
+                    f"Layer '{layer.name}' received a mask, but no layer of the model creates one: "
+                    "use keras.layers.Masking or Embedding(mask_zero=True), or set "
                     "`zero_output_for_mask=True`."
                 )
             before = tf.cast(self.states[layer.name][-1 if remembering else 0], last.dtype)

@@ -23,9 +23,9 @@ SPLITS = ("train", "validation", "test")
 class TaskData:
     """NumPy arrays of a task: one pair `(x, y)` for each split.
 
-    `x` is `(samples, timesteps, features)` of float32, or `(samples, timesteps)` of int32 where the
-    task has a vocabulary. `y` is `(samples, ...)`, with a timesteps axis where the task answers at
-    every timestep.
+    `x` is `(samples, timesteps, features)` of float32, or `(samples, timesteps)` of int32 if the
+    task has a vocabulary. `y` is `(samples, ...)`, with a timesteps axis if the task has an answer
+    at every timestep.
     """
 
     train: tuple[np.ndarray, np.ndarray]
@@ -62,8 +62,8 @@ def derive_seed(seed: int, name: str) -> int:
     """Returns the seed of the component `name` in a run seeded with `seed`.
 
     Every component (a split of the data, a layer's kernel, the shuffling) has its own generator, so
-    a method that draws one more number shifts nothing else, and two methods with one seed start
-    from the same weights and see the same data in the same order.
+    if a method draws one more number, nothing else changes, and two methods with the same seed
+    start from the same weights and see the same data in the same order.
 
     Args:
         seed: Non-negative integer.
@@ -115,7 +115,7 @@ class Task:
         vocabulary: Number of distinct integer tokens in `x`, or `None` for float features.
         outputs: The head, an `Outputs`.
         file: Path of the user's file that the data comes from, or `None`. An ablation records its
-            digest, so that results of two versions of a file are never mixed.
+            digest, so results from two versions of a file are never mixed.
         counts_in: What the timesteps are, in the plural. Defaults to `"timesteps"`.
     """
 
@@ -150,29 +150,29 @@ class Task:
 
     @property
     def has_streams(self) -> bool:
-        """Whether the sequences follow each other in time: whether there are `streams`."""
+        """Whether the sequences are consecutive in time, so that there are `streams`."""
         return type(self).series is not Task.series
 
     def series(self, seed: int) -> TaskData:
-        """The parts of a task whose sequences follow each other in time, each as one long sequence.
+        """Returns each part of a task with consecutive sequences as one long sequence.
 
-        `x` and `y` of a part are its steps and their targets, ``(timesteps, …)``: for validation
-        and test the steps of the sequences of `data`, so that scores compare, however the steps are
-        read. Only for a task that answers at every timestep.
+        `x` and `y` of a part are its steps and their targets, ``(timesteps, …)``. For validation
+        and test they are the steps of the sequences of `data`, so that scores are comparable,
+        however the steps are read. Only for tasks that answer at every timestep.
         """
         raise NotImplementedError(f"{type(self).__name__} must override `series` to have streams.")
 
     def streams(self, seed: int, batch_size: int = 32) -> TaskStreams:
         """The task as `kbptt.data.Streams`, in windows of `length` steps.
 
-        The training part is one stream in `batch_size` rows, its windows beginning elsewhere in
-        every epoch. Validation and test are each one row, read from the beginning to the end: one
-        pass with the states carried on, whatever the batch size.
+        The training part is one stream in `batch_size` rows, whose windows begin at different
+        places in every epoch. Validation and test each have one row, read from beginning to end:
+        one pass with the states carried along, whatever the batch size.
 
         Args:
             seed: Non-negative integer, the seed of the run.
-            batch_size: Positive integer. Rows of the training stream; there are fewer if they would
-                be shorter than two windows, so that no state were carried on. Defaults to `32`.
+            batch_size: Positive integer. Rows of the training stream; there are fewer if rows would
+                be shorter than two windows, because no state would be carried. Defaults to `32`.
 
         Raises:
             NotImplementedError: If the task has no `series`.
@@ -201,7 +201,7 @@ class Task:
         )
 
     def describe(self) -> str | None:
-        """A sentence on choices that the task made and the user should know, or `None`."""
+        """A sentence about choices of the task that the user should know about, or `None`."""
         return None
 
     def digest(self) -> str | None:

@@ -24,23 +24,24 @@ ENOUGH = 500
 
 @register("csv")
 class CSVSeries(Task):
-    """Forecast one column of a CSV file, one or more rows ahead.
+    """Forecast a column of a CSV file, one or more rows ahead.
 
-    At every timestep. The rows are in chronological order; the first line names the columns. The
-    inputs are the numeric columns (or `columns`), standardized with the mean and standard deviation
-    of the training part; the answer at row t is the standardized target of row t + `horizon`. A
-    column that is constant in the training part, up to rounding, is centered but not scaled. The
-    first rows train, then come validation and test. The baseline is persistence: predicting the
-    target's current value.
+    There is a forecast at every timestep. The rows are in chronological order; the first line names
+    the columns. The inputs are the numeric columns (or `columns`), standardized with the mean and
+    standard deviation of the training part; the answer at row t is the standardized target of row t
+    + `horizon`. A column that is constant in the training part, up to rounding, is centered but not
+    scaled. The first rows train, then come validation and test. The baseline is persistence:
+    predicting the target's current value.
 
-    Either way the model answers at every row. `data` has windows, each from a zero state; those for
-    training overlap. `streams` has each part as one long sequence, read once, in which the state is
-    carried from window to window. Validation and test are the same rows, so the scores compare.
+    `data` has windows, each from a zero state; those for training overlap. `streams` has each part
+    as one long sequence, read once, with the state carried from window to window. Either way, the
+    model answers at every row, and validation and test use the same rows, so the scores are
+    comparable.
 
-    Unusable data are refused with line and column: a missing value, a number in a different
+    Unusable data raise an error with line and column: a missing value, a number in a different
     notation (`1,234`, `12%`, `$5`, `True`), a blank line, a value more than a million standard
-    deviations away from the training part. A warning names the columns that are left out: those
-    with words or dates, and those without a name.
+    deviations away from the training part. A warning names the columns that are left out, which are
+    those with words or dates and those without a name.
 
     Args:
         path: The CSV file, UTF-8, comma-separated. Large files are read faster with pandas
@@ -55,10 +56,11 @@ class CSVSeries(Task):
         held_out: Float in (0, 0.45]. Fraction of the rows for validation, and again for test.
             Defaults to `0.2`.
         sizes: Optional. Numbers of windows for training, validation and test, to use only the
-            beginning of each part. Defaults to `None` (all).
-        header: Boolean, whether the first line names the columns. Without names they are called by
-            their position: "1", "2", ... Defaults to `None`: it does, but names that are all
-            numbers, in any notation, or marks of missing values are refused as a line of data.
+            beginning of each part. Defaults to `None`, all.
+        header: Boolean, whether the first line names the columns. Otherwise columns are named by
+            position: "1", "2", ... Defaults to `None`: it does, but names that are all numbers, in
+            any notation, or markers for missing values raise an error, because the line looks like
+            data.
 
     Raises:
         ValueError: for a file or option that cannot be used, in one sentence.
@@ -103,9 +105,9 @@ class CSVSeries(Task):
         ends = (rows - 2 * held, rows - held, rows)
         if ends[0] < length + self.horizon:
             raise ValueError(
-                f"{path} is too short: it has {rows} rows, and one window of {length} rows each, "
+                f"{path} is too short: it has {rows} rows, but one window of {length} rows each, "
                 f"{self.horizon} ahead, for training, validation and test needs "
-                f"{3 * (length + self.horizon)}. Give more rows or a smaller `length`."
+                f"{3 * (length + self.horizon)}. Use more rows or a smaller `length`."
             )
         standardized, deviation = standardize(values, ends[0])
         _check_magnitudes(table, used, values, ends[0], standardized, deviation)
@@ -210,9 +212,9 @@ def _check_magnitudes(
     for index in np.flatnonzero((deviation == 0) & (largest >= 2**53)).tolist():
         raise ValueError(
             f"{table.path}, line {table.line(0)}, column {_quoted(columns[index].name)}: the "
-            f"{known} training rows are all about {values[0, index]:g}, where float64 does not "
-            "hold differences of 1. Leave the column out with `columns`, or subtract a constant "
-            "from it."
+            f"{known} training rows are all about {values[0, index]:g}, where float64 cannot "
+            "represent differences of 1. Leave the column out with `columns`, or subtract a "
+            "constant from it."
         )
     near = np.abs(standardized) <= FARTHEST
     if not near.all():
@@ -223,7 +225,7 @@ def _check_magnitudes(
             f"{values[row, index]:g} is more than {FARTHEST:,.0f} standard deviations (units, if "
             f"they are 0) away from the {known} training rows, which lie between "
             f"{training.min():.12g} and {training.max():.12g}. Leave the column out with "
-            "`columns`, or write its logarithm or its differences."
+            "`columns`, or use its logarithm or its differences."
         )
 
 
@@ -287,7 +289,7 @@ def _check_name(table: Table, name: str) -> None:
     count = table.names.count(name)
     if count == 0:
         raise ValueError(
-            f"{table.path} has no column {_quoted(name)}. It has: {_listed(table.names)}."
+            f"{table.path} has no column {_quoted(name)}. Its columns are: {_listed(table.names)}."
             + table.separator_hint()
         )
     if count > 1:
@@ -304,7 +306,7 @@ def _check_numbers(table: Table, column: Column) -> None:
     row, field = fault
     raise ValueError(
         f"{table.path}, line {table.line(row)}, column {_quoted(column.name)}: expected a number, "
-        f"found {field[:50]!r}. Write numbers with digits and a decimal point alone (True as 1), "
+        f"found {field[:50]!r}. Write numbers with digits and a decimal point only (True as 1), "
         "fill gaps, or leave the column out with `columns`."
     )
 
@@ -324,8 +326,8 @@ def _warn_of_left_out(
     more = f" and {len(left_out) - 10} more" if len(left_out) > 10 else ""
     warnings.warn(
         f"{table.path}: columns left out: {', '.join(reasons)}{more}. Inputs: "
-        f"{_listed(column.name for column in used)}; target: {_quoted(target)}. Choose with "
-        "`columns`, which also ends this warning.",
+        f"{_listed(column.name for column in used)}; target: {_quoted(target)}. Pass `columns` to "
+        "choose others or to silence this warning.",
         stacklevel=5,  # where the task was asked for
     )
 

@@ -1,4 +1,4 @@
-"""Reads the columns of a CSV file as numbers, or refuses it with line and column."""
+"""Reads the columns of a CSV file as numbers, or raises an error with line and column."""
 
 import codecs
 import contextlib
@@ -105,8 +105,8 @@ class Table:
     Args:
         path: The file, UTF-8. A byte-order mark, any line endings and quoted fields are allowed;
             blank lines only at the end.
-        header: Boolean. Whether the first line names the columns. Otherwise they are called by
-            their position, "1", "2", ... Defaults to `True`.
+        header: Boolean. Whether the first line names the columns. Otherwise columns are named by
+            position, "1", "2", ... Defaults to `True`.
 
     Attributes:
         names: The columns' names, without spaces around them; "column 3" for an empty third one.
@@ -167,8 +167,8 @@ class Table:
         if other == ",":
             return ""
         return (
-            f" The fields look separated by {SEPARATORS[other]}: save the file with commas between "
-            "the fields and points in the decimals."
+            f" The fields seem to be separated by {SEPARATORS[other]}: save the file with commas "
+            "between fields and decimal points."
         )
 
     def _take(self, reader, count: int) -> list[list[str]]:
@@ -229,7 +229,7 @@ class Table:
                 column.add(by_column[column.position])
             rows += len(piece)
         if not rows:
-            raise ValueError(f"{self.path} has no rows below the line that names the columns.")
+            raise ValueError(f"{self.path} has no rows below the column names.")
 
     def _refuse_widths(self, piece: Sequence[Sequence[str]], rows: int) -> None:
         index = next(i for i, fields in enumerate(piece) if len(fields) != len(self.names))

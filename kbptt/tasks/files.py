@@ -33,7 +33,7 @@ def read_text(path: str | Path) -> str:
         utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         raise ValueError(
             f"{path} is not UTF-8 text: byte {start} is {content[start]:#04x}. "
-            + ("It begins as UTF-16 does. " if utf_16 else f"It is in line {line}. ")
+            + ("It begins like UTF-16. " if utf_16 else f"It is in line {line}. ")
             + "Convert the file to UTF-8 first."
         ) from error
     if not text:
@@ -59,6 +59,6 @@ def too_few(count: int, what: str, enough: int, instead: str) -> str | None:
     if count >= enough:
         return None
     return (
-        f"There are only {count:,} {what} to train on, which is too few to learn from: expect "
-        f"{instead}. {enough:,} are a beginning."
+        f"There are only {count:,} {what} to train on, too few to learn from: expect "
+        f"{instead}. Use at least {enough:,}."
     )

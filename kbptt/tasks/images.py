@@ -65,8 +65,8 @@ class Digits(_PixelByPixel):
         repeat: Integer. Timesteps each pixel lasts. Defaults to `1`.
         sizes: Sequences for training, validation and test. Defaults to `(1197, 300, 300)`.
         fixed_test: Boolean, whether the test images are the same for every seed, and only the
-            others are split anew. Whatever is then chosen by validation scores has not seen the
-            test images of any seed: `kbptt compare --tune` sets it. Defaults to `False`.
+            others are split by seed. Choices based on validation scores then do not depend on the
+            test images of any seed, so `kbptt compare --tune` sets this. Defaults to `False`.
     """
 
     baseline: float = 183 / 1797
@@ -150,9 +150,9 @@ class MNIST(_PixelByPixel):
         self.file: str | Path | None = self.path
         if not self.path.is_file():
             raise ValueError(
-                f"There is no copy of MNIST at {self.path}, and none is downloaded. "
+                f"There is no copy of MNIST at {self.path}, and kbptt does not download it. "
                 "Run `python -c 'import keras; keras.datasets.mnist.load_data()'` once to get it, "
-                "or name the file with the option `path`."
+                "or pass the file with the option `path`."
             )
 
     def data(self, seed: int) -> TaskData:
@@ -191,7 +191,7 @@ class MNIST(_PixelByPixel):
                 )
             if len(y) < needed:
                 raise ValueError(
-                    f"{self.path} has {len(y)} images in x_{part}, and `sizes`={self.sizes} needs "
-                    f"{needed}. Give smaller `sizes`."
+                    f"{self.path} has {len(y)} images in x_{part}, but `sizes`={self.sizes} needs "
+                    f"{needed}. Use smaller `sizes`."
                 )
         return arrays

@@ -20,11 +20,11 @@ class InfluenceBalancing(Task):
     The chain is fixed and linear, its parameter θ. The task has its own recurrent layer,
     `kbptt.RNN` over a chain of `units` numbers (see
     `kbptt.tasks.keras_objects.InfluenceBalancingCell`). It ignores the requested cell, units,
-    layers and initializers, but not the truncation, which is the point. The inputs are zeros, all
+    layers and initializers, but not the truncation, which it tests. The inputs are zeros, all
     sequences are the same, and the last output should be 1, which holds for θ = 1 / (2 (2 positive
     - units)), that is -1/6. Increasing θ first raises the output, through the positive units, and
     later lowers it: a gradient truncated too early points the wrong way, and θ diverges.
-    Deterministic and cheap, and therefore a sharp test of a truncation.
+    Deterministic and cheap, so a sharp test of a truncation.
 
     The baseline, a mean squared error of 1, is the chain at rest (θ = 0). It starts at θ = 0.5,
     with an error of 16.

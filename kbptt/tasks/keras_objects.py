@@ -40,10 +40,10 @@ class BitsPerSymbol(keras.metrics.MeanMetricWrapper):
 
 @keras.saving.register_keras_serializable(package="kbptt")
 class WithinSquaredError(keras.metrics.MeanMetricWrapper):
-    """Share of the predictions whose squared error is at most `bound`.
+    """Fraction of the predictions whose squared error is at most `bound`.
 
     Args:
-        bound: Float, the largest squared error that counts as right.
+        bound: Float, the largest squared error that counts as correct.
         name: String. Defaults to `"solved"`.
         dtype: The dtype of the metric. Defaults to `None`.
     """

@@ -19,8 +19,8 @@ Factory = TypeVar("Factory", bound=Callable[..., Task])
 def register(name: str) -> Callable[[Factory], Factory]:
     """Registers a `Task` subclass, or a function that returns a `Task`, under `name`.
 
-    The arguments of the class or function are the options of the task; each needs a default, or is
-    required (as the `path` of a user's file is).
+    The arguments of the class or function are the options of the task; those without a default are
+    required (such as the `path` of a user's file).
 
     Args:
         name: String, lower case with underscores. Registering a name again replaces the task.
@@ -77,7 +77,7 @@ def get(name: str | Task, **given: Any) -> Task:
         if option not in valid:
             raise ValueError(
                 f"Task '{name}' has no option {option!r}{did_you_mean(option, valid)}. "
-                f"Its options are: {', '.join(valid)}."
+                f"Available options: {', '.join(valid)}."
             )
     for option, default in valid.items():
         if default is inspect.Parameter.empty and option not in given:
@@ -90,7 +90,7 @@ def get(name: str | Task, **given: Any) -> Task:
 def import_modules(names: Iterable[str]) -> None:
     """Imports the user's modules, which register tasks or methods.
 
-    They are also looked for in the working directory.
+    The working directory is searched, too.
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -108,8 +108,8 @@ def _check(name: str, task: Any) -> Task:
     """Returns a user's task if it has all that training and evaluation need."""
     if not isinstance(task, Task):
         raise ValueError(
-            f"Task '{name}': expected a `kbptt.tasks.Task`, which the registered function is to "
-            f"return. Received: {task!r} (of type {type(task).__name__})."
+            f"Task '{name}': expected the registered function to return a `kbptt.tasks.Task`. "
+            f"Received: {task!r} (of type {type(task).__name__})."
         )
     valid = {
         "mode": ("'max' or 'min'", lambda value: value in ("max", "min")),

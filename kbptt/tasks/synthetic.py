@@ -59,13 +59,12 @@ class _TwoMarkedNumbers(Task):
 class Adding(_TwoMarkedNumbers):
     """The adding problem: add two marked numbers of a sequence.
 
-    One stands in each half of the sequence.
+    One is in each half of the sequence.
 
     `x` is `(samples, length, 2)`: a number from U[0, 1) and a mark (1 at two timesteps, else 0).
-    `y` is the sum of the two marked numbers. Answering 1, the mean, whatever the sequence holds
-    gives the variance of the sum, a mean squared error of 1/6 (some papers print 0.1767). The
-    metric "solved" is the share of sequences with a squared error of at most 0.04, the bound of
-    Pascanu et al., 2013.
+    `y` is the sum of the two marked numbers. Always answering 1, the mean, gives the variance of
+    the sum, a mean squared error of 1/6 (some papers give 0.1767). The metric "solved" is the
+    fraction of sequences with a squared error of at most 0.04, the bound of Pascanu et al., 2013.
 
     Args:
         length: Integer of at least 2. Defaults to `100`.
@@ -93,9 +92,9 @@ class Adding(_TwoMarkedNumbers):
 class Multiplication(_TwoMarkedNumbers):
     """Multiply the two marked numbers of a sequence.
 
-    One stands in the first tenth of the sequence, one between there and the middle.
+    One is in the first tenth of the sequence, one between there and the middle.
 
-    Inputs as in `adding`. `y` is the product. Answering 1/4 always gives a mean squared error of
+    Inputs as in `adding`. `y` is the product. Always answering 1/4 gives a mean squared error of
     1/9 - 1/16 = 7/144.
 
     Args:
@@ -187,10 +186,10 @@ STARTS = {2: (1, 5), 3: (1, 3, 6)}
 class TemporalOrder(Task):
     """Temporal order: name the symbols at two unknown places.
 
-    Six symbols: 0 and 1 matter, 2 to 5 distract. One of 0 and 1 stands in each range: for two
-    symbols [0.1 L, 0.2 L) and [0.5 L, 0.6 L); for three [0.1 L, 0.2 L), [0.3 L, 0.4 L) and
-    [0.6 L, 0.7 L). `y` is the class, the symbols read as binary digits, the first one lowest.
-    Guessing gives an accuracy of 1/4 (1/8 for three). Solved: under 1 % wrong.
+    Six symbols: 0 and 1 matter, 2 to 5 distract. There is a 0 or 1 in each range: for two symbols
+    [0.1 L, 0.2 L) and [0.5 L, 0.6 L); for three [0.1 L, 0.2 L), [0.3 L, 0.4 L) and [0.6 L, 0.7 L).
+    `y` is the class, the symbols read as binary digits, the first one lowest. Guessing gives an
+    accuracy of 1/4 (1/8 for three). Solved: under 1 % wrong.
 
     Args:
         length: Integer of at least 10. Defaults to `100`.

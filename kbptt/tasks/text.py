@@ -24,10 +24,10 @@ class Text(Task):
     """Character language model: predict each next character.
 
     The file is UTF-8. Its text is cut into windows of `length + 1` characters that share their
-    ends: the first of them train, then come validation, then test, so both are the tail of it.
-    `data` has them as sequences of their own, each from a zero state; `streams` as three long
-    sequences, in which the state is carried from window to window. The steps that are judged are
-    the same.
+    ends: the first of them are for training, then come validation and test, so these are its tail.
+    `data` has the windows as separate sequences, each from a zero state; `streams` as three long
+    sequences, in which the state is carried from window to window. Both are evaluated on the same
+    steps.
 
     The vocabulary is the set of characters in the whole file. The metric
     is bits per character. The baseline, computed from the file, is the best predictor without
@@ -39,7 +39,7 @@ class Text(Task):
         held_out: Float in (0, 0.5). Fraction of the windows for validation, and the same again for
             test. Defaults to `0.1`.
         sizes: Optional. Numbers of windows for training, validation and test, to use only the
-            beginning of each part. Defaults to `None` (all).
+            beginning of each part. Defaults to `None`, all.
     """
 
     metric: str = "bits"
@@ -61,9 +61,9 @@ class Text(Task):
         windows = (len(text) - 1) // length
         if windows < 3:
             raise ValueError(
-                f"{path} is too short: it has {len(text)} characters, and one window of "
+                f"{path} is too short: it has {len(text)} characters, but one window of "
                 f"{length} characters each for training, validation and test needs "
-                f"{3 * length + 1}. Give a longer text or a smaller `length`."
+                f"{3 * length + 1}. Use a longer text or a smaller `length`."
             )
         held = max(1, round(windows * held_out))
         available = (windows - 2 * held, held, held)
@@ -76,7 +76,7 @@ class Text(Task):
         if self.vocabulary == 1:
             raise ValueError(
                 f"{path} has only one distinct character, {self.characters[0]!r}: there is "
-                "nothing to predict. Give a text with two or more."
+                "nothing to predict. Use a text with two or more."
             )
         self.outputs: Outputs = Outputs(len(self.characters), per_timestep=True)
         self._available = available
@@ -108,7 +108,7 @@ class Text(Task):
         self._token_of[distinct] = np.arange(self.vocabulary)
 
     def describe(self) -> str | None:
-        """Says so where the training part is too short to learn a language from."""
+        """Warns if the training part is too short to learn a language from."""
         characters = self.length * self.sizes[0]
         return too_few(characters, self.counts_in, ENOUGH, "the frequencies of letters, or a copy")
 
@@ -148,15 +148,15 @@ def generate(
     temperature: float = 1.0,
     seed: int = 0,
 ) -> str:
-    """Returns text written by `model`, one sampled character after the other.
+    """Returns text sampled from `model`, character by character.
 
     Each character costs one timestep, however long the text gets: see `kbptt.streaming`.
 
     Args:
         model: A model of `task`.
         task: The `Text` task with the vocabulary.
-        count: Integer. Characters to write. Defaults to `200`.
-        prompt: Text to continue; not part of what is returned. Defaults to `None`: the first line
+        count: Integer. Characters to generate. Defaults to `200`.
+        prompt: Text to continue; not part of the returned text. Defaults to `None`: the first line
             break of the vocabulary, or its first character.
         temperature: Float above 0: the logits are divided by it. Defaults to `1.0`.
         seed: Non-negative integer. Defaults to `0`.

@@ -35,7 +35,7 @@ class Asked(NamedTuple):
         rows = web.integer(request, "rows", 200, 1, _MAX_CELLS)
         columns = web.integer(request, "cols", 200, 1, _MAX_CELLS)
         if rows * columns > _MAX_CELLS:
-            raise exceptions.BadRequest(f"More than {_MAX_CELLS} cells were asked for.")
+            raise exceptions.BadRequest(f"More than {_MAX_CELLS} cells were requested.")
         how = request.values.get("reduce", "mean")
         if how not in _HOW:
             raise exceptions.BadRequest(

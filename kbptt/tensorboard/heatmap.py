@@ -38,8 +38,8 @@ def heatmap_figure(
     """Heatmap *training step × timestep* of ‖∂L/∂h_t‖ on a log10 colour scale.
 
     Exact zeros, NaN and infinite norms have separate colours, named in a legend if they occur.
-    Beyond the two maxima, neighbours are merged to their geometric mean; a merged cell with a NaN
-    or infinite norm shows it.
+    Beyond the two maxima, neighbours are merged into their geometric mean; a merged cell shows any
+    NaN or infinite norm in it.
 
     Args:
         steps: Training steps `(records,)`, increasing.
@@ -53,7 +53,7 @@ def heatmap_figure(
             Defaults to the range of the data.
 
     Returns:
-        A `matplotlib.figure.Figure`, which a notebook shows.
+        A `matplotlib.figure.Figure`, which a notebook displays.
     """
     steps = np.asarray(steps, np.float64)
     norms = norms if np.ma.isMaskedArray(norms) else np.asarray(norms)
@@ -132,15 +132,15 @@ def profile_figure(
 
     Args:
         profiles: Mapping from a name (a method, a run) to norms `(timesteps,)`, or
-            `(seeds, timesteps)`: then the line is the geometric mean and a band spans the smallest
-            and the largest.
+            `(seeds, timesteps)`: then the line is the geometric mean, with a band from minimum to
+            maximum.
         title: String. Defaults to none.
         relative: Boolean. Divide each profile by its largest finite norm, to compare shapes
-            whatever the loss. Defaults to False.
+            regardless of the loss. Defaults to False.
         window: Length of the truncation windows, whose edges are drawn. Defaults to None.
 
     Returns:
-        A `matplotlib.figure.Figure`, which a notebook shows. Squares below the curves mark exact
+        A `matplotlib.figure.Figure`, which a notebook displays. Squares below the curves mark exact
         zeros, which a logarithmic axis cannot show; crosses on top mark non-finite norms.
     """
     figure = Figure(figsize=(8.0, 4.5), layout="constrained")

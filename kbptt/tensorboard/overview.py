@@ -17,7 +17,7 @@ def figure(
     states: Mapping[str, Profiles],
     scalars: Mapping[str, Profiles],
 ) -> Figure:
-    """Heatmap and profiles of ‖∂L/∂h_t‖; below them norms of states, and shares over training.
+    """Heatmap and profiles of ‖∂L/∂h_t‖; below them norms of states, and fractions over training.
 
     Args:
         layer: The layer's name.
@@ -26,8 +26,8 @@ def figure(
         scalars: `(steps, values)` by "group/name".
 
     Returns:
-        A `matplotlib.figure.Figure`, which a notebook shows. Without `states` and shares of this
-        layer the lower row is left out.
+        A `matplotlib.figure.Figure`, which a notebook displays. Without `states` and fractions for
+        this layer, the lower row is omitted.
     """
     own = {key.rpartition("/")[2]: v for key, v in states.items() if key.startswith(f"{layer}/")}
     shares = {
@@ -62,7 +62,7 @@ def _shares(axes, shares: Mapping[str, Profiles]) -> None:
     for name, (steps, values) in shares.items():
         marker = "." if len(steps) == 1 else None
         axes.plot(steps, values, marker=marker, label=name.replace("_", " "), linewidth=1.4)
-    axes.set(xlabel="training step", ylabel="share", ylim=(-0.02, 1.02))
+    axes.set(xlabel="training step", ylabel="fraction", ylim=(-0.02, 1.02))
     _finish(axes)
 
 

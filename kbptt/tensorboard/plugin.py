@@ -92,7 +92,7 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
         names = request.values.getlist("group") or [str(at) for at in range(len(wanted))]
         if len(names) != len(wanted):
             raise exceptions.BadRequest(
-                f"The argument 'group' must be given for each of the {len(wanted)} runs. "
+                f"The argument 'group' must be given once per run, {len(wanted)} times. "
                 f"Received: {len(names)} of them."
             )
         groups: dict[str, list[tuple[str, Series | exceptions.HTTPException]]] = {}
@@ -125,7 +125,7 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
         """For each `run` and its `layer` the scalars `name` over training."""
         names, runs = web.several(request, "name"), web.of_runs(request, "layer")
         if len(names) * len(runs) > web.MAX_RUNS * 10:
-            raise exceptions.BadRequest(f"More than {web.MAX_RUNS * 10} scalars were asked for.")
+            raise exceptions.BadRequest(f"More than {web.MAX_RUNS * 10} scalars were requested.")
         wanted = [(name, run, _statistic(layer, name)) for name in names for run, layer in runs]
         found = self._source.scalars(request, [(run, tag) for _, run, tag in wanted])
         answers = []
@@ -142,7 +142,7 @@ class GradientFlowPlugin(base_plugin.TBPlugin):
     def _export(self, request: wrappers.Request) -> wrappers.Response:
         """All profiles of a run as CSV: one line per step, one column per timestep or lag."""
         if request.values.get("format", "csv") != "csv":
-            raise exceptions.BadRequest("The only format is csv.")
+            raise exceptions.BadRequest("The only supported format is csv.")
         wanted = web.one(request, "run"), web.one(request, "tag")
         (series,) = self._source.series(request, [wanted])
         if isinstance(series, exceptions.HTTPException):

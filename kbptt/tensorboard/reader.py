@@ -35,10 +35,10 @@ def read(log_dir: str | os.PathLike[str], by_lag: bool = False) -> dict[str, Pro
 
     Returns:
         A dict from the layer's name to `(steps, norms)`: the training steps `(records,)`, strictly
-        increasing, and the norms `(records, timesteps)`, or `(records, lags)` with lag 0 first. Of
-        records with equal steps the last one counts. If the number of timesteps (lags) varied,
-        `norms` is a masked array aligned at the last timestep (lag 0). Records without a valid
-        profile are left out, with one warning.
+        increasing, and the norms `(records, timesteps)`, or `(records, lags)` with lag 0 first. If
+        several records have the same step, the last one counts. If the number of timesteps (lags)
+        varied, `norms` is a masked array aligned at the last timestep (lag 0). Records without a
+        valid profile are skipped, with one warning.
 
     Raises:
         FileNotFoundError: If `log_dir` is not a directory.
@@ -59,7 +59,7 @@ def read(log_dir: str | os.PathLike[str], by_lag: bool = False) -> dict[str, Pro
 class Scan:
     """Everything that kbptt's callbacks wrote into one run directory.
 
-    Of records with equal steps the last one counts.
+    If several records have the same step, the last one counts.
 
     Attributes:
         profiles: Norms `(timesteps,)` by layer and step.
@@ -104,7 +104,7 @@ class Scan:
                         scan._add(event.step, value)
         if scan._unreadable:
             warnings.warn(
-                f"Left out {scan._unreadable} damaged record(s) of {log_dir!r}: expected vectors "
+                f"Skipped {scan._unreadable} damaged record(s) of {log_dir!r}: expected vectors "
                 "of nonnegative norms.",
                 stacklevel=3,
             )

@@ -149,7 +149,7 @@ class Source:
         for (run, tag), lengths in zip(known, self.scalars(request, truncations), strict=True):
             described = listed.get(run, {})
             if described is None:
-                reason = f"Run {run!r}: its event files announce data that they do not hold."
+                reason = f"Run {run!r}: its event files declare more data than they contain."
                 series[run, tag] = Unreadable(reason)
                 continue
             checked = _checked(run, tag, found.get((experiment, run, tag)), lengths)

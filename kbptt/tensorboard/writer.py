@@ -70,7 +70,7 @@ def check_log_dir(log_dir: Any) -> str:
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ValueError(
             f"Cannot write to log directory {path!r}: no permission to write in "
-            f"'{existing}'. Choose another directory."
+            f"'{existing}'. Choose a different directory."
         )
     return path
 
@@ -88,7 +88,7 @@ def check_path(log_dir: Any) -> str:
             if part.exists() and not part.is_dir():
                 raise ValueError(
                     f"Invalid value for argument `log_dir`. Expected a directory, but '{part}' is "
-                    f"a file. Received: log_dir={path!r}. Choose another directory."
+                    f"a file. Received: log_dir={path!r}. Choose a different directory."
                 )
     return path
 

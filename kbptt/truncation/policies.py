@@ -1,8 +1,8 @@
 """How far back in time a gradient flows: the policies for ``truncation=`` (guide, section 1).
 
-The forward pass never depends on truncation; only the gradient is cut. All policies act on the one
-recurrence of backpropagation through time, ``∂L/∂h_{t-1} = J_tᵀ ∂L/∂h_t + e_{t-1}``, and differ in
-when the carried term ``J_tᵀ ∂L/∂h_t`` is dropped or scaled.
+The forward pass does not depend on truncation; only the gradient is cut. All policies act on the
+same recurrence of backpropagation through time, ``∂L/∂h_{t-1} = J_tᵀ ∂L/∂h_t + e_{t-1}``, and
+differ in when the carried term ``J_tᵀ ∂L/∂h_t`` is dropped or scaled.
 """
 
 import math
@@ -25,8 +25,8 @@ class Truncation(Freezable):
     """Base class of the truncation policies.
 
     A policy is serializable and free of tensors: it holds a window length, a stride and an
-    alignment and, if it is stochastic, the distribution of the factors ξ_t. It cannot be changed
-    once a layer has it.
+    alignment and, if it is stochastic, the distribution of the factors ξ_t. It is immutable once a
+    layer uses it.
     """
 
     length: int | None = None
@@ -35,7 +35,7 @@ class Truncation(Freezable):
     """Timesteps between the ends of two windows."""
     align: Align = "end"
     diagonal: bool = False
-    """Whether the gradient flows from a unit to itself alone: `SnAp`."""
+    """Whether the gradient flows only from a unit to itself: `SnAp`."""
 
     @property
     def stochastic(self) -> bool:
@@ -90,8 +90,8 @@ class Windowed(Truncation):
     ``kbptt.RNN([cell, cell])``.
 
     Args:
-        length: Positive integer. Timesteps that a window reaches back (k2). At least the sequence's
-            length means full BPTT.
+        length: Positive integer. Timesteps that a window reaches back (k2). If it is at least the
+            sequence length, this is full BPTT.
         stride: Positive integer of at most `length`. Timesteps between the ends of two windows
             (k1). Defaults to `length`.
         align: `"end"` counts the windows from the end of the sequence, so that the last loss
@@ -201,7 +201,7 @@ class Randomized(Truncation):
 
 @keras.saving.register_keras_serializable(package="kbptt")
 class AnticipatedReweighted(Randomized):
-    """ARTBP: cuts get rarer the longer the last one lies back, so that long lags stay reachable.
+    """ARTBP: the longer the last cut lies back, the rarer cuts get, so long lags stay reachable.
 
     Going backward, the gradient is cut with probability ``c(δ) = α / ((α − 1)·L₀ + δ)`` where δ is
     the number of steps since the last cut, and divided by ``1 − c(δ)`` otherwise. The mean length
@@ -232,7 +232,7 @@ class AnticipatedReweighted(Randomized):
         return self.alpha / ((self.alpha - 1) * self.mean_length + since_cut)
 
     def check_timesteps(self, timesteps: int) -> None:
-        """Any length is right."""
+        """Accepts any length."""
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -247,28 +247,28 @@ class AnticipatedReweighted(Randomized):
 class SnAp(Truncation):
     """SnAp-1, sparse real-time recurrent learning for streams.
 
-    Of all ways from a loss back to a parameter those are kept that stay within the unit to which
-    the parameter belongs: from one timestep to the one before, the gradient takes the diagonal
-    blocks of J_t alone (of an LSTM, from h and c of a unit to h and c of that unit), and the
-    product with Uᵀ is one with its diagonal elements. Exact where units do not act on each other.
+    Of all paths from a loss back to a parameter, only those within the parameter's own unit are
+    kept. From one timestep to the previous one, the gradient uses only the diagonal blocks of J_t
+    (for an LSTM, from h and c of a unit to h and c of that unit), and the product with Uᵀ becomes
+    one with its diagonal elements. This is exact if units do not interact.
 
-    That leaves one number for each parameter and state of its unit to know of the past. Where
-    states are carried from call to call in training, in a stateful layer or by
-    `kbptt.callbacks.StreamState`, this influence J = ∂s/∂θ is carried with them, so that losses
-    reach back through all windows before, in memory that does not grow with them: of
-    ``batch · states · parameters`` numbers. Where the states begin afresh, so does J. In between
-    weights change, and J keeps what they did when they did it, as in the paper.
+    The past of each parameter is then summarized by one number per state of its unit, the influence
+    J = ∂s/∂θ. Where states are carried from call to call in training, in a stateful layer or by
+    `kbptt.callbacks.StreamState`, J is carried with them. Losses thus reach back through all
+    earlier windows, in constant memory: ``batch · states · parameters`` numbers. Where the states
+    are reset, so is J. When the weights change in between, J keeps the influence that earlier
+    weights had, as in the paper.
 
-    In `kbptt.RNN` with a cell of which the engine does not know the equations, every parameter is
-    taken to act on all units. Then nothing is left out, and what is carried makes it real-time
-    recurrent learning: exact, with one backward pass for each number of the state, for small cells.
+    In `kbptt.RNN` with a custom cell, every parameter is assumed to act on all units. Then nothing
+    is left out, and carrying J is real-time recurrent learning: exact, with one backward pass per
+    state element, so only for small cells.
 
     Args:
-        order: The n of SnAp-n. 1 is the only one here. Defaults to `1`.
+        order: The n of SnAp-n. Only 1 is supported. Defaults to `1`.
 
     Raises:
-        ValueError: If `order` is not 1. From a call, if units act on each other in ways that SnAp-1
-            does not follow (layer normalization, a GRU with ``reset_after=False``) or there is a
+        ValueError: If `order` is not 1. Raised by a call if units interact in ways that SnAp-1 does
+            not follow (layer normalization, a GRU with ``reset_after=False``) or there is a
             `gradient_regularizer`.
 
     Reference: [Menick et al., 2020](https://arxiv.org/abs/2006.07232).

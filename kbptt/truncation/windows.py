@@ -2,8 +2,8 @@
 
 TBPTT(k1 = `stride`, k2 = `length`) (guide 1.2) divides time into blocks of `stride` steps, counted
 from the end of the sequence or from its start. A window ends with each block: the losses of that
-block enter it, and it goes back over `length` steps. The block that the sequence does not fill is
-the first (`align="end"`) or the last (`align="start"`).
+block enter it, and it goes back over `length` steps. The incomplete block is the first one
+(`align="end"`) or the last one (`align="start"`).
 
          stride    stride    stride                      length = 5, stride = 3, align = "end"
     ┌──┬─────────┬─────────┬─────────┐

@@ -213,7 +213,7 @@ def test_a_csv_file_without_the_controls_confirms_no_difference(tmp_path):
         (["a,t,0,1,x=1,search"], "column 'stage': expected 'control' or"),
         (["a,t,0,1,,control"], "column 'tuned': expected the values of the control"),
         (["a,t,0,1,x=1,control"], "has no runs below"),
-        (["a,t,0,1,x=2,", *2 * ["a,t,0,1,x=1,control"]], "line 4: .*stand in line 3 already"),
+        (["a,t,0,1,x=2,", *2 * ["a,t,0,1,x=1,control"]], "line 4: .*are already in line 3"),
     ],
 )
 def test_wrong_controls_in_a_csv_file_are_named(lines, message, tmp_path):

@@ -90,7 +90,7 @@ def test_figures_of_a_large_ablation_are_bounded(tmp_path):
     timesteps = figures.profiles(found, "adding").axes[0].get_lines()[0].get_xdata()
     assert (timesteps[0], timesteps[-1]) == (0, 4999)
     caption = figures.left_out(found)
-    assert f"Of {len(units)} methods and settings the best {figures.ARMS}" in caption
+    assert f"the best {figures.ARMS} of {len(units)} methods and settings" in caption
     assert "clip [units=1]" not in figures.shown_arms(found)  # the worst
 
     seeds = figures.DOTS + 50

@@ -99,7 +99,7 @@ def test_designs():
         ({"set": {"units": [8, 8]}}, "8 is listed twice among the values of axis 'units'"),
         ({"set": {"units": []}}, "has no values"),
         ({"set": {"units": [8]}, "units": 9}, "units is given twice"),
-        ({"length": 20, "adding.length": 30}, "length and adding.length set the same"),
+        ({"length": 20, "adding.length": 30}, "length and adding.length are the same"),
         ({"units": 2.5}, "positive integer"),
         ({"epochs": 0}, "positive integer"),
         ({"learning_rate": "nan"}, "finite number above 0"),
@@ -109,13 +109,13 @@ def test_designs():
         ({"length": "long"}, "length"),
         ({"tasks": "adding,digits", "length": 20}, "adding.length=…"),
         ({"methods": ["irnn"]}, "for SimpleRNN, not for LSTM"),
-        ({"methods": ["orthogonal"], "recurrent_initializer": "zeros"}, "give one of them"),
+        ({"methods": ["orthogonal"], "recurrent_initializer": "zeros"}, "use one of them"),
         ({"methods": ["orthogonal+identity"]}, "both set the layer argument `recurrent_init"),
         ({"dropout": float("nan")}, "not a plain value"),
         ({"length": datetime.date(2020, 1, 1)}, "not a plain value"),
         ({"set": ["units"]}, "Expected a mapping from options"),
         ({"set": {"threads": [1, 2]}}, "`threads` cannot be an axis"),
-        ({"set": {"sizes": [64, 32, 32]}}, r"put it into a list: \[\[100, 20, 20\]\]"),
+        ({"set": {"sizes": [64, 32, 32]}}, r"nest it in a list: \[\[100, 20, 20\]\]"),
         ({"imports": ["no_such_module"]}, "Cannot import the module 'no_such_module'"),
     ],
 )
@@ -194,11 +194,11 @@ def test_yaml(tmp_path):
     assert grid.trials()[0].config["optimizer"]["learning_rate"] == 1e-3
     assert grid.trials()[0].config["task"]["options"] == {"length": 40}
     for text, message in [
-        ("task: [adding]", "Unknown key in .*'task'. The keys are: tasks, methods"),
+        ("task: [adding]", "Unknown key in .*'task'. Valid keys: tasks, methods"),
         ("- adding", "Expected a mapping"),
         ("tasks: [", "not valid YAML"),
-        ("tasks: [adding]\nepochs: 1\nepochs: 2", "'epochs' is there twice"),
-        ("set: {units: 1, units: 2}", "'units' is there twice"),
+        ("tasks: [adding]\nepochs: 1\nepochs: 2", "'epochs' occurs twice"),
+        ("set: {units: 1, units: 2}", "'units' occurs twice"),
         ("tasks: !!python/object/apply:os.system ['true']", "not valid YAML"),
     ]:
         path.write_text(text)
@@ -235,7 +235,7 @@ def test_content_of_a_users_file_is_part_of_the_configuration(tmp_path):
     assert line.startswith("files.text")
     same = [trial_key(a) == trial_key(b) for a, b in zip(configs, changed, strict=True)]
     assert same == [False, False, True, True] * 2
-    with pytest.raises(ValueError, match="not the file that the ablation was planned with"):
+    with pytest.raises(ValueError, match="not the file with which the ablation was planned"):
         trial.build(configs[0])
 
 

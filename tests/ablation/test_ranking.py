@@ -39,7 +39,7 @@ def test_bad_seeds_that_crashed_make_no_method_the_best(tmp_path):
     for rows in (report.rows, report.results.task_table("adding")):
         assert [row.arm for row in rows] == ["orthogonal", "clip", "baseline"]
         assert rows[1].mean.value > rows[0].mean.value  # over more of the lowest ones
-    assert "in the order of the means over the seeds that they share" in " ".join(report.notes())
+    assert "sorted by the means over the seeds that all methods share" in " ".join(report.notes())
 
 
 def test_a_method_with_few_seeds_has_no_place(tmp_path):
@@ -61,7 +61,7 @@ def test_a_method_with_few_seeds_has_no_place(tmp_path):
         ["2", "baseline"],
         ["", "clip"],
     ]
-    assert any("without a number" in note for note in report.notes())
+    assert any("without a rank" in note for note in report.notes())
 
 
 def test_without_a_pair_that_is_better_there_is_no_difference_to_show(tmp_path):

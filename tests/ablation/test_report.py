@@ -172,8 +172,8 @@ def test_too_few_seeds_for_the_number_of_comparisons(tmp_path):
     methods = ["baseline", "clip", "orthogonal", "layernorm"]
     report = Report(fill(tmp_path / "6", lambda c: outcome(0.6), methods=methods, seeds=6))
     assert report.notes() == [
-        "With 6 seeds and 3 comparisons no p gets below 0.094 after Holm's correction; 5 % takes "
-        "7 seeds."
+        "With 6 seeds and 3 comparisons, no p can be below 0.094 after Holm's correction; 5 % "
+        "takes 7 seeds."
     ]
     assert (
         Report(fill(tmp_path / "7", lambda c: outcome(0.6), methods=methods, seeds=7)).notes() == []

@@ -153,11 +153,11 @@ def test_overwrite_deletes_only_a_different_configuration(tmp_path):
 def test_directories_of_others_are_left_alone(tmp_path):
     mine = tmp_path / "clip" / "adding" / "0"
     mine.mkdir(parents=True)
-    with pytest.raises(LedgerError, match="belongs to no ablation"):
+    with pytest.raises(LedgerError, match="does not belong to an ablation"):
         run(grid(), tmp_path)
     run(grid(methods=["baseline"]), tmp_path)
     for how in ("extend", "overwrite"):
-        with pytest.raises(LedgerError, match="belongs to no ablation"):
+        with pytest.raises(LedgerError, match="does not belong to an ablation"):
             run(grid(), tmp_path, **{how: True})
     assert mine.exists()
 

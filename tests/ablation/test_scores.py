@@ -87,7 +87,7 @@ def test_optional_columns(tmp_path):
     assert rows["a"].diverged == rows["b"].diverged == 1
     assert rows["a"].success.value == pytest.approx(1 / 3)
     assert report.counts["pending"] == 1
-    assert report.notes()[0] == "Columns that are not read: lr."
+    assert report.notes()[0] == "Ignored columns: lr."
     assert report.results.metric("t") == ("mse", "min", 1.0)
 
 
@@ -116,7 +116,7 @@ BAD = {
     "half a seed": ([HEAD, "a,t,1.5,1"], "line 2, column 'seed': expected a non-negative"),
     "no seed": ([HEAD, "a,t,,1"], "line 2, column 'seed': expected a non-negative"),
     "no method": ([HEAD, ",t,0,1"], "line 2, column 'method': expected a name"),
-    "twice a run": ([HEAD, "a,t,0,1", "b,t,0,1", "a,t,0,2"], "line 4: .*stand in line 2 already"),
+    "twice a run": ([HEAD, "a,t,0,1", "b,t,0,1", "a,t,0,2"], "line 4: .*are already in line 2"),
     "too many fields": ([HEAD, "a,t,0,1,5"], "line 2: expected 4 fields.*found 5"),
     "too few fields": ([HEAD, "a,t,0"], "line 2: expected 4 fields.*found 3"),
     "metric alone": ([f"{HEAD},metric", "a,t,0,1,mse"], "line 1: .*'metric' but no column 'mode'"),

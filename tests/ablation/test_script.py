@@ -203,7 +203,7 @@ def test_a_changed_script_is_refused(monkeypatch, tmp_path):
         ledger.fail(grid.trials()[0].key, "by design")
     with pytest.raises(LedgerError, match=r"script: the content of train\.py has changed"):
         runner.open_ledger(planned(PLAIN + "\n", learning_rate=1), "logs")
-    with pytest.raises(TrialError, match=r"train\.py is not the script that the study was"):
+    with pytest.raises(TrialError, match=r"train\.py is not the script with which the study was"):
         worker.execute(config, Limits())
     os.mkdir("other machine")
     monkeypatch.chdir("other machine")
@@ -242,7 +242,7 @@ def test_what_is_compared_is_named_by_what_differs():
         ({"design": "grid"}, r"`design` \(--design\) is for kbptt's own trials, not for a script"),
         ({"tune": {"a": "1..2"}}, r"`tune` \(--tune\) is .*: --trial MODULE:FUNCTION"),
         ({"tuning_trials": 3}, r"`tuning_trials` \(--trials\) is .*: --trial MODULE:FUNCTION"),
-        ({"methods": ""}, "names nothing"),
+        ({"methods": ""}, "is empty"),
         ({"methods": ["a", "a"]}, "listed twice"),
     ],
 )

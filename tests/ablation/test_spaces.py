@@ -46,14 +46,14 @@ def test_the_configuration_gives_the_dimension_back():
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("learning_rate=1e-2..1e-4", "below the second"),
+        ("learning_rate=1e-2..1e-4", "smaller than the second"),
         ("learning_rate=0.01", "Expected a range such as"),
         ("learning_rate=a..b", "Expected a range such as"),
         ("learning_rate=0..0.1", "above 0"),
         ("learning_rate=1e-4..inf", "Expected a range such as"),
         ("units=0..4", "units"),
         ("units=1.5..4", "units"),
-        ("dropout={low: 0, high: 0.5, log: true}", "begins above 0"),
+        ("dropout={low: 0, high: 0.5, log: true}", "has to start above 0"),
         ("clip=1,1.0", "listed twice"),
         ("cell=GRU,LSTM", "cannot be tuned"),
         ("length=50..100", "cannot be tuned"),

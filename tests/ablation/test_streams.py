@@ -131,7 +131,9 @@ def test_streams_and_windows_are_described(grid):
     assert described() == "independent windows of 10 characters"
     assert described(stream=True) == "streams of 4 rows × 10 characters"
     few = described(stream=True, batch_size=64)
-    assert re.fullmatch(r"streams of 15 rows × 10 .*\(64 rows would have fewer than two .*\)", few)
+    assert re.fullmatch(
+        r"streams of 15 rows × 10 .*\(64 rows would each have fewer than two .*\)", few
+    )
 
 
 def test_streams_need_no_memory_for_windows(grid, monkeypatch):

@@ -109,7 +109,7 @@ def test_limits_of_a_damaged_ledger():
     [
         ("--trials 0 --tune clip=1,2", "`--trials`. Expected a positive integer"),
         ("--tuning-seeds 0 --tune clip=1,2", "`--tuning-seeds`. Expected a positive integer"),
-        ("--trials 3", "--trials is given, but nothing to tune"),
+        ("--trials 3", "--trials is given, but there is nothing to tune"),
         ("--sampler grid --tune clip=1,2", "`--sampler`. Expected one of 'quasi-random', 'tpe'"),
     ],
 )

@@ -21,8 +21,8 @@ def study(directory, stop_after=None, **changes):
 def test_a_study_that_was_stopped_during_its_searches(tmp_path):
     report = study(tmp_path, stop_after=5)  # of 2 × 4 points with 2 seeds
     assert report.headline == (
-        "The searches are not over, and the comparison has not begun; 11 trials of the searches "
-        "not finished."
+        "The searches are not finished, so the comparison has not started; 11 trials of the "
+        "searches not finished."
     )
     notes = report.notes()
     assert EXPLORATORY not in notes  # six seeds were asked for
@@ -79,7 +79,7 @@ def test_a_method_that_could_not_be_tuned_is_named(tmp_path):
         "No trial has a result; baseline and clip could not be tuned: every trial of their "
         "searches crashed."
     )
-    assert not any("searches are not over" in note for note in report.notes())
+    assert not any("searches are not finished" in note for note in report.notes())
     assert report.counts["failed"] == 16
 
 

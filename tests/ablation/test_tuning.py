@@ -113,7 +113,7 @@ def test_images_that_are_split_by_seed_keep_their_test_part():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"tune": None}, r"--trials \(`tuning_trials`\) is given, but nothing"),
+        ({"tune": None}, r"--trials \(`tuning_trials`\) is given, but there is nothing"),
         ({"tuning_trials": 0}, "tuning_trials=0"),
         ({"tuning_seeds": -1}, "tuning_seeds=-1"),
         ({"tuning_sampler": "grid"}, "one of 'quasi-random', 'tpe'"),
@@ -150,7 +150,7 @@ def test_the_validation_score_of_a_result():
     assert tuning.validation_score(result | {"validation_score": 0.3}, best) == 0.3
     assert tuning.validation_score(result | {"validation_score": math.nan}, best) is None
     assert tuning.validation_score(result | {"status": "diverged"}, best) is None
-    with pytest.raises(ValueError, match="never by the test data"):
+    with pytest.raises(ValueError, match="never the test data"):
         tuning.validation_score({"status": "ok", "mode": "max", "score": 0.9}, best)
 
 
@@ -241,7 +241,9 @@ def test_the_report_says_who_was_tuned_how(tmp_path, in_process):
     rules = " ".join(report.rules())
     assert "4 quasi-random points, each on the seeds 1000000000, 1000000001" in rules
     for page in (report.markdown().replace("\\", ""), report.html()):
-        assert title in page and f"{lowest:g} (lowest)" in page and "No search reads test" in page
+        assert (
+            title in page and f"{lowest:g} (lowest)" in page and "Searches do not read test" in page
+        )
     rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
     assert (
         sum(not row["stage"] for row in rows) == 12
@@ -260,7 +262,7 @@ def test_a_study_is_reported_while_its_searches_run(tmp_path, capsys):
     with Ledger(tmp_path) as ledger:
         stages.advance(Grid.make(**TUNED), ledger)
     report = kbptt.ablation.report(tmp_path)
-    assert report.rows == [] and "the comparison has not begun" in " ".join(report.notes())
+    assert report.rows == [] and "the comparison has not started" in " ".join(report.notes())
     assert (tmp_path / "report.html").exists() and "Tuning" in capsys.readouterr().out
 
 

@@ -149,7 +149,7 @@ def test_each_finding_has_its_section_and_its_words():
 def test_the_summary_says_what_was_not_judged_and_all_thresholds():
     text = summary.text(Evidence([layer(profile(0.8), per_timestep=True)]))
     assert "only gradients by lag show" in text
-    assert "not judged: vanishing (needs, of layers that return sequences" in text
+    assert "not judged: vanishing (needs gradients by lag for layers that return sequences" in text
     assert "not found: non-finite" in text
     early = summary.text(Evidence([layer(profile(0.8), records=2)]))
     assert "2 of the 3 profiles that a verdict needs" in early
@@ -189,7 +189,7 @@ def test_a_window_as_long_as_the_sequences_cuts_nothing(by_lag):
 def test_one_layer_that_needs_more_is_not_hidden_by_one_without_a_cut():
     lagless = layer(np.ones(40), window=8, per_timestep=True)
     one = findings.unjudged(Evidence([layer(profile(0.98)), lagless]))["cut-too-short"]
-    assert one.applies and "needs, of layers that return sequences, gradients by lag" in one.why
+    assert one.applies and "needs gradients by lag for layers that return sequences" in one.why
 
 
 @pytest.mark.parametrize(

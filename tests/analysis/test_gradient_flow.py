@@ -216,7 +216,7 @@ def test_verdict_and_numbers_are_of_one_profile():
     assert found["decay"] == pytest.approx(mean) != pytest.approx(decays[-1], rel=1e-3)
     word, reason = gf.verdict(gf.mean_profile(profiles[-10:]))
     assert found["reason"].startswith(reason)
-    assert (word, f"{mean:.6g}^127 = ") == ("decaying", reason.split("factor ")[1][:15])
+    assert (word, f"{mean:.6g}^127 = ") == ("decaying", reason.split("factor of ")[1][:15])
     figures = gf.summarize(gf.mean_profile(profiles[-10:]))
     assert {key: found[key] for key in figures} == figures
 

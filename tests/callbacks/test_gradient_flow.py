@@ -231,7 +231,7 @@ def test_sequences_of_different_lengths_and_bad_norms(tmp_path):
 
 def test_a_model_without_such_a_layer_trains_with_one_warning(tmp_path):
     model = make_model(keras.layers.SimpleRNN(3))
-    with one_warning("Use kbptt.LSTM"):
+    with one_warning("by kbptt.LSTM"):
         fit(model, GradientFlow(tmp_path), epochs=2)
 
 

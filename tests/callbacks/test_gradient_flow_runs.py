@@ -58,7 +58,7 @@ def test_resumed_in_a_new_process_the_steps_still_increase(tmp_path):
 def test_another_run_in_the_same_directory_is_numbered(tmp_path):
     callback = GradientFlow(tmp_path / "run")
     fit(make_model(), callback)
-    with one_warning("holds the profiles of another run"):
+    with one_warning("contains the profiles of a different run"):
         fit(make_model(), callback)  # one callback object, two models
     assert callback.log_dir == str(tmp_path / "run_2")
     assert len(callback.history["rnn"][0]) == 2

@@ -59,6 +59,6 @@ def test_adaptive_truncation(policy, results):
 def test_the_gradient_norm_penalty_is_refused(results):
     assert results["refused"] == (
         "GradientNormPenalty works on one replica, since the norm of the whole batch's gradient is "
-        "not the sum of the replicas' norms. Received: a distribution strategy of 2 replicas. Fit "
-        "without it."
+        "not the sum of the replicas' norms. Received: a distribution strategy of 2 replicas. "
+        "Train without it."
     )

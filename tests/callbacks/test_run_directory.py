@@ -63,7 +63,7 @@ def test_all_follow_to_the_numbered_directory(tmp_path, order):
     assert fit(build(), *first) == []
     model = build()
     (warning,) = fit(model, *second)
-    assert "run_2" in warning and "holds the profiles of another run" in warning
+    assert "run_2" in warning and "contains the profiles of a different run" in warning
     assert {c.log_dir for c in first} == {str(run)} and {c.log_dir for c in second} == {str(other)}
     # The same callbacks, new ones, and after a new compile(): the model's run goes on.
     assert fit(model, *second) == []

@@ -193,7 +193,7 @@ def test_a_cell_without_a_second_path_has_no_h_detach():
     with pytest.raises(ValueError, match="h_detach"):
         kbptt.SimpleRNN(3, h_detach=0.5)
     layer = kbptt.SimpleRNN(3)
-    with pytest.raises(ValueError, match="second path"):
+    with pytest.raises(ValueError, match="second gradient path"):
         layer.h_detach = 0.5
     with pytest.raises(ValueError, match="h_detach"):
         kbptt.LSTM(3, h_detach=1.5)

@@ -71,24 +71,26 @@ def test_threads_windows_and_memory():
                 "  forward   8 rows: 2 threads, each with 4 rows; groups of 4",
                 "  backward  50 windows of 20 timesteps, 400 rows: 2 threads, each with 200 rows; "
                 "groups of 67",
-                "  gates     computed again, 7.81 MiB would be more than 1 MiB",
-                "  c         kept of 99 of 1000 timesteps, 0.193 MiB",
+                "  gates     recomputed: 7.81 MiB would exceed 1 MiB",
+                "  c         stored at 99 of 1000 timesteps, 0.193 MiB",
             ]
         )
     )
     with using(threads=2):
         (choices,) = kbptt.explain(kbptt.GRU(2048), (2, 10, 3)).loops.values()
-        shared = "2 threads share every row, each with 1024 units (of 1024 or more in all)"
+        shared = "2 threads share every row, each with 1024 units (of 1024 or more in total)"
         assert choices["backward"].endswith(shared + "; groups of 2")
         normalized = kbptt.GRU(4, normalization="layer")
         (choices,) = kbptt.explain(normalized, (2, 10, 3)).loops.values()
-        assert choices["gates"] == "computed again: none are kept of layer-normalised cells"
+        assert choices["gates"] == "recomputed: layer-normalised cells store none"
         last = kbptt.SimpleRNN(4, truncation=5)
         (choices,) = kbptt.explain(last, (2, 10, 3)).loops.values()
         one = "1 thread (two would have fewer than 4 rows and 64 units each); groups of 2"
         assert choices["backward"] == "the last window of 5 timesteps, 2 rows: " + one
         (choices,) = kbptt.explain(kbptt.LSTM(200), (6, 10, 3)).loops.values()
-        assert "each with 100 units (fewer than 4 rows for each); groups of 6" in choices["forward"]
+        assert (
+            "each with 100 units (fewer than 4 rows per thread); groups of 6" in choices["forward"]
+        )
         with using(members=2):
             (choices,) = kbptt.explain(kbptt.LSTM(200), (64, 10, 3)).loops.values()
         assert "(`members` is 2)" in choices["forward"]

@@ -29,7 +29,7 @@ def test_shuffled_arrays_and_epochs_without_a_reset_are_warned_of_once():
         fit(model)
         fit(model)
     assert len(record) == 1
-    with pytest.warns(UserWarning, match="and `fit` begins every epoch with .*Streams"):
+    with pytest.warns(UserWarning, match="and `fit` starts every epoch from .*Streams"):
         fit(build(kbptt.LSTM(2, stateful=True)), shuffle=False, epochs=2)
 
 
@@ -39,17 +39,17 @@ def test_nothing_is_said_of_batches_in_order():
 
 
 def test_a_smaller_last_batch_is_refused_before_training():
-    with pytest.raises(ValueError, match="Of 10 samples in batches of 4 the last has 2"):
+    with pytest.raises(ValueError, match="With 10 samples, the last batch has 2"):
         fit(build(kbptt.GRU(2, stateful=True)), samples=10, shuffle=False)
 
 
 def test_a_smaller_last_batch_of_validation_is_refused_before_training():
     model = build(kbptt.GRU(2, stateful=True))
     validation = np.zeros((6, 5, 3)), np.zeros((6, 2))
-    with pytest.raises(ValueError, match="Of 6 samples in batches of 4 the last has 2"):
+    with pytest.raises(ValueError, match="With 6 samples, the last batch has 2"):
         fit(model, shuffle=False, validation_data=validation)
     model = build(kbptt.GRU(2, stateful=True))
-    with pytest.raises(ValueError, match="Of 2 samples in batches of 4 the last has 2"):
+    with pytest.raises(ValueError, match="With 2 samples, the last batch has 2"):
         fit(model, samples=10, shuffle=False, validation_split=0.2)
     fit(build(kbptt.GRU(2, stateful=True)), samples=10, shuffle=False, steps_per_epoch=2)
 

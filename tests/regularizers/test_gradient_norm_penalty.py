@@ -226,7 +226,7 @@ def test_a_model_with_its_own_train_step_is_refused():
 
     model = Own([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="Received: Own, which has a `train_step` of its own"):
+    with pytest.raises(ValueError, match="Received: Own, which overrides `train_step`"):
         model.fit(*DENSE, verbose=0, callbacks=[GradientNormPenalty()])
     assert not {"train_step", "make_train_function"} & set(vars(model))
 
@@ -234,7 +234,7 @@ def test_a_model_with_its_own_train_step_is_refused():
 def test_a_train_step_put_on_the_model_is_refused():
     model = dense()
     model.train_step = lambda data: {"loss": tf.reduce_sum(model(data[0]))}
-    with pytest.raises(ValueError, match=r"Sequential, which has a `train_step` of its own"):
+    with pytest.raises(ValueError, match=r"Sequential, which overrides `train_step`"):
         model.fit(*DENSE, verbose=0, callbacks=[GradientNormPenalty()])
 
 

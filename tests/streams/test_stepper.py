@@ -299,7 +299,7 @@ def test_models_that_are_refused():
     first = kbptt.GRU(4, return_sequences=True, return_state=True)(x)
     second = kbptt.GRU(4, name="decoder")(first[0], initial_state=[first[1]])
     stepper = kbptt.streaming(keras.Model(x, second))
-    with pytest.raises(ValueError, match="'decoder' is given an `initial_state`"):
+    with pytest.raises(ValueError, match="'decoder' gets an `initial_state`"):
         stepper(X, stepper.initial_states(BATCH))
 
 
@@ -307,7 +307,7 @@ def test_a_mask_from_nowhere_is_refused_where_the_output_before_is_unknown():
     x = keras.Input((None, 4))
     outputs = CELLS["learned"](name="rnn")(x, mask=keras.ops.any(x != 0, axis=-1))
     stepper = kbptt.streaming(keras.Model(x, outputs))
-    with pytest.raises(ValueError, match="'rnn' was given a mask"):
+    with pytest.raises(ValueError, match="'rnn' received a mask"):
         stepper(X, stepper.initial_states(BATCH))
 
 

@@ -48,7 +48,7 @@ def refused(match, model, *given, callbacks=None, **arguments):
         (lambda: lstm(go_backwards=True, name="back"), "'back' reads a window from its end"),
         (
             lambda: keras.layers.GRU(2, return_sequences=True, name="gru"),
-            "'gru' is one of Keras's, which .* cannot carry on.*kbptt.convert",
+            "'gru' is one of Keras's, whose state .* cannot carry.*kbptt.convert",
         ),
         (lambda: keras.layers.Dense(2), "has no recurrent kbptt layer"),
     ],
@@ -73,13 +73,13 @@ def test_one_layer_called_twice():
 
 def test_other_data_than_those_of_the_callback():
     refused(
-        "expected the Streams that StreamState was given, and received other data",
+        "expected the Streams passed to StreamState, and received different data",
         model(lstm()), X[None], X[None], callbacks=[StreamState(stream())],
     )  # fmt: skip
     data = stream()
     model(lstm()).fit(data, verbose=0, callbacks=[StreamState(data)])
     refused(
-        "received other data.*Batches of arrays, which `fit` shuffles",
+        "received different data.*Batches of arrays, which `fit` shuffles",
         model(lstm()), X[None], X[None], callbacks=[StreamState(data)],
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"`data` expected the kbptt.data.Streams.*ndarray"):
@@ -89,7 +89,7 @@ def test_other_data_than_those_of_the_callback():
 @pytest.mark.parametrize("name", ["y", "sample_weight", "class_weight"])
 def test_what_streams_have_themselves(name):
     refused(
-        f"expected Streams alone, which have targets and weights, and received `{name}`",
+        f"expected only Streams, which have targets and weights, and also received `{name}`",
         model(lstm()), stream(), **{name: {0: 1.0} if name == "class_weight" else X},
     )  # fmt: skip
 
@@ -98,7 +98,7 @@ def test_windows_whose_states_nobody_carries_on_are_warned_of():
     found = model(lstm())
     for method in ("fit", "evaluate", "predict"):
         cure = "add kbptt.callbacks.StreamState" if method == "fit" else f"kbptt.{method}_stream"
-        match = f"`{method}` reads windows of Streams, and each starts from initial .*{cure}"
+        match = f"`{method}` reads windows of Streams, each starting from initial .*{cure}"
         with pytest.warns(UserWarning, match=match):
             getattr(found, method)(stream(), verbose=0)
     data = stream()
@@ -109,7 +109,7 @@ def test_a_part_of_an_epoch():
     data = stream()
     assert len(data) > 2
     refused(
-        f"An epoch of these Streams is {len(data)} windows, and `fit` was told to take 2",
+        f"An epoch of these Streams has {len(data)} windows, but `fit` received a number of 2",
         model(lstm()), data, steps_per_epoch=2,
     )  # fmt: skip
 
@@ -150,7 +150,7 @@ def test_steps_per_execution_that_does_not_fit_where_training_goes_on():
     data = stream()
     data.seek(1)
     refused(
-        "goes on at window 1 of an epoch, and `steps_per_execution` expected a divisor",
+        "resumes at window 1 of an epoch, so `steps_per_execution` must divide it",
         model(lstm(), steps_per_execution=2), data,
     )  # fmt: skip
 
@@ -172,19 +172,19 @@ def test_files_of_others(tmp_path):
     written = interrupted()
     data = stream(seed=7)
     refused(
-        "that of other Streams: `seed` is 7, and was 0", model(lstm()), data,
+        "belongs to different Streams: `seed` is 7, and was 0", model(lstm()), data,
         callbacks=[StreamState(data, path)],
     )  # fmt: skip
     data = stream()
     refused(
-        "that of another model, optimizer, or list of callbacks. Expected .*kernel of shape",
+        "belongs to a different model, optimizer, or list of callbacks. Expected .*kernel of shape",
         model(kbptt.GRU(2, return_sequences=True)), data, callbacks=[StreamState(data, path)],
     )  # fmt: skip
     for damaged in (written[: len(written) // 2], b"", b"something else", np.zeros(3).tobytes()):
         path.write_bytes(damaged)
         data = stream()
         refused(
-            "cannot read .*state.npz, and expected a file of its own", model(lstm()), data,
+            "cannot read .*state.npz. Expected a file written", model(lstm()), data,
             callbacks=[StreamState(data, path)],
         )  # fmt: skip
     with open(path, "wb") as file:
@@ -212,7 +212,7 @@ def test_outputs_that_are_not_one_for_each_target():
 
 @pytest.mark.parametrize("wrong", [(X, X), {"a": X}])
 def test_several_inputs(wrong):
-    with pytest.raises(ValueError, match=r"a model on streams has one input. Received a"):
+    with pytest.raises(ValueError, match=r"models on streams have one input. Received a"):
         Streams(wrong, length=LENGTH)
 
 

@@ -47,7 +47,7 @@ def test_names_with_a_word_among_them_are_names(load, names):
 def test_the_separator_is_judged_by_the_data(load, content, separator):
     with pytest.raises(ValueError, match="no column 'absent'") as caught:
         load(content, target="absent")
-    _, said, hint = str(caught.value).partition("look separated by ")
+    _, said, hint = str(caught.value).partition("seem to be separated by ")
     assert hint.startswith(f"{separator}:") if separator else not said
 
 

@@ -103,7 +103,7 @@ def test_mnist_is_read_from_the_cache(mnist_file):
 
 def test_mnist_is_never_downloaded(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    with pytest.raises(ValueError, match=r"no copy of MNIST at .* none is downloaded.*`path`"):
+    with pytest.raises(ValueError, match=r"no copy of MNIST at .* does not download it.*`path`"):
         tasks.get("mnist")
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     with pytest.raises(ValueError, match=r"is not Keras's mnist\.npz: .*x_train"):

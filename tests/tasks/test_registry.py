@@ -76,7 +76,7 @@ def test_a_task_with_its_own_loss_may_have_one_output():
 @mock.patch.dict(registry.factories)
 def test_a_factory_must_return_a_task():
     tasks.register("own")(lambda: "adding")
-    with pytest.raises(ValueError, match=r"expected a `kbptt\.tasks\.Task`.*Received: 'adding'"):
+    with pytest.raises(ValueError, match=r"return a `kbptt\.tasks\.Task`.*Received: 'adding'"):
         tasks.get("own")
 
 
@@ -187,7 +187,7 @@ def test_a_registered_task_is_available_by_name():
     np.testing.assert_array_equal(y, x.sum(axis=(1, 2)) % 2)
     assert tasks.get("long_parity").name == "long_parity" and tasks.get("parity").name == "parity"
     assert {"parity", "long_parity"} <= set(tasks.names())
-    with pytest.raises(ValueError, match="Its options are: length"):
+    with pytest.raises(ValueError, match="Available options: length"):
         tasks.get("long_parity", size=3)
     with pytest.raises(ValueError, match="letters, digits and"):
         tasks.register("../etc")

@@ -82,7 +82,7 @@ def test_text_errors_are_one_sentence(tmp_path):
     assert "one distinct character, 'é'" in error("\ufeff" + "é" * 5000)
     # No text: binary, UTF-16 with and without its mark, surrogates, half a character.
     assert "line 2: expected text, found a NUL byte" in error(b"ab\nc\0" * 300)
-    assert "begins as UTF-16" in error(("ab" * 300).encode("utf-16"))
+    assert "begins like UTF-16" in error(("ab" * 300).encode("utf-16"))
     assert "found a NUL byte" in error(("ab" * 300).encode("utf-16-le"))
     assert "byte 3 is 0xed. It is in line 2." in error(b"ab\n\xed\xa0\x80")
     assert "byte 7 is 0xc3" in error(b"\xef\xbb\xbfab\nd\xc3")

@@ -54,7 +54,7 @@ def test_a_directory_of_any_name_is_a_run_of_that_name(tmp_path, name):
     layer = kbptt.SimpleRNN(2, name="rnn")
     first = fit(tmp_path / name, layer)
     assert first.log_dir == str(tmp_path / name)
-    with pytest.warns(UserWarning, match="another run"):
+    with pytest.warns(UserWarning, match="a different run"):
         second = fit(tmp_path / name, kbptt.SimpleRNN(2, name="rnn"))
     assert second.log_dir == f"{tmp_path / name}_2"
     run = os.path.relpath(tmp_path / name, tmp_path)

@@ -258,7 +258,7 @@ def test_choosing_runs(tab, server):
     tab.show(server)
     buttons = "[...d.querySelectorAll('.runs button')]"
     tab.js(f"{buttons}.find(b => b.textContent === 'None').click()")
-    tab.wait("d.body.innerText.includes('No run is chosen')")
+    tab.wait("d.body.innerText.includes('No run is selected')")
     tab.js("d.querySelectorAll('.runs input[type=checkbox]')[1].click()")
     tab.wait("d.querySelectorAll('.cards .name').length === 1")
     tab.js(f"{buttons}.find(b => b.textContent === 'All').click()")

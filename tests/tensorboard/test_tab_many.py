@@ -174,7 +174,7 @@ def test_five_hundred_runs_can_be_chosen(tab, serve, tmp_path):
     tab.js("d.querySelector('.list').scrollTo(0, 1e6)")
     tab.wait("[...d.querySelectorAll('.row')].at(-1).dataset.label === 'm49/9'")
     tab.js(button % "None")
-    tab.wait("d.body.innerText.includes('No run is chosen')")
+    tab.wait("d.body.innerText.includes('No run is selected')")
     tab.js("[...d.querySelectorAll('.row input')].at(-1).click()")
     tab.wait("d.querySelector('.buttons .muted').textContent.startsWith('1 of 500')")
     tab.wait(f"{NAMES}.join() === 'm49,m49/9'")

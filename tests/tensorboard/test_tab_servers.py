@@ -117,7 +117,7 @@ def test_damaged_runs_are_named_and_hide_no_other(tab, serve, tmp_path):
     tab.wait("d.querySelectorAll('.cards .read')[1].textContent.endsWith('damaged records 1')")
     assert not tab.js("d.querySelector('.error').checkVisibility()")
     tab.enter("[type=search]", "text")
-    tab.wait("d.body.innerText.includes('None of the chosen runs can be shown')")
+    tab.wait("d.body.innerText.includes('None of the selected runs can be shown')")
 
 
 def test_the_table_is_legible_in_a_narrow_window(tab, serve, tmp_path):

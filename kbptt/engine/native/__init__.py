@@ -18,7 +18,7 @@ from kbptt.engine.settings import settings, using
 
 @contextlib.contextmanager
 def disabled() -> Iterator[None]:
-    """A scope in which layers do not use the compiled loops."""
+    """Inside this `with` block, layers do not use the compiled loops."""
     with using(native=False):
         yield
 
@@ -35,7 +35,7 @@ def why_not_usable() -> str | None:
     if library() is None:
         return "kbptt was installed without its C++ loops: they need a C++ compiler"
     if is_being_exported():
-        return "a model that is exported cannot call into this process"
+        return "an exported model cannot call into this process"
     if is_being_compiled():
         return "XLA compiles the graph as a whole (`jit_compile=True`)"
     if tf.config.get_visible_devices("GPU"):

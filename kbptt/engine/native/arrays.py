@@ -53,7 +53,7 @@ def check_shapes(arrays: dict[str, np.ndarray]) -> tuple[int, int, int, int]:
         expected = tuple(sizes[letter] for letter in SHAPES[name])
         if arrays[name].shape != expected:
             raise ValueError(
-                f"The recurrent loop expected `{name}` of shape {expected}, as `x` of shape "
-                f"{arrays['x'].shape} asks for. Received shape {arrays[name].shape}."
+                f"The recurrent loop expected `{name}` of shape {expected} for `x` of shape "
+                f"{arrays['x'].shape}. Received shape {arrays[name].shape}."
             )
     return batch, timesteps, features, units

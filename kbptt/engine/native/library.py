@@ -145,8 +145,8 @@ def library() -> Loops | None:
     except ImportError as error:
         warnings.warn(
             f"kbptt cannot use its compiled loops: {error}. The same loops run in TensorFlow "
-            "instead, more slowly. To rebuild them, install kbptt again: in a checkout with "
-            "`python -m pip install --force-reinstall --no-deps .` (with `--editable .` if it was "
+            "instead, more slowly. To rebuild them, reinstall kbptt, in a checkout with "
+            "`python -m pip install --force-reinstall --no-deps .` (or `--editable .` if it was "
             "installed that way).",
             RuntimeWarning,
             stacklevel=2,

@@ -32,8 +32,8 @@ export function build(actions) {
     ui.title,
     element('div', {className: 'bar'}, ui.scale, ui.scaleLabel, ...colors),
     ui.cards,
-    element('p', {className: 'note', textContent: 'All heatmaps share one colour scale, of those drawn so far. Click: profile at that step. '
-      + 'Drag: zoom. Double click: zoom out. Dashed lines: where truncation cuts the gradient.'}));
+    element('p', {className: 'note', textContent: 'All heatmaps share one colour scale, set by those drawn so far. Click: profile at that step. '
+      + 'Drag: zoom. Double-click: zoom out. Dashed lines: where truncation cuts the gradient.'}));
 }
 
 // Cards.
@@ -71,8 +71,8 @@ export function head(entry) {
     ...(group ? [] : verdictOf(runs[0])),
     menu('Save', [
       ['PNG', 'The heatmap as an image', drawn(() => save.png(entry, ui.scale))],
-      ['SVG', 'The heatmap as a drawing', drawn(() => save.heatmapSvg(entry, options(entry), [scale, Boolean(divisor())]))],
-      ['CSV', 'The cells that are shown', drawn(() => save.cells(entry))],
+      ['SVG', 'The heatmap as a vector graphic', drawn(() => save.heatmapSvg(entry, options(entry), [scale, Boolean(divisor())]))],
+      ['CSV', 'The cells shown', drawn(() => save.cells(entry))],
       ...(group ? [] : [['CSV of all profiles', 'Every recorded value', () => save.profiles(runs[0], page.runs.get(runs[0]).tag)]]),
     ]));
 }

@@ -4,7 +4,7 @@
 async function ask(route, parameters) {
   const body = new URLSearchParams(parameters);
   const response = await fetch(`./${route}`, {method: 'POST', body}).catch((error) => {
-    throw new Error(`TensorBoard does not answer (${error.message}). Is it still running?`);
+    throw new Error(`TensorBoard is not responding (${error.message}). Is it still running?`);
   });
   if (!response.ok) throw new Error(await response.text());
   return response;

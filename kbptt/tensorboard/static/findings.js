@@ -81,7 +81,7 @@ function judged(known, rows) {
   const sure = Object.keys(page.rules).filter((name) => known.every((answer) => answer.judged.includes(name)));
   const open = Object.entries(page.rules).filter(([name]) => !sure.includes(name)).map(([name, needs]) => `${name} (needs ${needs})`);
   return `${rows ? '' : 'Nothing wrong was found. '}Judged for all runs: ${sure.join(', ') || 'nothing yet'}.`
-    + (open.length ? ` Not for all, for want of records: ${open.join('; ')}.` : '');
+    + (open.length ? ` Not judged for all runs: ${open.join('; ')}.` : '');
 }
 
 /** The bounds as fields; an empty one is the default again. */

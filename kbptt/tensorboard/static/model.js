@@ -75,7 +75,7 @@ export function select() {
     ...all.filter(isFailed).map((run) => failures.get(version(run, tagged.get(run)[0]))).filter(({reason}) => reason),
     // A run without any tag is one whose series TensorBoard could not list.
     ...Object.keys(page.tags).filter((run) => !Object.keys(page.tags[run]).length)
-      .map((run) => ({run, reason: 'Its event files announce data that they do not hold.'})),
+      .map((run) => ({run, reason: 'Its event files declare more data than they contain.'})),
   ];
   page.keys = state.group ?? defaultKeys(page.matching);
   page.groupKeys = groupKeys(page.matching, page.options);

@@ -21,8 +21,8 @@ export function build(actions) {
   ui.profileTitle = element('h2');
   const svg = () => save.linesSvg(`profile_step_${page.step}`, lines(), options());
   const saving = menu('Save', [
-    ['SVG', 'The chart as a drawing', svg],
-    ['CSV', 'The curves that are shown', () => save.profileTable(shown, page.step, kind())]]);
+    ['SVG', 'The chart as a vector graphic', svg],
+    ['CSV', 'The curves shown', () => save.profileTable(shown, page.step, kind())]]);
   return element('section', {}, ui.profileTitle,
     element('div', {className: 'card'}, element('div', {className: 'bar'}, ui.slider, ui.step, saving), ui.profile, ui.profileRead, ui.profileNote));
 }
@@ -117,10 +117,10 @@ export function drawProfile() {
   const fitted = all.some(({fit}) => fit);
   const steps = new Set([...page.runs.values()].map(({profile}) => profile?.step).filter((step) => step !== undefined));
   const notes = [
-    banded && `A line with a band: the median over the runs of a group and ${state.band === 'range' ? 'their whole range' : 'the middle half of them (quartiles)'}.`,
+    banded && `Lines with a band: median over the runs of a group, and their ${state.band === 'range' ? 'full range' : 'interquartile range'}.`,
     (fitted || kind().by_lag) && `Dashed: ${[fitted && 'least-squares fit', kind().by_lag && 'the window K'].filter(Boolean).join(', ')}.`,
     `Squares below: ${divided ? 'a ratio of 0' : 'exactly 0'}. Crosses on top: NaN or infinite.`,
-    steps.size > 1 && 'Of each run the last profile at or before this step.'];
+    steps.size > 1 && 'For each run, the last profile at or before this step.'];
   ui.profileNote.textContent = notes.filter(Boolean).join(' ');
 }
 

@@ -77,7 +77,7 @@ export function show() {
   if (!summaries.length) return;
   ui.thresholds.textContent = (grouped ? 'Numbers of a group are medians over its runs. ' : '') + verdictNote(summaries[0].thresholds)
     + (kind().by_lag || [...page.runs.values()].some(({meta}) => meta.loss === 'all')
-      ? ' Where every timestep has an output, the sum of their gradients shows no reach: the last gradients by lag are judged, within the window.' : '');
+      ? ' If every timestep has an output, the sum of their gradients does not show the reach, so the last gradients by lag are judged, within the window.' : '');
 }
 
 /** What all summaries have in common, else that they differ. */

@@ -14,14 +14,14 @@ const STATISTICS = {
   first_last_ratio: 'first / last ratio',
   zero_fraction: 'fraction of exact zeros',
   nonfinite_fraction: 'fraction of NaN and Inf',
-  truncation: 'window K chosen',
+  truncation: 'selected window K',
   lag_decay: 'β: decay per lag',
   relative_bias: 'relative bias of the window',
   gradient_penalty: 'gradient penalty',
   spectral_radius: 'spectral radius',
   lyapunov_exponent: 'Lyapunov exponent',
-  dead_units: 'dead units (share)',
-  saturated_units: 'saturated units (share)',
+  dead_units: 'dead units (fraction)',
+  saturated_units: 'saturated units (fraction)',
   'optimizer/nonfinite_steps': 'steps with a NaN or infinite gradient',
   'optimizer/global_norm': 'global norm of the weight gradients',
   'optimizer/clip_rate': 'clip rate',
@@ -72,7 +72,7 @@ export const verdictNote = ({vanishing, decaying, growing, exploding, dark, unst
   'Verdict and numbers describe one profile, the geometric mean of the last quarter of the profiles (column “steps”). '
   + 'Decay is that of its last window. The verdict compares the two ends of the fitted line, far to near: '
   + `vanishing below ${vanishing}, decaying below ${decaying}, healthy, growing above ${growing}, exploding above ${
-    exploding}. Vanishing, too, if more than ${100 * dark} % of the timesteps reached get less than ${
+    exploding}. Also vanishing if more than ${100 * dark} % of the timesteps reached get less than ${
     vanishing} of the largest norm. Cut off: neither vanishing nor exploding, but the earliest timesteps in reach, more than ${
     100 * dark} %, get exactly 0: through random cuts or resets, or a saturated or dead recurrence. Non-finite: NaN or Inf in any of `
   + `these profiles. Unsteady: no bad verdict now, but in more than ${100 * unsteady} % of all profiles.`;

@@ -72,7 +72,7 @@ export function show() {
   ui.reset.hidden = !state.zoom;
   ui.noLags.hidden = !kind().by_lag || page.having > 0;
   const {size} = page.chosen;
-  const none = state.runs?.length || page.matching.length || !page.unreadable.length ? 'No run is chosen.' : 'None of the chosen runs can be shown.';
+  const none = state.runs?.length || page.matching.length || !page.unreadable.length ? 'No run is selected.' : 'None of the selected runs can be shown.';
   ui.nothing.textContent = size || !page.having ? '' : none;
   tables.showUnreadable();
 }

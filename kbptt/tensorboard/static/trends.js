@@ -70,8 +70,8 @@ function makeChart(name) {
     onclick: (event) => chart.view && perform.setStep(Math.round(chart.view.x(event.offsetX)))});
   chart.read = element('div', {className: 'legend'});
   const saving = menu('Save', [
-    ['SVG', 'The chart as a drawing', () => save.linesSvg(name, lines(chart), options(chart))],
-    ['CSV', 'The curves that are shown', () => save.trendTable(name, chart.shown)]]);
+    ['SVG', 'The chart as a vector graphic', () => save.linesSvg(name, lines(chart), options(chart))],
+    ['CSV', 'The curves shown', () => save.trendTable(name, chart.shown)]]);
   const remove = element('button', {textContent: '×', title: 'Remove this chart', ariaLabel: `remove ${trendName(name)}`,
     onclick: () => perform.setTrends(switched(chosen(), name))});
   chart.root = element('div', {className: 'card'},
