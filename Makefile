@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all sanitize exhaustive lint docs hooks bench clean
+.PHONY: help demo test test-slow test-all wheel test-wheel test-interpreters test-lowest cross sanitize exhaustive lint docs hooks bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,37 @@ sanitize: $(VENV)/.installed  ## the C++ loops with every access, overflow and r
 		tests/engine/test_native_fuzz.py tests/engine/test_native_threads.py \
 		tests/layers/test_normalization.py
 
+# The packages of a release, in dist/: the source distribution, and the wheel from it, audited.
+wheel:  ## the packages of a release, in dist/
+	$(PYTHON) scripts/packages.py build
+
+# Outside the tree, in a fresh environment: the wheel without a compiler, the source with one.
+test-wheel:  ## the packages in dist/, outside the tree
+	$(PYTHON) scripts/packages.py test
+
+# The suite on each Python that is found here; the others are named and left out.
+test-interpreters: $(VENV)/.tox  ## the suite on every Python that is found
+	$(BIN)/tox run --skip-missing-interpreters true
+
+# The suite with the oldest release allowed of each dependency.
+test-lowest: $(VENV)/.tox  ## the suite with the oldest dependencies allowed
+	$(BIN)/tox run -e lowest
+
+$(VENV)/.tox: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet tox
+	touch $@
+
+# Whether the C++ loops compile for machines that are not here, by a compiler for all of them.
+cross: $(VENV)/.installed  ## compile the C++ loops for the machines that are not here
+	$(BIN)/python -m pip install --quiet ziglang
+	mkdir -p build
+	for target in x86_64-linux-gnu.2.27 aarch64-linux-gnu.2.27 aarch64-macos x86_64-windows-gnu; do \
+		for file in $(LOOPS); do echo $$target $$file; \
+			$(BIN)/python -m ziglang c++ -target $$target -std=c++17 -O1 -fno-exceptions -fno-rtti \
+				-Wall -Wextra -Werror -c $$file -o build/cross.o || exit 1; \
+		done; \
+	done
+
 # tanh and sigmoid of the C++ loops for each of the 2^32 floats: minutes.
 exhaustive: $(VENV)/.installed  ## tanh and sigmoid of the C++ loops for every float
 	$(BIN)/python -m pytest -m slow tests/engine/test_native_accuracy.py
@@ -82,4 +113,4 @@ hooks: $(VENV)/.installed  ## install the pre-commit hooks
 	$(BIN)/pre-commit install
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist *.egg-info
