@@ -2,9 +2,9 @@
 
     python scripts/packages.py build    # dist/: the source distribution, and the wheel made from it
     python scripts/packages.py test     # the wheel without a compiler, the source with one
-    python scripts/packages.py lowest   # the oldest release allowed of each dependency, for pip -c
+    python scripts/packages.py lowest   # the wheel with the oldest dependencies that it allows
 
-Each command has an environment of its own; pip is told nothing that its own settings do not say.
+Each has an environment of its own, for the Python that runs it. The last two take tests to run.
 """
 
 import argparse
@@ -40,6 +40,22 @@ CHECKED = [
 ]
 NEEDED = ["pytest", "pytest-timeout", "hypothesis"]
 
+# And with the oldest dependencies: what calls them.
+OLDEST = [
+    "tests/test_private_names.py",
+    "tests/layers/test_saving.py",
+    "tests/callbacks/test_clip_in_fit.py",
+    "tests/optimizers",
+    "tests/streams/test_stream_state.py",
+    "tests/tasks",
+    "tests/tensorboard/test_heatmap.py",
+    "tests/ablation/test_report.py",
+    "tests/ablation/test_tuning.py",
+    "tests/test_cli_train.py",
+    "tests/test_cli_compare.py",
+]
+EXTRAS = ["plot", "compare", "csv", "tune"]
+
 
 def run(*command: str | Path, **options) -> float:
     """Runs a command that must succeed; returns the seconds it took."""
@@ -66,7 +82,7 @@ class Environment:
     def variables(self) -> dict[str, str]:
         """The environment variables of its commands; none shows a way to a checkout."""
         own = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "KBPTT"))}
-        own |= {"TF_CPP_MIN_LOG_LEVEL": "3", "KBPTT_INSTALLED": str(self.folder)}
+        own |= {"TF_CPP_MIN_LOG_LEVEL": "3", "KBPTT_INSTALLED": "1"}
         if not self.compiler:
             return own | {"PATH": str(self.bin), "CC": "false", "CXX": "false"}
         return own | {"PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}"}
@@ -141,16 +157,29 @@ def test(selected: list[str]) -> None:
     print(f"the source distribution alone, compiled in an environment of its own: {built:.1f} s")
 
 
-def lowest() -> str:
-    """`name==version` for each dependency with a lower bound, a line each."""
+def oldest() -> list[str]:
+    """`name==version` for each dependency of a user, with its lower bound."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    options = dict(config["options.extras_require"])
-    for name in ("test", "lint", "docs", "bench"):  # tools, not what users install
-        options.pop(name, None)
-    lines = "\n".join([config["options"]["install_requires"], *options.values()])
-    bounds = re.findall(r"^([\w-]+)>=([\d.]+)$", lines, re.MULTILINE)
-    return "".join(f"{name}=={version}\n" for name, version in bounds)
+    extras = config["options.extras_require"]
+    lists = [config["options"]["install_requires"], *(extras[name] for name in EXTRAS)]
+    return re.findall(r"^[\w-]+>=[\d.]+$", "\n".join(lists).replace(" ", ""), re.MULTILINE)
+
+
+def lowest(selected: list[str]) -> None:
+    """The wheel with the oldest release of each dependency; their warnings are no errors."""
+    wheel, _ = packages()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        copy_tests(folder)
+        constraints = folder / "oldest.txt"
+        constraints.write_text("\n".join(oldest()).replace(">=", "=="))
+        environment = Environment(folder / "environment")
+        wanted = f"kbptt[{','.join(EXTRAS)}] @ {wheel.as_uri()}"
+        environment.pip("install", "--quiet", "-c", constraints, wanted, *NEEDED)
+        environment.pip("list")
+        options = ("-q", "-o", "filterwarnings=default")
+        environment.python("-m", "pytest", *options, *selected, cwd=folder)
 
 
 def main() -> None:
@@ -158,14 +187,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("command", choices=["build", "test", "lowest"])
-    parser.add_argument("tests", nargs="*", help="of the suite; default: a quick selection")
+    parser.add_argument("tests", nargs="*", help="of the suite; default: a selection")
     arguments = parser.parse_args()
     if arguments.command == "build":
         build()
     elif arguments.command == "test":
         test(arguments.tests or CHECKED)
     else:
-        print(lowest(), end="")
+        lowest(arguments.tests or [*CHECKED, *OLDEST])
 
 
 if __name__ == "__main__":

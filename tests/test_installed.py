@@ -20,16 +20,14 @@ from kbptt.engine import native
 PLACE = pathlib.Path(kbptt.__file__).resolve().parent
 
 
-@pytest.fixture
-def place():
-    """The environment of which kbptt has to be a part."""
-    if "KBPTT_INSTALLED" not in os.environ:
-        pytest.skip("kbptt was not installed from a package")
-    return pathlib.Path(os.environ["KBPTT_INSTALLED"]).resolve()
+installed = pytest.mark.skipif(
+    "KBPTT_INSTALLED" not in os.environ, reason="kbptt was not installed from a package"
+)
 
 
-def test_it_is_the_installed_package_and_runs_the_compiled_loops(place):
-    assert PLACE.is_relative_to(place)
+@installed
+def test_it_is_the_installed_package_and_runs_the_compiled_loops():
+    assert PLACE.is_relative_to(pathlib.Path(sys.prefix).resolve())
     assert native.library() is not None, "the package has no compiled loops"
     assert native.is_usable()
     layer = kbptt.LSTM(4, truncation=5)
@@ -75,5 +73,6 @@ def test_what_the_tab_and_the_reports_show_is_there():
     assert list((PLACE / "ablation/templates").iterdir())
 
 
-def test_the_version_is_that_of_the_package(place):
+@installed
+def test_the_version_is_that_of_the_package():
     assert importlib.metadata.version("kbptt") == kbptt.__version__
