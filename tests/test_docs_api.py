@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 import kbptt
+from kbptt.analysis import linear_rnn
 
 ROOT = Path(__file__).parents[1]
 PUBLIC = re.compile(r"^```\{public\} (\S+)\n(.*?)```", re.MULTILINE | re.DOTALL)
@@ -58,6 +59,19 @@ def test_every_public_name_is_on_a_page(name):
 
 def test_nothing_else_is_on_the_pages():
     assert set(blocks()) == set(public_modules())
+
+
+def test_every_equation_of_the_guide_stands_beside_its_code():
+    text = (ROOT / "docs" / "how_it_works.md").read_text(encoding="utf-8")
+    sections = re.split(r"^#{2,3} (?=\d)", text, flags=re.MULTILINE)
+    beside = {s.split()[0]: set(re.findall(r":pyobject: (\w+)", s)) for s in sections[1:]}
+    equations = {"1.1", "1.2", "1.3"}
+    for name, function in inspect.getmembers(linear_rnn, inspect.isfunction):
+        number = re.match(r"Equation (\d\.\d)", function.__doc__ or "")
+        if number:
+            equations.add(number[1])
+            assert name in beside[number[1]]
+    assert equations == {"1.1", "1.2", "1.3", "2.1", "2.2", "2.3", "2.4", "2.5"} <= set(beside)
 
 
 # Examples ---------------------------------------------------------------------------------------
