@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all sanitize exhaustive lint docs hooks bench evidence clean
+.PHONY: help demo test test-slow test-all wheel test-wheel test-interpreters test-lowest cross sanitize exhaustive lint \
+	docs hooks bench evidence clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +35,7 @@ test-all: lint test test-slow sanitize  ## what a release has to pass
 
 # The C++ loops with every access, overflow and race checked; 2,500 combinations among the tests.
 NATIVE := kbptt/engine/native
-LOOPS := $(addprefix $(NATIVE)/,avx512.cpp avx2.cpp baseline.cpp dispatch.cpp)
+LOOPS := $(filter-out %/module.cpp,$(wildcard $(NATIVE)/*.cpp))
 SANITIZED := build/native_sanitized.so
 sanitize: $(VENV)/.installed  ## the C++ loops with every access, overflow and race checked
 	mkdir -p build
@@ -49,6 +50,37 @@ sanitize: $(VENV)/.installed  ## the C++ loops with every access, overflow and r
 		$(BIN)/python -m pytest -m "slow or not slow" tests/engine/test_native.py \
 		tests/engine/test_native_fuzz.py tests/engine/test_native_threads.py \
 		tests/layers/test_normalization.py
+
+# The packages of a release, in dist/: the source distribution, and the wheel from it, audited.
+wheel:  ## the packages of a release, in dist/
+	$(PYTHON) scripts/packages.py build
+
+# Outside the tree, in a fresh environment: the wheel without a compiler, the source with one.
+test-wheel:  ## the packages in dist/, outside the tree
+	$(PYTHON) scripts/packages.py test
+
+# The suite on each Python that is found here; the others are named and left out.
+test-interpreters: $(VENV)/.tox  ## the suite on every Python that is found
+	$(BIN)/tox run --skip-missing-interpreters true
+
+# The wheel with the oldest release that setup.cfg allows of each dependency.
+test-lowest:  ## the package in dist/ with the oldest dependencies that it allows
+	$(PYTHON) scripts/packages.py lowest
+
+$(VENV)/.tox: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet tox
+	touch $@
+
+# Whether the C++ loops compile for machines that are not here, by a compiler for all of them.
+cross: $(VENV)/.installed  ## compile the C++ loops for the machines that are not here
+	$(BIN)/python -m pip install --quiet ziglang
+	mkdir -p build
+	for target in x86_64-linux-gnu.2.27 aarch64-linux-gnu.2.27 aarch64-macos x86_64-windows-gnu; do \
+		for file in $(LOOPS); do echo $$target $$file; \
+			$(BIN)/python -m ziglang c++ -target $$target -std=c++17 -O1 -fno-exceptions -fno-rtti \
+				-Wall -Wextra -Werror -c $$file -o build/cross.o || exit 1; \
+		done; \
+	done
 
 # tanh and sigmoid of the C++ loops for each of the 2^32 floats: minutes.
 exhaustive: $(VENV)/.installed  ## tanh and sigmoid of the C++ loops for every float
@@ -88,4 +120,4 @@ hooks: $(VENV)/.installed  ## install the pre-commit hooks
 	$(BIN)/pre-commit install
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist *.egg-info

@@ -98,7 +98,8 @@ def test_a_cell_is_added_in_three_places(tmp_path):
     (sources / "cells.hpp").write_text(text)
     built = tmp_path / "loops.so"
     options = ["-std=c++17", "-shared", "-fPIC", "-DKBPTT_BASELINE_ONLY", f"-I{include}"]
-    parts = [sources / name for name in ("module.cpp", "dispatch.cpp", "baseline.cpp")]
+    names = ("module.cpp", "dispatch.cpp", "baseline.cpp", "baseline_double.cpp")
+    parts = [sources / name for name in names]
     subprocess.run([compiler, *options, *parts, "-o", built], check=True, timeout=300)
 
     run = subprocess.run(

@@ -1,12 +1,15 @@
 """What is installed: wheel, source distribution, editable install. Built outside the tree."""
 
+import configparser
 import email
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 
 import pytest
@@ -101,10 +104,14 @@ def test_the_wheel_and_the_source_distribution_hold_every_file(tree, sdist, whee
         assert (sdist / folder).is_dir()
 
 
-def test_the_core_needs_little_and_extras_bring_the_rest(wheel):
+@pytest.fixture(scope="module")
+def metadata(wheel):
     with zipfile.ZipFile(wheel) as archive:
         name = next(name for name in archive.namelist() if name.endswith("METADATA"))
-        metadata = email.message_from_bytes(archive.read(name))
+        return email.message_from_bytes(archive.read(name))
+
+
+def test_the_core_needs_little_and_extras_bring_the_rest(metadata):
     requirements = metadata.get_all("Requires-Dist", [])
     core = {r.partition(">")[0].strip() for r in requirements if "extra ==" not in r}
     assert core == CORE
@@ -112,11 +119,58 @@ def test_the_core_needs_little_and_extras_bring_the_rest(wheel):
         "bench",
         "compare",
         "csv",
+        "docs",
         "lint",
         "plot",
         "test",
         "tune",
     }
+
+
+def test_every_dependency_of_a_user_has_a_lower_bound_and_no_upper_one(metadata):
+    tools = re.compile(r"extra == ['\"](test|lint|docs|bench)['\"]")
+    for requirement in metadata.get_all("Requires-Dist"):
+        name = requirement.partition(";")[0].strip()
+        if not tools.search(requirement) and not name.startswith("kbptt["):
+            assert re.fullmatch(r"[\w-]+>=[\d.]+", name), requirement
+
+
+LINK = re.compile(r"\]\(([^)]*)\)")
+
+
+def test_the_page_on_pypi_has_no_link_that_leads_nowhere(metadata):
+    """Nothing lies beside it: links of the README lead to pages and images of the site."""
+    page = metadata.get_payload(decode=True).decode()
+    assert metadata["Description-Content-Type"].startswith("text/markdown")
+    links = LINK.findall(page)
+    assert links and all(link.startswith("https://") for link in links)
+    for link in links:
+        place = re.fullmatch(r"https://kbptt\.readthedocs\.io/en/stable/([^#]+)(?:#.*)?", link)
+        if place and place[1].startswith("_static/"):
+            assert (ROOT / "docs/images" / place[1].removeprefix("_static/")).is_file(), link
+        elif place:
+            assert list((ROOT / "docs").glob(place[1].removesuffix("html") + "*")), link
+    readme = (ROOT / "README.md").read_text()
+    assert len(LINK.findall(readme)) > len(links) > 20  # the rest keeps its text alone
+    assert LINK.sub("", readme).count("](") == LINK.sub("", page).count("](") == 0
+
+
+def test_the_settings_of_a_release_name_the_same_pythons(metadata):
+    known = {c.rpartition(" ")[2] for c in metadata.get_all("Classifier") if ":: 3." in c}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    built = project["tool"]["cibuildwheel"]["build"]
+    assert {f"3.{minor}" for minor in re.findall(r"cp3(\d+)-\*", built)} == known
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    tried = setup["tox:tox"]["env_list"]
+    assert {f"3.{minor}" for minor in re.findall(r"py3(\d+)", tried)} == known
+    assert metadata["Requires-Python"] == f">={min(known, key=lambda v: int(v[2:]))}"
+
+
+def test_the_license_is_in_the_package(metadata, wheel):
+    assert metadata.get_all("License-File") == ["LICENSE"]
+    with zipfile.ZipFile(wheel) as archive:
+        assert any(name.endswith("licenses/LICENSE") for name in archive.namelist())
 
 
 SCRIPT = """\

@@ -16,7 +16,7 @@ struct Avx2 {
 };
 }  // namespace
 
-const CellPasses *const avx2_loops = Loops<Avx2, Cells>::table;
+const Passes KBPTT_LOOPS(avx2) = loops_of<Number, Avx2>;
 
 }  // namespace kbptt
 #ifdef __clang__

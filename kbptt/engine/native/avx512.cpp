@@ -17,7 +17,7 @@ struct Avx512 {
 };
 }  // namespace
 
-const CellPasses *const avx512_loops = Loops<Avx512, Cells>::table;
+const Passes KBPTT_LOOPS(avx512) = loops_of<Number, Avx512>;
 
 }  // namespace kbptt
 #ifdef __clang__

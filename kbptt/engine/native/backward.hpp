@@ -13,23 +13,22 @@
 namespace kbptt {
 namespace {
 
-template <class T, class Isa, class Cell, bool normalized> class Backward {
+template <class T, class Isa> class Backward {
     using S = Simd<T, Isa>;
-    using CellStep = Step<T, Isa, Cell, normalized>;
-    static constexpr int states = Cell::states;
 
-    CellStep step;
+    Step<T, Isa> step;
     const Problem<T> &p = step.whole;
     const Slice &slice = step.slice;
     const Meeting meeting{p, slice};
     const int64_t thread, first, last;
+    const int states = step.states, gates = step.gates;
     const int64_t batch = p.batch, timesteps = p.timesteps, D = step.D, u = step.u, N = step.N;
     const int64_t w = step.w, n = step.n, ld = step.ld, lw = S::padded(w);
     const int64_t blocks = step.blocks, block = step.block, block_ld = step.block_ld;
     const int64_t row_ld = blocks * block_ld; /* of the gradients of the kernels */
     /* A row of dz: the gates of every thread's units, one thread after the other, and room for the
        padding of the last one's blocks. */
-    const int64_t room = blocks > 1 ? 2 * S::lanes : 0, own = Cell::gates * slice.first;
+    const int64_t room = blocks > 1 ? 2 * S::lanes : 0, own = gates * slice.first;
     const int64_t dz_ld = slice.members > 1 ? S::padded(N + room) : ld;
     /* The columns of ∂L/∂x that this thread computes. */
     const int64_t x0 = slice.bound(D, slice.member, S::lanes);
@@ -45,6 +44,7 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
     /* Gradients summed by this thread. Those of vectors are sums over the buffered rows, then added
        to `totals`: see `tile`. What is not to be summed goes to the sink. */
     T *d_kernel, *d_recurrent, *sums, *totals, *sink;
+    VectorGrads<T> summed_here, dropped; /* in `sums`, in `sink` */
     const int64_t vectors = 3 * ld + 3 * lw;
     double penalty = 0;
 
@@ -55,17 +55,17 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
 
     /* The group of rows that goes back in time: (b, t), carried gradients, ‖∂L/∂h_t‖. */
     int64_t bs[GROUP], ts[GROUP];
-    T *carried[states], *through; /* Uᵀ of one block */
+    T *carried[2], *through; /* Uᵀ of one block */
     /* Whether what flows through U is multiplied on its way. */
     const bool factored = blocks > 1 || p.h_masks || p.through_factors;
     double norms[GROUP];
-    Replay<T, Isa, Cell, normalized> replay{step, most};
-    const Carry<T, states> carry{p, slice};
+    Replay<T, Isa> replay{step, most};
+    const Carry<T> carry{p, slice, states};
 
     /* Where windows overlap: this team's samples, and Σ over the windows of ∂L/∂h_t and ∂L/∂c_t,
        (samples, timesteps, w). */
     const int64_t b0 = p.overlapping ? first : 0, samples = p.overlapping ? last - first : batch;
-    T *total_gradient[states];
+    T *total_gradient[2];
 
     /* Columns of dz that a product reads at once: all of them, or with dropout those of one block of
        one thread's units. */
@@ -77,7 +77,7 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
         if (blocks == 1) return {0, dz_ld};
         const int64_t from = slice.bound(u, of, S::lanes);
         const int64_t width = slice.bound(u, of + 1, S::lanes) - from;
-        return {Cell::gates * from + g * width, width};
+        return {gates * from + g * width, width};
     }
 
     VectorGrads<T> vectors_in(T *part) const {
@@ -94,15 +94,15 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
         return evenly(p.overlapping ? p.windows * samples : last - first, most);
     }
 
-    int64_t lay_out_shared(char *memory) {
+    KBPTT_APART int64_t lay_out_shared(char *memory) {
         Arena arena(memory);
         arena.take(dz, batched * dz_ld);
         dhu = dz;
-        if (CellStep::separate_hu) arena.take(dhu, batched * dz_ld);
+        if (step.cell.separate_hu) arena.take(dhu, batched * dz_ld);
         return arena.used;
     }
 
-    int64_t lay_out(char *memory) {
+    KBPTT_APART int64_t lay_out(char *memory) {
         Arena arena(memory);
         const int64_t widest_left = u > D ? u : D; /* of the sums; that of ∂L/∂x is the buffer */
         step.lay_out(arena, replay.needed, widest_left > batched ? widest_left : batched);
@@ -143,12 +143,13 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
   private:
     void prepare() {
         step.prepare(replay.needed);
+        summed_here = vectors_in(sums), dropped = vectors_in(sink);
         for (int64_t i = 0; i < dz_ld; i++) order[i] = -1;
         for (int64_t m = 0; m < slice.members; m++) {
             const int64_t from = slice.bound(u, m, S::lanes);
             const int64_t width = slice.bound(u, m + 1, S::lanes) - from;
-            for (int64_t i = 0; i < Cell::gates * width; i++)
-                order[Cell::gates * from + i] = i / width * u + from + i % width;
+            for (int64_t i = 0; i < gates * width; i++)
+                order[gates * from + i] = i / width * u + from + i % width;
         }
         for (int64_t i = 0; i < blocks * pieces; i++) {
             const Piece some = piece(i / pieces, i % pieces);
@@ -273,7 +274,7 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
             multiply_back(left, R, g, recurrent_t, lw, through);
             for (int64_t r = 0; r < R; r++) {
                 if (p.h_masks)
-                    CellStep::scale(through + r * lw,
+                    step.scale(through + r * lw,
                                     step.mask_of(p.h_masks, bs[r], g, u) + slice.first, w);
                 const T factor = p.through_factors ? p.through_factors[ts[r] * batch + bs[r]] : T(1);
                 for (int64_t j = 0; j < w && factor != 0; j++) /* 0 keeps infinities out, too */
@@ -309,9 +310,9 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
             fill_zeros(dhu + row, n);
             return;
         }
-        const Residuals<T> s = replay.needed ? replay.residuals(t, b, r) : step.kept(t, b);
-        step.zoneout.release(t, b, dh, dc);
-        step.vjp(s, dh, dc, dz + row, dhu + row, vectors_in(summed ? sums : sink));
+        Residuals<T> s = replay.needed ? replay.residuals(t, b, r) : step.kept(t, b);
+        if (step.zoneout.active) step.zoneout.release(t, b, dh, dc);
+        step.vjp(s, dh, dc, dz + row, dhu + row, summed ? summed_here : dropped);
         step.zoneout.pass(dh, dc);
     }
 
@@ -352,7 +353,7 @@ template <class T, class Isa, class Cell, bool normalized> class Backward {
         for (int64_t i = 0; i < buffered; i++) {
             T *from = dxs + i * xl, *to = p.dx + position[i] * D + x0;
             if (p.x_masks)
-                CellStep::scale(from, step.mask_of(p.x_masks, position[i] / timesteps, g, D) + x0, xw);
+                step.scale(from, step.mask_of(p.x_masks, position[i] / timesteps, g, D) + x0, xw);
             g ? accumulate(to, from, xw) : copy(to, from, xw);
         }
     }

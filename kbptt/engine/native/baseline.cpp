@@ -12,6 +12,6 @@ struct Baseline {
 };
 }  // namespace
 
-const CellPasses *const baseline_loops = Loops<Baseline, Cells>::table;
+const Passes KBPTT_LOOPS(baseline) = loops_of<Number, Baseline>;
 
 }  // namespace kbptt

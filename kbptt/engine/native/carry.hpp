@@ -43,13 +43,15 @@ template <class T> void clip_norm(T *const *d, int states, int64_t n, double bou
 }
 
 /* Of the units of one thread. */
-template <class T, int states> class Carry {
+template <class T> class Carry {
     const Problem<T> &p;
+    const int states;
     const int64_t w, u = p.units;
-    T *d_start[states], *d_restart[states];
+    T *d_start[2], *d_restart[2];
 
   public:
-    Carry(const Problem<T> &problem, const Slice &slice) : p(problem), w(slice.width) {
+    Carry(const Problem<T> &problem, const Slice &slice, int states_)
+        : p(problem), states(states_), w(slice.width) {
         T *const starts[] = {p.d_h_start, p.d_c_start};
         T *const restarts[] = {p.d_h_restart, p.d_c_restart};
         for (int i = 0; i < states; i++) {

@@ -4,10 +4,10 @@
 namespace kbptt {
 
 const InstructionSet instruction_sets[] = {
-    {"baseline", baseline_loops},
+    {"baseline", {&baseline_floats, &baseline_doubles}},
 #ifdef KBPTT_AVX
-    {"avx2", avx2_loops},
-    {"avx512", avx512_loops},
+    {"avx2", {&avx2_floats, &avx2_doubles}},
+    {"avx512", {&avx512_floats, &avx512_doubles}},
 #endif
 };
 

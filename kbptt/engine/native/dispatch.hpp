@@ -18,15 +18,13 @@ struct Passes {
     Size forward_scratch, backward_scratch, forward_group, backward_group;
 };
 
-/* The passes of a cell, by normalization and by type: float, double. */
-using CellPasses = Passes[2][2];
-
-/* By number of the cell; a translation unit each. */
-extern const CellPasses *const baseline_loops, *const avx2_loops, *const avx512_loops;
+/* A translation unit each. */
+extern const Passes baseline_floats, baseline_doubles, avx2_floats, avx2_doubles, avx512_floats,
+    avx512_doubles;
 
 struct InstructionSet {
     const char *name;
-    const CellPasses *loops;
+    const Passes *loops[2]; /* of floats, of doubles */
 };
 
 /* From the baseline to the best; the first `instruction_set_count()` are what this machine has. */

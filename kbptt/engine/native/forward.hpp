@@ -5,16 +5,15 @@
 namespace kbptt {
 namespace {
 
-template <class T, class Isa, class Cell, bool normalized> class Forward {
-    using CellStep = Step<T, Isa, Cell, normalized>;
-    CellStep step;
+template <class T, class Isa> class Forward {
+    Step<T, Isa> step;
     const Problem<T> &p = step.whole;
     const Slice &slice = step.slice;
     const Meeting meeting{p, slice};
     const int64_t timesteps = p.timesteps, D = step.D, u = step.u, w = step.w, ld = step.ld;
     /* A group's gates and states stay in the second-level cache. */
     const int64_t most = rows_of_group(
-        LEAST_FORWARD, (step.widest_ld * (1 + step.separate_hu) + 2 * u) * sizeof(T));
+        LEAST_FORWARD, (step.widest_ld * (1 + step.cell.separate_hu) + 2 * u) * sizeof(T));
     const int64_t batched = between(GROUP, p.batch * timesteps, BATCHED / 2);
     const int64_t first, last;
     T *z, *hu, *xs, *hs;
@@ -29,11 +28,11 @@ template <class T, class Isa, class Cell, bool normalized> class Forward {
 
     int64_t lay_out_shared(char *) { return 0; }
 
-    int64_t lay_out(char *memory) {
+    KBPTT_APART int64_t lay_out(char *memory) {
         Arena arena(memory);
         step.lay_out(arena, true, batched);
         arena.take(z, batched * ld);
-        arena.take(hu, step.separate_hu ? GROUP * ld : 0);
+        arena.take(hu, step.cell.separate_hu ? GROUP * ld : 0);
         arena.take(xs, step.blocks * batched * D);
         arena.take(hs, step.blocks * GROUP * u);
         return arena.used;
@@ -78,7 +77,7 @@ template <class T, class Isa, class Cell, bool normalized> class Forward {
         const int64_t at = (b * timesteps + t) * u + slice.first;
         T *h = p.h + at, *c = p.c;
         copy(h, h_before(p, t, b) + slice.first, w);
-        if (Cell::states > 1) {
+        if (step.states > 1) {
             const T *before = c_before(p, t, b) + slice.first;
             c = c_at(p, t, b) + slice.first;
             if (before != c) copy(c, before, w);
@@ -86,9 +85,9 @@ template <class T, class Isa, class Cell, bool normalized> class Forward {
         if (!masked_at(p, t, b)) {
             step.zoneout.remember(h, c);
             advance(t, b, z_row, hu_row, h, c);
-            step.zoneout.hold(t, b, h, c);
+            if (step.zoneout.active) step.zoneout.hold(t, b, h, c);
         }
-        if (Cell::states > 1 && p.slots && p.slots[t])
+        if (step.states > 1 && p.slots && p.slots[t])
             copy(p.c + (p.slots[t] * p.batch + b) * u + slice.first, c, w);
     }
 
@@ -96,8 +95,8 @@ template <class T, class Isa, class Cell, bool normalized> class Forward {
         step.forward(z_row, hu_row, h, c);
         if (step.residuals && p.gates) {
             T *gates = p.gates + step.residuals * ((t * p.batch + b) * u + slice.first);
-            copy(gates, step.kept_gates(z_row), Cell::gates * w);
-            copy(gates + Cell::gates * w, step.hu_kept(hu_row), CellStep::kept_hu * w);
+            copy(gates, step.kept_gates(z_row), step.gates * w);
+            copy(gates + step.gates * w, step.hu_kept(hu_row), step.kept_hu * w);
         }
     }
 };

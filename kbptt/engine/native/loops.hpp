@@ -1,11 +1,24 @@
-/* Both passes of every cell for one instruction set. */
+/* Both passes of every cell for one instruction set and one type of numbers. */
 #pragma once
 #include "backward.hpp"
 #include "dispatch.hpp"
 #include "forward.hpp"
 
+/* The type of a translation unit, and what its loops are called in dispatch.hpp. */
+#ifdef KBPTT_DOUBLE
+#define KBPTT_LOOPS(instruction_set) instruction_set##_doubles
+#else
+#define KBPTT_LOOPS(instruction_set) instruction_set##_floats
+#endif
+
 namespace kbptt {
 namespace {
+
+#ifdef KBPTT_DOUBLE
+using Number = double;
+#else
+using Number = float;
+#endif
 
 /* The memory of a team: what its threads share, then each one's own. */
 template <class Pass, class T> int64_t scratch(const void *problem, int64_t rows) {
@@ -35,16 +48,7 @@ template <class T, class F, class B>
 constexpr Passes both = {run<F, T>,     run<B, T>,   scratch<F, T>,
                          scratch<B, T>, group<F, T>, group<B, T>};
 
-template <class T, class Isa, class Cell, bool normalized>
-constexpr Passes passes =
-    both<T, Forward<T, Isa, Cell, normalized>, Backward<T, Isa, Cell, normalized>>;
-
-template <class Isa, class Cells> struct Loops;
-template <class Isa, class... Cell> struct Loops<Isa, List<Cell...>> {
-    static constexpr CellPasses table[] = {
-        {{passes<float, Isa, Cell, false>, passes<double, Isa, Cell, false>},
-         {passes<float, Isa, Cell, true>, passes<double, Isa, Cell, true>}}...};
-};
+template <class T, class Isa> constexpr Passes loops_of = both<T, Forward<T, Isa>, Backward<T, Isa>>;
 
 }  // namespace
 }  // namespace kbptt

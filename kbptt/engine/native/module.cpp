@@ -30,7 +30,7 @@ const Passes *find_passes(const Problem<double> &p, int is_double) {
         }
     const int64_t best = instruction_set_count() - 1;
     const int64_t set = p.instruction_set < 0 ? best : p.instruction_set;
-    return &instruction_sets[set].loops[p.cell][p.normalized != 0][is_double != 0];
+    return instruction_sets[set].loops[is_double != 0];
 }
 
 PyObject *run(PyObject *arguments, bool backward) {

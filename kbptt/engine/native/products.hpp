@@ -47,21 +47,30 @@ template <int rows, int vectors, bool fetches, class Isa, class T>
 KBPTT_INLINE void tile(int64_t depth, const T *a, int64_t ra, int64_t ka, const T *b, int64_t ldb,
                        T *c, int64_t ldc, Ahead ahead) {
     using S = Simd<T, Isa>;
+    KBPTT_UNROLLED
     for (int r = 0; r < rows; r++)
+        KBPTT_UNROLLED
         for (int v = 0; v < vectors; v++) __builtin_prefetch(c + r * ldc + v * S::lanes, 1);
     typename S::Vector sum[rows][vectors];
+    KBPTT_UNROLLED
     for (int r = 0; r < rows; r++)
+        KBPTT_UNROLLED
         for (int v = 0; v < vectors; v++) sum[r][v] = typename S::Vector{};
     for (int64_t k = 0; k < depth; k++) {
         typename S::Vector row[vectors];
+        KBPTT_UNROLLED
         for (int v = 0; v < vectors; v++) row[v] = S::load(b + k * ldb + v * S::lanes);
         if (fetches) __builtin_prefetch(ahead.from + k * ahead.step);
+        KBPTT_UNROLLED
         for (int r = 0; r < rows; r++) {
             const T s = a[r * ra + k * ka];
+            KBPTT_UNROLLED
             for (int v = 0; v < vectors; v++) sum[r][v] += s * row[v];
         }
     }
+    KBPTT_UNROLLED
     for (int r = 0; r < rows; r++)
+        KBPTT_UNROLLED
         for (int v = 0; v < vectors; v++) S::add(c + r * ldc + v * S::lanes, sum[r][v]);
 }
 
@@ -69,12 +78,13 @@ KBPTT_INLINE void tile(int64_t depth, const T *a, int64_t ra, int64_t ka, const 
 template <int rows, int vectors, class Isa, class T>
 void tile_of(bool interleaved, int64_t depth, const T *a, int64_t ra, int64_t ka, const T *b,
              int64_t ldb, T *c, int64_t ldc, Ahead ahead) {
+    const bool fetches = vectors > 1 && ahead.step; /* a narrow panel is the last one */
     if (!interleaved)
-        ahead.step ? tile<rows, vectors, true, Isa>(depth, a, ra, ka, b, ldb, c, ldc, ahead)
-                   : tile<rows, vectors, false, Isa>(depth, a, ra, ka, b, ldb, c, ldc, ahead);
+        fetches ? tile<rows, vectors, true, Isa>(depth, a, ra, ka, b, ldb, c, ldc, ahead)
+                : tile<rows, vectors, false, Isa>(depth, a, ra, ka, b, ldb, c, ldc, ahead);
     else
-        ahead.step ? tile<rows, vectors, true, Isa>(depth, a, 1, rows, b, ldb, c, ldc, ahead)
-                   : tile<rows, vectors, false, Isa>(depth, a, 1, rows, b, ldb, c, ldc, ahead);
+        fetches ? tile<rows, vectors, true, Isa>(depth, a, 1, rows, b, ldb, c, ldc, ahead)
+                : tile<rows, vectors, false, Isa>(depth, a, 1, rows, b, ldb, c, ldc, ahead);
 }
 
 /* The compiler keeps the sums in registers only if it knows the number of rows. */
@@ -244,7 +254,9 @@ template <class T, class Isa> KBPTT_INLINE T hsum(typename Simd<T, Isa>::Vector 
     constexpr int lanes = Simd<T, Isa>::lanes;
     T part[lanes];
     memcpy(part, &sums, sizeof sums);
+    KBPTT_UNROLLED
     for (int half = lanes / 2; half; half /= 2)
+        KBPTT_UNROLLED
         for (int i = 0; i < half; i++) part[i] += part[i + half];
     return part[0];
 }

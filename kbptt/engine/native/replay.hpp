@@ -7,9 +7,8 @@
 namespace kbptt {
 namespace {
 
-template <class T, class Isa, class Cell, bool normalized> class Replay {
-    using CellStep = Step<T, Isa, Cell, normalized>;
-    CellStep &step;
+template <class T, class Isa> class Replay {
+    Step<T, Isa> &step;
     const Problem<T> &p = step.whole;
     const int64_t D = step.D, u = step.u, w = step.w, ld = step.ld, first = step.slice.first;
     const int64_t rows; /* at most */
@@ -19,17 +18,17 @@ template <class T, class Isa, class Cell, bool normalized> class Replay {
 
   public:
     /* Whether there is anything to compute, and of how many timesteps at a time. */
-    const bool needed = normalized || (step.residuals && !p.gates);
-    const int64_t span = p.slots && Cell::states > 1 ? p.span : 1;
+    const bool needed = step.cell.normalized || (step.residuals && !p.gates);
+    const int64_t span = p.slots && step.states > 1 ? p.span : 1;
 
-    Replay(CellStep &step_, int64_t rows_) : step(step_), rows(rows_) {}
+    Replay(Step<T, Isa> &step_, int64_t rows_) : step(step_), rows(rows_) {}
 
     void lay_out(Arena &arena) {
         const int64_t some = needed ? rows : 0;
         arena.take(xs, step.blocks * some * D);
         arena.take(hs, step.blocks * some * u);
         arena.take(z, span * some * ld);
-        arena.take(hu, step.separate_hu || step.kept_hu ? span * some * ld : 0);
+        arena.take(hu, step.cell.separate_hu || step.kept_hu ? span * some * ld : 0);
         arena.take(c, (span + 1) * some * w);
         arena.take(z_again, ld);
         arena.take(hu_again, ld);
@@ -69,10 +68,10 @@ template <class T, class Isa, class Cell, bool normalized> class Replay {
     Residuals<T> residuals(int64_t t, int64_t b, int64_t r) {
         T *z_row = z + (left * R + r) * ld, *hu_row = hu + (left * R + r) * ld;
         Residuals<T> s = {z_row, step.hu_kept(hu_row), h_before(p, t, b) + first, nullptr, nullptr};
-        if (Cell::states > 1) s.c_before = c_before(t, b, left, r), s.c = step.candidate(c_at(left + 1, r));
-        if (normalized) { /* its statistics are kept of one row alone */
+        if (step.states > 1) s.c_before = c_before(t, b, left, r), s.c = step.candidate(c_at(left + 1, r));
+        if (step.cell.normalized) { /* its statistics are kept of one row alone */
             copy(h_again, s.h_before, w);
-            if (Cell::states > 1) copy(c_again, s.c_before, w);
+            if (step.states > 1) copy(c_again, s.c_before, w);
             step.forward(z_row, hu_row, h_again, c_again);
             s.gates = step.kept_gates(z_row), s.c = c_again;
         }
@@ -81,7 +80,7 @@ template <class T, class Isa, class Cell, bool normalized> class Replay {
 
   private:
     bool has_c_before(int64_t t, int64_t b) const {
-        return Cell::states == 1 || !p.slots || t == 0 || resets_at(p, t, b) || p.slots[t - 1] > 0;
+        return step.states == 1 || !p.slots || t == 0 || resets_at(p, t, b) || p.slots[t - 1] > 0;
     }
     T *c_at(int64_t i, int64_t r) const { return c + ((i < 0 ? 0 : i) * R + r) * w; }
     const T *c_before(int64_t t, int64_t b, int64_t i, int64_t r) const {
@@ -89,23 +88,23 @@ template <class T, class Isa, class Cell, bool normalized> class Replay {
     }
 
     void run_row(int64_t t, int64_t b, int64_t i, int64_t r, T *z_row, T *hu_row) {
-        if (normalized && span == 1) return; /* c is known */
+        if (step.cell.normalized && span == 1) return; /* c is known */
         T *after = c_at(i + 1, r);
-        if (Cell::states > 1) {
+        if (step.states > 1) {
             const T *before = c_before(t, b, i, r);
             if (before != after) copy(after, before, w);
         }
         if (masked_at(p, t, b)) return;
         copy(h_again, h_before(p, t, b) + first, w);
         step.zoneout.remember(h_again, after);
-        if (normalized) { /* the gates are computed when they are read */
+        if (step.cell.normalized) { /* the gates are computed when they are read */
             copy(z_again, z_row, ld), copy(hu_again, hu_row, ld);
             step.forward(z_again, hu_again, h_again, after);
         } else {
             step.forward(z_row, hu_row, h_again, after);
-            if (!step.usual) copy(z_row, step.kept_gates(z_row), step.n);
+            if (!step.cell.usual) copy(z_row, step.kept_gates(z_row), step.n);
         }
-        step.zoneout.hold(t, b, h_again, after);
+        if (step.zoneout.active) step.zoneout.hold(t, b, h_again, after);
     }
 };
 

@@ -1,10 +1,10 @@
-/* One timestep of a group of rows, as cells (cells.hpp) define it, and what both passes share.
+/* One timestep of a group of rows, as equations.hpp defines it, and what both passes share.
 
    A row is one sample (forward) or one sample of one window (backward). A group of rows goes
    through time together, because one pass over the recurrent kernel then serves all of them; its
    state stays in the cache. */
 #pragma once
-#include "cells.hpp"
+#include "equations.hpp"
 #include "team.hpp"
 #include "zoneout.hpp"
 
@@ -41,42 +41,37 @@ template <class T> const T *kept_c_before(const Problem<T> &p, int64_t t, int64_
     return p.c + (p.slots[t - 1] * p.batch + b) * p.units;
 }
 
-/* Whether φ = tanh and σ = sigmoid, or a cell without gates has φ = tanh. */
-template <class Cell, class T> bool has_usual_activations(const Problem<T> &p) {
-    return p.activation == Activations::number_of<Usual::Phi>() &&
-           (Cell::gates == 1 || p.recurrent_activation == Activations::number_of<Usual::Sigma>());
-}
-
-template <class T, class Isa, class Cell, bool normalized> struct Step {
+template <class T, class Isa> struct Step {
     using S = Simd<T, Isa>;
-    static constexpr bool separate_hu = Cell::separate_hu(normalized);
-    /* The last blocks of h·U, which the cell keeps as residuals beside its gates. */
-    static constexpr int kept_hu = Cell::residuals > Cell::gates ? Cell::residuals - Cell::gates : 0;
-
     const Problem<T> &whole;
+    const Equations<T> &cell;
+    const int gates = cell.gates, states = cell.states;
+    /* The last blocks of h·U, which the cell keeps as residuals beside its gates. */
+    const int kept_hu = cell.residuals > gates ? cell.residuals - gates : 0;
     const Slice slice;
-    Zoneout<T> zoneout{whole, slice, Cell::states};
+    Zoneout<T> zoneout{whole, slice, states};
     Problem<T> p; /* of the slice: what the equations of the cell see */
-    const int64_t u = whole.units, D = whole.features, N = Cell::gates * u;
-    const int64_t w = slice.width, n = Cell::gates * w;
+    const int64_t u = whole.units, D = whole.features, N = gates * u;
+    const int64_t w = slice.width, n = gates * w;
     /* Dropout with a mask for each gate: the factors of their products differ. The blocks of columns
        that are multiplied together, and their sizes. */
-    const int64_t blocks = whole.x_masks || whole.h_masks ? Cell::gates : 1, block = n / blocks;
+    const int64_t blocks = whole.x_masks || whole.h_masks ? gates : 1, block = n / blocks;
     const int64_t block_ld = S::padded(block), ld = S::padded(n - block + block_ld);
-    const int64_t widest_ld = S::padded(Cell::gates * slice.widest);
+    const int64_t widest_ld = S::padded(gates * slice.widest);
     /* Packing the kernels takes as long as one product with few rows. */
     const bool once = whole.batch * whole.timesteps <= 2;
-    const bool usual = has_usual_activations<Cell>(whole);
     const int64_t residuals =
-        Cell::residuals ? Cell::residuals
-                        : Activations::keeps_argument[whole.activation] || zoneout.active;
+        cell.residuals ? cell.residuals
+                       : Activations::keeps_argument[whole.activation] || zoneout.active;
+    const Chosen listed = chosen(ld); /* of the vjp */
     T *row; /* unusual activations: what is kept of the gates, and in the vjp their derivatives */
     int64_t *columns; /* of the kernels, that belong to the slice */
     T *kernel, *recurrent_kernel, *bias, *scratch;
     NormalizedStep<T> norm;
 
     Step(const Problem<T> &problem, int64_t thread)
-        : whole(problem), slice(problem, thread, S::lanes), p(problem) {
+        : whole(problem), cell(find_equations<Isa>(problem)), slice(problem, thread, S::lanes),
+          p(problem) {
         p.units = w;
         if (p.recurrent_bias) p.recurrent_bias += slice.first;
     }
@@ -127,31 +122,31 @@ template <class T, class Isa, class Cell, bool normalized> struct Step {
     /* z = x·W + b; with normalization the bias is added after it. x: `rows` rows for each block,
        `apart` numbers apart. */
     void project_inputs(int64_t rows, const T *x, int64_t apart, T *z) const {
-        broadcast_rows(normalized ? nullptr : p.bias, n, rows, z, ld);
+        broadcast_rows(cell.normalized ? nullptr : p.bias, n, rows, z, ld);
         for (int64_t g = 0; g < blocks; g++)
             product(rows, D, x + g * apart, g, whole.kernel, kernel, z);
     }
 
     /* hu = h_{t−1}·U where the cell needs it separate from z, else z += h_{t−1}·U. */
     void hidden_gemm(int64_t rows, const T *h, int64_t apart, T *z, T *hu) const {
-        if (separate_hu) {
+        if (cell.separate_hu) {
             broadcast_rows<T>(nullptr, ld, rows, hu, ld);
-            if (kept_hu && !normalized)
+            if (kept_hu && !cell.normalized)
                 broadcast_rows(p.recurrent_bias, kept_hu * w, rows, hu_kept(hu), ld);
         }
         for (int64_t g = 0; g < blocks; g++)
             product(rows, u, h + g * apart, g, whole.recurrent_kernel, recurrent_kernel,
-                    separate_hu ? hu : z);
+                    cell.separate_hu ? hu : z);
     }
 
-    T *hu_kept(T *hu) const { return hu + (Cell::gates - kept_hu) * w; }
+    T *hu_kept(T *hu) const { return hu + (gates - kept_hu) * w; }
 
     /* h_{t−1} and c_{t−1} of one row become h_t and c_t; z becomes the gates. */
-    KBPTT_INLINE void forward(T *z, T *hu, T *h, T *c) {
-        if (usual)
-            Cell::template forward<Isa, normalized>(p, Usual{}, z, hu, h, c, norm);
+    void forward(T *z, T *hu, T *h, T *c) {
+        if (cell.usual)
+            cell.forward(p, listed, z, hu, h, c, norm);
         else
-            Cell::template forward<Isa, normalized>(p, chosen(row - z), z, hu, h, c, norm);
+            cell.forward(p, chosen(row - z), z, hu, h, c, norm);
     }
 
     /* c_t as the vjp reads it; NULL where zoneout has put another one in its place. */
@@ -163,17 +158,17 @@ template <class T, class Isa, class Cell, bool normalized> struct Step {
         Residuals<T> s = {};
         s.h_before = h_before(whole, t, b) + first;
         s.gates = whole.h + (b * whole.timesteps + t) * u + first;
-        if (Cell::states > 1)
+        if (states > 1)
             s.c_before = kept_c_before(whole, t, b) + first, s.c = candidate(c_at(whole, t, b) + first);
         if (residuals) {
             s.gates = whole.gates + residuals * ((t * whole.batch + b) * u + first);
-            s.hu_kept = s.gates + Cell::gates * w;
+            s.hu_kept = s.gates + gates * w;
         }
         return s;
     }
 
     /* After `forward`: what the vjp needs of the gates z. */
-    T *kept_gates(T *z) const { return usual ? z : row; }
+    T *kept_gates(T *z) const { return cell.usual ? z : row; }
 
     Chosen chosen(int64_t offset) const {
         return {{p.activation, offset}, {p.recurrent_activation, offset}};
@@ -181,12 +176,12 @@ template <class T, class Isa, class Cell, bool normalized> struct Step {
 
     /* ∂L/∂h_t and ∂L/∂c_t of one row become those of h_{t−1} and c_{t−1} past U; dz, dhu: those of
        x·W and h·U. */
-    KBPTT_INLINE void vjp(Residuals<T> s, T *dh, T *dc, T *dz, T *dhu, const VectorGrads<T> &d) {
-        if (usual)
-            return Cell::template vjp<Isa, normalized>(p, Usual{}, s, norm, dh, dc, dz, dhu, d);
-        if (s.gates != row) copy(row, s.gates, n);
-        s.gates = row;
-        Cell::template vjp<Isa, normalized>(p, chosen(ld), s, norm, dh, dc, dz, dhu, d);
+    void vjp(Residuals<T> &s, T *dh, T *dc, T *dz, T *dhu, const VectorGrads<T> &d) {
+        if (!cell.usual) {
+            if (s.gates != row) copy(row, s.gates, n);
+            s.gates = row;
+        }
+        cell.vjp(p, listed, s, norm, dh, dc, dz, dhu, d);
     }
 
   private:

@@ -57,8 +57,7 @@ template <class T> class Zoneout {
     }
 
     /* After it: s_t = d_t ⊙ s_{t−1} + (1 − d_t) ⊙ s̃_t. */
-    void hold(int64_t t, int64_t b, T *h, T *c) {
-        if (!active) return;
+    KBPTT_APART void hold(int64_t t, int64_t b, T *h, T *c) {
         T *const s[] = {h, c};
         draw(t, b);
         for (int i = 0; i < states; i++) {
@@ -69,8 +68,7 @@ template <class T> class Zoneout {
     }
 
     /* Before its vjp: from the gradients of s_t to those of s̃_t; remembers what passes by. */
-    void release(int64_t t, int64_t b, T *dh, T *dc) {
-        if (!active) return;
+    KBPTT_APART void release(int64_t t, int64_t b, T *dh, T *dc) {
         T *const d[] = {dh, dc};
         draw(t, b);
         for (int i = 0; i < states; i++) {
@@ -93,7 +91,7 @@ template <class T> class Zoneout {
     }
 
   private:
-    void draw(int64_t t, int64_t b) {
+    KBPTT_APART void draw(int64_t t, int64_t b) {
         const double rates[] = {p.zoneout_h, p.zoneout_c};
         for (int i = 0; i < states; i++) {
             if (!p.zoneout_key) {

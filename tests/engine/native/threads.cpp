@@ -27,7 +27,7 @@ static Problem<double> problem;
 /* Runs a pass with all threads; false: the scratch space is too small for the test. */
 static bool together(bool backward) {
     const InstructionSet &best = instruction_sets[instruction_set_count() - 1];
-    const Passes &passes = best.loops[problem.cell][false][true];
+    const Passes &passes = *best.loops[true];
     const int64_t teams = THREADS / problem.members, rows = B / teams;
     problem.team_scratch = (backward ? passes.backward_scratch : passes.forward_scratch)(&problem, rows);
     if (teams * problem.team_scratch > SCRATCH) return false;

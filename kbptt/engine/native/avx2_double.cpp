@@ -1,0 +1,3 @@
+/* avx2.cpp for double, apart from float: a compiler works on both at the same time. */
+#define KBPTT_DOUBLE
+#include "avx2.cpp"
