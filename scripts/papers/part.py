@@ -10,6 +10,7 @@ from kbptt.ablation import statistics
 
 Parameters = dict[str, Any]
 Score = dict[str, Any]
+QUIET: Any = 0  # Keras takes it as `verbose`, which its annotation calls a string
 
 
 @dataclasses.dataclass(frozen=True)
