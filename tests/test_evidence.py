@@ -129,7 +129,7 @@ def test_verdicts():
     assert part.verdict([yes, yes], 6, 6) == "reproduced"
     assert part.verdict([yes, no], 6, 6) == "partly reproduced"
     assert part.verdict([no, no], 8, 6) == "not reproduced"
-    assert part.verdict([yes], 5, 6) == "reproduced (unfinished: 5 of 6 seeds), exploratory"
+    assert part.verdict([yes], 5, 6) == "reproduced so far (unfinished: 5 of 6 seeds), exploratory"
     few = Check("c", "1", "2", None)
     assert part.verdict([few], 2, 6) == "open (unfinished: 2 of 6 seeds), exploratory"
     assert part.verdict([yes, few], 6, 6) == "reproduced so far"

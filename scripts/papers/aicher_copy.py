@@ -10,12 +10,13 @@ from K = 15 on. Test perplexity of the weights with the best validation perplexi
 """
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
 
 import kbptt
-from papers.part import Check, Parameters, Published, Results, Score, mean, p_of, significant
+from papers.part import QUIET, Check, Parameters, Published, Results, Score, mean, p_of, significant
 
 TITLE = "Copy task: fixed and adaptive truncation"
 CLAIM = (
@@ -68,7 +69,7 @@ def build(seed: int) -> keras.Model:
     """The authors' network: matrices uniform within ±√(3 / their longer side), no bias."""
     scale = (seed * 10 + n for n in range(10))
 
-    def uniform(longest: int) -> keras.initializers.Initializer:
+    def uniform(longest: int) -> Any:
         bound = math.sqrt(3 / longest)
         return keras.initializers.RandomUniform(-bound, bound, seed=next(scale))
 
@@ -114,14 +115,14 @@ def run(parameters: Parameters, seed: int) -> Score:
         )
         clip = kbptt.callbacks.ClipByGlobalNorm(1 / length)  # the loss is a mean over the window
         callbacks = [clip, kbptt.callbacks.StreamState(data)]
-        model.fit(data, verbose=0, callbacks=callbacks)
-        perplexity = math.exp(model.evaluate(*validation, batch_size=ROWS, verbose=0))
+        model.fit(data, verbose=QUIET, callbacks=callbacks)
+        perplexity = math.exp(model.evaluate(*validation, batch_size=ROWS, verbose=QUIET))
         curve.append(round(perplexity, 4))
         lengths.append(int(length))
         if perplexity < best:
             best, kept = perplexity, model.get_weights()
     model.set_weights(kept)
-    score = math.exp(model.evaluate(*test, batch_size=ROWS, verbose=0))
+    score = math.exp(model.evaluate(*test, batch_size=ROWS, verbose=QUIET))
     return {"score": score, "curve": curve, "lengths": lengths}
 
 

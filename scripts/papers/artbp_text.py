@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 import kbptt
-from papers.part import Check, Parameters, Published, Results, Score, mean, p_of, significant
+from papers.part import QUIET, Check, Parameters, Published, Results, Score, mean, p_of, significant
 
 TITLE = "Text: ARTBP against a fixed window"
 CLAIM = (
@@ -72,7 +72,7 @@ def run(parameters: Parameters, seed: int) -> Score:
     curve = []
     clip, state = kbptt.callbacks.ClipByGlobalNorm(1.0), kbptt.callbacks.StreamState(train)
     for _ in range(parameters["epochs"]):
-        model.fit(train, verbose=0, callbacks=[clip, state])
+        model.fit(train, verbose=QUIET, callbacks=[clip, state])
         curve.append(float(kbptt.evaluate_stream(model, test)["loss"] / np.log(2)))
     return {"score": curve[-1], "curve": [round(bits, 4) for bits in curve]}
 

@@ -15,6 +15,7 @@ import numpy as np
 import kbptt
 from papers import fresh
 from papers.part import (
+    QUIET,
     Check,
     Parameters,
     Published,
@@ -94,7 +95,7 @@ def run_adding(parameters: Parameters, seed: int) -> Score:
 
     def score() -> float:
         x, y = task.sample(test, 500)
-        return model.evaluate(x, y, batch_size=250, verbose=0, return_dict=True)["mse"]
+        return model.evaluate(x, y, batch_size=250, verbose=QUIET, return_dict=True)["mse"]
 
     return fresh.train(
         model,
@@ -123,7 +124,7 @@ def run_warp(parameters: Parameters, seed: int) -> Score:
 
     def score() -> float:
         x, y = warped(test, 256, length, warp)
-        return model.evaluate(x, y, batch_size=128, verbose=0)
+        return model.evaluate(x, y, batch_size=128, verbose=QUIET)
 
     return fresh.train(
         model,

@@ -11,7 +11,7 @@ import numpy as np
 
 import kbptt
 from papers import fresh
-from papers.part import Check, Parameters, Published, Results, Score, solved
+from papers.part import QUIET, Check, Parameters, Published, Results, Score, solved
 
 TITLE = "Copy memory with kept orthogonality"
 CLAIM = (
@@ -63,7 +63,9 @@ def run(parameters: Parameters, seed: int) -> Score:
 
     def score() -> float:
         x, y = task.sample(test, 200)
-        return model.evaluate(x, y, batch_size=100, verbose=0, return_dict=True)["cross_entropy"]
+        return model.evaluate(x, y, batch_size=100, verbose=QUIET, return_dict=True)[
+            "cross_entropy"
+        ]
 
     return fresh.train(
         model,

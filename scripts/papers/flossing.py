@@ -7,13 +7,21 @@ fresh sequences. Each seed is trained from the same weights on the same sequence
 after flossing.
 """
 
-from typing import Any
-
 import keras
 import numpy as np
 
 import kbptt
-from papers.part import Check, Parameters, Published, Results, Score, p_of, significant, solved
+from papers.part import (
+    QUIET,
+    Check,
+    Parameters,
+    Published,
+    Results,
+    Score,
+    p_of,
+    significant,
+    solved,
+)
 
 TITLE = "Gradient flossing: success against the delay"
 CLAIM = (
@@ -27,7 +35,8 @@ SOURCE = (
 )
 DIFFERS = (
     "32 units, 30 exponents, 300 steps of flossing and 1,500 of training on 3 delays of timesteps; "
-    "the author has 80, 75, 500 and 3,001 on 300 timesteps. Success is an accuracy of 0.95."
+    "the author has 80, 75, 500 and 3,001 on 300 timesteps. Success is an accuracy of 0.95. The "
+    "longest delays were added when two seeds of the others were known."
 )
 PUBLISHED = (
     Published("success with flossing against without", "higher, at longer delays"),
@@ -40,7 +49,7 @@ PUBLISHED = (
 BATCH = 16
 SUCCESS = 0.95  # accuracy; chance is 0.5
 LAGS = {"copy": (1,), "xor": (1, 2)}  # in delays
-DELAYS = {"copy": (10, 20), "xor": (5, 10)}
+DELAYS = {"copy": (10, 20, 30), "xor": (5, 10, 15)}
 WAYS = ("plain", "flossed")
 SETTINGS: dict[str, Parameters] = {
     f"{task} {delay}, {way}": {
@@ -58,8 +67,7 @@ SETTINGS: dict[str, Parameters] = {
     for way in WAYS
 }
 QUICK: Parameters = {"delay": 1, "units": 8, "count": 6, "floss_steps": 2, "steps": 50}
-SEEDS, MINUTES, TEXT = 6, 6, ""
-QUIET: Any = 0
+SEEDS, MINUTES, TEXT = 6, 12, ""
 
 
 def sequences(task: str, number: int, delay: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -114,9 +122,10 @@ def checks(results: Results) -> list[Check]:
     The test is paired by seed, on the mean over the delays.
     """
     found = []
-    for task, delays in DELAYS.items():
+    for task in DELAYS:
+        delays = [d for d in DELAYS[task] if results.has(*(f"{task} {d}, {way}" for way in WAYS))]
         plain, flossed = ([f"{task} {d}, {way}" for d in delays] for way in WAYS)
-        if results.has(*plain, *flossed):
+        if delays and results.has(*plain, *flossed):
             table = {
                 name: np.array([results.of(s, name, *plain, *flossed) for s in (*plain, *flossed)])
                 for name in ("score", "solved")

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from papers.part import QUIET
+
 Arrays = tuple[np.ndarray, np.ndarray]
 
 
@@ -33,7 +35,9 @@ def train(
     epoch = min(epoch, steps)
     while len(curve) * epoch < steps and not (curve and solved(curve[-1])):
         x, y = draw(epoch * batch_size)
-        model.fit(x, y, batch_size=batch_size, shuffle=False, verbose=0, callbacks=list(callbacks))
+        model.fit(
+            x, y, batch_size=batch_size, shuffle=False, verbose=QUIET, callbacks=list(callbacks)
+        )
         if not all(np.isfinite(w).all() for w in model.get_weights()):
             curve.append(float("nan"))
             break

@@ -14,7 +14,7 @@ import numpy as np
 import kbptt
 from kbptt.tasks.keras_objects import InfluenceBalancingCell
 from kbptt.truncation import Full, Randomized, SnAp, Truncation, Windowed
-from papers.part import Check, Parameters, Published, Results, Score
+from papers.part import QUIET, Check, Parameters, Published, Results, Score
 
 TITLE = "Influence balancing: which truncations have the right sign"
 CLAIM = (
@@ -78,7 +78,7 @@ def expected_influence(truncation: Truncation, timesteps: int = TIMESTEPS) -> fl
 
     `timesteps` are those between two updates.
     """
-    if isinstance(truncation, Windowed):
+    if truncation.length and truncation.stride:
         seen = np.cumsum(influence(truncation.length))
         return float(np.mean(seen[-truncation.stride :]))
     if isinstance(truncation, Full) and timesteps < TIMESTEPS:
@@ -95,7 +95,7 @@ class Record(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.values.append(float(self.cell.theta.numpy()))
-        if abs(self.values[-1] - SOLUTION) > 50:
+        if self.model and abs(self.values[-1] - SOLUTION) > 50:
             self.model.stop_training = True
 
 
@@ -110,7 +110,7 @@ def train(
     nothing, target = np.zeros((steps * timesteps, 1)), np.ones((steps * timesteps, 1))
     data = kbptt.data.Streams(nothing, target, timesteps, batch_size=1, target=None, offset=0)
     record = Record(cell)
-    model.fit(data, verbose=0, callbacks=[kbptt.callbacks.StreamState(data), record])
+    model.fit(data, verbose=QUIET, callbacks=[kbptt.callbacks.StreamState(data), record])
     return np.array([cell.theta_start, *record.values])
 
 
@@ -157,10 +157,10 @@ def draw(results: Results, figure) -> None:
     left.axhline(2 * (2 * POSITIVE - UNITS), color="gray", linestyle=":", label="all of it: −6")
     left.set(xlabel="length of the window", ylabel="∂s/∂θ that the gradient sees")
     left.set_title("Wrong sign above 0")
-    left.legend(fontsize=7)
+    left.legend(fontsize=6)
     for index, setting in enumerate(SETTINGS):
         for curve in results.curves(setting)[: 6 if "ARTBP" in setting else 1]:
             right.semilogy(EVERY * np.arange(len(curve)), curve, color=f"C{index}", alpha=0.8)
         right.plot([], [], color=f"C{index}", label=setting)
     right.set(xlabel=f"timesteps / {TIMESTEPS}", ylabel="|θ − θ*|", title="Training")
-    right.legend(fontsize=7)
+    right.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))

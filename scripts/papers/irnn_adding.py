@@ -10,7 +10,17 @@ import numpy as np
 
 import kbptt
 from papers import fresh
-from papers.part import Check, Parameters, Published, Results, Score, p_of, significant, solved
+from papers.part import (
+    QUIET,
+    Check,
+    Parameters,
+    Published,
+    Results,
+    Score,
+    p_of,
+    significant,
+    solved,
+)
 
 TITLE = "Adding: IRNN against tanh"
 CLAIM = (
@@ -52,7 +62,7 @@ def run(parameters: Parameters, seed: int) -> Score:
 
     def score() -> float:
         x, y = task.sample(test, 1000)
-        return model.evaluate(x, y, batch_size=500, verbose=0, return_dict=True)["mse"]
+        return model.evaluate(x, y, batch_size=500, verbose=QUIET, return_dict=True)["mse"]
 
     return fresh.train(
         model,

@@ -29,9 +29,10 @@ python scripts/evidence.py --go-on --record         # finish what is recorded he
 Interrupt it, kill it: the same command goes on. Nothing is downloaded. Intervals are at 95 %: BCa
 bootstrap for means, Wilson's for shares; p is that of the exact sign-flip test over seeds,
 two-sided. *Reproduced* means that every statement came out, *partly reproduced* that some did.
-Under six seeds a verdict is *exploratory*, and what needs the test is *open*: it cannot get below
-0.05. Published numbers were read where the page says so; *not checked* marks those taken over from
-notes or memory.
+Learning rates and budgets that are not the papers' were chosen on single runs of seed 0, before the
+rest. Under six seeds a verdict is *exploratory*, and what needs the test is *open*: it cannot get
+below 0.05. Published numbers were read where the page says so; *not checked* marks those taken over
+from notes or memory.
 """
 
 

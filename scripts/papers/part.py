@@ -10,6 +10,7 @@ from kbptt.ablation import statistics
 
 Parameters = dict[str, Any]
 Score = dict[str, Any]
+QUIET: Any = 0  # Keras takes it as `verbose`, which its annotation calls a string
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +90,9 @@ def verdict(checks: list[Check], seeds: int, planned: int) -> str:
     answers = {check.came_out for check in checks}
     if answers == {None}:
         word = "open"
-    elif answers == {True}:
+    elif answers == {True} and seeds >= planned:
         word = "reproduced"
-    elif answers == {True, None}:
+    elif False not in answers:
         word = "reproduced so far"
     elif True in answers:
         word = "partly reproduced"

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 import kbptt
-from papers.part import Check, Parameters, Published, Results, Score, solved
+from papers.part import QUIET, Check, Parameters, Published, Results, Score, solved
 
 TITLE = "Temporal order: clipping and the regularizer Ω"
 CLAIM = (
@@ -58,17 +58,19 @@ def run(parameters: Parameters, seed: int) -> Score:
     low, high = parameters["lengths"]
     start, weight = parameters["start"], parameters["weight"]
     scale = 0.1 if start == "basic_tanh" else 0.01
-    layer, head = (
-        {"kernel_initializer": keras.initializers.RandomNormal(stddev=scale, seed=seed + part)}
-        for part in (0, 1000)
-    )
+    initial: list[Any] = [
+        keras.initializers.RandomNormal(stddev=deviation, seed=seed + 1000 * part)
+        for part, deviation in enumerate((scale, scale, 0.1))
+    ]
     layer = kbptt.SimpleRNN(
         50,
-        **layer,
-        recurrent_initializer=keras.initializers.RandomNormal(stddev=0.1, seed=seed + 2000),
+        kernel_initializer=initial[0],
+        recurrent_initializer=initial[2],
         gradient_regularizer=kbptt.regularizers.VanishingGradient(weight) if weight else None,
     )
-    model = keras.Sequential([keras.Input((None, 6)), layer, keras.layers.Dense(4, **head)])
+    model = keras.Sequential(
+        [keras.Input((None, 6)), layer, keras.layers.Dense(4, kernel_initializer=initial[1])]
+    )
     if start == "smart_tanh":
         layer.cell.recurrent_kernel.assign(sparse(seed))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -79,7 +81,7 @@ def run(parameters: Parameters, seed: int) -> Score:
     wrong, trained, curve = 1.0, 0, []
     while wrong >= 0.01 and trained < parameters["steps"]:
         model.fit(
-            _batches(train, low, high, epoch, 20), shuffle=False, verbose=0, callbacks=callbacks
+            _batches(train, low, high, epoch, 20), shuffle=False, verbose=QUIET, callbacks=callbacks
         )
         trained += epoch
         if not all(np.isfinite(w).all() for w in model.get_weights()):
@@ -92,7 +94,7 @@ def run(parameters: Parameters, seed: int) -> Score:
 
 
 def sparse(seed: int) -> np.ndarray:
-    """The authors' "smart" start: 15 weights into a unit, a spectral radius of 0.95."""
+    """The authors' "smart" start: 15 weights out of a unit, a spectral radius of 0.95."""
     rng = np.random.default_rng([seed, 2])
     kernel = rng.normal(size=(50, 50), scale=0.01)
     for row in kernel:
@@ -122,7 +124,7 @@ def _wrong(
 ) -> float:
     """The share of wrong answers on so many batches of 100 fresh sequences."""
     data = _batches(rng, low, high, batches, 100)
-    return 1 - model.evaluate(data, verbose=0, return_dict=True)["accuracy"]
+    return 1 - model.evaluate(data, verbose=QUIET, return_dict=True)["accuracy"]
 
 
 def checks(results: Results) -> list[Check]:

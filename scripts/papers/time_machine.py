@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 import kbptt
-from papers.part import Check, Parameters, Published, Results, Score, mean
+from papers.part import QUIET, Check, Parameters, Published, Results, Score, mean
 
 TITLE = "Character models of The Time Machine"
 CLAIM = (
@@ -73,7 +73,7 @@ def run(parameters: Parameters, seed: int) -> Score:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(1.0), loss)
     callbacks = [kbptt.callbacks.ClipByGlobalNorm(1.0), kbptt.callbacks.StreamState(data)]
-    history = model.fit(data, epochs=parameters["epochs"], verbose=0, callbacks=callbacks)
+    history = model.fit(data, epochs=parameters["epochs"], verbose=QUIET, callbacks=callbacks)
     curve = [math.exp(loss) for loss in history.history["loss"]]
     thinned = curve[:: max(1, len(curve) // 100)]
     return {"score": curve[-1], "curve": [round(value, 3) for value in thinned]}
