@@ -143,7 +143,7 @@ def test(selected: list[str]) -> None:
         copy_tests(folder)
         fresh = Environment(folder / "environment", compiler=False)
         wanted = (f"kbptt[compare] @ {wheel.as_uri()}", *NEEDED)
-        dependencies = fresh.pip("install", "--quiet", *wanted)
+        dependencies = fresh.pip("install", "--quiet", "--no-compile", *wanted)
         fresh.pip("uninstall", "--quiet", "--yes", "kbptt")
         installed = fresh.pip("install", "--quiet", "--no-deps", wheel)
         tested = fresh.python("-m", "pytest", "-q", *selected, cwd=folder)
@@ -176,7 +176,7 @@ def lowest(selected: list[str]) -> None:
         constraints.write_text("\n".join(oldest()).replace(">=", "=="))
         environment = Environment(folder / "environment")
         wanted = f"kbptt[{','.join(EXTRAS)}] @ {wheel.as_uri()}"
-        environment.pip("install", "--quiet", "-c", constraints, wanted, *NEEDED)
+        environment.pip("install", "--quiet", "--no-compile", "-c", constraints, wanted, *NEEDED)
         environment.pip("list")
         options = ("-q", "-o", "filterwarnings=default")
         environment.python("-m", "pytest", *options, *selected, cwd=folder)
