@@ -135,7 +135,7 @@ def report(found: page.Record, names: list[str]) -> None:
         if name in names:
             print(f"\n{load(name).TITLE}: {verdict}")
             for check in checks:
-                mark = {True: "yes", False: "NO", None: "open"}[check.came_out]
+                mark = {True: "yes", False: "NO", None: "open"}[check.holds]
                 print(f"  {mark:4} {check.statement}: {check.ours} (published: {check.published})")
 
 

@@ -147,48 +147,46 @@ def scores(values, name="score", **others):
     return {seed: {name: value, **others} for seed, value in enumerate(values)}
 
 
-def came_out(module, results):
-    return [check.came_out for check in module.checks(Results(results))]
+def holds(module, results):
+    return [check.holds for check in module.checks(Results(results))]
 
 
 @pytest.mark.parametrize(("wrong", "expected"), [(0.0, True), (0.2, False)])
 def test_rule_of_temporal_order(wrong, expected):
     solved = scores([int(wrong < 0.01)] * 6, "solved", score=wrong)
-    assert came_out(temporal_order, {"50, clip + Ω": solved}) == [expected]
-    assert came_out(temporal_order, {"50, clip": solved}) == [not expected]
+    assert holds(temporal_order, {"50, clip + Ω": solved}) == [expected]
+    assert holds(temporal_order, {"50, clip": solved}) == [not expected]
     one_fails = scores([1, 1, 1, 1, 1, 0], "solved", score=0.0)
-    assert came_out(temporal_order, {"50, clip + Ω": one_fails}) == [False]
+    assert holds(temporal_order, {"50, clip + Ω": one_fails}) == [False]
 
 
 @pytest.mark.parametrize(("better", "expected"), [(1, True), (-1, False)])
 def test_rules_of_paired_comparisons(better, expected):
     """Six pairs in favor are just significant: p = 2/2⁶ = 0.031; five of six are not."""
     low, high = np.linspace(1, 2, 6), np.linspace(1, 2, 6) + better
-    assert came_out(load("artbp_text"), {"fixed, 50": scores(high), "ARTBP, 50": scores(low)}) == [
+    assert holds(load("artbp_text"), {"fixed, 50": scores(high), "ARTBP, 50": scores(low)}) == [
         expected
     ]
     high[0] = low[0] - 1
-    assert not any(
-        came_out(load("artbp_text"), {"fixed, 50": scores(high), "ARTBP, 50": scores(low)})
-    )
+    assert not any(holds(load("artbp_text"), {"fixed, 50": scores(high), "ARTBP, 50": scores(low)}))
     warp = {"warp 5, SimpleRNN": scores(low + better), "warp 5, GRU chrono": scores(low)}
-    assert came_out(chrono, warp) == [expected]
+    assert holds(chrono, warp) == [expected]
 
 
 def test_rules_with_numbers():
     machine, copy = load("time_machine"), load("aicher_copy")
-    assert came_out(machine, {"GRU": scores([1.02, 1.03])}) == [True]
-    assert came_out(machine, {"GRU": scores([1.02, 1.12])}) == [False]
-    assert came_out(machine, {"SimpleRNN": scores([1.33])}) == [True]
-    assert came_out(copy, {"K = 5": scores([1.6] * 6)}) == [True]
-    assert came_out(copy, {"K = 5": scores([1.2] * 6)}) == [False]
-    assert came_out(copy, {"K = 10": scores([1.2] * 6)}) == [False]
+    assert holds(machine, {"GRU": scores([1.02, 1.03])}) == [True]
+    assert holds(machine, {"GRU": scores([1.02, 1.12])}) == [False]
+    assert holds(machine, {"SimpleRNN": scores([1.33])}) == [True]
+    assert holds(copy, {"K = 5": scores([1.6] * 6)}) == [True]
+    assert holds(copy, {"K = 5": scores([1.2] * 6)}) == [False]
+    assert holds(copy, {"K = 10": scores([1.2] * 6)}) == [False]
 
 
 def test_a_diverged_run_does_not_count_as_solved():
     runs = scores([1] * 5 + [0], "solved", score=None, steps=100)
     (check,) = copy_memory.checks(Results({"T = 100": runs}))
-    assert not check.came_out and "5 of 6" in check.ours
+    assert not check.holds and "5 of 6" in check.ours
 
 
 def test_warped_sequences():

@@ -148,8 +148,8 @@ def checks(results: Results) -> list[Check]:
     ):
         if results.has(setting):
             values = results.of(setting)
-            came_out = bool(np.all((values > low) & (values < high)))
-            found.append(Check(statement, f"{TARGETS[setting]}", mean(values, 4), came_out))
+            holds = bool(np.all((values > low) & (values < high)))
+            found.append(Check(statement, f"{TARGETS[setting]}", mean(values, 4), holds))
     if results.has("K = 10", "δ = 0.9"):
         fixed, adaptive = (
             results.of("K = 10", "score", "δ = 0.9"),

@@ -86,9 +86,9 @@ def checks(results: Results) -> list[Check]:
     p = p_of(after - before)
     gain = f"{(after - before).mean():+.4f}, p = {p:.3f}"
     text = f"{mean(after, 4)} against {mean(before, 4)} bits; {gain}"
-    came_out = significant(after.mean() < before.mean(), after - before)
+    holds = significant(after.mean() < before.mean(), after - before)
     statement = "ARTBP is better than the fixed window"
-    return [Check(statement, "1.434 against 1.472 bits: −0.038", text, came_out)]
+    return [Check(statement, "1.434 against 1.472 bits: −0.038", text, holds)]
 
 
 def draw(results: Results, figure) -> None:

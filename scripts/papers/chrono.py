@@ -172,18 +172,18 @@ def checks(results: Results) -> list[Check]:
             p = p_of(saved)
             text = f"{solved(after)} against {solved(before)}; "
             text += f"{saved.mean():.0f} fewer steps, p = {p:.3f}"
-            came_out = significant(saved.mean() > 0 and after.mean() >= before.mean(), saved)
+            holds = significant(saved.mean() > 0 and after.mean() >= before.mean(), saved)
             statement = f"adding, {length} timesteps: chrono learns sooner"
-            found.append(Check(statement, "sooner", text, came_out))
+            found.append(Check(statement, "sooner", text, holds))
     for warp in WARPS:
         plain, gated = (f"warp {warp}, {network}" for network in NETWORKS)
         if results.has(plain, gated):
             first, second = results.of(plain, "score", gated), results.of(gated, "score", plain)
             p = p_of(first - second)
             text = f"{mean(second)} against {mean(first)} nats; p = {p:.3f}"
-            came_out = significant(second.mean() < first.mean(), first - second)
+            holds = significant(second.mean() < first.mean(), first - second)
             statement = f"warping up to {warp}: lower loss with gates"
-            found.append(Check(statement, "lower", text, came_out))
+            found.append(Check(statement, "lower", text, holds))
     return found
 
 

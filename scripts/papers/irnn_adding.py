@@ -32,7 +32,8 @@ SOURCE = (
     "units*](https://arxiv.org/abs/1504.00941), 2015, section 4.1, figure 1."
 )
 DIFFERS = (
-    "Adam at 0.0001 instead of SGD at 0.01, and at most 8,000 steps, where the figure has millions."
+    "Adam at 0.0001 instead of SGD at 0.01, and at most 8,000 steps; the figure has millions. "
+    "That half of the runs must get below 0.04 was decided after a pilot run with seed 0."
 )
 PUBLISHED = (
     Published("IRNN at 150, 200, 300 and 400 timesteps", "reaches an error near 0"),
@@ -96,9 +97,9 @@ def checks(results: Results) -> list[Check]:
                 f"against {np.median(errors[1]):.3f}, p = {p:.3f}"
             )
             better = runs.mean() >= 0.5 and runs.sum() > others.sum()
-            came_out = significant(better, errors[1] - errors[0])
+            holds = significant(better, errors[1] - errors[0])
             statement = f"{length} timesteps: IRNN learns it, tanh does not"
-            found.append(Check(statement, "IRNN near 0, tanh 1/6", text, came_out))
+            found.append(Check(statement, "IRNN near 0, tanh 1/6", text, holds))
     return found
 
 

@@ -11,28 +11,32 @@ Record = dict[str, Any]
 Summary = dict[str, tuple[str, list[Check]]]
 
 HEAD = """\
-# Evidence: published results, repeated
+# Evidence: published results, reproduced or not
 
-Nine results of papers (and of one book) on truncated BPTT and on what keeps a gradient healthy,
-trained again with kbptt. Each part has a claim, a published number, a rule that was written down
-before the runs, and a verdict that the rule gives. A program writes this page from
-`benchmarks/evidence.json`, which holds every score of every seed.
+Nine results from papers (and one book) on truncated BPTT and on keeping the gradient healthy,
+retrained with kbptt. Each part states a claim, the published number, a rule and the verdict that
+the rule yields. This page is generated from `benchmarks/evidence.json`, which has every score of
+every seed.
 
 ```bash
 make evidence                                       # everything that needs no text
 make evidence EVIDENCE="--text time_machine.txt"    # and The Time Machine, given as a file
 python scripts/evidence.py --part chrono --seeds 3  # one part, fewer seeds
-python scripts/evidence.py --list                   # the parts, what they take, how far they are
-python scripts/evidence.py --go-on --record         # finish what is recorded here, and this page
+python scripts/evidence.py --list                   # the parts, their cost and their progress
+python scripts/evidence.py --go-on --record         # finish what is recorded, update this page
 ```
 
-Interrupt it, kill it: the same command goes on. Nothing is downloaded. Intervals are at 95 %: BCa
-bootstrap for means, Wilson's for shares; p is that of the exact sign-flip test over seeds,
-two-sided. *Reproduced* means that every statement came out, *partly reproduced* that some did.
-Learning rates and budgets that are not the papers' were chosen on single runs of seed 0, before the
-rest. Under six seeds a verdict is *exploratory*, and what needs the test is *open*: it cannot get
-below 0.05. Published numbers were read where the page says so; *not checked* marks those taken over
-from notes or memory.
+After an interruption or a kill, the same command resumes. Nothing is downloaded.
+
+* **Verdicts.** *Reproduced*: every statement holds; *partly reproduced*: some do. With fewer than
+  six seeds a verdict is *exploratory*, and a statement that needs the test is *open*: its p cannot
+  fall below 0.05.
+* **Statistics.** 95 % intervals: BCa bootstrap for means, Wilson for proportions. p is two-sided,
+  from the exact sign-flip test over paired seeds.
+* **Choices made before.** Learning rates and budgets that differ from the papers' were chosen on
+  single pilot runs with seed 0. Anything decided later is listed under *Differences*.
+* **Published numbers** were read where the page says so; *not checked* marks those known only from
+  notes.
 """
 
 
@@ -63,16 +67,16 @@ def _seeds(part: Part, results: Results) -> int:
 def page(record: Record) -> str:
     """The whole page."""
     parts = summary(record)
-    lines = [HEAD, "| part | statements that came out | verdict |", "|---|---|---|"]
+    lines = [HEAD, "| part | statements that hold | verdict |", "|---|---|---|"]
     for name, (verdict_, checks) in parts.items():
-        came_out = sum(check.came_out is True for check in checks)
+        holding = sum(check.holds is True for check in checks)
         title = load(name).TITLE
         lines.append(
-            f"| [{title}](#{anchor(title)}) | {came_out} of {len(checks)} | **{verdict_}** |"
+            f"| [{title}](#{anchor(title)}) | {holding} of {len(checks)} | **{verdict_}** |"
         )
-    lines += ["", "## What did not come out", ""]
+    lines += ["", "## What did not reproduce", ""]
     failed = _listed(parts, False)
-    lines += failed or ["Every statement that could be tested came out."]
+    lines += failed or ["Every statement that could be tested holds."]
     if waiting := _listed(parts, None) + _missing(parts):
         lines += ["", "## What is not finished", "", *waiting]
     for name, (verdict_, checks) in parts.items():
@@ -85,10 +89,10 @@ def page(record: Record) -> str:
 def _listed(parts: Summary, answer: bool | None) -> list[str]:
     """The statements with this answer."""
     return [
-        f"* {load(name).TITLE}: {check.statement}. Here: {check.ours}."
+        f"* {load(name).TITLE}: {check.statement}. Result: {check.ours}."
         for name, (_, checks) in parts.items()
         for check in checks
-        if check.came_out is answer
+        if check.holds is answer
     ]
 
 
@@ -103,13 +107,13 @@ def _section(name: str, verdict_: str, checks: list[Check], record: Record) -> l
     minutes = sum(results.of(setting, "seconds").sum() for setting in part.SETTINGS) / 60
     lines = [f"## {part.TITLE}", "", f"**{verdict_[0].upper()}{verdict_[1:]}.** {part.CLAIM}", ""]
     if checks:
-        lines += ["| statement | published | here | came out |", "|---|---|---|---|"]
+        lines += ["| statement | published | kbptt | holds |", "|---|---|---|---|"]
         for c in checks:
-            answer = {True: "yes", False: "**no**", None: "open"}[c.came_out]
+            answer = {True: "yes", False: "**no**", None: "open"}[c.holds]
             lines.append(f"| {c.statement} | {c.published} | {c.ours} | {answer} |")
         lines += ["", f"![{part.TITLE}](images/evidence-{name}.png)", ""]
     rule = " ".join((part.checks.__doc__ or "").split())
-    lines += [f"* Rule: {rule}", f"* Source: {part.SOURCE}", f"* Different here: {part.DIFFERS}"]
+    lines += [f"* Rule: {rule}", f"* Source: {part.SOURCE}", f"* Differences: {part.DIFFERS}"]
     published = (f"{p.what}: {p.value} ({p.checked or 'not checked'})" for p in part.PUBLISHED)
     lines += [f"* Published: {'; '.join(published)}."]
     text = " --text FILE" if part.TEXT else ""
@@ -125,7 +129,7 @@ def _machine(made: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
     return (
         f"{made['processor']}, one thread for each trial; {versions}. Rounding differs between "
-        "machines, and training amplifies it: single runs end differently elsewhere."
+        "machines, and training amplifies it: single runs will differ elsewhere."
     )
 
 

@@ -24,7 +24,7 @@ class Published:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One statement of a claim, its published number and ours, and whether it came out.
+    """One statement of a claim, its published number and ours, and whether it holds.
 
     None is for too few seeds to tell: see `significant`.
     """
@@ -32,7 +32,7 @@ class Check:
     statement: str
     published: str
     ours: str
-    came_out: bool | None
+    holds: bool | None
 
 
 class Results:
@@ -87,7 +87,7 @@ def verdict(checks: list[Check], seeds: int, planned: int) -> str:
     """The verdict of a part: of all its checks, with a warning if there are few seeds."""
     if not checks:
         return "not run yet"
-    answers = {check.came_out for check in checks}
+    answers = {check.holds for check in checks}
     if answers == {None}:
         word = "open"
     elif answers == {True} and seeds >= planned:

@@ -138,8 +138,8 @@ def checks(results: Results) -> list[Check]:
     ):
         if results.has(setting):
             runs = results.of(setting, "solved")
-            came_out = runs.mean() == 1 if "Ω" in setting else runs.mean() <= 0.5
-            found.append(Check(statement, published, solved(runs), bool(came_out)))
+            holds = runs.mean() == 1 if "Ω" in setting else runs.mean() <= 0.5
+            found.append(Check(statement, published, solved(runs), bool(holds)))
     return found
 
 

@@ -86,8 +86,8 @@ def checks(results: Results) -> list[Check]:
         if results.has(setting):
             values = results.of(setting)
             statement = f"training perplexity of {setting} after 500 epochs"
-            came_out = bool(round(float(values.mean()), 1) <= target)
-            found.append(Check(statement, f"{target}", mean(values), came_out))
+            holds = bool(round(float(values.mean()), 1) <= target)
+            found.append(Check(statement, f"{target}", mean(values), holds))
     return found
 
 
