@@ -59,9 +59,11 @@ wheel:  ## the packages of a release, in dist/
 test-wheel:  ## the packages in dist/, outside the tree
 	$(PYTHON) scripts/packages.py test
 
-# The suite on each Python that is found here; the others are named and left out.
+# The suite on each Python that is found, those of pyenv too; the others are named and left out. For
+# less of it: `make test-interpreters TESTS=tests/layers`.
+PYENV := $(wildcard $(HOME)/.pyenv/versions/3.*/bin/python)
 test-interpreters: $(VENV)/.tox  ## the suite on every Python that is found
-	$(BIN)/tox run --skip-missing-interpreters true
+	$(BIN)/tox run --skip-missing-interpreters true $(addprefix --discover ,$(PYENV)) -- $(or $(TESTS),-n 2 --dist loadfile)
 
 # The wheel with the oldest release that setup.cfg allows of each dependency.
 test-lowest:  ## the package in dist/ with the oldest dependencies that it allows
