@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all wheel test-wheel test-interpreters test-lowest cross sanitize exhaustive lint docs hooks bench clean
+.PHONY: help demo test test-slow test-all wheel test-wheel test-interpreters test-lowest cross sanitize exhaustive lint \
+	docs hooks bench evidence clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -109,6 +110,12 @@ BENCH ?= --suite all
 bench: $(VENV)/.installed  ## every benchmark beside the record of the last release: one to two hours
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python scripts/benchmark.py $(BENCH)
+
+# Nine published results, repeated: hours, but it goes on after an interruption. The text of one part
+# is given by its path: `make evidence EVIDENCE="--text time_machine.txt"`; --list shows the parts.
+EVIDENCE ?=
+evidence: $(VENV)/.installed  ## nine published results, reproduced: up to four hours, resumable
+	$(BIN)/python scripts/evidence.py $(EVIDENCE)
 
 # Checks what is committed, at each commit.
 hooks: $(VENV)/.installed  ## install the pre-commit hooks

@@ -36,7 +36,6 @@ exclude_patterns = ["_ext", "_static", "images", "README.md"]  # README.md: for 
 myst_enable_extensions = ["deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 4
 myst_links_external_new_tab = False
-suppress_warnings = ["myst.header"]  # pages of the repository's root keep their own levels
 highlight_language = "none"
 
 # The notebook is run when the site is built, and again only once it has changed.

@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 # For Git hosts, which show this page of a folder; not one of the site.
 FRONT = DOCS / "README.md"
-PAGES = [p for p in sorted(DOCS.rglob("*")) if p.suffix in {".md", ".ipynb"} and p != FRONT]
+SUFFIXES = {".md", ".ipynb"}
+PAGES = [p for p in sorted(DOCS.rglob("*")) if p.suffix in SUFFIXES and p != FRONT]
 TOCTREE = re.compile(r"^```\{toctree\}\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -20,8 +21,13 @@ def text_of(page: Path) -> str:
 def contents(page: Path) -> set[Path]:
     """The pages that the tables of contents of a page name."""
     entries = [line for block in TOCTREE.findall(text_of(page)) for line in block.splitlines()]
-    named = [entry for entry in entries if entry and not entry.startswith(":")]
-    return {next(page.parent.glob(f"{entry}.*"), page.parent / entry) for entry in named}
+    found = set()
+    for entry in entries:
+        if entry and not entry.startswith(":"):
+            pages = {path for path in page.parent.glob(f"{entry}.*") if path.suffix in SUFFIXES}
+            assert pages, f"There is no page {entry}."
+            found |= pages
+    return found
 
 
 def test_the_tables_of_contents_name_every_page():
@@ -31,6 +37,13 @@ def test_the_tables_of_contents_name_every_page():
         seen.add(page)
         waiting.extend(contents(page) - seen)
     assert seen == set(PAGES)
+
+
+def test_the_page_for_git_hosts_links_every_page():
+    """There the tables of contents are no links."""
+    links = re.findall(r"\]\(([^)#:]+)\)", text_of(FRONT))
+    linked = {(DOCS / link).resolve() for link in links}
+    assert {page for page in PAGES if page.parent.name != "api"} <= linked
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

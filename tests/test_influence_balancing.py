@@ -1,6 +1,6 @@
 """Influence balancing: what every truncation sees of ∂s/∂θ, and where training goes with it."""
 
-import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +12,12 @@ import kbptt
 from kbptt.tasks.keras_objects import InfluenceBalancingCell
 from kbptt.truncation import Full, Randomized, SnAp, Windowed
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "influence_balancing.py"
+sys.path.append(str(Path(__file__).parents[1] / "scripts"))
+
+from papers import influence_balancing as script
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("influence_balancing", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_sign_of_every_truncation(script):
+def test_the_sign_of_every_truncation():
     """In the steady state ∂L/∂θ is (s − 1)·Σ of the influences that the window sees: exactly."""
     theta, timesteps = 0.5, 240
     chain = 0.5 * (np.eye(23) + np.eye(23, k=1))
@@ -68,7 +62,7 @@ def test_the_sign_of_every_truncation(script):
     ],
     ids=["chunks", "artbp", "full", "window", "snap"],
 )
-def test_training(script, truncation, every, converges):
+def test_training(truncation, every, converges):
     steps, rate = (40, 5e-3) if every == 400 else (240, 6e-4)
     theta = script.train(truncation, steps, rate, timesteps=every)
     distance = np.abs(theta - script.SOLUTION)
@@ -96,15 +90,3 @@ def test_parameters_of_single_units_are_a_different_matter():
             s = layer(x)[0, 0]
         seen.append(np.sum(tape.gradient(s, layer.cell.kernel.value) * signs))
     np.testing.assert_allclose(seen, [2, -6], rtol=1e-9)
-
-
-def test_the_figure(script, tmp_path, monkeypatch, capsys):
-    figure = tmp_path / "figure.png"
-    monkeypatch.setattr(
-        "sys.argv", ["x", "--steps", "3", "--only", "full BPTT", "--figure", str(figure)]
-    )
-    script.main()
-    out = capsys.readouterr().out
-    assert f"Figure: {figure}" in out
-    assert "full BPTT" in out
-    assert figure.stat().st_size > 10_000

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from pydoc_data.topics import topics
 
 import numpy as np
 import pytest
@@ -54,29 +53,6 @@ def test_overhead_of_compare_is_measured(tmp_path):
     assert overhead == pytest.approx(100 * (one / plain - 1), abs=5)
     assert gain == pytest.approx(one / two, abs=0.05)
     assert machine == pytest.approx(plain / twice, abs=0.05)
-
-
-@pytest.mark.slow
-def test_temporal_order_in_pieces(tmp_path):
-    arguments = ("--length", 10, "--steps", 1000, "--seeds", 0, "--output", "a/results.csv")
-    done = script("temporal_order.py", "--methods", "clip+omega", *arguments, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "clip+omega   solved" in done.stdout and "of 1" in done.stdout
-    again = script("temporal_order.py", "--methods", "clip+omega", *arguments, cwd=tmp_path)
-    assert again.stdout.strip() in done.stdout  # read from the file, not run again
-    assert len((tmp_path / "a/results.csv").read_text().splitlines()) == 2
-
-
-def test_a_text_is_trained_on_as_a_stream(tmp_path):
-    """After two epochs it knows more than that there are 28 symbols."""
-    text = "\n".join(topics[name] for name in sorted(topics))
-    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
-    arguments = ("--cell", "SimpleRNN", "GRU", "--epochs", 2)
-    done = script("time_machine.py", "text.txt", *arguments, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    lines = [line.split() for line in done.stdout.splitlines()]
-    assert [line[:2] for line in lines] == [["SimpleRNN", "perplexity"], ["GRU", "perplexity"]]
-    assert all(1 < float(line[2]) < 28 for line in lines)
 
 
 def test_reading_is_measured_beside_the_plain_ways(tmp_path):

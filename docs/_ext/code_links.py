@@ -160,7 +160,19 @@ def type_link(app: Sphinx, env, node: addnodes.pending_xref, content: nodes.Elem
     return make_refnode(app.builder, node["refdoc"], *place, [content], found)
 
 
+def check(app: Sphinx, env: Any) -> None:
+    """Warns of public names that are on no page."""
+    names = names_of(app)
+    for package in env.domains.python_domain.modules:
+        module = importlib.import_module(package)
+        for name in getattr(module, "__all__", ()):
+            path = f"{package}.{name}"
+            if path not in names.places and id(getattr(module, name)) not in names.objects:
+                logger.warning("%s is public and on no page", path, type="kbptt")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("env-check-consistency", check)
     app.connect("missing-reference", type_link)
     app.connect("doctree-resolved", link)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

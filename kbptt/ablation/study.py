@@ -68,12 +68,10 @@ def compare(
         scheduler: Address of a Dask scheduler to run on. Defaults to `None`, this machine.
         workers: Processes on this machine. Defaults to cores // threads.
         retries: How often to retry a trial that crashes. Defaults to `2`.
-        trial_timeout: How long a trial may run: seconds, "30m", "12h". Defaults to `None`, no
-            limit.
-        memory_limit: Memory that a trial may use: bytes, "4GB", or "auto" for an equal share per
-            worker of a machine. Defaults to `None`, no limit.
-        health: Whether trials log `GradientFlow(health=True)`; it is not compared. Defaults to
-            `False`.
+        trial_timeout: Time limit of a trial: seconds, "30m", "12h". Defaults to `None`, no limit.
+        memory_limit: Memory of a trial: bytes, "4GB", or "auto" for an equal share per worker.
+            Defaults to `None`, no limit.
+        health: Whether trials log `GradientFlow(health=True)`; not compared. Defaults to `False`.
         extend: Whether to add to an ablation in `logdir` whose trials are all in the new one.
         overwrite: Whether to delete an ablation in `logdir` with a different configuration. An
             ablation with the same configuration is resumed: delete the directory to start again.
@@ -82,8 +80,8 @@ def compare(
         verbose: Whether to show progress and the ranking (default), or only the `"progress"`.
         **options: `design`, `imports`, `trial`, `tune`, `tuning_trials`, `tuning_seeds`,
             `tuning_sampler` (see `Grid.make`), and options of model, optimizer, training and tasks
-            with one value each: `epochs=20`, `units=32`, `length=200`, …; or `script`, your own
-            training script, with `metric`, `mode` and its options (`ScriptGrid.of`).
+            with one value each: `epochs=20`, `units=32`, `length=200`, …; or your own `script`,
+            with `metric`, `mode` and its options (`ScriptGrid.of`).
 
     Returns:
         A `Report`, also written to `logdir` as `results.csv`, `report.md`, `report.html` and

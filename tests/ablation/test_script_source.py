@@ -30,7 +30,8 @@ def planned(source, function="", **arguments):
 
 def test_an_option_that_a_script_does_not_have_is_refused_with_the_nearest():
     words = (
-        r"script 't.py' has no option 'lerning_rate' \(did you mean 'learning-rate'\?\). It has --"
+        r"script 't.py' has no option 'lerning_rate' \(did you mean 'learning-rate'\?\). "
+        "Available: --"
     )
     with pytest.raises(ValueError, match=words):
         planned(PARSER, lerning_rate=1)
@@ -61,7 +62,7 @@ def test_a_function_and_its_options():
     source = (
         "import json as j\nif True:\n    def main(rate, seed, *, units=1): pass\nother = main\n"
     )
-    words = r"has no function 'mian' \(did you mean 'main'\?\). It has main\."
+    words = r"has no function 'mian' \(did you mean 'main'\?\). Available: main\."
     with pytest.raises(ValueError, match=words):
         planned(source, "mian")
     for name in ("main", "other", "j"):

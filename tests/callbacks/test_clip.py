@@ -354,7 +354,7 @@ def test_schedule_that_starts_at_no_positive_number():
 
 
 def test_pattern_without_match_lists_the_variables():
-    with pytest.raises(ValueError, match="There are: left/kernel, right/kernel"):
+    with pytest.raises(ValueError, match="Available: left/kernel, right/kernel"):
         feed(given_gradients(), random_gradients(1), [ClipByNorm(1.0, variables="middle")])
 
 

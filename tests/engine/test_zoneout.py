@@ -142,7 +142,7 @@ def test_rates_may_be_an_array():
 
 
 def test_there_is_one_rate_for_all_states_or_one_for_each():
-    with pytest.raises(ValueError, match=r"one for each state \(h\)"):
+    with pytest.raises(ValueError, match=r"one per state \(h\)"):
         kbptt.GRU(3, zoneout=(0.1, 0.2))
 
 

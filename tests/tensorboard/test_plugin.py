@@ -139,7 +139,7 @@ def test_the_summary_is_of_one_profile(tmp_path):
     mean = (0.97**3 * 0.9) ** (1 / 4)
     assert found["decay"] == pytest.approx(mean, rel=1e-5)
     decay, steps, factor = re.search(
-        r"factor ([\d.]+)\^(\d+) = ([\d.]+), between 0.001 and 0.1", found["reason"]
+        r"factor of ([\d.]+)\^(\d+) = ([\d.]+), between 0.001 and 0.1", found["reason"]
     ).groups()
     assert float(decay) == pytest.approx(mean, rel=1e-5) and steps == "127"
     assert float(factor) == pytest.approx(mean**127, rel=1e-2)
@@ -213,7 +213,7 @@ def test_export_is_exact(client):
     [
         ("grid", {"tag": TAG}, 400, "'run' is missing"),
         ("grid", {"run": "b"}, 400, "'tag' is missing"),
-        ("grid", {"run": ["b", "c"], "tag": TAG, "group": "0"}, 400, "each of the 2 runs"),
+        ("grid", {"run": ["b", "c"], "tag": TAG, "group": "0"}, 400, "once per run, 2 times"),
         ("grid", {"run": ["b", "c", "d"], "tag": [TAG, TAG]}, 400, "each of the 3 runs"),
         ("grid", {"run": "b", "tag": TAG, "rows": "many"}, 400, "'many'"),
         ("grid", {"run": "b", "tag": TAG, "rows": 0}, 400, "'rows'"),

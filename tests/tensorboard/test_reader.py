@@ -147,7 +147,7 @@ def test_a_damaged_record_costs_only_itself(tmp_path, kind):
     file.write(1, [writer.profile_value("rnn", np.ones(3), CONTENT)])
     file.write(2, [damaged(kind)])
     file.write(3, [writer.profile_value("rnn", np.ones(3), CONTENT)])
-    with pytest.warns(UserWarning, match=r"Left out 1 damaged record\(s\)"):
+    with pytest.warns(UserWarning, match=r"Skipped 1 damaged record\(s\)"):
         steps, norms = reader.read(tmp_path)["rnn"]
     assert steps.tolist() == [1, 3] and norms.tolist() == [[1, 1, 1]] * 2
 
