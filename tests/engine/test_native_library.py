@@ -16,7 +16,7 @@ from kbptt import cells
 from kbptt.engine.native.library import Problem, library
 
 SOURCES = Path(__file__).parents[2] / "kbptt/engine/native"
-# Builds of the loops themselves would take a minute each.
+# Builds of the loops themselves would take some ten seconds each.
 STUB = """
 #include <cstdlib>
 #include "dispatch.hpp"
