@@ -79,7 +79,7 @@ template <int rows, int vectors, class Isa, class T>
 void tile_of(bool interleaved, int64_t depth, const T *a, int64_t ra, int64_t ka, const T *b,
              int64_t ldb, T *c, int64_t ldc, Ahead ahead) {
     const bool fetches = vectors > 1 && ahead.step; /* a narrow panel is the last one */
-    if (!interleaved)
+    if (rows < 3 || !interleaved) /* of several tiles, none is lower */
         fetches ? tile<rows, vectors, true, Isa>(depth, a, ra, ka, b, ldb, c, ldc, ahead)
                 : tile<rows, vectors, false, Isa>(depth, a, ra, ka, b, ldb, c, ldc, ahead);
     else
