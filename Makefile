@@ -21,7 +21,7 @@ demo: $(VENV)/.installed  ## compare five methods on handwritten digits: four mi
 
 # Two processes, each taking whole files: compiled functions are shared within a file. The last lines
 # are the coverage of the core and the slowest files beside the record in benchmarks/.
-test: $(VENV)/.installed  ## the tests, with their coverage: about 20 minutes on two cores
+test: $(VENV)/.installed  ## the tests, with their coverage: about 30 minutes on two cores
 	mkdir -p build
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --junitxml=build/tests.xml
 	$(BIN)/python scripts/test_times.py build/tests.xml
